@@ -1,0 +1,53 @@
+# Every target makes what it needs first; `make repro` and `make test` work in a fresh clone.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Stages are started by name (`python stages/train.py`): let that be the one of the lock.
+export PATH := $(abspath $(BIN)):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help venv repro test lint format lock clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+
+venv:  ## make or refresh .venv from requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fieldguide needs Python 3.11 or newer; $(PYTHON) is " + sys.version.split()[0] + "; try: make PYTHON=python3.12 ...")'
+	@cmp -s requirements.lock $(VENV)/installed.lock || { \
+	  echo "Installing the versions of requirements.lock into $(VENV) (several GB, once) ..."; \
+	  $(PYTHON) -m venv $(VENV) && \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock && \
+	  cp requirements.lock $(VENV)/installed.lock; }
+	@# Editable and without dependencies, so that notebooks and the REPL import this tree.
+	@$(BIN)/python -c 'import importlib.metadata as m, json, pathlib, sys; \
+	  url = json.loads(m.distribution("fieldguide").read_text("direct_url.json"))["url"]; \
+	  sys.exit(url != pathlib.Path.cwd().as_uri())' 2>/dev/null || \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+
+repro: venv  ## rebuild everything that changed, then say where to look
+	@dvc repro
+	@dvc metrics show metrics/test.json
+	@echo
+	@echo "Figures   plots/figures/predictions.png and its neighbours"
+	@echo "Plots     dvc plots show, then open dvc_plots/index.html"
+	@echo "Model     models/classifier/     Metrics  metrics/"
+
+test: venv  ## run the tests
+	@python -m pytest
+
+lint: venv  ## style, formatting and types
+	@ruff check .
+	@ruff format --check .
+	@mypy
+
+format: venv  ## let ruff mend what it can
+	@ruff check --fix .
+	@ruff format .
+
+lock:  ## resolve pyproject.toml into requirements.lock (needs uv)
+	uv pip compile --universal --python-version 3.11 --generate-hashes --extra dev --no-emit-index-url --no-annotate \
+	  --custom-compile-command "make lock" --quiet pyproject.toml --output-file requirements.lock
+
+clean:  ## remove caches and the state of interrupted trainings, never results
+	rm -rf .fieldguide .mypy_cache .pytest_cache .ruff_cache dvc_plots
+	find src stages tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,219 @@
+"""The course work's recipe and fieldguide's `train` on the same photos, one after the other.
+
+    make venv && . .venv/bin/activate && dvc repro
+    python benchmarks/original_recipe.py --epochs 30 --seeds 0 1 2
+
+The original: `ImageFolder` with per-image transforms, a Lightning Trainer, 5 layers of 128
+filters, GELU, batch norm, dense 512, dropout 0.3, Adam at a constant 1e-4, batch 64, no
+augmentation: the best of its 480 sweep trials. Both train on data/prepared's train split and are
+tested once, on its test split, with the weights of the epoch that had the best val/acc; fieldguide
+may stop early. Photos for `ImageFolder` are unpacked beforehand and not timed; nor is `prepare`,
+which takes seconds. Each training is a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def unpack(archive: Path, store: Path, target: Path) -> None:
+    """Lay the photos of the store's splits out for `ImageFolder`: <split>/<class>/<row>.jpg."""
+    from fieldguide.data.archive import open_archive
+
+    with open_archive(archive) as opened:
+        members = {member.name: member for member in opened.members}
+        for split in ("train", "val", "test"):
+            with (store / f"{split}.csv").open(encoding="utf-8", newline="") as file:
+                for row, line in enumerate(csv.DictReader(file)):
+                    source = Path(line["source"])
+                    folder = target / split / line["class"]
+                    folder.mkdir(parents=True, exist_ok=True)
+                    photo = folder / f"{row:06d}{source.suffix}"
+                    photo.write_bytes(opened.read(members[line["source"]]))
+
+
+def train_original(photos: Path, *, size: int, epochs: int, seed: int) -> dict[str, float]:
+    """Train and test the original recipe; return seconds, epochs and accuracies."""
+    import lightning as L
+    import torch
+    from lightning.pytorch.callbacks import ModelCheckpoint
+    from torch import nn
+    from torch.nn import functional as F
+    from torch.utils.data import DataLoader
+    from torchvision import transforms
+    from torchvision.datasets import ImageFolder
+
+    class Original(L.LightningModule):
+        def __init__(self, classes: int) -> None:
+            super().__init__()
+            layers: list[nn.Module] = []
+            for channels in (3, 128, 128, 128, 128):
+                layers += [nn.Conv2d(channels, 128, 3, padding=1), nn.BatchNorm2d(128), nn.GELU()]
+                layers += [nn.MaxPool2d(2)]
+            flat = 128 * (size // 32) ** 2
+            head = [nn.Flatten(), nn.Linear(flat, 512), nn.GELU(), nn.Dropout(0.3)]
+            self.net = nn.Sequential(*layers, *head, nn.Linear(512, classes))
+
+        def _step(self, batch: Any, name: str) -> Any:
+            images, labels = batch
+            scores = self.net(images)
+            loss = F.cross_entropy(scores, labels)
+            hits = (scores.argmax(1) == labels).float().mean()
+            self.log_dict({f"{name}_loss": loss, f"{name}_acc": hits}, on_epoch=True, on_step=False)
+            return loss
+
+        def training_step(self, batch: Any) -> Any:
+            return self._step(batch, "train")
+
+        def validation_step(self, batch: Any) -> None:
+            self._step(batch, "val")
+
+        def test_step(self, batch: Any) -> None:
+            self._step(batch, "test")
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.Adam(self.parameters(), lr=1e-4)
+
+    L.seed_everything(seed, verbose=False)
+    transform = transforms.Compose(
+        [
+            transforms.Resize((size, size)),
+            transforms.ToTensor(),
+            transforms.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        ]
+    )
+    parts = {name: ImageFolder(photos / name, transform) for name in ("train", "val", "test")}
+    loaders = {
+        name: DataLoader(part, 64, shuffle=name == "train", num_workers=2, persistent_workers=True)
+        for name, part in parts.items()
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        best = ModelCheckpoint(folder, monitor="val_acc", mode="max")
+        trainer = L.Trainer(
+            max_epochs=epochs,
+            callbacks=[best],
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        start = time.perf_counter()
+        model = Original(len(parts["train"].classes))
+        trainer.fit(model, loaders["train"], loaders["val"])
+        seconds = time.perf_counter() - start
+        score = trainer.test(model, loaders["test"], ckpt_path="best", verbose=False)[0]
+    return {
+        "seconds": seconds,
+        "epochs": trainer.current_epoch,
+        "val_acc": float(best.best_model_score or 0),
+        "test_acc": score["test_acc"],
+    }
+
+
+def train_fieldguide(store: Path, *, epochs: int | None, seed: int) -> dict[str, float]:
+    """Train and test with params.yaml's recipe; return seconds, epochs and accuracies."""
+    from fieldguide.data.store import Store
+    from fieldguide.evaluation.predict import predict_split
+    from fieldguide.models.bundle import load_bundle
+    from fieldguide.params import load_params
+    from fieldguide.training.fit import Outputs, train
+
+    opened = Store(store)
+    params = load_params(ROOT / "params.yaml")
+    changed = {"epochs": epochs or params.train.epochs, "seed": seed}
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder)
+        outputs = Outputs(out / "bundle", out / "metrics", out / "summary", out / "environment")
+        os.environ["DVC_ROOT"] = folder
+        start = time.perf_counter()
+        fitted = train(
+            params.train.model_copy(update=changed), params.model, store=opened, outputs=outputs
+        )
+        seconds = time.perf_counter() - start
+        bundle = load_bundle(outputs.bundle)
+    probabilities = predict_split(bundle, opened.split("test"))
+    hits = probabilities.argmax(1) == opened.split("test").labels
+    return {
+        "seconds": seconds,
+        "epochs": fitted["epochs"],
+        "val_acc": bundle.val_acc,
+        "test_acc": float(hits.mean()),
+    }
+
+
+def main() -> None:
+    """Run both, in turn, for every seed; print and write the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--archive", type=Path, default=ROOT / "data/sample.zip")
+    parser.add_argument("--store", type=Path, default=ROOT / "data/prepared")
+    parser.add_argument("--epochs", type=int, default=30, help="of the original recipe")
+    parser.add_argument("--our-epochs", type=int, help="of fieldguide; default: params.yaml's")
+    parser.add_argument("--only", choices=("original", "fieldguide"), help="run one of the two")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--out", type=Path, default=None, help="JSON file for the figures")
+    parser.add_argument("--one", help=argparse.SUPPRESS)  # recipe:seed, in a process of its own
+    args = parser.parse_args()
+    size = json.loads((args.store / "dataset.json").read_text(encoding="utf-8"))["image_size"]
+    if args.one:
+        recipe, photos, seed = args.one.split("|")
+        if recipe == "original":
+            row = train_original(Path(photos), size=size, epochs=args.epochs, seed=int(seed))
+        else:
+            row = train_fieldguide(args.store, epochs=args.our_epochs, seed=int(seed))
+        print("\n" + json.dumps(row))
+        return
+
+    rows: list[dict[str, Any]] = []
+    photos = Path(tempfile.mkdtemp(prefix="fieldguide-"))
+    try:
+        unpack(args.archive, args.store, photos)
+        for seed in args.seeds:
+            for recipe in [args.only] if args.only else ["original", "fieldguide"]:
+                command = [sys.executable, __file__, "--store", str(args.store)]
+                command += ["--epochs", str(args.epochs), "--one", f"{recipe}|{photos}|{seed}"]
+                command += ["--our-epochs", str(args.our_epochs)] if args.our_epochs else []
+                env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+                done = subprocess.run(
+                    command, check=True, stdout=subprocess.PIPE, text=True, env=env
+                )
+                row = {"recipe": recipe, "seed": seed} | json.loads(done.stdout.splitlines()[-1])
+                rows.append(row)
+                print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
+    finally:
+        shutil.rmtree(photos)
+    summarize(rows)
+    if args.out:
+        args.out.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+
+
+def summarize(rows: list[dict[str, Any]]) -> None:
+    """Print medians of seconds and means of accuracies, and the ratio."""
+    seconds = {}
+    for recipe in dict.fromkeys(row["recipe"] for row in rows):
+        mine = [row for row in rows if row["recipe"] == recipe]
+        seconds[recipe] = statistics.median(row["seconds"] for row in mine)
+        test = [row["test_acc"] for row in mine]
+        spread = f" ± {statistics.stdev(test):.2%}" if len(test) > 1 else ""
+        mean = f"{statistics.mean(test):.2%}"
+        print(f"{recipe:>10}: median {seconds[recipe]:.0f} s, test {mean}{spread}")
+    if len(seconds) == 2:  # noqa: PLR2004
+        ratio = seconds["fieldguide"] / seconds["original"]
+        print(f"fieldguide's train takes {ratio:.2f} of the time")
+
+
+if __name__ == "__main__":
+    main()

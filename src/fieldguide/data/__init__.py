@@ -1,0 +1,1 @@
+"""Labelled photos: archives, splits, the prepared store and batches."""

@@ -1,0 +1,134 @@
+"""The bytes of one picture to a small RGB square, whatever its format, mode or orientation."""
+
+from __future__ import annotations
+
+import io
+import threading
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+# No EPS (which starts Ghostscript) and none of Pillow's rarely tested formats.
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+# Pillow's own limit for a "decompression bomb" (2 × Image.MAX_IMAGE_PIXELS): 0.5 GB as RGB.
+MAX_PIXELS = 178_956_970
+# Beyond this, one picture at a time, so that memory does not grow with the number of cores.
+LARGE_PIXELS = 16_000_000
+_one_large = threading.Lock()
+
+
+class UnusablePhotoError(Exception):
+    """The picture cannot be used; `reason` is one of dataset.json's and `detail` says more."""
+
+    def __init__(self, reason: Literal["unreadable", "too small"], detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+def decode(
+    data: bytes, size: int, *, resize: Literal["crop", "squash"], min_size: int = 1
+) -> npt.NDArray[np.uint8]:
+    """Decode a picture, upright, as RGB, resized with antialiasing.
+
+    A large JPEG is decoded at a reduced DCT scale of at least twice the wanted size, so that the
+    result stays within rounding of a full decode. Transparent pixels become white.
+
+    Args:
+        data: a whole file of one of FORMATS.
+        size: pixels of the square that is returned.
+        resize: "crop" takes the centre square, "squash" the whole picture.
+        min_size: pixels that the shorter side must have.
+
+    Returns:
+        (size, size, 3), RGB.
+
+    Raises:
+        UnusablePhotoError: empty, broken, of another format, too small, or too large for memory.
+    """
+    if not data:
+        raise UnusablePhotoError("unreadable", "the file is empty")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if min(image.size) < min_size:
+                width, height = image.size
+                raise UnusablePhotoError("too small", f"{width}×{height} pixels")
+            _reduce(image, size)
+            if _pixels_in_memory(image) > LARGE_PIXELS:
+                with _one_large:
+                    return _square(image, size, resize)
+            return _square(image, size, resize)
+    except UnusablePhotoError:
+        raise
+    # Damaged files make Pillow raise nearly anything: OSError, SyntaxError, ValueError, ...
+    except Exception as err:
+        detail = str(err).partition(" <_io")[0] or type(err).__name__
+        raise UnusablePhotoError("unreadable", detail) from err
+
+
+def _reduce(image: Image.Image, size: int) -> None:
+    """Ask libjpeg for a smaller decode; refuse what would not fit into memory."""
+    width, height = image.size
+    shorter = min(width, height)
+    # Twice the wanted size leaves the antialiasing to `resize` (Pillow: reducing_gap=2.0).
+    image.draft(None, (width * 2 * size // shorter, height * 2 * size // shorter))
+    if _pixels_in_memory(image) > MAX_PIXELS:
+        raise UnusablePhotoError(
+            "unreadable",
+            f"{width}×{height} pixels do not fit into memory; allowed: {MAX_PIXELS:,} pixels, or "
+            "any number in a baseline JPEG",
+        )
+
+
+def _pixels_in_memory(image: Image.Image) -> int:
+    """Pixels that decoding holds at once; a progressive JPEG keeps all its coefficients."""
+    width, height = image.size
+    progressive = bool(image.info.get("progressive"))
+    scale = getattr(image, "decoderconfig", ()) if progressive else ()
+    # decoderconfig = (scale, quality) once `draft` has reduced the size.
+    return width * height * (scale[0] ** 2 if scale else 1)
+
+
+def _square(
+    image: Image.Image, size: int, resize: Literal["crop", "squash"]
+) -> npt.NDArray[np.uint8]:
+    upright = ImageOps.exif_transpose(image)
+    rgb = _to_rgb(upright)
+    width, height = rgb.size
+    box = (0.0, 0.0, float(width), float(height))
+    if resize == "crop":
+        side = min(width, height)
+        left, top = (width - side) / 2, (height - side) / 2
+        box = (left, top, left + side, top + side)
+    square = rgb.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
+    return np.asarray(square)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I;16"):
+        # Pillow's own conversion clips at 255 instead of scaling.
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        return _from_wide(np.asarray(image, dtype=np.float64))
+    if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_wide(values: npt.NDArray[np.float64]) -> Image.Image:
+    """32-bit grey: the range is that of 16 or 8 bits or [0, 1] where values fit, else their own."""
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    if low >= 0 and 255 < high <= 65535:  # noqa: PLR2004
+        low, high = 0.0, 65535.0
+    elif low >= 0 and 1 < high <= 255:  # noqa: PLR2004
+        low, high = 0.0, 255.0
+    elif low >= 0 and high <= 1:
+        low, high = 0.0, 1.0
+    scaled = np.nan_to_num((values - low) / max(high - low, 1e-12)) * 255
+    return Image.fromarray(scaled.round().astype(np.uint8)).convert("RGB")

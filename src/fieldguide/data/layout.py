@@ -1,0 +1,109 @@
+"""Which class and which part of the data set a photo belongs to, by its path alone."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from fieldguide.data.archive import Member
+from fieldguide.errors import ArchiveError
+
+PHOTO_SUFFIXES = {
+    *(".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg"),
+    *(".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
+}
+_FOLDERS = {"train": "train", "training": "train", "val": "val", "valid": "val"}
+_FOLDERS |= {"validation": "val", "test": "test", "testing": "test"}
+
+
+class Photo(NamedTuple):
+    """A member that should be a picture."""
+
+    member: Member
+    part: str  # "train", "val" or "test"
+    label: str  # class name
+
+
+class Layout(NamedTuple):
+    """What the archive's paths say; photos are sorted by name."""
+
+    photos: list[Photo]
+    classes: list[str]  # sorted
+    misplaced: list[str]  # pictures outside every class folder
+    other_files: int  # neither pictures nor hidden files
+
+
+def read_layout(path: Path, members: Sequence[Member]) -> Layout:
+    """Find the photos of `[top/]train/<class>/`, `[top/]val/` or `test/`, or `[top/]<class>/`.
+
+    `val/` beside `train/` is the test set, as in nature_12K, unless there is a `test/` as well.
+
+    Raises:
+        ArchiveError: no picture, fewer than two classes, or a class that only the test set has.
+    """
+    visible = [member for member in members if not _is_hidden(member.name)]
+    pictures = [m for m in visible if PurePosixPath(m.name).suffix.lower() in PHOTO_SUFFIXES]
+    if not pictures:
+        raise ArchiveError(
+            f"{path}: no picture found among {len(members):,} files; "
+            f"allowed: {' '.join(sorted(PHOTO_SUFFIXES))}"
+        )
+    pictures.sort(key=lambda member: (member.name, member.place))
+    parts = _strip_top([PurePosixPath(_normal(member.name)).parts for member in pictures])
+    folders = {names[0].lower() for names in parts if len(names) > 1}
+    split_by_folder = "train" in {_FOLDERS.get(name) for name in folders}
+    if split_by_folder:
+        has_test = any(_FOLDERS.get(name) == "test" for name in folders)
+        parts_of = _FOLDERS if has_test else {**_FOLDERS, **dict.fromkeys(_val_names(), "test")}
+
+    photos, misplaced = [], []
+    for member, names in zip(pictures, parts, strict=True):
+        part: str | None = "train"
+        if split_by_folder:
+            part, names = parts_of.get(names[0].lower()), names[1:]  # noqa: PLW2901
+        if part is None or len(names) < 2:  # noqa: PLR2004 - a class folder and a file
+            misplaced.append(member.name)
+        else:
+            photos.append(Photo(member, part, names[0]))
+    return Layout(photos, _classes(path, photos), misplaced, len(visible) - len(pictures))
+
+
+def _classes(path: Path, photos: Sequence[Photo]) -> list[str]:
+    classes = sorted({photo.label for photo in photos if photo.part == "train"})
+    unknown = Counter(photo.label for photo in photos if photo.label not in classes)
+    if unknown:
+        name, count = unknown.most_common(1)[0]
+        raise ArchiveError(
+            f"{path}: class {name!r} has {count} photos outside the training folder and none in it;"
+            f" allowed: {', '.join(classes) or 'none found'}"
+        )
+    if len(classes) < 2:  # noqa: PLR2004
+        raise ArchiveError(
+            f"{path}: found {len(classes)} class folders {classes}; allowed: two or more, "
+            "as train/<class>/ or <class>/"
+        )
+    return classes
+
+
+def _val_names() -> list[str]:
+    return [name for name, part in _FOLDERS.items() if part == "val"]
+
+
+def _is_hidden(name: str) -> bool:
+    """.DS_Store, ._photo.jpg, .git/, and the folder __MACOSX that macOS adds to archives."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
+
+
+def _normal(name: str) -> str:
+    """One spelling for accented letters: archives made on macOS decompose them."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _strip_top(parts: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Drop folders that every picture shares, while a class folder still remains."""
+    while min(map(len, parts)) > 2 and len({names[0] for names in parts}) == 1:  # noqa: PLR2004
+        parts = [names[1:] for names in parts]
+    return parts

@@ -1,0 +1,117 @@
+"""The prepared store: photos decoded once, memory-mapped ever after.
+
+data/prepared/dataset.json   classes, size, mean, std, counts, shards, what was left out
+data/prepared/train-000.npy  (N, H, W, 3) uint8 RGB, at most 1 GiB; likewise val, test
+data/prepared/train.csv      a line a row: source name, class, SHA-256 of the source; likewise
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fieldguide.errors import StoreError
+
+FORMAT = 1
+SPLITS = ("train", "val", "test")
+
+
+class Split:
+    """The photos of one split; pixels stay on disk until they are asked for."""
+
+    def __init__(self, folder: Path, name: str, description: dict[str, Any]) -> None:
+        self.name = name
+        self._classes: list[str] = description["classes"]
+        self._index = folder / f"{name}.csv"
+        self._shards = []
+        for shard in description["shards"][name]:
+            file = folder / shard["file"]
+            try:
+                pixels = np.load(file, mmap_mode="r", allow_pickle=False)
+            except (OSError, ValueError) as err:
+                raise StoreError(f"{file}: cannot be read ({err}); run `dvc repro`") from err
+            expected = (shard["rows"], *[description["image_size"]] * 2, 3)
+            if pixels.shape != expected or pixels.dtype != np.uint8:
+                raise StoreError(
+                    f"{file}: found {pixels.dtype} {pixels.shape}; allowed: uint8 {expected}"
+                )
+            self._shards.append(pixels)
+        self._starts = np.cumsum([0, *map(len, self._shards)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all pixels, in bytes."""
+        return sum(shard.nbytes for shard in self._shards)
+
+    @cached_property
+    def _lines(self) -> list[dict[str, str]]:
+        with self._index.open(encoding="utf-8", newline="") as file:
+            lines = list(csv.DictReader(file))
+        if len(lines) != len(self):
+            raise StoreError(f"{self._index}: found {len(lines)} rows; the shards have {len(self)}")
+        return lines
+
+    @cached_property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """Class index of each row: (N,), in [0, K)."""
+        index = {name: k for k, name in enumerate(self._classes)}
+        return np.array([index[line["class"]] for line in self._lines], dtype=np.int64)
+
+    @cached_property
+    def sources(self) -> list[str]:
+        """Name in the archive of each row."""
+        return [line["source"] for line in self._lines]
+
+    def images(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        """Copy rows out of the shards, in the order asked for: (B,) -> (B, H, W, 3)."""
+        if len(self._shards) == 1:
+            return np.asarray(self._shards[0][rows])
+        pixels = np.empty((len(rows), *self._shards[0].shape[1:]), dtype=np.uint8)
+        shard_of = np.searchsorted(self._starts, rows, side="right") - 1
+        for k in np.unique(shard_of):
+            here = shard_of == k
+            pixels[here] = self._shards[k][rows[here] - self._starts[k]]
+        return pixels
+
+
+class Store:
+    """A prepared store that was opened for reading."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open a store.
+
+        Raises:
+            StoreError: the folder is missing, or something else wrote it.
+        """
+        self.folder = folder
+        self.description_file = folder / "dataset.json"
+        try:
+            description = json.loads(self.description_file.read_text(encoding="utf-8"))
+            if description["format"] != FORMAT:
+                raise StoreError(
+                    f"{self.description_file}: found format {description['format']!r}; "
+                    f"allowed: {FORMAT}; run `dvc repro prepare`"
+                )
+            self.classes: list[str] = description["classes"]
+            self.image_size: int = description["image_size"]  # pixels
+            self.resize: str = description["resize"]  # "crop" or "squash"
+            self.mean: list[float] = description["mean"]  # of train, per channel, in [0, 1]
+            self.std: list[float] = description["std"]
+        except (OSError, ValueError, TypeError, KeyError) as err:
+            raise StoreError(
+                f"{self.description_file}: not a prepared store ({err}); run `dvc repro prepare`"
+            ) from err
+        self._description = description
+
+    def split(self, name: str) -> Split:
+        """Open "train", "val" or "test"."""
+        return Split(self.folder, name, self._description)

@@ -1,0 +1,25 @@
+"""One named exception for each kind of mistake a user can mend."""
+
+
+class FieldguideError(Exception):
+    """Base of all: the message names the file or key, what was found and what is allowed."""
+
+
+class ParamsError(FieldguideError):
+    """params.yaml holds an unknown, missing, mistyped or contradictory key."""
+
+
+class ArchiveError(FieldguideError):
+    """The archive is missing, damaged, hostile or not laid out as labelled photos."""
+
+
+class StoreError(FieldguideError):
+    """The prepared store is missing or was not written by `prepare`."""
+
+
+class BundleError(FieldguideError):
+    """The classifier bundle is missing, damaged or of another format."""
+
+
+class TrainingError(FieldguideError):
+    """Training cannot go on, for example because the loss is not a number."""

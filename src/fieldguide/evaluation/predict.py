@@ -1,0 +1,36 @@
+"""A classifier's probabilities for every photo of a split."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fieldguide.data.batches import Batches
+from fieldguide.data.store import Split
+from fieldguide.models.bundle import Bundle
+
+BATCH = 256  # images; bounds memory
+
+
+@torch.inference_mode()
+def predict_split(
+    bundle: Bundle, split: Split, device: torch.device | None = None
+) -> npt.NDArray[np.float64]:
+    """Probability of each class for each photo, in the split's order.
+
+    Args:
+        bundle: the classifier.
+        split: photos of the size that the classifier takes.
+        device: where to compute; None for a GPU where there is one.
+
+    Returns:
+        (N, K), each row summing to 1.
+    """
+    if device is None:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    net = bundle.net.eval().to(device)
+    batches = Batches(split, BATCH, mean=bundle.mean, std=bundle.std, device=device)
+    parts = [net(images).double().softmax(dim=1).cpu() for images, _ in batches]  # (B, K)
+    net.to("cpu")
+    return np.asarray(torch.cat(parts).numpy())

@@ -1,0 +1,78 @@
+"""`predictions.csv`: what the classifier said of every test photo."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fieldguide.errors import StoreError
+from fieldguide.files import write_csv
+
+_FIXED = ["source", "true", "predicted"]
+
+
+class Predictions(NamedTuple):
+    """Rows in the order of the test split."""
+
+    sources: list[str]
+    classes: list[str]
+    labels: npt.NDArray[np.int64]  # (N,), true class, in [0, K)
+    probabilities: npt.NDArray[np.float64]  # (N, K), rows summing to 1
+
+    @property
+    def predicted(self) -> npt.NDArray[np.int64]:
+        """Most probable class: (N, K) -> (N,)."""
+        return np.asarray(self.probabilities.argmax(axis=1))
+
+    @property
+    def confidence(self) -> npt.NDArray[np.float64]:
+        """Probability of the predicted class: (N, K) -> (N,)."""
+        return np.asarray(self.probabilities.max(axis=1))
+
+
+def write_predictions(predictions: Predictions, path: Path) -> None:
+    """Write a line a photo: source, true and predicted class, `p_<class>` of every class."""
+    names = predictions.classes
+    columns = zip(
+        predictions.sources,
+        predictions.labels,
+        predictions.predicted,
+        predictions.probabilities,
+        strict=True,
+    )
+    rows = (
+        [source, names[label], names[guess], *(f"{p:.6f}" for p in probabilities)]
+        for source, label, guess, probabilities in columns
+    )
+    write_csv(path, [*_FIXED, *(f"p_{name}" for name in names)], rows)
+
+
+def read_predictions(path: Path) -> Predictions:
+    """Read what `write_predictions` wrote; probabilities are rounded to six digits.
+
+    Raises:
+        StoreError: the file is missing or holds something else.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            header, *lines = csv.reader(file)
+        if header[: len(_FIXED)] != _FIXED:
+            raise ValueError(f"columns {header[: len(_FIXED)]}")
+        classes = [name.removeprefix("p_") for name in header[len(_FIXED) :]]
+        return Predictions(
+            sources=[line[0] for line in lines],
+            classes=classes,
+            labels=np.array([classes.index(line[1]) for line in lines], dtype=np.int64),
+            probabilities=_floats([line[len(_FIXED) :] for line in lines], len(classes)),
+        )
+    except (OSError, ValueError, IndexError) as err:
+        raise StoreError(f"{path}: not a table of predictions ({err}); run `dvc repro`") from err
+
+
+def _floats(rows: Sequence[Sequence[str]], width: int) -> npt.NDArray[np.float64]:
+    return np.array(rows, dtype=np.float64).reshape(-1, width)

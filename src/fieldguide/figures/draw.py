@@ -1,0 +1,61 @@
+"""Draw every figure of a classifier into one folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from fieldguide.data.store import Split
+from fieldguide.evaluation.predictions import Predictions
+from fieldguide.figures.canvas import save
+from fieldguide.figures.charts import confusion_figure, reliability_figure, training_curves
+from fieldguide.figures.layers import filter_figure, response_figure, responses
+from fieldguide.figures.photos import confident_mistakes, prediction_grid
+from fieldguide.figures.saliency import guided_figure, network_input
+from fieldguide.files import new_folder
+from fieldguide.models.bundle import Bundle
+from fieldguide.params import VisualizeParams
+
+
+class Inputs(NamedTuple):
+    """What figures are drawn from."""
+
+    bundle: Bundle
+    test: Split
+    predictions: Predictions
+    curves: Path  # DVCLive's TSV files
+    reliability: Path  # CSV
+
+
+def draw_all(inputs: Inputs, params: VisualizeParams, folder: Path) -> None:
+    """Write a PNG per figure, and print their names."""
+    with new_folder(folder) as aside:
+        for name, figure in _figures(inputs, params):
+            save(figure, aside / f"{name}.png")
+            print(f"  {folder / name}.png", flush=True)
+
+
+def _figures(inputs: Inputs, params: VisualizeParams) -> Iterator[tuple[str, Figure]]:
+    bundle, test, predictions = inputs.bundle, inputs.test, inputs.predictions
+    # A generator each: one figure more leaves the draws of the others alone.
+    photos, response, neurons = (
+        np.random.default_rng(seed) for seed in np.random.SeedSequence(params.seed).spawn(3)
+    )
+    yield (
+        "predictions",
+        prediction_grid(test, predictions, per_class=params.photos_per_class, rng=photos),
+    )
+    yield "mistakes", confident_mistakes(test, predictions)
+    yield "guided_backprop", guided_figure(bundle, test, count=params.neurons, rng=neurons)
+    row = int(response.integers(len(test)))
+    label, pixels = bundle.classes[test.labels[row]], test.images(np.array([row]))[0]
+    for name, maps in responses(bundle.net, network_input(bundle, test, row)).items():
+        yield f"filters_{name}", filter_figure(bundle.net, name)
+        yield f"responses_{name}", response_figure(name, maps, pixels, label)
+    yield "curves", training_curves(inputs.curves)
+    yield "confusion", confusion_figure(predictions)
+    yield "reliability", reliability_figure(inputs.reliability, predictions)

@@ -1,0 +1,201 @@
+"""Guided backprop: which pixels excite a neuron, and the photo that excites it most.
+
+Source: Springenberg et al. 2015, "Striving for Simplicity", section 3.4
+(https://arxiv.org/abs/1412.6806).
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from captum.attr import NeuronGuidedBackprop
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fieldguide.data.batches import Batches
+from fieldguide.data.store import Split
+from fieldguide.data.transforms import normalize, to_unit
+from fieldguide.errors import BundleError
+from fieldguide.figures.canvas import bare, show_photo
+from fieldguide.figures.layers import recorded
+from fieldguide.models.bundle import Bundle
+from fieldguide.models.cnn import ACTIVATIONS, CNN
+
+_COLUMNS = 5  # neurons side by side
+_BATCH = 256
+
+
+class Neuron(NamedTuple):
+    """One place of one channel of a layer, and the test photo that excites it most."""
+
+    channel: int
+    row: int
+    column: int
+    photo: int  # row of the test split
+    activation: float
+
+
+def pick_neurons(
+    bundle: Bundle, test: Split, *, block: str, count: int, rng: np.random.Generator
+) -> list[Neuron]:
+    """Draw neurons of a block's activation among those that some test photo excites.
+
+    Raises:
+        BundleError: no photo excites any.
+    """
+    peak, photo = _strongest(bundle, test, block)
+    alive = np.argwhere(peak > 0)  # (channel, row, column) each
+    if len(alive) == 0:
+        raise BundleError(f"no test photo excites any neuron of {block}: the network is dead")
+    chosen = rng.choice(len(alive), min(count, len(alive)), replace=False)
+    return [
+        Neuron(c, row, column, int(photo[c, row, column]), float(peak[c, row, column]))
+        for c, row, column in alive[np.sort(chosen)].tolist()
+    ]
+
+
+@torch.no_grad()
+def _strongest(
+    bundle: Bundle, test: Split, block: str
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Highest activation of each neuron over the split, and the photo's row: (F, h, w) each."""
+    batches = Batches(test, _BATCH, mean=bundle.mean, std=bundle.std, device=torch.device("cpu"))
+    peak: Tensor | None = None
+    best = torch.empty(0)
+    start = 0
+    with recorded({block: bundle.net.blocks[block].activation}) as outputs:
+        for images, _ in batches:
+            bundle.net(images)
+            values, rows = outputs[block].max(dim=0)  # (B, F, h, w) -> (F, h, w)
+            rows = rows + start
+            if peak is None:
+                peak, best = values, rows
+            else:
+                best = torch.where(values > peak, rows, best)
+                peak = torch.maximum(values, peak)
+            start += len(images)
+    assert peak is not None
+    return peak.numpy(), best.numpy()
+
+
+def guided_gradient(net: CNN, image: Tensor, *, block: str, neuron: Neuron) -> Tensor:
+    """Gradient of a neuron's activation, only what is positive passing each activation backwards.
+
+    For ReLU this is Captum's `NeuronGuidedBackprop`. GELU, SiLU and Mish let small negative values
+    through, so that ReLU's rule cannot be taken over as it stands; the rule here is the same in
+    kind: the gradient through the activation by its own derivative, negative parts set to zero.
+    With ReLU both rules are equal.
+
+    Args:
+        net: in eval mode.
+        image: (1, 3, H, W), normalised.
+        block: whose activation the neuron belongs to.
+        neuron: which one.
+
+    Returns:
+        (3, H, W).
+    """
+    layer = net.blocks[block].activation
+    place = (neuron.channel, neuron.row, neuron.column)
+    if isinstance(layer, nn.ReLU):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # says that it sets hooks
+            gradient: Tensor = NeuronGuidedBackprop(net, layer).attribute(image, place)
+        return gradient[0].detach()
+    return guided_by_rule(net, image, layer=layer, place=place)
+
+
+def guided_by_rule(
+    net: nn.Module, image: Tensor, *, layer: nn.Module, place: tuple[int, int, int]
+) -> Tensor:
+    """Guided backprop for any activation in ACTIVATIONS; see `guided_gradient`."""
+    target: list[Tensor] = []
+
+    def clip(_module: nn.Module, gradients: tuple[Tensor, ...], _outputs: object) -> object:
+        return (F.relu(gradients[0]),)
+
+    kinds = tuple(ACTIVATIONS.values())
+    handles = [m.register_full_backward_hook(clip) for m in net.modules() if isinstance(m, kinds)]
+    handles.append(layer.register_forward_hook(lambda _m, _i, output: target.append(output)))
+    try:
+        image = image.detach().clone().requires_grad_()
+        net(image)
+        (gradient,) = torch.autograd.grad(target[0][(0, *place)], image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return gradient[0]
+
+
+def guided_figure(bundle: Bundle, test: Split, *, count: int, rng: np.random.Generator) -> Figure:
+    """Draw random neurons of the last convolution layer: photo above, guided backprop below."""
+    block = list(bundle.net.blocks)[-1]
+    neurons = pick_neurons(bundle, test, block=block, count=count, rng=rng)
+    rows = -(-len(neurons) // _COLUMNS)
+    height = 4.3 * rows + 0.9  # inches
+    figure = Figure(figsize=(2.0 * _COLUMNS + 0.3, height))
+    figure.suptitle(
+        f"Guided backprop of {len(neurons)} random neurons of {block}, the last convolution layer",
+        fontsize=14,
+        y=1 - 0.25 / height,
+    )
+    figure.text(
+        0.5,
+        1 - 0.58 / height,
+        "above: the test photo that excites the neuron most   below: the pixels that do it "
+        "(grey: none)",
+        ha="center",
+        va="center",
+        fontsize=9.5,
+        color="#444444",
+    )
+    grid = figure.subplots(
+        2 * rows,
+        _COLUMNS,
+        squeeze=False,
+        gridspec_kw={
+            "left": 0.02,
+            "right": 0.98,
+            "top": 1 - 1.1 / height,
+            "bottom": 0.1 / height,
+            "hspace": 0.22,
+            "wspace": 0.06,
+        },
+    )
+    for axes in grid.flat:
+        bare(axes)
+    for k, neuron in enumerate(neurons):
+        above, below = (
+            grid[2 * (k // _COLUMNS)][k % _COLUMNS],
+            grid[2 * (k // _COLUMNS) + 1][k % _COLUMNS],
+        )
+        show_photo(above, test.images(np.array([neuron.photo]))[0])
+        label = bundle.classes[test.labels[neuron.photo]]
+        above.set_title(
+            f"channel {neuron.channel} at ({neuron.row}, {neuron.column})\n{label}",
+            fontsize=9,
+            pad=3,
+        )
+        image = network_input(bundle, test, neuron.photo)
+        gradient = guided_gradient(bundle.net, image, block=block, neuron=neuron)
+        below.imshow(_as_picture(gradient), interpolation="bicubic")
+    return figure
+
+
+def network_input(bundle: Bundle, test: Split, row: int) -> Tensor:
+    """One photo as the network takes it: (1, 3, H, W), normalised."""
+    pixels = torch.from_numpy(test.images(np.array([row])))
+    return normalize(to_unit(pixels), bundle.mean, bundle.std)
+
+
+def _as_picture(gradient: Tensor) -> npt.NDArray[np.float32]:
+    """(3, H, W) -> (H, W, 3) in [0, 1], zero being middle grey."""
+    # The 99.5th percentile: a single bright pixel would leave the rest grey.
+    peak = gradient.abs().flatten().quantile(0.995).clamp_min(1e-12)
+    scaled = (gradient / peak).clamp(-1, 1) / 2 + 0.5
+    return np.asarray(scaled.permute(1, 2, 0).numpy())

@@ -1,0 +1,213 @@
+"""The only reader of params.yaml: one frozen, checked model per section."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from fieldguide.errors import ParamsError
+
+Fraction = Annotated[float, Field(allow_inf_nan=False)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # NumPy's and scikit-learn's range
+
+
+class _Section(BaseModel):
+    """Frozen; unknown keys and silent conversions (such as "3" for 3) are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class DataParams(_Section):
+    """What `prepare` reads."""
+
+    archive: str = Field(min_length=1)  # path, relative to the project
+    image_size: int = Field(ge=8, le=512)  # pixels
+    resize: Literal["crop", "squash"]
+    val_fraction: Fraction = Field(ge=0.01, le=0.5)
+    test_fraction: Fraction = Field(ge=0.01, le=0.5)
+    min_size: int = Field(ge=1, le=512)  # pixels
+    max_unreadable: Fraction = Field(ge=0, le=1)
+    seed: Seed
+
+
+class ModelParams(_Section):
+    """The network; the names are those of the original search space."""
+
+    conv_layers: int = Field(ge=1, le=8)
+    first_layer_filters: int = Field(ge=1, le=1024)
+    filter_org: Fraction = Field(ge=0.25, le=4)
+    kernel_size: int = Field(ge=1, le=11)  # pixels
+    activation: Literal["relu", "gelu", "silu", "mish"]
+    batch_norm: bool
+    num_neurons_dense: int = Field(ge=1, le=8192)
+    dropout: Fraction = Field(ge=0, le=0.95)
+
+    @property
+    def filters(self) -> list[int]:
+        """Filters of each block: first_layer_filters × filter_org^k, rounded, at least one."""
+        return [
+            max(1, round(self.first_layer_filters * self.filter_org**k))
+            for k in range(self.conv_layers)
+        ]
+
+    @model_validator(mode="after")
+    def _check(self) -> ModelParams:
+        if self.kernel_size % 2 == 0:
+            raise ValueError(f"model.kernel_size: {self.kernel_size} is even; allowed: odd numbers")
+        if max(self.filters) > 8192:  # noqa: PLR2004 - beyond it a layer alone fills a GPU
+            raise ValueError(
+                f"model.filter_org: {self.filter_org} makes {max(self.filters)} filters in a block "
+                f"of {self.conv_layers}, from first_layer_filters {self.first_layer_filters}; "
+                "allowed: at most 8192"
+            )
+        return self
+
+
+class TrainParams(_Section):
+    """How the network is trained."""
+
+    batch_size: int = Field(ge=1, le=8192)  # images per step and device
+    epochs: int = Field(ge=1, le=10_000)
+    patience: int = Field(ge=1, le=10_000)  # epochs
+    optimizer: Literal["adam", "adamw", "nadam", "rmsprop", "sgd"]
+    learning_rate: Fraction = Field(gt=0, le=10)
+    schedule: Literal["one_cycle", "cosine", "constant"]
+    weight_decay: Fraction = Field(ge=0, le=1)
+    label_smoothing: Fraction = Field(ge=0, le=0.5)
+    use_augmentation: bool
+    color_jitter: Fraction = Field(ge=0, le=0.9)
+    # `-S train.precision=32` arrives as a number.
+    precision: Annotated[
+        Literal["32", "16-mixed", "bf16-mixed"],
+        BeforeValidator(lambda value: "32" if value == 32 else value),  # noqa: PLR2004
+    ]
+    accelerator: Literal["auto", "cpu", "gpu", "mps"]
+    devices: int = Field(ge=1, le=64)
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _check(self) -> TrainParams:
+        if self.precision == "16-mixed" and self.accelerator == "cpu":
+            raise ValueError(
+                'train.precision: "16-mixed" needs a GPU and train.accelerator is cpu; '
+                'allowed there: "32", "bf16-mixed"'
+            )
+        return self
+
+
+class EvaluateParams(_Section):
+    """What `evaluate` reads."""
+
+    calibration_bins: int = Field(ge=2, le=100)
+
+
+class VisualizeParams(_Section):
+    """What `visualize` reads."""
+
+    photos_per_class: int = Field(ge=1, le=10)
+    neurons: int = Field(ge=1, le=50)
+    seed: Seed
+
+
+class Params(_Section):
+    """All of params.yaml."""
+
+    data: DataParams
+    model: ModelParams
+    train: TrainParams
+    evaluate: EvaluateParams
+    visualize: VisualizeParams
+
+    @model_validator(mode="after")
+    def _check(self) -> Params:
+        most = self.data.image_size.bit_length() - 1  # each block halves; one pixel must remain
+        if self.model.conv_layers > most:
+            raise ValueError(
+                f"model.conv_layers: {self.model.conv_layers} blocks halve "
+                f"data.image_size {self.data.image_size} to nothing; allowed: 1 to {most}"
+            )
+        return self
+
+
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """Read and check every section.
+
+    Raises:
+        ParamsError: the file is missing or not YAML, or a key is unknown, missing, twice there, of
+            another type, out of range, or contradicts another one. The message lists all of them.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as err:
+        raise ParamsError(f"{path}: cannot be read ({err.strerror})") from err
+    except UnicodeDecodeError as err:
+        raise ParamsError(f"{path}: is not UTF-8 text (byte {err.start})") from err
+    try:
+        raw = yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of SafeLoader
+    except yaml.YAMLError as err:
+        raise ParamsError(f"{path}: is not valid YAML: {err}") from err
+    if not isinstance(raw, dict):
+        raise ParamsError(f"{path}: found {type(raw).__name__}; allowed: a mapping of sections")
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as err:
+        problems = "\n".join(f"  {_describe(error)}" for error in err.errors())
+        raise ParamsError(f"{path}:\n{problems}") from err
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as DVC reads it: 1e-05 is a number (PyYAML alone says text), no key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} is not text", key_node.start_mark
+                )
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} is there twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    # YAML 1.2 (https://yaml.org/spec/1.2.2/#1032-tag-resolution): the dot is optional.
+    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
+
+
+def _describe(error: Any) -> str:
+    """One line for one of pydantic's errors: key, value found, what is allowed."""
+    key = ".".join(str(part) for part in error["loc"])
+    kind, found = error["type"], error["input"]
+    if kind == "value_error":  # raised by a check above, which names its keys
+        return str(error["ctx"]["error"])
+    if kind == "extra_forbidden":
+        return f"{key}: unknown key{_suggestion(error['loc'])}"
+    if kind == "missing":
+        return f"{key}: missing"
+    shown = "null" if found is None else repr(found)
+    if kind == "model_type":
+        return f"{key}: found {shown}; allowed: a section of keys"
+    allowed = error["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    return f"{key}: found {shown}; allowed: {allowed}"
+
+
+def _suggestion(location: tuple[str, ...]) -> str:
+    section: Any = Params
+    for part in location[:-1]:
+        section = section.model_fields[part].annotation
+    known = list(section.model_fields)
+    close = difflib.get_close_matches(location[-1], known, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; allowed: {', '.join(known)}"

@@ -1,0 +1,82 @@
+"""Run one stage: from its own tree, with checked parameters, and no traceback for a mistake."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import fieldguide
+
+try:
+    from fieldguide.params import load_params
+except ModuleNotFoundError as err:  # a Python without the environment of the lock
+    sys.exit(
+        f"{sys.executable} has no module {err.name!r}; run `make venv`, then "
+        "`source .venv/bin/activate`"
+    )
+from fieldguide.errors import FieldguideError
+from fieldguide.files import write_json
+
+if TYPE_CHECKING:
+    from fieldguide.params import Params
+
+TIMING = Path("metrics/timing.json")
+EXIT_MISTAKE, EXIT_WRONG_TREE, EXIT_INTERRUPTED = 1, 3, 130
+_DISK = {errno.ENOSPC: "no space left on the device", errno.EDQUOT: "disk quota exceeded"}
+_DISK[errno.EFBIG] = "a file would be larger than is allowed here"
+
+
+def run(main: Callable[[Params], dict[str, float] | None]) -> None:
+    """Call a stage's `main` and leave the process with its exit status.
+
+    Exit status: 0; 1 for a mistake that the message explains; 3 if another tree's code would run;
+    130 on Ctrl-C. Seconds, and what `main` returns, go to metrics/timing.json, which belongs to
+    no stage, so that dvc.lock never changes for them.
+    """
+    name = Path(sys.argv[0]).stem
+    _check_tree()
+    start = time.perf_counter()
+    try:
+        extra = main(load_params()) or {}
+    except FieldguideError as err:
+        _fail(name, str(err))
+    except KeyboardInterrupt:
+        _fail(name, "interrupted", status=EXIT_INTERRUPTED)
+    except OSError as err:
+        if err.errno not in _DISK:
+            raise
+        where = f" ({err.filename})" if err.filename else ""
+        _fail(name, f"{_DISK[err.errno]}{where}; free some and run `dvc repro` again")
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes one reports
+        _record(name, {"seconds": round(time.perf_counter() - start, 1), **extra})
+
+
+def _check_tree() -> None:
+    """In an experiment's workspace an editable install would run another tree's code."""
+    code, here = Path(fieldguide.__file__).resolve(), Path.cwd().resolve()
+    if not code.is_relative_to(here):
+        print(
+            f"fieldguide is imported from {code.parent}, which is outside {here}: the result would "
+            "be of other code than is recorded; run stages by `dvc repro`",
+            file=sys.stderr,
+        )
+        sys.exit(EXIT_WRONG_TREE)
+
+
+def _fail(name: str, message: str, status: int = EXIT_MISTAKE) -> None:
+    print(f"{name}: {message}", file=sys.stderr)
+    sys.exit(status)
+
+
+def _record(name: str, values: dict[str, float]) -> None:
+    try:
+        timing = json.loads(TIMING.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        timing = {}
+    write_json(TIMING, {**timing, name: values})

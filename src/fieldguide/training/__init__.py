@@ -1,0 +1,1 @@
+"""The fit: Lightning module, callbacks, and going on after an interruption."""

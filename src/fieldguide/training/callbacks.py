@@ -1,0 +1,146 @@
+"""What happens around the fit: the record of epochs, the best weights, a stop at NaN."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from dvclive import Live
+from torch import Tensor
+
+from fieldguide.errors import TrainingError
+
+MONITOR = "val/acc"
+_CHECK_EVERY = 50  # batches between looks at the loss, which make a GPU wait
+_COLUMNS = ("train/loss", "train/acc", "val/loss", "val/acc", "learning_rate")
+
+
+class History(L.Callback):
+    """A line of metrics after every epoch: printed, and logged by DVCLive.
+
+    The lines are part of the checkpoint. DVC deletes the metrics of an interrupted run, so on
+    going on they are logged again from the checkpoint.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Log into `folder` (metrics.json, plots/metrics/**.tsv), which is emptied first."""
+        self.rows: list[dict[str, float]] = []
+        self.seconds: list[float] = []  # of each epoch; never logged, as it differs between runs
+        self._folder = folder
+        self._live: Live | None = None
+        self._start = 0.0
+
+    def state_dict(self) -> dict[str, Any]:  # noqa: D102 - Lightning's hooks, here and below
+        return {"rows": self.rows, "seconds": self.seconds}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: D102
+        self.rows, self.seconds = list(state["rows"]), list(state["seconds"])
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:  # noqa: ARG002, D102
+        if not trainer.is_global_zero:
+            return
+        # dvc.yaml is written by hand, and DVC makes the experiment.
+        self._live = Live(str(self._folder), dvcyaml=None, save_dvc_exp=False)
+        if self.rows:
+            print(f"Going on after epoch {len(self.rows)} of {trainer.max_epochs}.")
+        print(f"{'epoch':>9}" + "".join(f"{name:>15}" for name in _COLUMNS) + f"{'seconds':>9}")
+        for row in self.rows:
+            self._log(row)
+
+    def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:  # noqa: ARG002, D102
+        self._start = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:  # noqa: ARG002, D102
+        row = {name: float(trainer.callback_metrics[name]) for name in _COLUMNS[:-1]}
+        row["learning_rate"] = float(trainer.optimizers[0].param_groups[0]["lr"])
+        for name, value in row.items():
+            _check_finite(value, name, trainer)
+        self.rows.append(row)
+        self.seconds.append(time.perf_counter() - self._start)
+        if trainer.is_global_zero:
+            self._log(row)
+            line = f"{len(self.rows):>4}/{trainer.max_epochs:<4}"
+            line += "".join(f"{row[name]:>15.4g}" for name in _COLUMNS)
+            line += f"{self.seconds[-1]:>9.1f}"
+            bar = trainer.progress_bar_callback
+            (bar.print if bar is not None else print)(line)
+
+    def finish(self, best: dict[str, float]) -> None:
+        """Log which epoch was kept, and close the files."""
+        assert self._live is not None
+        for name, value in best.items():
+            self._live.log_metric(f"best/{name}", value, plot=False)
+        self._live.end()
+
+    def _log(self, row: dict[str, float]) -> None:
+        assert self._live is not None
+        for name, value in row.items():
+            self._live.log_metric(name, value)
+        self._live.next_step()
+
+
+class BestWeights(L.Callback):
+    """Keeps the weights of the epoch with the best MONITOR; of equals, the first.
+
+    They lie inside the one checkpoint file, which is renamed into place whole: a kill between two
+    files could otherwise leave halves of different epochs.
+    """
+
+    def __init__(self) -> None:
+        self.score = -math.inf
+        self.epoch = 0  # counted from 1
+        self.weights: dict[str, Tensor] = {}
+
+    def state_dict(self) -> dict[str, Any]:  # noqa: D102
+        return {"score": self.score, "epoch": self.epoch, "weights": self.weights}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: D102
+        self.score, self.epoch = state["score"], state["epoch"]
+        self.weights = state["weights"]
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:  # noqa: D102
+        score = float(trainer.callback_metrics[MONITOR])
+        if score > self.score:
+            self.score, self.epoch = score, trainer.current_epoch + 1
+            # A copy on the CPU: the GPU's memory is for training.
+            self.weights = {
+                name: value.detach().to("cpu", copy=True)
+                for name, value in module.state_dict().items()
+            }
+
+
+class StopIfNotFinite(L.Callback):
+    """Stops at a loss that is NaN or infinite, naming the knobs to turn."""
+
+    def on_train_batch_end(  # noqa: D102
+        self,
+        trainer: L.Trainer,
+        module: L.LightningModule,  # noqa: ARG002
+        outputs: Any,
+        batch: Any,  # noqa: ARG002
+        batch_idx: int,
+    ) -> None:
+        if batch_idx % _CHECK_EVERY == 0:
+            _check_finite(float(outputs["loss"]), "train/loss", trainer)
+
+
+def _check_finite(value: float, name: str, trainer: L.Trainer) -> None:
+    if not math.isfinite(value):
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        raise TrainingError(
+            f"{name} became {value} in epoch {trainer.current_epoch + 1} at learning rate "
+            f"{rate:.3g}; try a lower train.learning_rate, model.batch_norm: true, or "
+            'train.precision: "32"'
+        )
+
+
+class StayStopped(L.Callback):
+    """A training killed after early stopping, before its model was saved, stays stopped."""
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:  # noqa: ARG002, D102
+        stopping = trainer.early_stopping_callback
+        if stopping is not None and stopping.stopped_epoch > 0:
+            trainer.should_stop = True

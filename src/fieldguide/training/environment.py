@@ -1,0 +1,42 @@
+"""What a result was made with: Python, libraries, processor, threads, lock."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import platform
+from pathlib import Path
+
+import torch
+
+LIBRARIES = [
+    *("torch", "torchvision", "lightning", "dvc", "dvclive", "numpy", "pillow"),
+    *("scikit-learn", "scipy", "safetensors", "captum", "matplotlib", "pydantic"),
+]
+
+
+def describe_environment(
+    device: torch.device, lock: Path = Path("requirements.lock")
+) -> dict[str, object]:
+    """Describe this process; equal on one machine from run to run, and without paths or names."""
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": _device_name(device),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
+        "lock_sha256": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else None,
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return f"{device.type}: {line.partition(':')[2].strip()}"
+    except OSError:
+        pass  # not Linux
+    return f"{device.type}: {platform.processor() or platform.machine()}"

@@ -1,0 +1,172 @@
+"""Train a classifier on a prepared store and save the best epoch's weights."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+import sys
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import lightning as L
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.utilities.model_summary.model_summary import summarize
+
+from fieldguide.data.batches import derive_seed
+from fieldguide.data.store import Store
+from fieldguide.errors import TrainingError
+from fieldguide.files import write_json, write_text
+from fieldguide.models.bundle import Bundle, save_bundle
+from fieldguide.models.cnn import CNN
+from fieldguide.params import ModelParams, TrainParams
+from fieldguide.training.callbacks import (
+    MONITOR,
+    BestWeights,
+    History,
+    StayStopped,
+    StopIfNotFinite,
+)
+from fieldguide.training.environment import describe_environment
+from fieldguide.training.module import ClassifierModule, StoreData
+from fieldguide.training.resume import (
+    CHECKPOINT,
+    code_sha256,
+    project_root,
+    resume_folder,
+    resume_key,
+)
+
+
+class Outputs(NamedTuple):
+    """Where `train` writes."""
+
+    bundle: Path
+    metrics: Path  # DVCLive's folder
+    summary: Path
+    environment: Path
+
+
+def train(
+    params: TrainParams, model: ModelParams, *, store: Store, outputs: Outputs
+) -> dict[str, float]:
+    """Fit, going on from an interrupted run of the very same training, and write the outputs.
+
+    Returns:
+        Epochs and images per second, for metrics/timing.json.
+
+    Raises:
+        TrainingError: the loss is not finite, memory runs out, or the machine has no such device.
+    """
+    torch.manual_seed(derive_seed(params.seed))
+    net = CNN(model, image_size=store.image_size, num_classes=len(store.classes))
+    module = ClassifierModule(
+        net.to(memory_format=torch.channels_last), params, image_size=store.image_size
+    )
+    history, best = History(outputs.metrics), BestWeights()
+    # Runs after the other callbacks, so that the checkpoint holds what they have recorded.
+    saver = ModelCheckpoint(
+        filename=Path(CHECKPOINT).stem, save_on_train_epoch_end=True, enable_version_counter=False
+    )
+    trainer = _make_trainer(params, [history, best, saver])
+    if trainer.is_global_zero:
+        summary = str(summarize(module, max_depth=-1))
+        print(summary)
+        write_text(outputs.summary, summary + "\n")
+    environment = describe_environment(trainer.strategy.root_device)
+    dataset = hashlib.sha256(store.description_file.read_bytes()).hexdigest()
+    key = resume_key(params.model_dump(), model.model_dump(), dataset, environment, code_sha256())
+    try:
+        with resume_folder(project_root(), key) as folder:
+            saver.dirpath = str(folder)
+            checkpoint = folder / CHECKPOINT
+            _fit(trainer, module, StoreData(store, params), resume_from=checkpoint)
+            if not trainer.is_global_zero:
+                return {}
+            module.load_state_dict(best.weights)
+            save_bundle(
+                Bundle(
+                    net=net,
+                    params=model,
+                    classes=store.classes,
+                    image_size=store.image_size,
+                    mean=store.mean,
+                    std=store.std,
+                    resize=store.resize,
+                    val_acc=best.score,
+                ),
+                outputs.bundle,
+            )
+            write_json(outputs.environment, environment)
+            history.finish({"val_acc": best.score, "epoch": best.epoch})
+    except BaseException:
+        shutil.rmtree(outputs.metrics, ignore_errors=True)  # nothing half-written
+        outputs.summary.unlink(missing_ok=True)
+        raise
+    print(f"Kept epoch {best.epoch} of {len(history.rows)}: {MONITOR} {best.score:.4f}")
+    images = len(store.split("train")) * len(history.rows)
+    return {
+        "epochs": len(history.rows),
+        "images_per_second": round(images / sum(history.seconds), 1),
+    }
+
+
+def _make_trainer(params: TrainParams, callbacks: list[L.Callback]) -> L.Trainer:
+    _quieten()
+    watched = sys.stderr.isatty()
+    if watched:
+        callbacks = [*callbacks, TQDMProgressBar(leave=False)]
+    try:
+        trainer = L.Trainer(
+            accelerator=params.accelerator,
+            devices=params.devices,
+            precision=params.precision,
+            max_epochs=params.epochs,
+            callbacks=[
+                *callbacks,
+                StopIfNotFinite(),
+                StayStopped(),
+                EarlyStopping(MONITOR, mode="max", patience=params.patience),
+            ],
+            # Every operation of the CNN is deterministic; where PyTorch is not sure (pooling's
+            # gradient on CUDA, which never overlaps here) it warns instead of stopping.
+            deterministic="warn",
+            logger=False,
+            enable_progress_bar=watched,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+    except (MisconfigurationException, RuntimeError, ValueError) as err:
+        raise TrainingError(
+            f"train.accelerator: {params.accelerator} with train.devices: {params.devices} and "
+            f"train.precision: {params.precision} cannot be had on this machine ({err})"
+        ) from err
+    if params.precision == "16-mixed" and trainer.strategy.root_device.type == "cpu":
+        raise TrainingError(
+            'train.precision: "16-mixed" needs a GPU and none was found; allowed here: "32", '
+            '"bf16-mixed"'
+        )
+    return trainer
+
+
+def _fit(
+    trainer: L.Trainer, module: ClassifierModule, data: StoreData, *, resume_from: Path
+) -> None:
+    checkpoint = resume_from if resume_from.is_file() else None
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except torch.OutOfMemoryError as err:
+        raise TrainingError(
+            f"the GPU's memory is too small for train.batch_size: {module.params.batch_size}; "
+            "try half of it"
+        ) from err
+
+
+def _quieten() -> None:
+    """Keep Lightning to what a person needs to know."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")

@@ -102,5 +102,6 @@ def _print(result: Evaluation) -> None:
     console.print(
         f"test accuracy {result.acc:.2%} (95 % interval {result.acc_low:.2%} to "
         f"{result.acc_high:.2%}), macro F1 {result.macro_f1:.3f}, top 3 {result.top3_acc:.2%}, "
-        f"ECE {result.ece:.3f}, on {result.photos:,} photos"
+        f"ECE {result.ece:.3f}, on {result.photos:,} photos",
+        soft_wrap=True,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,11 @@ from matplotlib.figure import Figure
 
 RIGHT, WRONG = "#1a7f37", "#c62828"  # dark enough to read as text, apart for the colour-blind
 TRAIN, VAL = "#8a8a8a", "#1f5fa8"
+GREY = "#444444"
 DPI = 110
+HEADING, LINE, EDGE = 0.8, 0.17, 0.15  # inches
+SIDE = 8  # tiles in a row
+Grid = npt.NDArray[Any]  # of Axes, (rows, columns)
 _MAX_HEIGHT = 30_000  # pixels; Matplotlib stops at 2**16
 
 
@@ -39,6 +44,38 @@ def bare(axes: Axes) -> None:
         spine.set_visible(False)
 
 
+def heading(figure: Figure, title: str, subtitle: str) -> None:
+    """Write the title and, below it, how to read the figure."""
+    height = figure.get_figheight()
+    figure.suptitle(title, fontsize=14, y=1 - 0.14 / height, va="top")
+    figure.text(
+        0.5, 1 - 0.56 / height, subtitle, ha="center", va="center", fontsize=9.5, color=GREY
+    )
+
+
+def grid_of(
+    figure: Figure, rows: int, columns: int, *, hspace: float, wspace: float, lines: int = 0
+) -> Grid:
+    """Lay out empty axes below the heading, with room for `lines` of title above each."""
+    width, height = figure.get_size_inches()
+    grid: Grid = figure.subplots(
+        rows,
+        columns,
+        squeeze=False,
+        gridspec_kw={
+            "left": EDGE / width,
+            "right": 1 - EDGE / width,
+            "bottom": EDGE / height,
+            "top": 1 - (HEADING + LINE * lines) / height,
+            "hspace": hspace,
+            "wspace": wspace,
+        },
+    )
+    for axes in grid.flat:
+        bare(axes)
+    return grid
+
+
 def tiles(
     pictures: Sequence[npt.NDArray[np.floating]],
     *,
@@ -46,10 +83,8 @@ def tiles(
     subtitle: str,
     limits: tuple[float, float],
     colours: str | None = None,
-    side: int = 8,
-    interpolation: str = "nearest",
 ) -> Figure:
-    """Draw up to side × side small pictures on a grid.
+    """Draw up to 64 small pictures, eight a row.
 
     Args:
         pictures: each (h, w), or (h, w, 3) in [0, 1].
@@ -57,28 +92,11 @@ def tiles(
         subtitle: how to read it.
         limits: values of the darkest and the brightest colour.
         colours: a Matplotlib colour map, for (h, w).
-        side: rows and columns.
-        interpolation: Matplotlib's name.
     """
-    figure = Figure(figsize=(8, 8.9))
-    figure.suptitle(title, fontsize=14, y=0.985)
-    figure.text(0.5, 0.935, subtitle, ha="center", va="center", fontsize=9.5, color="#444444")
-    grid = figure.subplots(
-        side,
-        side,
-        gridspec_kw={
-            "left": 0.02,
-            "right": 0.98,
-            "bottom": 0.02,
-            "top": 0.905,
-            "wspace": 0.08,
-            "hspace": 0.08,
-        },
-    )
-    for axes in grid.flat:
-        bare(axes)
+    rows = -(-len(pictures) // SIDE)
+    figure = Figure(figsize=(8, rows * 7.7 / SIDE + HEADING + EDGE))
+    heading(figure, title, subtitle)
+    grid = grid_of(figure, rows, SIDE, hspace=0.08, wspace=0.08)
     for axes, picture in zip(grid.flat, pictures, strict=False):
-        axes.imshow(
-            picture, cmap=colours, vmin=limits[0], vmax=limits[1], interpolation=interpolation
-        )
+        axes.imshow(picture, cmap=colours, vmin=limits[0], vmax=limits[1], interpolation="nearest")
     return figure

@@ -11,10 +11,10 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from fieldguide.figures.canvas import show_photo, tiles
+from fieldguide.figures.canvas import EDGE, HEADING, SIDE, show_photo, tiles
 from fieldguide.models.cnn import CNN
 
-SHOWN = 64  # an 8 × 8 grid
+SHOWN = SIDE**2  # an 8 × 8 grid
 
 
 def filter_figure(net: CNN, name: str) -> Figure:
@@ -67,7 +67,9 @@ def response_figure(
         limits=(0, 1),
         colours="magma",
     )
-    corner = figure.add_axes((0.02, 0.915, 0.075, 0.075))
+    width, high = figure.get_size_inches()
+    side = HEADING - 0.2  # inches
+    corner = figure.add_axes((EDGE / width, 1 - (side + 0.1) / high, side / width, side / high))
     show_photo(corner, photo)
     return figure
 

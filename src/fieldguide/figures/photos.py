@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from fieldguide.data.store import Split
 from fieldguide.evaluation.predictions import Predictions
-from fieldguide.figures.canvas import RIGHT, WRONG, bare, show_photo
+from fieldguide.figures.canvas import HEADING, RIGHT, WRONG, grid_of, heading, show_photo
 
 _MISTAKES = (3, 5)  # rows, columns
 
@@ -17,38 +17,16 @@ def prediction_grid(
 ) -> Figure:
     """Draw `per_class` random test photos of each class, a row per class."""
     classes = predictions.classes
-    height = 1.95 * len(classes) + 1.0  # inches
-    figure = Figure(figsize=(2.3 * per_class + 0.8, height))
-    figure.suptitle(
-        "Random test photos: true → predicted (confidence)", fontsize=12, y=1 - 0.3 / height
+    figure = Figure(figsize=(2.3 * per_class + 0.3, 2.45 * len(classes) + HEADING + 0.5))
+    heading(
+        figure,
+        "Random test photos: true → predicted",
+        "with confidence; green: right; red and framed: wrong",
     )
-    figure.text(
-        0.5,
-        1 - 0.6 / height,
-        "green: right   red, framed: wrong",
-        ha="center",
-        va="center",
-        fontsize=9.5,
-        color="#444444",
-    )
-    grid = figure.subplots(
-        len(classes),
-        per_class,
-        squeeze=False,
-        gridspec_kw={
-            "left": 0.03,
-            "right": 0.97,
-            "top": 1 - 1.05 / height,
-            "bottom": 0.1 / height,
-            "hspace": 0.25,
-            "wspace": 0.05,
-        },
-    )
+    grid = grid_of(figure, len(classes), per_class, hspace=0.16, wspace=0.06, lines=1)
     for label, row in enumerate(grid):
         of_class = np.flatnonzero(predictions.labels == label)
         drawn = rng.choice(of_class, min(per_class, len(of_class)), replace=False)
-        for axes in row:
-            bare(axes)
         for axes, photo in zip(row, drawn, strict=False):
             guess = int(predictions.predicted[photo])
             right = guess == label
@@ -67,20 +45,13 @@ def confident_mistakes(test: Split, predictions: Predictions) -> Figure:
     rows, columns = _MISTAKES
     wrong = np.flatnonzero(predictions.predicted != predictions.labels)
     worst = wrong[np.argsort(-predictions.confidence[wrong], kind="stable")][: rows * columns]
-    figure = Figure(figsize=(2.1 * columns, 2.55 * rows + 0.7))
-    figure.suptitle(
-        f"The {len(worst)} most confident of {len(wrong)} mistakes on {len(predictions.labels)} "
-        "test photos",
-        fontsize=14,
+    figure = Figure(figsize=(2.2 * columns + 0.3, 2.65 * rows + HEADING + 0.6))
+    heading(
+        figure,
+        "The most confident mistakes",
+        f"{len(worst)} of {len(wrong):,} wrong among {len(predictions.labels):,} test photos",
     )
-    grid = figure.subplots(
-        rows,
-        columns,
-        squeeze=False,
-        gridspec_kw={"left": 0.02, "right": 0.98, "top": 0.86, "bottom": 0.02, "hspace": 0.35},
-    )
-    for axes in grid.flat:
-        bare(axes)
+    grid = grid_of(figure, rows, columns, hspace=0.25, wspace=0.06, lines=2)
     for axes, photo in zip(grid.flat, worst, strict=False):
         show_photo(axes, test.images(np.array([photo]))[0])
         truth = predictions.classes[predictions.labels[photo]]

@@ -21,12 +21,12 @@ from fieldguide.data.batches import Batches
 from fieldguide.data.store import Split
 from fieldguide.data.transforms import normalize, to_unit
 from fieldguide.errors import BundleError
-from fieldguide.figures.canvas import bare, show_photo
+from fieldguide.figures.canvas import HEADING, grid_of, heading, show_photo
 from fieldguide.figures.layers import recorded
 from fieldguide.models.bundle import Bundle
 from fieldguide.models.cnn import ACTIVATIONS, CNN
 
-_COLUMNS = 5  # neurons side by side
+_PAIRS = 2  # neurons in a row
 _BATCH = 256
 
 
@@ -133,57 +133,27 @@ def guided_by_rule(
 
 
 def guided_figure(bundle: Bundle, test: Split, *, count: int, rng: np.random.Generator) -> Figure:
-    """Draw random neurons of the last convolution layer: photo above, guided backprop below."""
+    """Draw random neurons of the last convolution layer, each beside the photo that excites it."""
     block = list(bundle.net.blocks)[-1]
     neurons = pick_neurons(bundle, test, block=block, count=count, rng=rng)
-    rows = -(-len(neurons) // _COLUMNS)
-    height = 4.3 * rows + 0.9  # inches
-    figure = Figure(figsize=(2.0 * _COLUMNS + 0.3, height))
-    figure.suptitle(
+    rows = -(-len(neurons) // _PAIRS)
+    figure = Figure(figsize=(4.4 * _PAIRS + 0.3, 2.5 * rows + HEADING + 0.5))
+    heading(
+        figure,
         f"Guided backprop of {len(neurons)} random neurons of {block}, the last convolution layer",
-        fontsize=14,
-        y=1 - 0.25 / height,
-    )
-    figure.text(
-        0.5,
-        1 - 0.58 / height,
-        "above: the test photo that excites the neuron most   below: the pixels that do it "
+        "left: the test photo that excites the neuron most; right: the pixels that do it "
         "(grey: none)",
-        ha="center",
-        va="center",
-        fontsize=9.5,
-        color="#444444",
     )
-    grid = figure.subplots(
-        2 * rows,
-        _COLUMNS,
-        squeeze=False,
-        gridspec_kw={
-            "left": 0.02,
-            "right": 0.98,
-            "top": 1 - 1.1 / height,
-            "bottom": 0.1 / height,
-            "hspace": 0.22,
-            "wspace": 0.06,
-        },
-    )
-    for axes in grid.flat:
-        bare(axes)
-    for k, neuron in enumerate(neurons):
-        above, below = (
-            grid[2 * (k // _COLUMNS)][k % _COLUMNS],
-            grid[2 * (k // _COLUMNS) + 1][k % _COLUMNS],
-        )
-        show_photo(above, test.images(np.array([neuron.photo]))[0])
+    grid = grid_of(figure, rows, 2 * _PAIRS, hspace=0.16, wspace=0.05, lines=1)
+    for (photo, saliency), neuron in zip(grid.reshape(-1, 2), neurons, strict=False):
+        show_photo(photo, test.images(np.array([neuron.photo]))[0])
         label = bundle.classes[test.labels[neuron.photo]]
-        above.set_title(
-            f"channel {neuron.channel} at ({neuron.row}, {neuron.column})\n{label}",
-            fontsize=9,
-            pad=3,
-        )
+        photo.set_title(f"excited most by: {label}", fontsize=9, pad=4)
         image = network_input(bundle, test, neuron.photo)
         gradient = guided_gradient(bundle.net, image, block=block, neuron=neuron)
-        below.imshow(_as_picture(gradient), interpolation="bicubic")
+        saliency.imshow(_as_picture(gradient), interpolation="bicubic")
+        place = f"channel {neuron.channel} at ({neuron.row}, {neuron.column})"
+        saliency.set_title(place, fontsize=9, pad=4)
     return figure
 
 

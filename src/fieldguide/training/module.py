@@ -24,7 +24,7 @@ class ClassifierModule(L.LightningModule):
         super().__init__()
         self.net = net
         self.params = params
-        self.example_input_array = torch.zeros(2, 3, image_size, image_size)
+        self.example_input_array = torch.zeros(1, 3, image_size, image_size)
 
     def forward(self, images: Tensor) -> Tensor:
         """Unnormalised scores: (B, 3, H, W) -> (B, K)."""

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-# No EPS (which starts Ghostscript) and none of Pillow's rarely tested formats.
-FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+# No EPS (which starts Ghostscript) and none of Pillow's rarely tested formats. A phone's MPO, a
+# JPEG with a second picture behind it, is opened as JPEG.
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 # Pillow's own limit for a "decompression bomb" (2 × Image.MAX_IMAGE_PIXELS): 0.5 GB as RGB.
 MAX_PIXELS = 178_956_970
 # Beyond this, one picture at a time, so that memory does not grow with the number of cores.

@@ -1,0 +1,94 @@
+"""`dvc repro` as a user runs it: what it makes, what it reruns, what stops it."""
+
+import json
+import os
+import signal
+import sys
+import time
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+def stages_that_changed(project):
+    return sorted(json.loads(project.dvc("status", "--json")))
+
+
+def kill_training_once_a_checkpoint_is_there(project, process):
+    """SIGKILL to all of `dvc` and its stage at a moment nobody chose."""
+    deadline = time.monotonic() + 120
+    while not list(project.folder.glob(".fieldguide/resume/*/*/last.ckpt")):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def test_first_repro_makes_every_output_and_says_where(finished):
+    for name in (
+        "data/prepared/dataset.json",
+        "models/classifier/model.safetensors",
+        "metrics/test.json",
+        "metrics/predictions.csv",
+        "metrics/environment.json",
+        "metrics/train/metrics.json",
+        "plots/figures/guided_backprop.png",
+        "plots/figures/filters_conv3.png",
+    ):
+        assert (finished.folder / name).is_file(), name
+    assert "plots/figures/predictions.png" in finished.output
+    timing = json.loads(finished.read("metrics/timing.json"))
+    assert set(timing) == {"prepare", "train", "evaluate", "visualize"}
+    assert timing["train"]["images_per_second"] > 0
+    for metrics in ("metrics/prepare.json", "metrics/test.json", "metrics/train/metrics.json"):
+        assert metrics in finished.git("ls-files", "metrics")
+
+
+def test_status_is_clean_right_after(finished):
+    assert stages_that_changed(finished) == []
+    assert finished.git("status", "--porcelain") == ""
+
+
+def test_forced_repro_leaves_the_lock_byte_identical(project):
+    before = project.read("dvc.lock")
+    project.dvc("repro", "--force")
+    assert project.read("dvc.lock") == before
+    assert stages_that_changed(project) == []
+
+
+def test_a_rerun_needs_a_reason(project):
+    (project.folder / "docs").mkdir()
+    (project.folder / "docs" / "note.md").write_text("# a comment\n", encoding="utf-8")
+    (project.folder / "src/fieldguide/__pycache__").mkdir(exist_ok=True)
+    (project.folder / "src/fieldguide/__pycache__/x.pyc").write_bytes(b"x")
+    assert stages_that_changed(project) == []
+    project.edit("src/fieldguide/figures/photos.py", '"""Test photos', '"""The test photos')
+    assert stages_that_changed(project) == ["visualize"]
+    project.edit("params.yaml", "learning_rate: 0.002", "learning_rate: 0.003")
+    assert stages_that_changed(project) == ["train", "visualize"]
+
+
+def test_killed_training_goes_on_and_ends_the_same(project):
+    before = project.read("dvc.lock")
+    process = project.start(sys.executable, "-m", "dvc", "repro", "--force", "train")
+    kill_training_once_a_checkpoint_is_there(project, process)
+    output = project.dvc("repro")
+    assert "Going on after epoch" in output
+    assert project.read("dvc.lock") == before
+    assert not list(project.folder.glob(".fieldguide/resume/*/*/last.ckpt"))
+
+
+def test_a_mistake_is_named_without_traceback(project):
+    project.edit("params.yaml", "conv_layers: 3", "conv_layers: 8")
+    output = project.dvc("repro", status=255)
+    assert "model.conv_layers: 8 blocks halve data.image_size 32 to nothing; allowed: 1 to 5" in (
+        output
+    )
+    assert "Traceback" not in output
+    project.edit("params.yaml", "conv_layers: 8", "conv_layers: 3")
+    project.edit("params.yaml", "archive: data/photos.zip", "archive: data/none.zip")
+    output = project.dvc("repro", status=255)
+    assert "data/none.zip" in output
+    assert "Traceback" not in output

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from fieldguide.data.store import Split
@@ -33,7 +34,8 @@ class Inputs(NamedTuple):
 
 def draw_all(inputs: Inputs, params: VisualizeParams, folder: Path) -> None:
     """Write a PNG per figure, and print their names."""
-    with new_folder(folder) as aside:
+    # A class name is text, whatever dollar signs it holds.
+    with new_folder(folder) as aside, rc_context({"text.parse_math": False}):
         for name, figure in _figures(inputs, params):
             save(figure, aside / f"{name}.png")
             print(f"  {folder / name}.png", flush=True)

@@ -48,6 +48,8 @@ def run(main: Callable[[Params], dict[str, float] | None]) -> None:
         _fail(name, str(err))
     except KeyboardInterrupt:
         _fail(name, "interrupted", status=EXIT_INTERRUPTED)
+    except MemoryError:
+        _fail(name, "the memory of this machine is too small; lower data.image_size")
     except OSError as err:
         if err.errno not in _DISK:
             raise
@@ -78,5 +80,5 @@ def _record(name: str, values: dict[str, float]) -> None:
     try:
         timing = json.loads(TIMING.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        timing = {}
-    write_json(TIMING, {**timing, name: values})
+        timing = None
+    write_json(TIMING, {**(timing if isinstance(timing, dict) else {}), name: values})

@@ -113,6 +113,7 @@ def finished(tmp_path_factory):
     project.git("config", "user.email", "test@localhost")
     project.dvc("init", "--quiet")
     shutil.copy(ROOT / ".dvc" / "config", folder / ".dvc" / "config")
+    shutil.copytree(ROOT / ".dvc" / "plots", folder / ".dvc" / "plots")
     project.git("add", ".")
     project.git("commit", "--quiet", "--message", "photos and pipeline")
     project.output = project.dvc("repro")

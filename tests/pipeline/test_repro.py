@@ -92,3 +92,13 @@ def test_a_mistake_is_named_without_traceback(project):
     output = project.dvc("repro", status=255)
     assert "data/none.zip" in output
     assert "Traceback" not in output
+
+
+def test_plots_are_rendered(finished):
+    shown = json.loads(finished.dvc("plots", "show", "--json"))
+    titles = [text for text in json.dumps(shown).split('"') if text.startswith("plots/figures/")]
+    assert "plots/figures/predictions.png" in {text.replace("\\\\", "/") for text in titles}
+    for plot in ("accuracy", "plots/confusion.csv", "plots/classes.csv"):
+        vega = json.loads(finished.dvc("plots", "show", plot, "--show-vega"))
+        assert vega["data"]["values"], plot
+    assert not (finished.folder / "dvc_plots").exists()

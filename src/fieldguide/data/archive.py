@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple, Protocol, cast
+from typing import IO, NamedTuple, Protocol, Self, cast
 
 from fieldguide.errors import ArchiveError
 
@@ -26,6 +26,15 @@ MAX_PHOTO_BYTES = 256 * 2**20
 # drawings below 50:1. Small archives are harmless whatever their ratio.
 BOMB_RATIO = 200
 BOMB_MIN_BYTES = 64 * 2**20
+MAX_HEADER_BYTES = 2**20
+# First bytes of each kind of archive; a tar has its own 257 bytes in.
+_MAGIC = {
+    b"PK": "zip",
+    b"\x1f\x8b": "tar.gz",
+    b"BZh": "tar.bz2",
+    b"\xfd7zXZ": "tar.xz",
+    b"ustar": "tar",
+}
 
 
 class Member(NamedTuple):
@@ -78,7 +87,7 @@ def _open(path: Path) -> Archive:
         if path.is_dir():
             return _Folder(path)
         with path.open("rb") as file:
-            head = file.read(4)
+            head = file.read(512)
     except FileNotFoundError as err:
         raise ArchiveError(
             f"data.archive: {path} does not exist; allowed: a zip, tar or tar.gz file, or a folder"
@@ -86,19 +95,25 @@ def _open(path: Path) -> Archive:
         ) from err
     except OSError as err:
         raise ArchiveError(f"data.archive: {path} cannot be read ({err.strerror})") from err
+    damaged = (
+        tarfile.TarError,
+        zipfile.BadZipFile,
+        EOFError,
+        NotImplementedError,
+        OSError,
+        UnicodeDecodeError,
+        zlib.error,
+        lzma.LZMAError,
+    )
     try:
-        if zipfile.is_zipfile(path):
-            return _Zip(path)
-        if head.startswith(b"PK\x03\x04"):
-            raise ArchiveError(f"{path}: a zip cut short or damaged: its directory is missing")
-        return _Tar(path)
-    except (zipfile.BadZipFile, NotImplementedError) as err:
-        raise ArchiveError(f"{path}: a damaged zip ({err})") from err
-    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as err:
-        if head[:2] == b"\x1f\x8b" or head[:3] == b"BZh" or head == b"\xfd7zX":
-            raise ArchiveError(f"{path}: a compressed tar cut short or damaged ({err})") from err
+        return _Zip(path) if head.startswith(b"PK") else _Tar(path)
+    except damaged as err:
+        reason = str(err).partition("\n")[0]
+        for magic, kind in _MAGIC.items():
+            if head.startswith(magic) or head[257:].startswith(magic):
+                raise ArchiveError(f"{path}: a {kind} cut short or damaged ({reason})") from err
         raise ArchiveError(
-            f"{path}: not an archive ({err}); allowed: zip, tar, tar.gz or a folder"
+            f"{path}: not an archive; allowed: zip, tar, tar.gz or a folder"
         ) from err
 
 
@@ -106,11 +121,17 @@ class _Zip:
     sequential = False
 
     def __init__(self, path: Path) -> None:
-        self._path = path
         self._zip = zipfile.ZipFile(path)
-        self._infos = [info for info in self._zip.infolist() if not info.is_dir()]
+        try:
+            self._infos = [info for info in self._zip.infolist() if not info.is_dir()]
+            self.members = self._listing(path)
+        except BaseException:
+            self.close()
+            raise
+
+    def _listing(self, path: Path) -> list[Member]:
         budget = _Budget(path)
-        self.members = []
+        members = []
         for place, info in enumerate(self._infos):
             name = _checked_name(path, info.filename)
             if stat.S_ISLNK(info.external_attr >> 16):
@@ -118,15 +139,24 @@ class _Zip:
             if info.flag_bits & 0x1:
                 raise ArchiveError(f"{path}: {name!r} is encrypted; allowed: plain members")
             budget.add(name, info.file_size)
-            self.members.append(Member(name, info.file_size, place))
+            members.append(Member(name, info.file_size, place))
+        return members
 
     def read(self, member: Member) -> bytes:
         _check_size(member)
         try:
             with self._zip.open(self._infos[member.place]) as file:
                 return file.read(MAX_PHOTO_BYTES + 1)
-        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError) as e:
-            raise UnreadableMemberError(f"damaged in the archive ({e})") from e
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            lzma.LZMAError,
+            EOFError,
+            NotImplementedError,
+            OSError,
+            UnicodeDecodeError,
+        ) as err:
+            raise UnreadableMemberError(f"damaged in the archive ({err})") from err
 
     def close(self) -> None:
         self._zip.close()
@@ -134,17 +164,24 @@ class _Zip:
 
 class _Tar:
     def __init__(self, path: Path) -> None:
+        header = _bounded_header(path)
         try:
-            self._tar = tarfile.open(path, "r:")  # noqa: SIM115 - closed by close()
+            self._tar = tarfile.open(path, "r:", tarinfo=header)  # noqa: SIM115 - closed by close()
             self.sequential = False
         except tarfile.ReadError:
-            self._tar = tarfile.open(path, "r:*")  # noqa: SIM115
+            self._tar = tarfile.open(path, "r:*", tarinfo=header)  # noqa: SIM115
             self.sequential = True  # going back means unpacking from the start again
         self._file = cast("IO[bytes]", self._tar.fileobj)  # unpacked; `place` is an offset in it
         self._lock = threading.Lock()
+        try:
+            self.members = self._listing(path)
+        except BaseException:
+            self.close()
+            raise
+
+    def _listing(self, path: Path) -> list[Member]:
         budget = _Budget(path)
-        self.members = []
-        end = 0
+        members = []
         for info in self._tar:
             name = _checked_name(path, info.name)
             if info.isdir():
@@ -154,12 +191,12 @@ class _Tar:
                 raise ArchiveError(f"{path}: {name!r} is a {kind}; allowed: files and folders")
             # Before the listing goes on, which unpacks this member.
             budget.add(name, info.size)
-            self.members.append(Member(name, info.size, info.offset_data))
-            end = max(end, info.offset_data + info.size)
-        # Python's tarfile takes a file cut in its last member for whole.
-        self._file.seek(max(0, end - 1))
-        if end and not self._file.read(1):
-            raise tarfile.ReadError("unexpected end of data")
+            members.append(Member(name, info.size, info.offset_data))
+        # Python's tarfile takes a cut or a damaged header for the end; the end is a zero block.
+        self._file.seek(self._tar.offset)
+        if self._file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError(f"no end after {len(members):,} files")
+        return members
 
     def read(self, member: Member) -> bytes:
         _check_size(member)
@@ -169,23 +206,49 @@ class _Tar:
             with self._lock:
                 self._file.seek(member.place)
                 return self._file.read(member.size)
-        except (EOFError, zlib.error, lzma.LZMAError) as err:
+        except (EOFError, OSError, zlib.error, lzma.LZMAError) as err:
             raise UnreadableMemberError(f"damaged in the archive ({err})") from err
 
     def close(self) -> None:
         self._tar.close()
 
 
+def _bounded_header(path: Path) -> type[tarfile.TarInfo]:
+    """Refuse long names and attributes that `tarfile` would read into memory whole."""
+    held_in_memory = {
+        *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+        *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    }
+
+    class BoundedTarInfo(tarfile.TarInfo):
+        @classmethod
+        def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+            info = super().frombuf(buf, encoding, errors)
+            if info.type in held_in_memory and info.size > MAX_HEADER_BYTES:
+                raise ArchiveError(
+                    f"{path}: looks like a bomb: a name or attribute of {info.size:,} bytes; "
+                    f"allowed: up to {MAX_HEADER_BYTES:,}"
+                )
+            return info
+
+    return BoundedTarInfo
+
+
 class _Folder:
     sequential = False
 
     def __init__(self, path: Path) -> None:
-        self._path = path
         self._files: list[Path] = []
         self.members = []
-        # Links to folders are not followed. Links to files are: DVC's cache makes them.
-        for folder, folders, names in os.walk(path, onerror=self._refuse):
+        # Links to files are followed: DVC's cache makes them. Links to folders could go in circles.
+        for folder, folders, names in os.walk(path, onerror=_refuse):
             folders.sort()
+            for name in folders:
+                if Path(folder, name).is_symlink():
+                    raise ArchiveError(
+                        f"{Path(folder, name)}: a link to a folder; allowed: files, folders and "
+                        "links to files"
+                    )
             for name in sorted(names):
                 file = Path(folder, name)
                 # A name that is not UTF-8 is shown with replacement characters.
@@ -194,22 +257,22 @@ class _Folder:
                 self.members.append(Member(shown, size, len(self._files)))
                 self._files.append(file)
 
-    def _refuse(self, err: OSError) -> None:
-        raise ArchiveError(f"{err.filename}: cannot be read ({err.strerror})") from err
-
     def read(self, member: Member) -> bytes:
-        _check_size(member)
         file = self._files[member.place]
-        if not file.is_file():  # reading a pipe would wait for ever
-            raise UnreadableMemberError("not a file, or a link to nothing")
         try:
-            with file.open("rb") as opened:
-                return opened.read(MAX_PHOTO_BYTES)
+            if not file.is_file():  # reading a pipe would wait for ever
+                raise UnreadableMemberError("not a file, or a link to nothing")
+            _check_size(member)
+            return file.read_bytes()
         except OSError as err:
             raise UnreadableMemberError(f"cannot be read ({err.strerror})") from err
 
     def close(self) -> None:
         """Nothing is open between reads."""
+
+
+def _refuse(err: OSError) -> None:
+    raise ArchiveError(f"{err.filename}: cannot be read ({err.strerror})") from err
 
 
 class _Budget:
@@ -235,6 +298,8 @@ def _checked_name(path: Path, name: str) -> str:
         raise ArchiveError(
             f"{path}: member {name!r} leaves the archive; allowed: relative names without '..'"
         )
+    if name.isascii():
+        return name  # the very object: names are most of what 100,000 photos take in memory
     # Bytes that are not UTF-8 reach us as lone surrogates, which no file could store again.
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 

@@ -10,9 +10,12 @@ from torch import Tensor
 
 from fieldguide.data.store import Split
 from fieldguide.data.transforms import DRAWS, augment, normalize, to_unit
+from fieldguide.errors import TrainingError
 
 # Share of the free GPU memory that the store may take; the rest is for the network.
 RESIDENT_SHARE = 0.5
+# First number of a seed's key: what is drawn.
+WEIGHTS, ORDER, DROPOUT = range(3)
 
 
 class Batches:
@@ -49,6 +52,9 @@ class Batches:
             jitter: strength of the colour jitter; None for no augmentation at all.
             rank: of this process.
             world_size: number of processes.
+
+        Raises:
+            TrainingError: there are more processes than photos.
         """
         self.epoch = 0
         self._split = split
@@ -57,19 +63,30 @@ class Batches:
         self._device = device
         self._seed, self._jitter = seed, jitter
         self._rank, self._world_size = rank, world_size
-        # Each process must take the same number of steps, or the others would wait for ever.
+        if len(split) < world_size:
+            raise TrainingError(
+                f"train.devices: {world_size} processes cannot share {len(split)} photos of "
+                f"{split.name}; allowed: up to one process a photo"
+            )
+        # Each process must take the same number of steps, or the others would wait for ever; and
+        # none may get an empty batch, whose loss is not a number.
         share = -(-len(split) // world_size)
-        self._steps = -(-share // batch_size)
+        self._steps = min(-(-share // batch_size), len(split) // world_size)
         self._resident = self._load() if _fits(split, device) else None
 
     def __len__(self) -> int:
         return self._steps
 
+    @property
+    def photos(self) -> int:
+        """Number of photos of an epoch, over all processes."""
+        return len(self._split)
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         count = len(self._split)
         order, draws = torch.arange(count), None
         if self._seed is not None:
-            generator = torch.Generator().manual_seed(derive_seed(self._seed, self.epoch))
+            generator = torch.Generator().manual_seed(derive_seed(self._seed, ORDER, self.epoch))
             order = torch.randperm(count, generator=generator)
             if self._jitter is not None:
                 draws = torch.rand(count, DRAWS, generator=generator)
@@ -106,6 +123,9 @@ def _fits(split: Split, device: torch.device) -> bool:
     return 2 * split.nbytes < RESIDENT_SHARE * free
 
 
-def derive_seed(*parts: int) -> int:
-    """One seed out of several numbers, such as (seed, epoch); NumPy's SeedSequence mixes them."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0])
+def derive_seed(seed: int, *key: int) -> int:
+    """Seed of one purpose out of the seed of params.yaml: of an epoch, of a process.
+
+    Another key, another seed; NumPy's SeedSequence mixes them so that neighbours are unrelated.
+    """
+    return int(np.random.SeedSequence(seed, spawn_key=key).generate_state(1, np.uint64)[0])

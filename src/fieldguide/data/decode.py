@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import threading
+from contextlib import nullcontext
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 # No EPS (which starts Ghostscript) and none of Pillow's rarely tested formats. A phone's MPO, a
 # JPEG with a second picture behind it, is opened as JPEG.
@@ -18,6 +19,17 @@ MAX_PIXELS = 178_956_970
 # Beyond this, one picture at a time, so that memory does not grow with the number of cores.
 LARGE_PIXELS = 16_000_000
 _one_large = threading.Lock()
+Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
+# EXIF 2.32, tag Orientation: what undoes each value.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class UnusablePhotoError(Exception):
@@ -56,12 +68,11 @@ def decode(
             if min(image.size) < min_size:
                 width, height = image.size
                 raise UnusablePhotoError("too small", f"{width}×{height} pixels")
-            _reduce(image, size)
-            if _pixels_in_memory(image) > LARGE_PIXELS:
-                with _one_large:
-                    return _square(image, size, resize)
-            return _square(image, size, resize)
-    except UnusablePhotoError:
+            area = _reduce(image, size)
+            large = _pixels_in_memory(image) > LARGE_PIXELS
+            with _one_large if large else nullcontext():
+                return _square(image, area, size, resize)
+    except (UnusablePhotoError, MemoryError):
         raise
     # Damaged files make Pillow raise nearly anything: OSError, SyntaxError, ValueError, ...
     except Exception as err:
@@ -69,18 +80,22 @@ def decode(
         raise UnusablePhotoError("unreadable", detail) from err
 
 
-def _reduce(image: Image.Image, size: int) -> None:
-    """Ask libjpeg for a smaller decode; refuse what would not fit into memory."""
+def _reduce(image: Image.Image, size: int) -> Box:
+    """Ask libjpeg for a smaller decode; return the area of it that holds the picture.
+
+    Sides that the scale does not divide are decoded with a border of a fraction of a pixel.
+    """
     width, height = image.size
     shorter = min(width, height)
     # Twice the wanted size leaves the antialiasing to `resize` (Pillow: reducing_gap=2.0).
-    image.draft(None, (width * 2 * size // shorter, height * 2 * size // shorter))
+    drafted = image.draft(None, (width * 2 * size // shorter, height * 2 * size // shorter))
     if _pixels_in_memory(image) > MAX_PIXELS:
         raise UnusablePhotoError(
             "unreadable",
             f"{width}×{height} pixels do not fit into memory; allowed: {MAX_PIXELS:,} pixels, or "
             "any number in a baseline JPEG",
         )
+    return drafted[1] if drafted else (0.0, 0.0, float(width), float(height))
 
 
 def _pixels_in_memory(image: Image.Image) -> int:
@@ -93,22 +108,31 @@ def _pixels_in_memory(image: Image.Image) -> int:
 
 
 def _square(
-    image: Image.Image, size: int, resize: Literal["crop", "squash"]
+    image: Image.Image, area: Box, size: int, resize: Literal["crop", "squash"]
 ) -> npt.NDArray[np.uint8]:
-    upright = ImageOps.exif_transpose(image)
-    rgb = _to_rgb(upright)
-    width, height = rgb.size
-    box = (0.0, 0.0, float(width), float(height))
+    turn = _orientation(image)
     if resize == "crop":
-        side = min(width, height)
-        left, top = (width - side) / 2, (height - side) / 2
-        box = (left, top, left + side, top + side)
-    square = rgb.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
-    return np.asarray(square)
+        left, top, right, bottom = area
+        side = min(right - left, bottom - top)
+        left, top = (left + right - side) / 2, (top + bottom - side) / 2
+        area = (left, top, left + side, top + side)
+    rgb = _to_rgb(image)
+    square = rgb.resize((size, size), Image.Resampling.BILINEAR, box=area, reducing_gap=2.0)
+    return np.asarray(square if turn is None else square.transpose(turn))
+
+
+def _orientation(image: Image.Image) -> Image.Transpose | None:
+    """How to turn the picture upright, by its EXIF; nothing where that is damaged."""
+    if image.format == "TIFF":
+        return None  # Pillow turns these itself
+    try:
+        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # noqa: BLE001 - a good photo with odd metadata is a good photo
+        return None
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
+    if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I;16"):
         # Pillow's own conversion clips at 255 instead of scaling.

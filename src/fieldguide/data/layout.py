@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -52,22 +53,24 @@ def read_layout(path: Path, members: Sequence[Member]) -> Layout:
             f"allowed: {' '.join(sorted(PHOTO_SUFFIXES))}"
         )
     pictures.sort(key=lambda member: (member.name, member.place))
-    parts = _strip_top([PurePosixPath(_normal(member.name)).parts for member in pictures])
-    folders = {names[0].lower() for names in parts if len(names) > 1}
+    top = _shared_folders(pictures)
+    # train/<class>/photo: a class that is called train has photos, not folders.
+    folders = {names[0].lower() for member in pictures if len(names := _parts(member, top)) > 2}  # noqa: PLR2004
     split_by_folder = "train" in {_FOLDERS.get(name) for name in folders}
-    if split_by_folder:
-        has_test = any(_FOLDERS.get(name) == "test" for name in folders)
-        parts_of = _FOLDERS if has_test else {**_FOLDERS, **dict.fromkeys(_val_names(), "test")}
+    part_of = _FOLDERS
+    if not any(_FOLDERS.get(name) == "test" for name in folders):
+        part_of = {name: "test" if part == "val" else part for name, part in _FOLDERS.items()}
 
     photos, misplaced = [], []
-    for member, names in zip(pictures, parts, strict=True):
+    for member in pictures:
+        names = _parts(member, top)
         part: str | None = "train"
         if split_by_folder:
-            part, names = parts_of.get(names[0].lower()), names[1:]  # noqa: PLW2901
+            part, names = part_of.get(names[0].lower()), names[1:]
         if part is None or len(names) < 2:  # noqa: PLR2004 - a class folder and a file
             misplaced.append(member.name)
         else:
-            photos.append(Photo(member, part, names[0]))
+            photos.append(Photo(member, part, sys.intern(names[0])))
     return Layout(photos, _classes(path, photos), misplaced, len(visible) - len(pictures))
 
 
@@ -88,22 +91,26 @@ def _classes(path: Path, photos: Sequence[Photo]) -> list[str]:
     return classes
 
 
-def _val_names() -> list[str]:
-    return [name for name, part in _FOLDERS.items() if part == "val"]
-
-
 def _is_hidden(name: str) -> bool:
     """.DS_Store, ._photo.jpg, .git/, and the folder __MACOSX that macOS adds to archives."""
     return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
 
 
-def _normal(name: str) -> str:
-    """One spelling for accented letters: archives made on macOS decompose them."""
-    return unicodedata.normalize("NFC", name)
+def _parts(member: Member, top: int) -> tuple[str, ...]:
+    """Folders below the first `top` ones, and the file's name.
+
+    Accented letters get one spelling: archives made on macOS decompose them.
+    """
+    return PurePosixPath(unicodedata.normalize("NFC", member.name)).parts[top:]
 
 
-def _strip_top(parts: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Drop folders that every picture shares, while a class folder still remains."""
-    while min(map(len, parts)) > 2 and len({names[0] for names in parts}) == 1:  # noqa: PLR2004
-        parts = [names[1:] for names in parts]
-    return parts
+def _shared_folders(pictures: Sequence[Member]) -> int:
+    """How many leading folders all pictures share, leaving a class folder to the deepest."""
+    shared = _parts(pictures[0], 0)[:-1]
+    depth = 0
+    for member in pictures:
+        names = _parts(member, 0)
+        depth = max(depth, len(names))
+        while names[:-1][: len(shared)] != shared:
+            shared = shared[:-1]
+    return max(0, min(len(shared), depth - 2))

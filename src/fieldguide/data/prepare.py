@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,7 @@ from fieldguide.files import new_folder, write_json
 from fieldguide.params import DataParams
 
 SHARD_BYTES = 2**30
-_CHUNK_BYTES = 2**24  # copied at once; keeps memory flat
+_CHUNK_BYTES = 2**22  # copied at once; keeps memory flat
 _SHOWN = 10  # names listed in a message
 
 
@@ -71,18 +71,16 @@ def prepare(params: DataParams, target: Path) -> Prepared:
         digests, failures = _decode_all(archive, layout, params, staged)
         _check_unreadable(path, layout, failures, params.max_unreadable)
         rows_of, left_out = _assign(layout, digests, failures, params)
-        pixels = np.memmap(
-            staged, np.uint8, "r", shape=(len(layout.photos), *[params.image_size] * 2, 3)
-        )
         counts, shards = {}, {}
-        for name in SPLITS:
-            rows = rows_of[name]
-            labels = Counter(layout.photos[row].label for row in rows)
-            counts[name] = {label: labels[label] for label in layout.classes}
-            shards[name] = _write_shards(folder, name, pixels, rows)
-            _write_index(folder / f"{name}.csv", layout, digests, rows)
-        mean, std = _mean_and_std(pixels, rows_of["train"])
-        del pixels
+        with staged.open("rb") as file:
+            pixels = _Staged(file, params.image_size)
+            for name in SPLITS:
+                rows = rows_of[name]
+                labels = Counter(layout.photos[row].label for row in rows)
+                counts[name] = {label: labels[label] for label in layout.classes}
+                shards[name] = _write_shards(folder, name, pixels, rows)
+                _write_index(folder / f"{name}.csv", layout, digests, rows)
+            mean, std = _mean_and_std(pixels, rows_of["train"])
         staged.unlink()
         write_json(
             folder / "dataset.json",
@@ -254,7 +252,10 @@ def _assign(
         raise ArchiveError(f"class {missing[0]!r}: no usable photo left in the training folder")
 
     def split_off(name: str, fraction: float) -> None:
-        if not any(photo.part == name for photo in photos):
+        if any(photo.part == name for photo in photos):
+            if not rows_of[name]:
+                raise ArchiveError(f"no usable photo left in the {name} folder")
+        else:
             rows = rows_of["train"]
             labels = [photos[row].label for row in rows]
             stay, held_out = stratified_split(
@@ -272,33 +273,44 @@ def _labels(layout: Layout, rows: Sequence[int]) -> set[str]:
     return {layout.photos[row].label for row in rows}
 
 
-def _chunks(rows: Sequence[int], row_bytes: int) -> Iterator[Sequence[int]]:
-    step = max(1, _CHUNK_BYTES // row_bytes)
-    for start in range(0, len(rows), step):
-        yield rows[start : start + step]
+class _Staged:
+    """Decoded photos in a file; read, not memory-mapped, so that they never count as memory."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._descriptor = file.fileno()
+        self.shape = (size, size, 3)
+        self.row_bytes = size * size * 3
+
+    def chunks(self, rows: Sequence[int]) -> Iterator[npt.NDArray[np.uint8]]:
+        """Yield (n, H, W, 3), a bounded number of bytes at a time, in the order of `rows`."""
+        step = max(1, _CHUNK_BYTES // self.row_bytes)
+        for start in range(0, len(rows), step):
+            here = rows[start : start + step]
+            data = b"".join(
+                os.pread(self._descriptor, self.row_bytes, row * self.row_bytes) for row in here
+            )
+            yield np.frombuffer(data, np.uint8).reshape(-1, *self.shape)
 
 
 def _write_shards(
-    folder: Path, name: str, pixels: npt.NDArray[np.uint8], rows: Sequence[int]
+    folder: Path, name: str, pixels: _Staged, rows: Sequence[int]
 ) -> list[dict[str, Any]]:
     """Copy rows to NumPy files of at most SHARD_BYTES; return file, rows and SHA-256 of each."""
-    per_shard = max(1, SHARD_BYTES // pixels[0].nbytes)
+    per_shard = max(1, SHARD_BYTES // pixels.row_bytes)
     shards = []
     for k, start in enumerate(range(0, len(rows), per_shard)):
         here = rows[start : start + per_shard]
         file = folder / f"{name}-{k:03d}.npy"
         header = io.BytesIO()
         np.lib.format.write_array_header_1_0(
-            header,
-            {"descr": "|u1", "fortran_order": False, "shape": (len(here), *pixels.shape[1:])},
+            header, {"descr": "|u1", "fortran_order": False, "shape": (len(here), *pixels.shape)}
         )
         digest = hashlib.sha256(header.getvalue())
         with file.open("wb") as out:
             out.write(header.getvalue())
-            for chunk in _chunks(here, pixels[0].nbytes):
-                data = pixels[chunk].tobytes()
-                digest.update(data)
-                out.write(data)
+            for chunk in pixels.chunks(here):
+                digest.update(chunk.data)
+                out.write(chunk.data)
         shards.append({"file": file.name, "rows": len(here), "sha256": digest.hexdigest()})
     return shards
 
@@ -312,19 +324,14 @@ def _write_index(file: Path, layout: Layout, digests: list[bytes], rows: Sequenc
             writer.writerow([photo.member.name, photo.label, digests[row].hex()])
 
 
-def _mean_and_std(
-    pixels: npt.NDArray[np.uint8], rows: Sequence[int]
-) -> tuple[list[float], list[float]]:
-    """Per channel, in [0, 1], exact up to rounding: summed as integers."""
-    total = np.zeros(3, dtype=np.int64)
-    squares = np.zeros(3, dtype=np.int64)
-    for chunk in _chunks(rows, pixels[0].nbytes):
-        flat = pixels[chunk].reshape(-1, 3)
+def _mean_and_std(pixels: _Staged, rows: Sequence[int]) -> tuple[list[float], list[float]]:
+    """Per channel, in [0, 1], exact up to rounding: counted as integers."""
+    counts = np.zeros((3, 256), dtype=np.int64)
+    for chunk in pixels.chunks(rows):
         for channel in range(3):
-            counts = np.bincount(flat[:, channel], minlength=256)
-            total[channel] += counts @ np.arange(256)
-            squares[channel] += counts @ np.arange(256) ** 2
-    n = len(rows) * pixels.shape[1] * pixels.shape[2]
-    mean = total / n
-    std = np.sqrt(np.maximum(squares / n - mean**2, 0))
-    return [round(v / 255, 6) for v in mean], [round(v / 255, 6) for v in std]
+            counts[channel] += np.bincount(chunk[..., channel].ravel(), minlength=256)
+    values = np.arange(256) / 255
+    n = counts[0].sum()
+    mean = counts @ values / n
+    std = np.sqrt(np.maximum(counts @ values**2 / n - mean**2, 0))
+    return mean.round(6).tolist(), std.round(6).tolist()

@@ -54,6 +54,6 @@ def _print(prepared: Prepared, totals: dict[str, int], left_out: Counter[str]) -
         + (f"; {prepared.other_files:,} other files ignored" if prepared.other_files else "")
     )
     for item in prepared.left_out[:_SHOWN]:
-        console.print(f"  {item.source}: {item.reason} ({item.detail})")
+        console.print(f"  {item.source}: {item.reason} ({item.detail})", soft_wrap=True)
     if len(prepared.left_out) > _SHOWN:
         console.print("  the rest is in data/prepared/dataset.json")

@@ -23,9 +23,11 @@ def find_copies(
         labels: class name of each photo.
         parts: "train", "val" or "test" of each photo.
     """
-    groups: dict[bytes, list[int]] = defaultdict(list)
+    first: dict[bytes, int] = {}
+    groups: dict[bytes, list[int]] = {}  # of photos that are there more than once
     for row, digest in enumerate(digests):
-        groups[digest].append(row)
+        if first.setdefault(digest, row) != row:
+            groups.setdefault(digest, [first[digest]]).append(row)
     left_out: dict[int, str] = {}
     for rows in groups.values():
         chosen = [row for row in rows if parts[row] != "test"]

@@ -34,7 +34,7 @@ class Split:
             file = folder / shard["file"]
             try:
                 pixels = np.load(file, mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError) as err:
+            except (OSError, ValueError, EOFError) as err:
                 raise StoreError(f"{file}: cannot be read ({err}); run `dvc repro`") from err
             expected = (shard["rows"], *[description["image_size"]] * 2, 3)
             if pixels.shape != expected or pixels.dtype != np.uint8:
@@ -54,8 +54,11 @@ class Split:
 
     @cached_property
     def _lines(self) -> list[dict[str, str]]:
-        with self._index.open(encoding="utf-8", newline="") as file:
-            lines = list(csv.DictReader(file))
+        try:
+            with self._index.open(encoding="utf-8", newline="") as file:
+                lines = list(csv.DictReader(file))
+        except (OSError, ValueError) as err:
+            raise StoreError(f"{self._index}: cannot be read ({err}); run `dvc repro`") from err
         if len(lines) != len(self):
             raise StoreError(f"{self._index}: found {len(lines)} rows; the shards have {len(self)}")
         return lines
@@ -64,7 +67,12 @@ class Split:
     def labels(self) -> npt.NDArray[np.int64]:
         """Class index of each row: (N,), in [0, K)."""
         index = {name: k for k, name in enumerate(self._classes)}
-        return np.array([index[line["class"]] for line in self._lines], dtype=np.int64)
+        try:
+            return np.array([index[line["class"]] for line in self._lines], dtype=np.int64)
+        except KeyError as err:
+            raise StoreError(
+                f"{self._index}: found class {err}; allowed: {', '.join(self._classes)}"
+            ) from err
 
     @cached_property
     def sources(self) -> list[str]:
@@ -113,5 +121,12 @@ class Store:
         self._description = description
 
     def split(self, name: str) -> Split:
-        """Open "train", "val" or "test"."""
-        return Split(self.folder, name, self._description)
+        """Open "train", "val" or "test".
+
+        Raises:
+            StoreError: a file is missing or damaged, or there is no photo.
+        """
+        split = Split(self.folder, name, self._description)
+        if len(split) == 0:
+            raise StoreError(f"{self.folder}: the {name} split is empty; allowed: a photo or more")
+        return split

@@ -46,14 +46,14 @@ def write_predictions(predictions: Predictions, path: Path) -> None:
         strict=True,
     )
     rows = (
-        [source, names[label], names[guess], *(f"{p:.6f}" for p in probabilities)]
+        [source, names[label], names[guess], *probabilities.tolist()]
         for source, label, guess, probabilities in columns
     )
     write_csv(path, [*_FIXED, *(f"p_{name}" for name in names)], rows)
 
 
 def read_predictions(path: Path) -> Predictions:
-    """Read what `write_predictions` wrote; probabilities are rounded to six digits.
+    """Read what `write_predictions` wrote, to the last digit.
 
     Raises:
         StoreError: the file is missing or holds something else.
@@ -70,7 +70,7 @@ def read_predictions(path: Path) -> Predictions:
             labels=np.array([classes.index(line[1]) for line in lines], dtype=np.int64),
             probabilities=_floats([line[len(_FIXED) :] for line in lines], len(classes)),
         )
-    except (OSError, ValueError, IndexError) as err:
+    except (OSError, ValueError, IndexError, csv.Error) as err:
         raise StoreError(f"{path}: not a table of predictions ({err}); run `dvc repro`") from err
 
 

@@ -71,9 +71,12 @@ def confusion_figure(predictions: Predictions) -> Figure:
 
 def reliability_figure(points: Path, predictions: Predictions) -> Figure:
     """Draw accuracy against confidence, from `plots/reliability.csv`."""
-    with points.open(encoding="utf-8", newline="") as file:
-        rows = [(float(r["confidence"]), float(r["accuracy"])) for r in csv.DictReader(file)]
-    confidence, accuracy = zip(*rows, strict=True)
+    try:
+        with points.open(encoding="utf-8", newline="") as file:
+            rows = [(float(r["confidence"]), float(r["accuracy"])) for r in csv.DictReader(file)]
+        confidence, accuracy = zip(*rows, strict=True)
+    except (OSError, ValueError, KeyError) as err:
+        raise StoreError(f"{points}: not a reliability table ({err}); run `dvc repro`") from err
     figure = Figure(figsize=(6, 6.6), layout="constrained")
     axes, below = figure.subplots(2, 1, height_ratios=(4, 1), sharex=True)
     axes.plot((0, 1), (0, 1), color="#aaaaaa", linestyle="--", label="perfectly calibrated")

@@ -11,6 +11,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from fieldguide.data.store import Split
+from fieldguide.errors import StoreError
 from fieldguide.evaluation.predictions import Predictions
 from fieldguide.figures.canvas import save
 from fieldguide.figures.charts import confusion_figure, reliability_figure, training_curves
@@ -33,7 +34,13 @@ class Inputs(NamedTuple):
 
 
 def draw_all(inputs: Inputs, params: VisualizeParams, folder: Path) -> None:
-    """Write a PNG per figure, and print their names."""
+    """Write a PNG per figure, and print their names.
+
+    Raises:
+        StoreError: predictions and test split do not belong together, or a table is damaged.
+    """
+    if inputs.predictions.sources != inputs.test.sources:
+        raise StoreError("predictions.csv is not of this test split; run `dvc repro evaluate`")
     # A class name is text, whatever dollar signs it holds.
     with new_folder(folder) as aside, rc_context({"text.parse_math": False}):
         for name, figure in _figures(inputs, params):

@@ -28,7 +28,7 @@ def filter_figure(net: CNN, name: str) -> Figure:
     first = weight[:SHOWN]
     shown = f"{len(first)} of {count}" if count > SHOWN else f"all {count}"
     title = f"Filters of {name}: {shown}, {size}×{size} pixels each"
-    if weight.shape[1] == 3:  # noqa: PLR2004 - red, green, blue
+    if name == next(iter(net.blocks)):
         low, high = first.amin((1, 2, 3), keepdim=True), first.amax((1, 2, 3), keepdim=True)
         colours = ((first - low) / (high - low).clamp_min(1e-12)).permute(0, 2, 3, 1)
         return tiles(

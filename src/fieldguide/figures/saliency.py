@@ -20,7 +20,6 @@ from torch.nn import functional as F
 from fieldguide.data.batches import Batches
 from fieldguide.data.store import Split
 from fieldguide.data.transforms import normalize, to_unit
-from fieldguide.errors import BundleError
 from fieldguide.figures.canvas import HEADING, grid_of, heading, show_photo
 from fieldguide.figures.layers import recorded
 from fieldguide.models.bundle import Bundle
@@ -43,15 +42,9 @@ class Neuron(NamedTuple):
 def pick_neurons(
     bundle: Bundle, test: Split, *, block: str, count: int, rng: np.random.Generator
 ) -> list[Neuron]:
-    """Draw neurons of a block's activation among those that some test photo excites.
-
-    Raises:
-        BundleError: no photo excites any.
-    """
+    """Draw neurons of a block's activation among those that some test photo excites, if any."""
     peak, photo = _strongest(bundle, test, block)
     alive = np.argwhere(peak > 0)  # (channel, row, column) each
-    if len(alive) == 0:
-        raise BundleError(f"no test photo excites any neuron of {block}: the network is dead")
     chosen = rng.choice(len(alive), min(count, len(alive)), replace=False)
     return [
         Neuron(c, row, column, int(photo[c, row, column]), float(peak[c, row, column]))
@@ -136,13 +129,15 @@ def guided_figure(bundle: Bundle, test: Split, *, count: int, rng: np.random.Gen
     """Draw random neurons of the last convolution layer, each beside the photo that excites it."""
     block = list(bundle.net.blocks)[-1]
     neurons = pick_neurons(bundle, test, block=block, count=count, rng=rng)
-    rows = -(-len(neurons) // _PAIRS)
+    rows = max(1, -(-len(neurons) // _PAIRS))
     figure = Figure(figsize=(4.4 * _PAIRS + 0.3, 2.5 * rows + HEADING + 0.5))
     heading(
         figure,
         f"Guided backprop of {len(neurons)} random neurons of {block}, the last convolution layer",
         "left: the test photo that excites the neuron most; right: the pixels that do it "
-        "(grey: none)",
+        "(grey: none)"
+        if neurons
+        else "no test photo excites any: the network is dead",
     )
     grid = grid_of(figure, rows, 2 * _PAIRS, hspace=0.16, wspace=0.05, lines=1)
     for (photo, saliency), neuron in zip(grid.reshape(-1, 2), neurons, strict=False):

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
 import torch
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from fieldguide.errors import BundleError
 from fieldguide.files import new_folder, write_json
 from fieldguide.models.cnn import CNN
-from fieldguide.params import ModelParams
+from fieldguide.params import Fraction, ModelParams
 
 FORMAT = 1
 
@@ -33,11 +33,34 @@ class Bundle:
     val_acc: float  # fraction, of the epoch that was kept
 
 
+class _Architecture(ModelParams):
+    name: Literal["cnn"]
+
+
+Channels = Annotated[list[Fraction], Field(min_length=3, max_length=3)]  # red, green, blue
+
+
+class _Description(BaseModel):
+    """model.json, checked as strictly as params.yaml: it may come from a stranger."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    format: Literal[1]
+    architecture: _Architecture
+    classes: list[str] = Field(min_length=2)
+    image_size: int = Field(ge=8, le=512)
+    resize: Literal["crop", "squash"]
+    mean: Channels
+    std: Channels
+    val_acc: Fraction = Field(ge=0, le=1)
+
+
 def save_bundle(bundle: Bundle, folder: Path) -> None:
     """Write both files, or neither; the same classifier gives the same bytes."""
     state = {name: value.contiguous().cpu() for name, value in bundle.net.state_dict().items()}
     with new_folder(folder) as aside:
-        save_file(state, aside / "model.safetensors")
+        # Not `save_file`, whose file nobody else may read.
+        (aside / "model.safetensors").write_bytes(save(state))
         write_json(
             aside / "model.json",
             {
@@ -61,32 +84,34 @@ def load_bundle(folder: Path) -> Bundle:
             together.
     """
     try:
-        info = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-        architecture = dict(info["architecture"])
-        name = architecture.pop("name")
-        if (info["format"], name) != (FORMAT, "cnn"):
-            raise BundleError(
-                f"{folder}/model.json: found format {info['format']} of {name!r}; "
-                f"allowed: format {FORMAT} of 'cnn'"
-            )
-        params = ModelParams.model_validate(architecture)
-        net = CNN(params, image_size=info["image_size"], num_classes=len(info["classes"]))
-        net.load_state_dict(load_file(folder / "model.safetensors"))
-        return Bundle(
-            net=net.eval().to(memory_format=torch.channels_last),
-            params=params,
-            classes=list(info["classes"]),
-            image_size=info["image_size"],
-            mean=info["mean"],
-            std=info["std"],
-            resize=info["resize"],
-            val_acc=info["val_acc"],
-        )
+        text = (folder / "model.json").read_text(encoding="utf-8")
+        found = _Description.model_validate_json(text)
     except OSError as err:
         raise BundleError(f"{err.filename}: cannot be read ({err.strerror})") from err
-    except (ValueError, TypeError, KeyError, ValidationError) as err:
-        raise BundleError(f"{folder}/model.json: not a classifier's description ({err})") from err
-    except (SafetensorError, RuntimeError) as err:
+    except ValidationError as err:
+        first = err.errors()[0]
+        key = ".".join(map(str, first["loc"]))
         raise BundleError(
-            f"{folder}/model.safetensors: damaged, or of another network ({err})"
+            f"{folder}/model.json: not a classifier's description ('{key}': {first['msg']})"
         ) from err
+    except UnicodeDecodeError as err:
+        raise BundleError(f"{folder}/model.json: not a classifier's description ({err})") from err
+    params = ModelParams.model_validate(found.architecture.model_dump(exclude={"name"}))
+    net = CNN(params, image_size=found.image_size, num_classes=len(found.classes))
+    weights = folder / "model.safetensors"
+    try:
+        net.load_state_dict(load_file(weights))
+    except OSError as err:
+        raise BundleError(f"{weights}: cannot be read ({err.strerror or err})") from err
+    except (SafetensorError, RuntimeError) as err:
+        raise BundleError(f"{weights}: damaged, or of another network ({err})") from err
+    return Bundle(
+        net=net.eval().to(memory_format=torch.channels_last),
+        params=params,
+        classes=found.classes,
+        image_size=found.image_size,
+        mean=found.mean,
+        std=found.std,
+        resize=found.resize,
+        val_acc=found.val_acc,
+    )

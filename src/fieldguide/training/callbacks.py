@@ -39,7 +39,8 @@ class History(L.Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: D102
         self.rows, self.seconds = list(state["rows"]), list(state["seconds"])
 
-    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:  # noqa: ARG002, D102
+    def on_fit_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:  # noqa: ARG002, D102
+        # Not on_train_start, which does not come where the checkpoint is of the last epoch.
         if not trainer.is_global_zero:
             return
         # dvc.yaml is written by hand, and DVC makes the experiment.

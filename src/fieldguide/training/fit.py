@@ -16,7 +16,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.utilities.model_summary.model_summary import summarize
 
-from fieldguide.data.batches import derive_seed
+from fieldguide.data.batches import WEIGHTS, derive_seed
 from fieldguide.data.store import Store
 from fieldguide.errors import TrainingError
 from fieldguide.files import write_json, write_text
@@ -34,10 +34,12 @@ from fieldguide.training.environment import describe_environment
 from fieldguide.training.module import ClassifierModule, StoreData
 from fieldguide.training.resume import (
     CHECKPOINT,
+    AtomicCheckpointIO,
     code_sha256,
     project_root,
-    resume_folder,
+    readable_checkpoint,
     resume_key,
+    shared_resume_folder,
 )
 
 
@@ -61,7 +63,7 @@ def train(
     Raises:
         TrainingError: the loss is not finite, memory runs out, or the machine has no such device.
     """
-    torch.manual_seed(derive_seed(params.seed))
+    torch.manual_seed(derive_seed(params.seed, WEIGHTS))
     net = CNN(model, image_size=store.image_size, num_classes=len(store.classes))
     module = ClassifierModule(
         net.to(memory_format=torch.channels_last), params, image_size=store.image_size
@@ -79,32 +81,32 @@ def train(
     environment = describe_environment(trainer.strategy.root_device)
     dataset = hashlib.sha256(store.description_file.read_bytes()).hexdigest()
     key = resume_key(params.model_dump(), model.model_dump(), dataset, environment, code_sha256())
+    first = trainer.is_global_zero
     try:
-        with resume_folder(project_root(), key) as folder:
+        with shared_resume_folder(project_root(), key, first=first) as folder:
             saver.dirpath = str(folder)
-            checkpoint = folder / CHECKPOINT
-            _fit(trainer, module, StoreData(store, params), resume_from=checkpoint)
-            if not trainer.is_global_zero:
+            _fit(trainer, module, StoreData(store, params), readable_checkpoint(folder))
+            if not first:
                 return {}
             module.load_state_dict(best.weights)
-            save_bundle(
-                Bundle(
-                    net=net,
-                    params=model,
-                    classes=store.classes,
-                    image_size=store.image_size,
-                    mean=store.mean,
-                    std=store.std,
-                    resize=store.resize,
-                    val_acc=best.score,
-                ),
-                outputs.bundle,
-            )
             write_json(outputs.environment, environment)
             history.finish({"val_acc": best.score, "epoch": best.epoch})
+            bundle = Bundle(
+                net=net,
+                params=model,
+                classes=store.classes,
+                image_size=store.image_size,
+                mean=store.mean,
+                std=store.std,
+                resize=store.resize,
+                val_acc=best.score,
+            )
+            save_bundle(bundle, outputs.bundle)
     except BaseException:
-        shutil.rmtree(outputs.metrics, ignore_errors=True)  # nothing half-written
-        outputs.summary.unlink(missing_ok=True)
+        if first:  # nothing half-written
+            shutil.rmtree(outputs.metrics, ignore_errors=True)
+            outputs.summary.unlink(missing_ok=True)
+            outputs.environment.unlink(missing_ok=True)
         raise
     print(f"Kept epoch {best.epoch} of {len(history.rows)}: {MONITOR} {best.score:.4f}")
     images = len(store.split("train")) * len(history.rows)
@@ -135,6 +137,7 @@ def _make_trainer(params: TrainParams, callbacks: list[L.Callback]) -> L.Trainer
             # gradient on CUDA, which never overlaps here) it warns instead of stopping.
             deterministic="warn",
             logger=False,
+            plugins=[AtomicCheckpointIO()],
             enable_progress_bar=watched,
             enable_model_summary=False,
             num_sanity_val_steps=0,
@@ -153,9 +156,8 @@ def _make_trainer(params: TrainParams, callbacks: list[L.Callback]) -> L.Trainer
 
 
 def _fit(
-    trainer: L.Trainer, module: ClassifierModule, data: StoreData, *, resume_from: Path
+    trainer: L.Trainer, module: ClassifierModule, data: StoreData, checkpoint: Path | None
 ) -> None:
-    checkpoint = resume_from if resume_from.is_file() else None
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except torch.OutOfMemoryError as err:
@@ -163,6 +165,8 @@ def _fit(
             f"the GPU's memory is too small for train.batch_size: {module.params.batch_size}; "
             "try half of it"
         ) from err
+    except SystemExit as err:  # what Lightning makes of Ctrl-C
+        raise KeyboardInterrupt from err
 
 
 def _quieten() -> None:

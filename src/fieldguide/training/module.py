@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fieldguide.data.batches import Batches, derive_seed
+from fieldguide.data.batches import DROPOUT, Batches, derive_seed
 from fieldguide.data.store import Store
 from fieldguide.params import TrainParams
 
@@ -33,10 +33,9 @@ class ClassifierModule(L.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Draw order, augmentation and dropout by (seed, epoch): a resumed epoch is the same."""
-        batches = self.trainer.train_dataloader
-        assert isinstance(batches, Batches)
-        batches.epoch = self.current_epoch
-        torch.manual_seed(derive_seed(self.params.seed, self.current_epoch, self.global_rank))
+        self._batches("train").epoch = self.current_epoch
+        key = (DROPOUT, self.current_epoch, self.global_rank)
+        torch.manual_seed(derive_seed(self.params.seed, *key))
 
     def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Loss of one batch."""
@@ -50,16 +49,24 @@ class ClassifierModule(L.LightningModule):
         images, labels = batch
         scores = self(images)  # (B, 3, H, W) -> (B, K)
         loss = F.cross_entropy(scores, labels, label_smoothing=self.params.label_smoothing)
-        hits = (scores.argmax(dim=1) == labels).float().mean()  # (B, K) -> ()
-        # Weighted by batch size: Lightning sums over images and divides once, over all processes.
+        hits = (scores.argmax(dim=1) == labels).sum()  # (B, K) -> ()
+        # Shares of the epoch's mean, summed over batches and processes: Lightning's own weighted
+        # mean rounds the batch size down where processes have different ones.
+        photos = self._batches(split).photos
         self.log_dict(
-            {f"{split}/loss": loss.detach(), f"{split}/acc": hits},
+            {f"{split}/loss": loss.detach() * len(labels) / photos, f"{split}/acc": hits / photos},
             on_step=False,
             on_epoch=True,
-            batch_size=len(labels),
+            reduce_fx="sum",
             sync_dist=True,
         )
         return loss
+
+    def _batches(self, split: str) -> Batches:
+        trainer = self.trainer
+        batches = trainer.train_dataloader if split == "train" else trainer.val_dataloaders
+        assert isinstance(batches, Batches)
+        return batches
 
     def configure_optimizers(self) -> Any:
         """Optimizer and schedule, stepped after every batch."""
@@ -104,7 +111,10 @@ def make_schedule(
     match params.schedule:
         case "one_cycle":  # Smith & Topin 2018, https://arxiv.org/abs/1708.07120
             return torch.optim.lr_scheduler.OneCycleLR(
-                optimizer, params.learning_rate, total_steps=max(steps, 2), cycle_momentum=False
+                optimizer,
+                params.learning_rate,
+                total_steps=steps + 1,  # it is stepped once more, after the last batch
+                cycle_momentum=False,
             )
         case "cosine":
             return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)

@@ -18,9 +18,12 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock, Timeout
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 CHECKPOINT = "last.ckpt"
+_SHARED = "FIELDGUIDE_RESUME_FOLDER"  # set for the processes that Lightning starts
 
 
 def project_root() -> Path:
@@ -45,6 +48,50 @@ def resume_key(*parts: Any) -> str:
     """Hash of JSON values: equal parts, equal key."""
     text = json.dumps(parts, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it there, so that it is whole or old.
+
+    Lightning's own writes to the system's temporary folder and moves it, which is a copy where that
+    is another file system.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Save with `torch.save`."""
+        del storage_options
+        aside = Path(f"{path}.partial")
+        torch.save(checkpoint, aside)
+        aside.replace(path)
+
+
+def readable_checkpoint(folder: Path) -> Path | None:
+    """Return the folder's checkpoint, if there is one and it can be read; a damaged one is lost."""
+    path = folder / CHECKPOINT
+    if not path.is_file():
+        return None
+    try:
+        torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as err:  # noqa: BLE001 - damage shows in many ways
+        print(f"{path} is damaged ({err!r}): training starts from the beginning")
+        return None
+    return path
+
+
+@contextmanager
+def shared_resume_folder(root: Path, key: str, *, first: bool) -> Iterator[Path]:
+    """Yield one folder to all processes of a training: the first takes it, the others are told."""
+    if not first:
+        yield Path(os.environ[_SHARED])
+        return
+    with resume_folder(root, key) as folder:
+        os.environ[_SHARED] = str(folder)
+        try:
+            yield folder
+        finally:
+            del os.environ[_SHARED]
 
 
 @contextmanager

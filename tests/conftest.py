@@ -1,0 +1,97 @@
+"""Tiny generated photos, archives of them, and one prepared store."""
+
+import io
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from fieldguide.data.prepare import prepare
+from fieldguide.data.store import Store
+from fieldguide.params import Params
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def make_params():
+    """Makes the repository's parameters with changes: make_params(data={"seed": 1}, ...)."""
+
+    def make(**changes):
+        raw = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+        for section, values in changes.items():
+            raw[section] |= values
+        return Params.model_validate(raw)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_photos():
+    """Makes {"<folder>/<class>/00.png": bytes, ...}: noise on a colour for each class."""
+
+    def make(folder="", classes=("ant", "bee", "crab"), each=4, *, pixels=20, seed=0):
+        rng = np.random.default_rng(seed)
+        files = {}
+        for k, label in enumerate(classes):
+            for number in range(each):
+                grid = rng.integers(0, 100, (pixels, pixels, 3), dtype=np.uint8)
+                grid[..., k % 3] += 120
+                buffer = io.BytesIO()
+                Image.fromarray(grid).save(buffer, "PNG", compress_level=1)
+                name = f"{label}/{number:02d}.png"
+                files[f"{folder}/{name}" if folder else name] = buffer.getvalue()
+        return files
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def pack():
+    """Writes {name: bytes} to a path: a zip, tar, tar.gz (or .bz2, .xz) or folder, by its name."""
+
+    def write(path, files):
+        if path.suffix == ".zip":
+            with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+                for name, data in files.items():
+                    archive.writestr(name, data)
+        elif ".tar" in path.suffixes:
+            packed = path.suffix.removeprefix(".").removeprefix("tar")
+            with tarfile.open(path, f"w:{packed}") as archive:
+                for name, data in files.items():
+                    info = tarfile.TarInfo(name)
+                    info.size = len(data)
+                    archive.addfile(info, io.BytesIO(data))
+        else:
+            path.mkdir(exist_ok=True)
+            for name, data in files.items():
+                (path / name).parent.mkdir(parents=True, exist_ok=True)
+                (path / name).write_bytes(data)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory, make_params, make_photos, pack):
+    """Three classes, 16 × 16 pixels; 16 photos a class to train, 4 to validate, 5 to test."""
+    folder = tmp_path_factory.mktemp("store")
+    files = {
+        **make_photos("train", each=16, seed=0),
+        **make_photos("val", each=4, seed=1),
+        **make_photos("test", each=5, seed=2),
+    }
+    archive = pack(folder / "photos.zip", files)
+    changes = {"archive": str(archive), "image_size": 16}
+    params = make_params(data=changes, model={"conv_layers": 2})
+    prepare(params.data, folder / "prepared")
+    return Store(folder / "prepared")
+
+
+def pytest_collection_modifyitems(items):
+    """Fast tests first: a mistake shows in seconds."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)

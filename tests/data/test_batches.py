@@ -1,0 +1,234 @@
+"""Each image once an epoch, in an order that depends on (seed, epoch) alone."""
+
+import csv
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from fieldguide.data.batches import Batches, derive_seed
+from fieldguide.data.store import Store
+
+CPU = torch.device("cpu")
+SIZE = 8
+CLASSES = ["a", "b", "c"]
+
+
+@pytest.fixture
+def split_of(tmp_path):
+    """Makes a split whose n-th photo is all grey n, of class n modulo 3."""
+
+    def make(count, shards=1):
+        folder = tmp_path / f"store-{count}-{shards}"
+        folder.mkdir()
+        rows = np.arange(count, dtype=np.uint8)
+        listed = []
+        for k, part in enumerate(np.array_split(rows, shards)):
+            pixels = np.broadcast_to(part[:, None, None, None], (len(part), SIZE, SIZE, 3))
+            np.save(folder / f"train-{k:03d}.npy", pixels)
+            listed.append({"file": f"train-{k:03d}.npy", "rows": len(part)})
+        with (folder / "train.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["source", "class", "sha256"])
+            writer.writerows([f"{row}.png", CLASSES[row % 3], ""] for row in rows)
+        description = {
+            "format": 1,
+            "classes": CLASSES,
+            "image_size": SIZE,
+            "resize": "crop",
+            "mean": [0.0] * 3,
+            "std": [1.0] * 3,
+            "shards": {"train": listed},
+        }
+        (folder / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
+        return Store(folder).split("train")
+
+    return make
+
+
+def batches_of(split, batch_size, **options):
+    return Batches(split, batch_size, mean=[0.0] * 3, std=[1.0] * 3, device=CPU, **options)
+
+
+def rows_of(batches, epoch=0):
+    """The photos of each batch, by their grey; their labels must be theirs."""
+    batches.epoch = epoch
+    found = []
+    for images, labels in batches:
+        rows = (images[:, 0, 0, 0] * 255).round().long()
+        assert torch.equal(labels, rows % 3)
+        found.append(rows.tolist())
+    return found
+
+
+def flat(parts):
+    return [row for part in parts for row in part]
+
+
+@pytest.mark.parametrize("jitter", [None, 0.0])
+@pytest.mark.parametrize(
+    ("count", "batch_size", "sizes"),
+    [
+        (12, 4, [4, 4, 4]),
+        (13, 4, [4, 3, 3, 3]),  # a plain split would end with a batch of one
+        (7, 3, [3, 2, 2]),
+        (5, 8, [5]),
+        (3, 1, [1, 1, 1]),
+        (1, 64, [1]),
+    ],
+)
+def test_every_image_once_an_epoch_in_batches_of_almost_equal_size(
+    count, batch_size, sizes, jitter, split_of
+):
+    batches = batches_of(split_of(count), batch_size, seed=3, jitter=jitter)
+    found = rows_of(batches)
+    assert [len(part) for part in found] == sizes
+    assert len(batches) == len(sizes)
+    assert sorted(flat(found)) == list(range(count))
+
+
+def test_without_a_seed_images_come_in_order_and_as_they_are(split_of):
+    split = split_of(10)
+    batches = batches_of(split, 4)
+    assert (
+        rows_of(batches, epoch=0)
+        == rows_of(batches, epoch=5)
+        == [[*range(4)], [4, 5, 6], [7, 8, 9]]
+    )
+    images = torch.cat([images for images, _ in batches])
+    expected = torch.from_numpy(split.images(np.arange(10)).astype(np.float32)) / 255
+    assert torch.equal(images, expected.permute(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**32 - 1])
+def test_order_depends_on_seed_and_epoch_alone(seed, split_of):
+    split = split_of(40)
+    first = batches_of(split, 8, seed=seed, jitter=0.1)
+    again = batches_of(split, 8, seed=seed, jitter=0.1)
+    for _ in first:  # an epoch that is not looked at
+        torch.rand(3)
+    first.epoch = again.epoch = 2
+    torch.manual_seed(1)
+    ours = list(first)
+    torch.manual_seed(2)
+    theirs = list(again)
+    for (images, labels), (other_images, other_labels) in zip(ours, theirs, strict=True):
+        assert torch.equal(images, other_images)
+        assert torch.equal(labels, other_labels)
+
+
+def test_other_seeds_and_other_epochs_give_other_orders(split_of):
+    split = split_of(40)
+    orders = [
+        tuple(flat(rows_of(batches_of(split, 8, seed=seed), epoch=epoch)))
+        for seed in (0, 1)
+        for epoch in (0, 1, 2)
+    ]
+    assert len(set(orders)) == len(orders)
+    assert tuple(range(40)) not in orders
+
+
+def test_epochs_draw_other_augmentations(split_of):
+    batches = batches_of(split_of(20), 20, seed=0, jitter=0.5)
+
+    def factors(epoch):
+        """Brightness of each photo: contrast and saturation leave one grey photo as it is."""
+        batches.epoch = epoch
+        ((images, _labels),) = batches
+        return images[:, 0, 0, 0].sort().values
+
+    assert not torch.equal(factors(0), factors(1))
+    assert torch.equal(factors(0), factors(0))
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.4])
+@pytest.mark.parametrize("batch_size", [1, 5, 30])
+def test_augmentation_of_an_image_does_not_depend_on_the_batch_size(batch_size, jitter, store):
+    split = store.split("train")
+
+    def epoch(size):
+        batches = Batches(
+            split, size, mean=store.mean, std=store.std, device=CPU, seed=5, jitter=jitter
+        )
+        batches.epoch = 1
+        parts = list(batches)
+        return torch.cat([images for images, _ in parts]), torch.cat([y for _, y in parts])
+
+    images, labels = epoch(batch_size)
+    reference, reference_labels = epoch(len(split))
+    assert torch.equal(labels, reference_labels)
+    torch.testing.assert_close(images, reference, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(24, 4), (25, 4), (21, 8), (2, 1)])
+@pytest.mark.parametrize("seed", [None, 0])
+def test_two_processes_share_an_epoch(count, batch_size, seed, split_of):
+    split = split_of(count)
+    parts = [batches_of(split, batch_size, seed=seed, rank=rank, world_size=2) for rank in (0, 1)]
+    left, right = (rows_of(part) for part in parts)
+    assert len(left) == len(right) == len(parts[0]) == len(parts[1])
+    assert Counter(flat(left) + flat(right)) == Counter(range(count))
+    sizes = [len(part) for part in left + right]
+    assert max(sizes) <= batch_size
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_two_processes_augment_as_one_does(split_of):
+    def epoch(**options):
+        parts = list(batches_of(split_of_24, 4, seed=0, jitter=0.3, **options))
+        return torch.cat([images for images, _ in parts]), torch.cat([y for _, y in parts])
+
+    split_of_24 = split_of(24)
+    images, labels = epoch()
+    shared = [epoch(rank=rank, world_size=2) for rank in (0, 1)]
+    # Batches go to the processes by turns, six of four photos in all.
+    by_turns = [part.split(4) for pair in shared for part in pair]
+    for found, left, right in ((images, 0, 2), (labels, 1, 3)):
+        pairs = zip(by_turns[left], by_turns[right], strict=True)
+        assert torch.equal(torch.cat([part for pair in pairs for part in pair]), found)
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(2, 64), (3, 1), (5, 1)])
+def test_no_process_gets_an_empty_batch(count, batch_size, split_of):
+    """The mean loss of no image is NaN."""
+    split = split_of(count)
+    for rank in (0, 1):
+        found = rows_of(batches_of(split, batch_size, seed=0, rank=rank, world_size=2))
+        assert all(found)
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_images_are_those_of_the_store_whatever_the_shards(shards, split_of):
+    found = rows_of(batches_of(split_of(11, shards), 4, seed=1))
+    assert sorted(flat(found)) == list(range(11))
+
+
+def test_batches_are_normalised_and_channels_last(store):
+    split = store.split("train")
+    plain = Batches(split, 16, mean=store.mean, std=store.std, device=CPU)
+    images = torch.cat([images for images, _ in plain])
+    torch.testing.assert_close(images.mean((0, 2, 3)), torch.zeros(3), rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        images.std((0, 2, 3), correction=0), torch.ones(3), rtol=0, atol=1e-4
+    )
+    for jitter in (None, 0.0, 0.3):
+        batch, labels = next(
+            iter(
+                Batches(
+                    split, 16, mean=store.mean, std=store.std, device=CPU, seed=0, jitter=jitter
+                )
+            )
+        )
+        assert batch.is_contiguous(memory_format=torch.channels_last)
+        assert batch.dtype == torch.float32
+        assert labels.dtype == torch.int64
+
+
+def test_derived_seeds_differ_and_are_stable():
+    parts = [(0,), (1,), (0, 0), (0, 1), (1, 0), (0, 0, 0), (0, 0, 1), (0, 1, 0), (2**32 - 1, 0)]
+    seeds = [derive_seed(*each) for each in parts]
+    assert len(set(seeds)) == len(seeds), "weights, order and dropout would share their draws"
+    assert seeds == [derive_seed(*each) for each in parts]
+    assert all(0 <= seed < 2**64 for seed in seeds)

@@ -1,0 +1,133 @@
+"""What `evaluate` writes and prints of a classifier."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from fieldguide.data.store import Store
+from fieldguide.errors import BundleError, StoreError
+from fieldguide.evaluation.predict import predict_split
+from fieldguide.evaluation.report import Outputs, evaluate_bundle
+from fieldguide.models.bundle import Bundle
+from fieldguide.models.cnn import CNN
+
+
+@pytest.fixture
+def params(make_params):
+    return make_params(
+        data={"image_size": 16},
+        model={"conv_layers": 2, "first_layer_filters": 4, "num_neurons_dense": 8},
+        evaluate={"calibration_bins": 5},
+    )
+
+
+@pytest.fixture
+def run(store, params, outputs):
+    return lambda bundle, of=store: evaluate_bundle(bundle, of, params.evaluate, outputs=outputs)
+
+
+@pytest.fixture
+def bundle(store, params):
+    torch.manual_seed(0)
+    return Bundle(
+        net=CNN(params.model, image_size=16, num_classes=3),
+        params=params.model,
+        classes=store.classes,
+        image_size=16,
+        mean=store.mean,
+        std=store.std,
+        resize="crop",
+        val_acc=0.5,
+    )
+
+
+@pytest.fixture
+def outputs(tmp_path):
+    """Where the outputs go, in the order of `Outputs`."""
+    return Outputs(
+        metrics=tmp_path / "metrics" / "test.json",
+        predictions=tmp_path / "metrics" / "predictions.csv",
+        confusion=tmp_path / "plots" / "confusion.csv",
+        reliability=tmp_path / "plots" / "reliability.csv",
+        per_class=tmp_path / "plots" / "per_class.csv",
+    )
+
+
+def read(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_output_tells_of_the_same_predictions(run, bundle, store, outputs, capsys):
+    run(bundle)
+    test = store.split("test")
+    probabilities = predict_split(bundle, test)
+    names = np.array(store.classes)
+    truth, guess = names[test.labels], names[probabilities.argmax(axis=1)]
+
+    rows = read(outputs.predictions)
+    assert [row["source"] for row in rows] == test.sources
+    assert [row["true"] for row in rows] == truth.tolist()
+    assert [row["predicted"] for row in rows] == guess.tolist()
+    pairs = [(row["actual"], row["predicted"]) for row in read(outputs.confusion)]
+    assert pairs == list(zip(truth, guess, strict=True))
+
+    metrics = json.loads(outputs.metrics.read_text(encoding="utf-8"))["test"]
+    assert metrics["photos"] == 15
+    assert metrics["acc"] == pytest.approx((truth == guess).mean(), abs=1e-6)
+    assert metrics["acc_low"] < metrics["acc"] < metrics["acc_high"]
+    assert metrics["top3_acc"] == 1
+    assert list(metrics["recall"]) == store.classes
+    for row in read(outputs.per_class):
+        name = row["class"]
+        assert row["photos"] == "5"
+        assert float(row["recall"]) == metrics["recall"][name]
+        assert float(row["precision"]) == metrics["precision"][name]
+        assert float(row["recall"]) == pytest.approx((guess[truth == name] == name).mean())
+
+    points = read(outputs.reliability)
+    assert 1 <= len(points) <= 5
+    assert all(0 <= float(value) <= 1 for row in points for value in row.values())
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in store.classes)
+    assert f"test accuracy {metrics['acc']:.2%}" in printed
+
+
+def test_evaluating_twice_gives_the_same_bytes(run, bundle, outputs):
+    run(bundle)
+    first = [path.read_bytes() for path in outputs]
+    run(bundle)
+    assert [path.read_bytes() for path in outputs] == first
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classes": ["ant", "bee", "dog"]}, "knows ant, bee, dog; the prepared store has"),
+        ({"classes": ["bee", "ant", "crab"]}, "knows bee, ant, crab"),
+        ({"image_size": 32}, "takes 32 pixels .* has 16 pixels"),
+    ],
+    ids=["other classes", "other order", "other size"],
+)
+def test_a_classifier_of_another_store_is_refused(change, message, run, bundle, outputs):
+    other = Bundle(**(vars(bundle) | change))
+    with pytest.raises(BundleError, match=message):
+        run(other)
+    assert not any(path.exists() for path in outputs)
+
+
+def test_a_test_split_without_photos_is_refused(run, bundle, store, outputs, tmp_path):
+    """As when every photo of the test folder is too small."""
+    folder = tmp_path / "store"
+    shutil.copytree(store.folder, folder)
+    description = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    description["shards"]["test"] = []
+    (folder / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
+    (folder / "test.csv").write_text("source,class,sha256\n", encoding="utf-8")
+    with pytest.raises(StoreError, match="test split is empty"):
+        run(bundle, Store(folder))
+    assert not any(path.exists() for path in outputs)

@@ -1,0 +1,163 @@
+"""The folder of figures: which there are, and that odd data sets and networks are drawn too."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fieldguide.data.prepare import prepare
+from fieldguide.data.store import Store
+from fieldguide.errors import StoreError
+from fieldguide.evaluation.predictions import Predictions
+from fieldguide.figures.draw import Inputs, draw_all
+from fieldguide.models.bundle import Bundle
+from fieldguide.models.cnn import CNN
+
+CURVES = ["train/loss", "train/acc", "val/loss", "val/acc", "learning_rate"]
+ALWAYS = {"confusion", "curves", "guided_backprop", "mistakes", "predictions", "reliability"}
+
+
+@pytest.fixture
+def store_of(make_photos, make_params, pack, tmp_path):
+    """Makes a prepared store with the classes that train and test have."""
+
+    def make(train, test):
+        files = make_photos("train", classes=train, each=4, seed=0)
+        files |= make_photos("test", classes=test, each=3, seed=1)
+        archive = pack(tmp_path / "photos.zip", files)
+        changes = {"archive": str(archive), "image_size": 16}
+        prepare(make_params(data=changes, model={"conv_layers": 2}).data, tmp_path / "prepared")
+        return Store(tmp_path / "prepared")
+
+    return make
+
+
+@pytest.fixture
+def draw(make_params, store, tmp_path):
+    """Draws all figures of an untrained network and returns {name: file}."""
+
+    def run(*, of=store, right=None, model=None, folder="figures", missing=None, **visualize):
+        settings = {"conv_layers": 2, "first_layer_filters": 4, "num_neurons_dense": 8}
+        params = make_params(
+            data={"image_size": 16},
+            model=settings | (model or {}),
+            visualize={"photos_per_class": 2, "neurons": 3} | visualize,
+        )
+        size, test = len(of.classes), of.split("test")
+        torch.manual_seed(0)
+        bundle = Bundle(
+            net=CNN(params.model, image_size=16, num_classes=size).eval(),
+            params=params.model,
+            classes=of.classes,
+            image_size=16,
+            mean=of.mean,
+            std=of.std,
+            resize="crop",
+            val_acc=0.5,
+        )
+        guesses = (test.labels + (np.arange(len(test)) % 3 == 0)) % size
+        if right is not None:
+            guesses = test.labels if right else (test.labels + 1) % size
+        probabilities = np.full((len(test), size), 0.2 / size)
+        probabilities[np.arange(len(test)), guesses] += 0.8
+        curves = tmp_path / "curves"
+        for name in [name for name in CURVES if name != missing]:
+            file = curves / f"{name}.tsv"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            column = name.split("/")[-1]
+            file.write_text(f"step\t{column}\n0\t0.25\n1\t0.5\n2\t0.375\n", encoding="utf-8")
+        reliability = tmp_path / "reliability.csv"
+        reliability.write_text("confidence,accuracy\n0.4,0.5\n0.8,0.7\n", encoding="utf-8")
+        inputs = Inputs(
+            bundle=bundle,
+            test=test,
+            predictions=Predictions(test.sources, of.classes, test.labels, probabilities),
+            curves=curves,
+            reliability=reliability,
+        )
+        draw_all(inputs, params.visualize, tmp_path / folder)
+        return {file.name: file for file in (tmp_path / folder).iterdir()}
+
+    return run
+
+
+def expected(layers):
+    blocks = [f"conv{k}" for k in range(1, layers + 1)]
+    names = ALWAYS | {f"{kind}_{block}" for kind in ("filters", "responses") for block in blocks}
+    return {f"{name}.png" for name in names}
+
+
+def check(files, layers=2):
+    """Every file is there, opens as a picture, has a sensible size and is not empty paper."""
+    assert set(files) == expected(layers)
+    for name, file in files.items():
+        with Image.open(file) as picture:
+            assert picture.format == "PNG", name
+            assert 300 <= picture.width <= 3000, name
+            assert 150 <= picture.height <= 6000, name
+            picture.load()
+            assert len(picture.convert("L").getcolors()) > 1, name
+
+
+def test_every_figure_is_drawn_and_named(draw, tmp_path, capsys):
+    files = draw()
+    check(files)
+    printed = capsys.readouterr().out
+    assert all(str(tmp_path / "figures" / name) in printed for name in files)
+
+
+def test_bytes_depend_on_the_seed_alone(draw):
+    one, two, other = draw(folder="one"), draw(folder="two"), draw(folder="other", seed=1)
+    assert set(one) == set(two) == set(other)
+    assert [one[name].read_bytes() for name in one] == [two[name].read_bytes() for name in one]
+    differ = {name for name in one if one[name].read_bytes() != other[name].read_bytes()}
+    assert {"predictions.png", "guided_backprop.png"} <= differ
+    # These are not drawn by lot.
+    assert not differ & {
+        *("confusion.png", "curves.png", "reliability.png", "mistakes.png"),
+        *("filters_conv1.png", "filters_conv2.png"),
+    }
+
+
+def test_figures_of_an_earlier_network_are_replaced(draw, tmp_path):
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "filters_conv2.png").touch()
+    check(draw(model={"conv_layers": 1}), layers=1)
+    assert not list(tmp_path.glob(".*partial"))
+
+
+@pytest.mark.parametrize(
+    ("model", "layers"),
+    [
+        ({"conv_layers": 4, "activation": "mish", "batch_norm": False}, 4),
+        ({"conv_layers": 1, "first_layer_filters": 65, "kernel_size": 1}, 1),
+    ],
+    ids=["four layers of mish", "65 filters of one pixel"],
+)
+def test_networks_of_other_shapes_are_drawn(model, layers, draw):
+    check(draw(model=model), layers)
+
+
+@pytest.mark.parametrize(("right", "photos", "neurons"), [(True, 1, 1), (False, 10, 12)])
+def test_all_right_and_all_wrong_are_drawn(right, photos, neurons, draw):
+    check(draw(right=right, photos_per_class=photos, neurons=neurons))
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        (["cost $_$ \\x", "50% of $x^$"], ["cost $_$ \\x", "50% of $x^$"]),
+        ([f"class {k}" for k in range(12)], [f"class {k}" for k in range(12)]),
+        (["_hidden", "a very long class name, indeed", "Ćma"], ["_hidden", "Ćma"]),
+    ],
+    ids=["two, with dollars", "twelve", "one absent in test"],
+)
+def test_other_classes_are_drawn(train, test, draw, store_of):
+    check(draw(of=store_of(train, test)))
+
+
+def test_a_missing_curve_is_told_and_no_folder_is_left(draw, tmp_path):
+    with pytest.raises(StoreError, match=r"acc\.tsv: not a curve of DVCLive"):
+        draw(missing="val/acc")
+    assert not (tmp_path / "figures").exists()
+    assert not list(tmp_path.glob(".*partial"))

@@ -1,0 +1,190 @@
+"""Guided backprop, and the photo that excites a neuron most."""
+
+import numpy as np
+import pytest
+import torch
+from captum.attr import NeuronGuidedBackprop
+from torch import nn
+
+from fieldguide.figures.saliency import (
+    Neuron,
+    guided_by_rule,
+    guided_figure,
+    guided_gradient,
+    network_input,
+    pick_neurons,
+)
+from fieldguide.models.bundle import Bundle
+from fieldguide.models.cnn import CNN
+
+
+@pytest.fixture
+def bundle_of(make_params, store):
+    def make(**changes):
+        settings = {"conv_layers": 3, "first_layer_filters": 4, "num_neurons_dense": 8} | changes
+        model = make_params(data={"image_size": 16}, model=settings).model
+        torch.manual_seed(0)
+        return Bundle(
+            net=CNN(model, image_size=16, num_classes=3).eval(),
+            params=model,
+            classes=store.classes,
+            image_size=16,
+            mean=store.mean,
+            std=store.std,
+            resize="crop",
+            val_acc=0.5,
+        )
+
+    return make
+
+
+def hooks_of(net):
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return [hook for m in net.modules() for kind in kinds for hook in getattr(m, kind)]
+
+
+def neurons_of(bundle, store, count=8, block="conv3", seed=0):
+    rng = np.random.default_rng(seed)
+    return pick_neurons(bundle, store.split("test"), block=block, count=count, rng=rng)
+
+
+@pytest.mark.filterwarnings("ignore:Setting backward hooks on ReLU:UserWarning")  # Captum says so
+@pytest.mark.parametrize("block", ["conv1", "conv3"])
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_rule_equals_captums_guided_backprop_for_relu(block, batch_norm, bundle_of, store):
+    bundle = bundle_of(batch_norm=batch_norm)
+    layer = bundle.net.blocks[block].activation
+    for neuron in neurons_of(bundle, store, block=block):
+        image = network_input(bundle, store.split("test"), neuron.photo)
+        place = (neuron.channel, neuron.row, neuron.column)
+        ours = guided_by_rule(bundle.net, image, layer=layer, place=place)
+        theirs = NeuronGuidedBackprop(bundle.net, layer).attribute(
+            image.clone().requires_grad_(), place
+        )
+        assert theirs.abs().max() > 0
+        torch.testing.assert_close(ours, theirs[0].detach())
+        both = guided_gradient(bundle.net, image, block=block, neuron=neuron)
+        torch.testing.assert_close(both, ours)
+        assert both.shape == (3, 16, 16)
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu", "silu", "mish"])
+def test_gradient_is_not_zero_and_no_hook_stays(activation, bundle_of, store):
+    bundle = bundle_of(activation=activation)
+    for neuron in neurons_of(bundle, store):
+        image = network_input(bundle, store.split("test"), neuron.photo)
+        gradient = guided_gradient(bundle.net, image, block="conv3", neuron=neuron)
+        assert gradient.isfinite().all()
+        assert gradient.abs().max() > 0
+        assert not image.requires_grad
+    assert hooks_of(bundle.net) == []
+    assert all(p.grad is None for p in bundle.net.parameters())
+
+
+@pytest.mark.parametrize("activation", ["gelu", "silu", "mish"])
+def test_rule_by_hand_on_two_layers(activation, make_params):
+    # y = f(w2 · f(w1 x)), one pixel: dy/dx = max(0, f'(b)) w2 -> clipped, times f'(a), times w1.
+    kinds = {"gelu": nn.GELU, "silu": nn.SiLU, "mish": nn.Mish}
+    first, second = nn.Conv2d(3, 2, 1, bias=False), nn.Conv2d(2, 1, 1, bias=False)
+    with torch.no_grad():
+        first.weight.copy_(torch.tensor([[1.0, 2.0, 0.5], [-1.0, 1.0, 1.0]])[:, :, None, None])
+        second.weight.copy_(torch.tensor([[0.75, -0.5]])[:, :, None, None])
+    act = kinds[activation]()
+    net = nn.Sequential(first, kinds[activation](), second, act)
+    image = torch.tensor([0.3, 0.2, -0.4])[None, :, None, None]
+
+    def slope(value):
+        value = torch.tensor(float(value), dtype=torch.float64)
+        step = 1e-6
+        function = getattr(nn.functional, activation)
+        return float((function(value + step) - function(value - step)) / (2 * step))
+
+    a = [0.3 + 0.4 - 0.2, -0.3 + 0.2 - 0.4]  # 0.5 and -0.5
+    hidden = getattr(nn.functional, activation)(torch.tensor(a))
+    b = 0.75 * hidden[0] - 0.5 * hidden[1]
+    top = max(0.0, slope(b))
+    middle = [max(0.0, 0.75 * top * slope(a[0])), max(0.0, -0.5 * top * slope(a[1]))]
+    expected = [
+        middle[0] * one + middle[1] * two
+        for one, two in zip([1.0, 2.0, 0.5], [-1.0, 1.0, 1.0], strict=True)
+    ]
+    found = guided_by_rule(net, image, layer=act, place=(0, 0, 0))
+    assert found.flatten().tolist() == pytest.approx(expected, rel=1e-4)
+    assert hooks_of(net) == []
+
+
+def test_hooks_are_removed_after_an_error(bundle_of):
+    bundle = bundle_of(activation="gelu")
+    layer = bundle.net.blocks["conv3"].activation
+    with pytest.raises(RuntimeError, match="channels"):
+        guided_by_rule(bundle.net, torch.zeros(1, 1, 16, 16), layer=layer, place=(0, 0, 0))
+    with pytest.raises(IndexError, match="out of bounds"):
+        guided_by_rule(bundle.net, torch.zeros(1, 3, 16, 16), layer=layer, place=(99, 0, 0))
+    assert hooks_of(bundle.net) == []
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@torch.no_grad()
+def test_picked_neurons_name_the_photo_that_excites_them_most(activation, bundle_of, store):
+    bundle, test = bundle_of(activation=activation), store.split("test")
+    net, neurons = bundle.net, neurons_of(bundle, store, count=12)
+    excited = []
+    for row in range(len(test)):
+        after = network_input(bundle, test, row)
+        for name, block in net.blocks.items():
+            after = block.activation(block.norm(block.conv(after)))
+            after = after if name == "conv3" else block.pool(after)
+        excited.append(after[0].numpy())
+    excited = np.stack(excited)  # (N, F, h, w)
+    assert len(neurons) == 12
+    for neuron in neurons:
+        of_photos = excited[:, neuron.channel, neuron.row, neuron.column]
+        assert neuron.activation == pytest.approx(of_photos.max(), rel=1e-4)
+        assert of_photos[neuron.photo] == pytest.approx(of_photos.max(), rel=1e-4)
+        assert neuron.activation > 0
+    assert len({neuron[:3] for neuron in neurons}) == 12
+    assert hooks_of(net) == []
+
+
+def test_neurons_depend_on_the_generator_alone(bundle_of, store):
+    bundle = bundle_of()
+    assert neurons_of(bundle, store, seed=0) == neurons_of(bundle, store, seed=0)
+    assert neurons_of(bundle, store, seed=0) != neurons_of(bundle, store, seed=1)
+
+
+def test_no_more_neurons_than_there_are(bundle_of, store):
+    bundle = bundle_of(first_layer_filters=1, filter_org=1.0)  # 1 channel of 4 × 4
+    neurons = neurons_of(bundle, store, count=50)
+    assert 1 <= len(neurons) <= 16
+    assert all(isinstance(neuron, Neuron) for neuron in neurons)
+
+
+def test_a_dead_network_is_told(bundle_of, store):
+    bundle = bundle_of(batch_norm=False)
+    with torch.no_grad():
+        bundle.net.blocks["conv3"].conv.weight.zero_()
+        bundle.net.blocks["conv3"].conv.bias.fill_(-1)
+    assert neurons_of(bundle, store) == []
+    figure = guided_figure(bundle, store.split("test"), count=4, rng=np.random.default_rng(0))
+    assert any("the network is dead" in text.get_text() for text in figure.texts)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_figure_pairs_each_neuron_with_its_photo(count, bundle_of, store):
+    bundle, test = bundle_of(), store.split("test")
+    figure = guided_figure(bundle, test, count=count, rng=np.random.default_rng(3))
+    neurons = neurons_of(bundle, store, count=count, seed=3)
+    pictures = [axes.images[0].get_array() for axes in figure.axes if axes.images]
+    assert len(pictures) == 2 * count
+    for neuron, photo, saliency in zip(neurons, pictures[::2], pictures[1::2], strict=True):
+        assert np.array_equal(photo, test.images(np.array([neuron.photo]))[0])
+        assert saliency.shape == (16, 16, 3)
+        assert saliency.min() >= 0
+        assert saliency.max() <= 1
+
+
+def test_network_input_is_the_normalised_photo(bundle_of, store):
+    bundle, test = bundle_of(), store.split("test")
+    pixels = test.images(np.array([4]))[0] / 255
+    expected = ((pixels - np.array(bundle.mean)) / np.array(bundle.std)).transpose(2, 0, 1)
+    np.testing.assert_allclose(network_input(bundle, test, 4)[0], expected, atol=1e-5)

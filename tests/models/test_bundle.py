@@ -1,0 +1,226 @@
+"""A saved classifier is the same one when loaded, and nothing else is taken for one."""
+
+import json
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from fieldguide.errors import BundleError
+from fieldguide.models.bundle import Bundle, load_bundle, save_bundle
+from fieldguide.models.cnn import CNN
+from fieldguide.params import ModelParams
+
+CLASSES = ["a", "Kūrmušis 🐭", "with, comma"]
+
+
+def bundle_of(seed=0, **changes):
+    settings = {
+        "conv_layers": 2,
+        "first_layer_filters": 4,
+        "filter_org": 1.5,
+        "kernel_size": 3,
+        "activation": "mish",
+        "batch_norm": True,
+        "num_neurons_dense": 8,
+        "dropout": 0.5,
+    }
+    params = ModelParams(**(settings | changes))
+    torch.manual_seed(seed)
+    net = CNN(params, image_size=12, num_classes=3).to(memory_format=torch.channels_last)
+    net(images_of(8))  # moves the running mean of batch norm
+    return Bundle(
+        net=net.eval(),
+        params=params,
+        classes=CLASSES,
+        image_size=12,
+        mean=[0.1, 0.2, 0.3],
+        std=[0.4, 0.5, 0.6],
+        resize="squash",
+        val_acc=2 / 3,
+    )
+
+
+def images_of(count):
+    images = torch.rand(count, 3, 12, 12, generator=torch.Generator().manual_seed(1))
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    save_bundle(bundle_of(), tmp_path / "classifier")
+    return tmp_path / "classifier"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"batch_norm": False}, {"conv_layers": 1, "activation": "relu"}, {"kernel_size": 1}],
+)
+@torch.no_grad()
+def test_loaded_classifier_gives_identical_scores(changes, tmp_path):
+    bundle = bundle_of(**changes)
+    save_bundle(bundle, tmp_path / "classifier")
+    loaded = load_bundle(tmp_path / "classifier")
+    assert torch.equal(loaded.net(images_of(5)), bundle.net(images_of(5)))
+    assert not loaded.net.training
+
+
+def test_everything_else_is_kept_too(saved):
+    bundle, loaded = bundle_of(), load_bundle(saved)
+    for name in ("params", "classes", "image_size", "mean", "std", "resize", "val_acc"):
+        assert getattr(loaded, name) == getattr(bundle, name)
+
+
+def test_saving_twice_gives_the_same_bytes(saved, tmp_path):
+    save_bundle(bundle_of(), tmp_path / "again")
+    save_bundle(load_bundle(saved), tmp_path / "from loaded")
+    for name in ("model.safetensors", "model.json"):
+        first = (saved / name).read_bytes()
+        assert first == (tmp_path / "again" / name).read_bytes()
+        assert first == (tmp_path / "from loaded" / name).read_bytes()
+
+
+def test_saving_replaces_what_was_there_and_leaves_nothing_aside(saved):
+    (saved / "old").write_text("of an earlier version")
+    save_bundle(bundle_of(seed=1), saved)
+    assert sorted(file.name for file in saved.iterdir()) == ["model.json", "model.safetensors"]
+    assert [file.name for file in saved.parent.iterdir()] == ["classifier"]
+    state = load_bundle(saved).net.state_dict()
+    assert torch.equal(state["classifier.output.bias"], bundle_of(1).net.classifier.output.bias)
+
+
+def test_a_save_that_fails_leaves_the_old_bundle(saved):
+    before = {file.name: file.read_bytes() for file in saved.iterdir()}
+    bundle = bundle_of(seed=1)
+    broken = Bundle(**(vars(bundle) | {"val_acc": float("nan")}))
+    with pytest.raises(ValueError, match="JSON"):
+        save_bundle(broken, saved)
+    assert {file.name: file.read_bytes() for file in saved.iterdir()} == before
+    assert [file.name for file in saved.parent.iterdir()] == ["classifier"]
+
+
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
+def test_a_missing_file_is_named(name, saved):
+    (saved / name).unlink()
+    with pytest.raises(BundleError, match=rf"{name}.*(cannot be read|No such file)"):
+        load_bundle(saved)
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(BundleError, match=r"nowhere/model\.json: cannot be read \(No such file"):
+        load_bundle(tmp_path / "nowhere")
+
+
+class Bomb:
+    """What a hostile pickle would do: leave a trace when it is read."""
+
+    def __init__(self, trace):
+        self.trace = trace
+
+    def __reduce__(self):
+        return (self.trace.touch, ())
+
+
+@pytest.mark.parametrize("writer", ["pickle", "torch.save"])
+def test_a_pickle_is_refused_and_never_run(writer, saved):
+    trace = saved.parent / "pickle was run"
+    with (saved / "model.safetensors").open("wb") as file:
+        if writer == "pickle":
+            pickle.dump(Bomb(trace), file)
+        else:
+            torch.save(Bomb(trace), file)
+    with pytest.raises(BundleError, match=r"model\.safetensors: damaged"):
+        load_bundle(saved)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("kept", [0, 7, 100, -1])
+def test_cut_off_weights_are_refused(kept, saved):
+    file = saved / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:kept])
+    with pytest.raises(BundleError, match=r"model\.safetensors: damaged"):
+        load_bundle(saved)
+
+
+def test_weights_of_another_network_are_refused(saved, tmp_path):
+    save_bundle(bundle_of(first_layer_filters=6), tmp_path / "other")
+    (tmp_path / "other" / "model.safetensors").replace(saved / "model.safetensors")
+    with pytest.raises(BundleError, match="of another network"):
+        load_bundle(saved)
+
+
+@pytest.mark.parametrize("change", ["missing", "extra"])
+def test_a_missing_or_an_extra_tensor_is_refused(change, saved):
+    file = saved / "model.safetensors"
+    state = load_file(file)
+    if change == "missing":
+        del state["classifier.output.bias"]
+    else:
+        state["classifier.output.other"] = torch.zeros(1)
+    save_file(state, file)
+    with pytest.raises(BundleError, match="of another network"):
+        load_bundle(saved)
+
+
+def changed(saved, **changes):
+    file = saved / "model.json"
+    info = json.loads(file.read_text(encoding="utf-8")) | changes
+    file.write_text(json.dumps({k: v for k, v in info.items() if v is not ...}), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"null", b"{}", b'{"architecture": 3}', b"\xff\xfe"]
+)
+def test_a_foreign_description_is_refused(content, saved):
+    (saved / "model.json").write_bytes(content)
+    with pytest.raises(BundleError, match=r"model\.json: not a classifier's description"):
+        load_bundle(saved)
+
+
+@pytest.mark.parametrize(
+    "name", ["format", "architecture", "classes", "image_size", "mean", "std", "resize", "val_acc"]
+)
+def test_an_incomplete_description_is_refused(name, saved):
+    changed(saved, **{name: ...})
+    with pytest.raises(
+        BundleError, match=rf"not a classifier's description \('{name}': Field required"
+    ):
+        load_bundle(saved)
+
+
+def test_another_format_is_refused(saved):
+    changed(saved, format=2)
+    with pytest.raises(BundleError, match="'format': Input should be 1"):
+        load_bundle(saved)
+
+
+@pytest.mark.parametrize(
+    "change", [{"activation": "tanh"}, {"kernel_size": 2}, {"unknown": 1}, {"dropout": "0.5"}]
+)
+def test_an_architecture_out_of_range_is_refused(change, saved):
+    info = json.loads((saved / "model.json").read_text(encoding="utf-8"))
+    changed(saved, architecture=info["architecture"] | change)
+    with pytest.raises(
+        BundleError, match=f"(?s)not a classifier's description.*{next(iter(change))}"
+    ):
+        load_bundle(saved)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"classes": "abc"},
+        {"mean": "0.5"},
+        {"mean": [0.5]},
+        {"std": [0.1, 0.2, None]},
+        {"resize": "stretch"},
+        {"val_acc": None},
+        {"image_size": 13.5},
+    ],
+    ids=str,
+)
+def test_a_description_of_other_types_is_refused(change, saved):
+    changed(saved, **change)
+    with pytest.raises(BundleError, match=r"model\.(json|safetensors)"):
+        load_bundle(saved)

@@ -1,0 +1,251 @@
+"""params.yaml: what is accepted, and that a refusal names key, value and what is allowed."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from fieldguide.errors import ParamsError
+from fieldguide.params import load_params
+
+ROOT = Path(__file__).resolve().parents[1]
+DELETE = object()
+# Key, smallest and largest value allowed, and one beyond each.
+RANGES = [
+    ("data.image_size", (32, 512), (7, 513)),
+    ("data.val_fraction", (0.01, 0.5), (0.0099, 0.51)),
+    ("data.test_fraction", (0.01, 0.5), (0.0099, 0.51)),
+    ("data.min_size", (1, 512), (0, 513)),
+    ("data.max_unreadable", (0, 1), (-0.01, 1.01)),
+    ("data.seed", (0, 2**32 - 1), (-1, 2**32)),
+    ("model.conv_layers", (1, 5), (0, 9)),
+    ("model.first_layer_filters", (1, 512), (0, 1025)),
+    ("model.filter_org", (0.25, 4), (0.24, 4.1)),
+    ("model.kernel_size", (1, 11), (0, 13)),
+    ("model.num_neurons_dense", (1, 8192), (0, 8193)),
+    ("model.dropout", (0, 0.95), (-0.1, 0.96)),
+    ("train.batch_size", (1, 8192), (0, 8193)),
+    ("train.epochs", (1, 10_000), (0, 10_001)),
+    ("train.patience", (1, 10_000), (0, 10_001)),
+    ("train.learning_rate", (1e-12, 10), (0, 10.1)),
+    ("train.weight_decay", (0, 1), (-0.1, 1.1)),
+    ("train.label_smoothing", (0, 0.5), (-0.1, 0.51)),
+    ("train.color_jitter", (0, 0.9), (-0.1, 0.91)),
+    ("train.devices", (1, 64), (0, 65)),
+    ("train.seed", (0, 2**32 - 1), (-1, 2**32)),
+    ("evaluate.calibration_bins", (2, 100), (1, 101)),
+    ("visualize.photos_per_class", (1, 10), (0, 11)),
+    ("visualize.neurons", (1, 50), (0, 51)),
+    ("visualize.seed", (0, 2**32 - 1), (-1, 2**32)),
+]
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Loads the repository's file with some keys changed: load({"train.epochs": 3})."""
+
+    def load_changed(changes):
+        raw = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+        for key, value in changes.items():
+            *sections, last = key.split(".")
+            holder = raw[sections[0]] if sections else raw
+            if value is DELETE:
+                del holder[last]
+            else:
+                holder[last] = value
+        file = tmp_path / "params.yaml"
+        file.write_text(yaml.safe_dump(raw), encoding="utf-8")
+        return load_params(file)
+
+    return load_changed
+
+
+@pytest.fixture
+def load_text(tmp_path):
+    def load(text):
+        file = tmp_path / "params.yaml"
+        file.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return load_params(file)
+
+    return load
+
+
+def repository_text():
+    return (ROOT / "params.yaml").read_text(encoding="utf-8")
+
+
+def test_the_repository_file_is_read_whole():
+    params = load_params(ROOT / "params.yaml")
+    raw = yaml.safe_load(repository_text())
+    assert params.model_dump() == raw
+
+
+def test_parameters_cannot_be_changed_after_the_check(load):
+    params = load({})
+    with pytest.raises(ValidationError, match="frozen"):
+        params.train.epochs = 3
+
+
+@pytest.mark.parametrize(("key", "ends", "beyond"), RANGES)
+def test_both_ends_of_a_range_are_allowed_and_no_more(key, ends, beyond, load):
+    section, name = key.split(".")
+    for value in ends:
+        assert getattr(getattr(load({key: value}), section), name) == value
+    for value in beyond:
+        with pytest.raises(ParamsError, match=rf"{key}: found {value}; allowed: "):
+            load({key: value})
+
+
+def test_every_number_has_a_tested_range():
+    raw = yaml.safe_load(repository_text())
+    numbers = {
+        f"{section}.{key}"
+        for section, values in raw.items()
+        for key, value in values.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+    assert numbers == {key for key, *_ in RANGES}
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("data.resize", ["crop", "squash"]),
+        ("model.activation", ["relu", "gelu", "silu", "mish"]),
+        ("model.batch_norm", [True, False]),
+        ("train.optimizer", ["adam", "adamw", "nadam", "rmsprop", "sgd"]),
+        ("train.schedule", ["one_cycle", "cosine", "constant"]),
+        ("train.precision", ["32", "16-mixed", "bf16-mixed"]),
+        ("train.accelerator", ["auto", "cpu", "gpu", "mps"]),
+    ],
+)
+def test_each_choice_is_allowed_and_no_other(key, values, load):
+    section, name = key.split(".")
+    for value in values:
+        assert getattr(getattr(load({key: value}), section), name) == value
+    with pytest.raises(ParamsError, match=rf"{key}: found 'other'; allowed: "):
+        load({key: "other"})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("train.epochs", "3"),
+        ("train.epochs", 3.0),
+        ("train.epochs", True),
+        ("train.epochs", None),
+        ("train.epochs", [3]),
+        ("train.learning_rate", "0.1"),
+        ("train.learning_rate", float("nan")),
+        ("train.learning_rate", float("inf")),
+        ("train.use_augmentation", 1),
+        ("train.use_augmentation", "yes"),
+        ("data.archive", 3),
+        ("data.archive", ""),
+        ("train", None),
+        ("train", [1]),
+    ],
+)
+def test_another_type_is_refused_not_converted(key, value, load):
+    with pytest.raises(ParamsError, match=rf"{key}: found .*; allowed: "):
+        load({key: value})
+
+
+def test_an_integer_is_a_number_too(load):
+    assert load({"train.weight_decay": 1}).train.weight_decay == 1.0
+
+
+def test_precision_may_be_a_number_as_dvc_writes_it(load):
+    assert load({"train.precision": 32}).train.precision == "32"
+
+
+@pytest.mark.parametrize(
+    ("written", "value"), [("1e-05", 1e-5), ("5e-4", 5e-4), ("+1E-2", 0.01), (".5e0", 0.5)]
+)
+def test_numbers_with_an_exponent_are_numbers(written, value, load_text):
+    text = repository_text().replace("learning_rate: 2.0e-3", f"learning_rate: {written}")
+    assert load_text(text).train.learning_rate == value
+
+
+def test_a_byte_order_mark_does_no_harm(load_text):
+    assert load_text(b"\xef\xbb\xbf" + repository_text().encode()).train.seed == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train.learning_rte": 1}, r"train\.learning_rte: unknown key; did you mean learning_r"),
+        ({"train.zzz": 1}, r"train\.zzz: unknown key; allowed: batch_size, epochs, "),
+        ({"trian": {}}, r"trian: unknown key; did you mean train\?"),
+        ({"train.epochs": DELETE}, r"train\.epochs: missing"),
+        ({"evaluate": DELETE}, r"evaluate: missing"),
+    ],
+)
+def test_unknown_and_missing_keys_are_named(changes, message, load):
+    with pytest.raises(ParamsError, match=message):
+        load(changes)
+
+
+def test_all_problems_are_listed_at_once(load):
+    with pytest.raises(ParamsError, match=r"(?s)data\.seed: found -1.*train\.epochs: missing"):
+        load({"train.epochs": DELETE, "data.seed": -1})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model.kernel_size": 4}, r"model\.kernel_size: 4 is even; allowed: odd"),
+        (
+            {"model.first_layer_filters": 1024, "model.filter_org": 2.0},
+            r"model\.filter_org: 2\.0 makes 16384 filters .*allowed: at most 8192",
+        ),
+        (
+            {"train.precision": "16-mixed", "train.accelerator": "cpu"},
+            r'train\.precision: "16-mixed" needs a GPU and train\.accelerator is cpu',
+        ),
+        ({"data.image_size": 31}, r"model\.conv_layers: 5 .*image_size 31 to nothing.*1 to 4"),
+    ],
+)
+def test_contradictions_name_both_keys(changes, message, load):
+    with pytest.raises(ParamsError, match=message):
+        load(changes)
+
+
+@pytest.mark.parametrize(
+    ("first", "factor", "layers", "filters"),
+    [(32, 2.0, 5, [32, 64, 128, 256, 512]), (10, 0.5, 5, [10, 5, 2, 1, 1]), (7, 1, 2, [7, 7])],
+)
+def test_filters_grow_by_the_factor_and_are_never_none(first, factor, layers, filters, load):
+    changes = {"first_layer_filters": first, "filter_org": factor, "conv_layers": layers}
+    params = load({f"model.{key}": value for key, value in changes.items()})
+    assert params.model.filters == filters
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "found NoneType; allowed: a mapping of sections"),
+        ("- 1", "found list; allowed: a mapping of sections"),
+        ("data: [", "is not valid YAML"),
+        ("data: {seed: 0, seed: 1}", r"(?s)is not valid YAML.*'seed' is there twice"),
+        ("data: {}\ndata: {}", r"(?s)is not valid YAML.*'data' is there twice"),
+        ("3: {}", r"(?s)is not valid YAML.*key 3 is not text"),
+        ("? [a]\n: 1", r"(?s)is not valid YAML.*is not text"),
+        ("data: !!python/object/apply:os.getcwd []", "is not valid YAML"),
+        (b"data: \xff", r"is not UTF-8 text \(byte 6\)"),
+    ],
+)
+def test_a_file_that_is_no_mapping_of_sections_is_refused(text, message, load_text):
+    with pytest.raises(ParamsError, match=message):
+        load_text(text)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ParamsError, match=r"nowhere\.yaml: cannot be read \(No such file"):
+        load_params(tmp_path / "nowhere.yaml")
+
+
+def test_a_folder_is_not_a_file(tmp_path):
+    with pytest.raises(ParamsError, match=r"cannot be read \(Is a directory"):
+        load_params(tmp_path)

@@ -1,0 +1,77 @@
+"""A tiny training in a folder of its own."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from fieldguide.training.fit import Outputs, train
+
+# Dropout, augmentation and batch norm are on: all that an interruption could upset.
+MODEL = {
+    "conv_layers": 2,
+    "first_layer_filters": 4,
+    "filter_org": 2.0,
+    "num_neurons_dense": 8,
+    "dropout": 0.3,
+}
+TRAIN = {"epochs": 5, "patience": 5, "batch_size": 10, "learning_rate": 0.01, "accelerator": "cpu"}
+
+
+def files_in(folder):
+    """{path: bytes} of every file below a folder."""
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
+
+
+@pytest.fixture(autouse=True)
+def workplace(tmp_path, monkeypatch):
+    """Where each test's training writes. Lightning switches Ctrl-C off once it has seen one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    # A shell ignores Ctrl-C in what it runs in the background.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+@pytest.fixture(scope="session")
+def tiny_params(make_params):
+    def make(model=None, data=None, **changes):
+        return make_params(
+            data={"image_size": 16} | (data or {}),
+            model=MODEL | (model or {}),
+            train=TRAIN | changes,
+        )
+
+    return make
+
+
+@pytest.fixture
+def run_training(store, tiny_params):
+    """Trains into a folder and returns {path: bytes} of what was written there."""
+
+    def run(name="run", *, on=None, bundle=None, unchecked=None, **changes):
+        params = tiny_params(**changes)
+        folder = Path(name)
+        outputs = Outputs(
+            bundle=bundle or folder / "classifier",
+            metrics=folder / "metrics",
+            summary=folder / "model_summary.txt",
+            environment=folder / "environment.json",
+        )
+        settings = params.train.model_copy(update=unchecked or {})
+        train(settings, params.model, store=on or store, outputs=outputs)
+        return files_in(folder)
+
+    return run
+
+
+@pytest.fixture
+def checkpoints():
+    """Finds the checkpoints that wait to be resumed."""
+    return lambda: sorted(Path(os.environ.get("DVC_ROOT", ".")).rglob("*.ckpt"))

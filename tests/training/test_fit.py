@@ -1,0 +1,223 @@
+"""A whole training on the CPU: what it writes, and what it refuses."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from fieldguide.data.store import Store
+from fieldguide.errors import FieldguideError, TrainingError
+from fieldguide.models.bundle import load_bundle
+
+# With these, weights and running statistics stay what they were.
+STILL = {
+    "learning_rate": 1e-12,
+    "schedule": "constant",
+    "optimizer": "sgd",
+    "use_augmentation": False,
+    "model": {"batch_norm": False, "dropout": 0.0},
+}
+CURVES = ["train/loss", "train/acc", "val/loss", "val/acc", "learning_rate"]
+CURVE_FILES = {f"metrics/plots/metrics/{name}.tsv" for name in CURVES}
+EVERY_FILE = CURVE_FILES | {
+    "classifier/model.json",
+    "classifier/model.safetensors",
+    "environment.json",
+    "metrics/metrics.json",
+    "model_summary.txt",
+}
+
+
+def curve(files, name):
+    lines = files[f"metrics/plots/metrics/{name}.tsv"].decode().splitlines()
+    rows = list(csv.DictReader(lines, delimiter="\t"))
+    assert [int(row["step"]) for row in rows] == list(range(len(rows)))
+    return [float(row[name.split("/")[-1]]) for row in rows]
+
+
+@torch.no_grad()
+def scores_of(bundle, split):
+    """Scores of every photo, normalised by NumPy."""
+    pixels = split.images(np.arange(len(split))) / 255
+    images = (pixels - np.array(bundle.mean)) / np.array(bundle.std)
+    return bundle.net(torch.from_numpy(images).permute(0, 3, 1, 2).float()).double()
+
+
+def accuracy_of(bundle, split):
+    return float(np.mean(scores_of(bundle, split).argmax(1).numpy() == split.labels))
+
+
+def smoothed_loss(scores, labels, smoothing):
+    """Cross-entropy with a target of 1 - s for the class, and s / K more for each of K."""
+    logs = scores.log_softmax(1).numpy()
+    target = np.full(logs.shape, smoothing / logs.shape[1])
+    target[np.arange(len(labels)), labels] += 1 - smoothing
+    return float(-(target * logs).sum(1).mean())
+
+
+def test_every_output_is_written_and_nothing_else(run_training, checkpoints):
+    files = run_training()
+    assert set(files) == EVERY_FILE
+    assert checkpoints() == []
+    for name in CURVES:
+        assert len(curve(files, name)) == 5
+
+
+def test_metrics_json_is_the_last_line_of_each_curve_and_the_epoch_kept(run_training):
+    files = run_training()
+    metrics = json.loads(files["metrics/metrics.json"])
+    accuracy = curve(files, "val/acc")
+    assert metrics["train"] == {
+        "loss": curve(files, "train/loss")[-1],
+        "acc": curve(files, "train/acc")[-1],
+    }
+    assert metrics["val"] == {"loss": curve(files, "val/loss")[-1], "acc": accuracy[-1]}
+    assert metrics["best"] == {"val_acc": max(accuracy), "epoch": np.argmax(accuracy) + 1}
+
+
+def test_summary_counts_the_parameters(run_training):
+    # 4 and 8 filters of 3×3, each with two of batch norm; 8·4·4 -> 8 -> 3 with biases.
+    total = 3 * 9 * 4 + 8 + 4 * 9 * 8 + 16 + (8 * 4 * 4 + 1) * 8 + (8 + 1) * 3
+    assert total == 1479
+    summary = run_training(epochs=1)["model_summary.txt"].decode()
+    assert "1.5 K     Trainable params" in summary
+    assert "features.conv2.conv" in summary
+
+
+def test_same_seed_gives_the_same_bytes(run_training):
+    assert run_training("one") == run_training("two")
+
+
+def test_seed_0_is_a_seed_and_another_one_differs(run_training):
+    zero, one = run_training("zero", seed=0), run_training("one", seed=1)
+    for name in ("classifier/model.safetensors", "metrics/plots/metrics/train/loss.tsv"):
+        assert zero[name] != one[name]
+
+
+def test_random_numbers_drawn_before_do_not_matter(run_training):
+    first = run_training("one", epochs=2)
+    torch.manual_seed(99)
+    np.random.default_rng().random(5)
+    assert run_training("two", epochs=2) == first
+
+
+def test_loss_and_accuracy_are_means_over_photos(run_training, store):
+    # 48 photos in batches of 11 are 10, 10, 10, 9 and 9: a mean of means would be another one.
+    files = run_training(**STILL, epochs=1, batch_size=11, label_smoothing=0.2)
+    bundle = load_bundle(Path("run/classifier"))
+    for name in ("train", "val"):
+        split = store.split(name)
+        expected = smoothed_loss(scores_of(bundle, split), split.labels, 0.2)
+        assert curve(files, f"{name}/loss") == [pytest.approx(expected, rel=1e-5)]
+        assert curve(files, f"{name}/acc") == [pytest.approx(accuracy_of(bundle, split), rel=1e-6)]
+
+
+# At this rate accuracy on val goes up and down, so that the best epoch is not the last.
+RESTLESS = {"schedule": "constant", "learning_rate": 0.1, "optimizer": "sgd", "patience": 100}
+
+
+def test_weights_of_the_best_epoch_are_kept(run_training, store):
+    files = run_training(**RESTLESS, epochs=10)
+    accuracy = curve(files, "val/acc")
+    best = int(np.argmax(accuracy)) + 1
+    assert best < len(accuracy), "the test needs a best epoch that is not the last"
+    bundle = load_bundle(Path("run/classifier"))
+    assert bundle.val_acc == max(accuracy)
+    assert accuracy_of(bundle, store.split("val")) == pytest.approx(max(accuracy))
+    # At a constant rate a training of so many epochs ends with the same weights.
+    shorter = run_training("shorter", **RESTLESS, epochs=best)
+    for name in ("classifier/model.safetensors", "classifier/model.json"):
+        assert files[name] == shorter[name]
+
+
+def test_of_equal_epochs_the_first_is_kept(run_training):
+    files = run_training(**STILL, epochs=3)
+    assert json.loads(files["metrics/metrics.json"])["best"]["epoch"] == 1
+
+
+@pytest.mark.parametrize("patience", [1, 3])
+def test_training_stops_after_patience_epochs_without_a_better_one(patience, run_training):
+    files = run_training(**STILL, epochs=9, patience=patience)
+    assert len(curve(files, "val/acc")) == 1 + patience
+
+
+def test_classes_and_normalisation_travel_with_the_classifier(run_training, store, tiny_params):
+    run_training(epochs=1)
+    bundle = load_bundle(Path("run/classifier"))
+    assert bundle.params == tiny_params().model
+    assert (bundle.classes, bundle.image_size) == (store.classes, 16)
+    assert (bundle.mean, bundle.std, bundle.resize) == (store.mean, store.std, store.resize)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"use_augmentation": False},
+        {"color_jitter": 0.0},
+        {"precision": "bf16-mixed"},
+        {"batch_size": 1},
+        {"batch_size": 8192, "epochs": 1},  # one step in all
+        {"schedule": "cosine", "optimizer": "nadam"},
+        {"model": {"activation": "gelu", "batch_norm": False}},
+    ],
+    ids=str,
+)
+def test_other_settings_train_too(changes, run_training):
+    files = run_training(**({"epochs": 2} | changes))
+    assert set(files) == EVERY_FILE
+    assert np.isfinite([curve(files, name) for name in CURVES]).all()
+
+
+def test_bf16_stays_near_32(run_training):
+    full = curve(run_training("full", epochs=2), "train/loss")
+    half = curve(run_training("half", epochs=2, precision="bf16-mixed"), "train/loss")
+    assert full != half
+    assert half == pytest.approx(full, rel=0.1)
+
+
+def test_augmentation_changes_training_but_not_validation(run_training):
+    plain = run_training("plain", **STILL, epochs=1)
+    augmented = run_training("augmented", **(STILL | {"use_augmentation": True}), epochs=1)
+    assert curve(plain, "train/loss") != curve(augmented, "train/loss")
+    assert curve(plain, "val/loss") == curve(augmented, "val/loss")
+
+
+def test_a_loss_that_is_not_finite_stops_and_leaves_no_output(run_training):
+    with pytest.raises(TrainingError, match=r"became (nan|inf).*train\.learning_rate"):
+        run_training(learning_rate=10.0, optimizer="sgd", model={"batch_norm": False}, epochs=9)
+    assert [file for file in Path("run").rglob("*") if file.is_file()] == []
+
+
+def test_a_val_split_without_photos_is_refused(run_training, store, tmp_path):
+    """As when every photo of the val folder is a copy of a test photo."""
+    folder = tmp_path / "store"
+    shutil.copytree(store.folder, folder)
+    description = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    description["shards"]["val"] = []
+    (folder / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
+    (folder / "val.csv").write_text("source,class,sha256\n", encoding="utf-8")
+    with pytest.raises(FieldguideError, match="val split is empty"):
+        run_training(on=Store(folder))
+
+
+def test_fp16_is_refused_on_a_cpu(run_training):
+    with pytest.raises(
+        ValidationError, match=r'"16-mixed" needs a GPU and train\.accelerator is cpu'
+    ):
+        run_training(precision="16-mixed")
+    # As with train.accelerator: auto on a machine without a GPU, which params cannot know.
+    with pytest.raises(TrainingError, match='"16-mixed" needs a GPU and none was found'):
+        run_training(unchecked={"precision": "16-mixed"})
+    assert not Path("run").exists()
+
+
+def test_an_accelerator_that_is_not_there_is_refused(run_training):
+    missing = "mps" if torch.cuda.is_available() else "gpu"
+    with pytest.raises(TrainingError, match=f"train.accelerator: {missing} .*cannot be had"):
+        run_training(accelerator=missing)
+    assert not Path("run").exists()

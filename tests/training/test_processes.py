@@ -1,0 +1,209 @@
+"""Trainings in processes of their own: killed, interrupted, and two that share the work."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from fieldguide.data.prepare import prepare
+from fieldguide.data.store import Store
+from fieldguide.models.bundle import load_bundle
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[2]
+LIMIT = 120  # seconds, for a process that hangs
+# Arguments: store, folder of the outputs, parameters as JSON. Lightning starts it again for the
+# second process.
+SCRIPT = """
+import json, sys
+from pathlib import Path
+from fieldguide.data.store import Store
+from fieldguide.params import Params
+from fieldguide.training.fit import Outputs, train
+
+store, out = Store(Path(sys.argv[1])), Path(sys.argv[2])
+params = Params.model_validate(json.loads(sys.argv[3]))
+names = "classifier", "metrics", "model_summary.txt", "environment.json"
+outputs = Outputs(*(out / name for name in names))
+train(params.train, params.model, store=store, outputs=outputs)
+"""
+
+
+def files_in(folder):
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
+
+
+def start(*command, cwd=None, **env):
+    inherited = {name: value for name, value in os.environ.items() if name != "DVC_ROOT"}
+    return subprocess.Popen(
+        [sys.executable, *command],
+        cwd=cwd,
+        env={**inherited, "PYTHONPATH": str(ROOT / "src"), **env},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def end(process):
+    """Waits for a process and returns (status, output); one that hangs is killed."""
+    try:
+        output, _ = process.communicate(timeout=LIMIT)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+        pytest.fail(f"still running after {LIMIT} s:\n{output}")
+    return process.returncode, output
+
+
+def signal_at_epoch(process, sent, metrics, epoch):
+    """Sends a signal to a process and its children as soon as an epoch is logged."""
+    curve, last = metrics / "plots" / "metrics" / "val" / "acc.tsv", time.monotonic() + LIMIT
+    while not (curve.is_file() and len(curve.read_text().splitlines()) > epoch):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < last, "no epoch was logged"
+        time.sleep(0.002)
+    os.killpg(process.pid, sent)
+
+
+@pytest.fixture
+def script(tmp_path):
+    path = tmp_path / "script.py"
+    path.write_text(SCRIPT, encoding="utf-8")
+    return path
+
+
+def test_a_killed_training_goes_on_in_another_workspace(
+    script, store, tiny_params, run_training, tmp_path
+):
+    changes = {"epochs": 40, "patience": 40}
+    arguments = (str(script), str(store.folder), "run", tiny_params(**changes).model_dump_json())
+    for name in ("project", "first", "second"):
+        (tmp_path / name).mkdir()
+    environment = {"DVC_ROOT": str(tmp_path / "project")}
+
+    killed = start(*arguments, cwd=tmp_path / "first", **environment)
+    signal_at_epoch(killed, signal.SIGKILL, tmp_path / "first/run/metrics", 3)
+    assert end(killed)[0] == -signal.SIGKILL
+    assert len(list((tmp_path / "project").rglob("last.ckpt"))) == 1
+    assert not (tmp_path / "first/run/classifier").exists()
+
+    status, output = end(start(*arguments, cwd=tmp_path / "second", **environment))
+    assert status == 0, output
+    assert "Going on after epoch" in output
+    assert files_in(tmp_path / "second/run") == run_training("uninterrupted", **changes)
+    assert list((tmp_path / "project").rglob("last.ckpt")) == []
+
+
+def test_ctrl_c_ends_the_stage_without_traceback_and_without_outputs(store, tiny_params, tmp_path):
+    for name in ("src", "stages"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(store.folder, tmp_path / "data" / "prepared")
+    params = tiny_params(epochs=10_000, patience=10_000).model_dump()
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+
+    process = start("stages/train.py", cwd=tmp_path, PYTHONPATH="src")
+    signal_at_epoch(process, signal.SIGINT, tmp_path / "metrics/train", 2)
+    status, output = end(process)
+    assert status > 0
+    assert "Traceback" not in output
+    assert not (tmp_path / "models").exists()
+    assert files_in(tmp_path / "metrics") == {}
+
+
+def read_curve(folder, name):
+    path = folder / "metrics/plots/metrics" / f"{name}.tsv"
+    with path.open(encoding="utf-8", newline="") as file:
+        return [float(row[path.stem]) for row in csv.DictReader(file, delimiter="\t")]
+
+
+@pytest.fixture(scope="module")
+def odd_store(make_photos, make_params, pack, tmp_path_factory):
+    """27 photos to train and 9 to validate: neither can be shared evenly by two."""
+    folder = tmp_path_factory.mktemp("odd")
+    files = {
+        **make_photos("train", each=9, seed=0),
+        **make_photos("val", each=3, seed=1),
+        **make_photos("test", each=3, seed=2),
+    }
+    changes = {"archive": str(pack(folder / "photos.zip", files)), "image_size": 16}
+    prepare(make_params(data=changes, model={"conv_layers": 2}).data, folder / "prepared")
+    return Store(folder / "prepared")
+
+
+@pytest.fixture(scope="module")
+def for_two(odd_store, tiny_params, tmp_path_factory):
+    """Arguments of a training that two processes share."""
+    path = tmp_path_factory.mktemp("script") / "script.py"
+    path.write_text(SCRIPT, encoding="utf-8")
+    params = tiny_params(devices=2, epochs=25, patience=25, label_smoothing=0.0)
+    return str(path), str(odd_store.folder), "run", params.model_dump_json()
+
+
+@pytest.fixture(scope="module")
+def two_processes(for_two, tmp_path_factory):
+    """Folders of a training by two processes that ended and of one that was killed."""
+    ended, killed = tmp_path_factory.mktemp("ended"), tmp_path_factory.mktemp("killed")
+    first, second = start(*for_two, cwd=ended), start(*for_two, cwd=killed)
+    signal_at_epoch(second, signal.SIGKILL, killed / "run/metrics", 3)
+    assert end(second)[0] == -signal.SIGKILL
+    status, output = end(first)
+    assert status == 0, output
+    assert output.count("Kept epoch") == 1
+    assert output.count("  25/25 ") == 1
+    return ended, killed
+
+
+def test_two_processes_write_one_set_of_outputs(two_processes):
+    ended, _ = two_processes
+    assert {name.split("/")[0] for name in files_in(ended / "run")} == {
+        *("classifier", "metrics", "model_summary.txt", "environment.json")
+    }
+    assert list(ended.rglob("*.ckpt")) == []
+
+
+def test_two_processes_log_means_over_all_photos(two_processes, odd_store):
+    """Not over two halves of five and four photos."""
+    run = two_processes[0] / "run"
+    accuracy = read_curve(run, "val/acc")
+    assert [9 * value for value in accuracy] == pytest.approx(
+        [round(9 * value) for value in accuracy], abs=1e-5
+    )
+    assert max(accuracy) <= 1
+    bundle, split = load_bundle(run / "classifier"), odd_store.split("val")
+    pixels = torch.from_numpy(split.images(np.arange(9)) / 255)
+    images = (pixels - torch.tensor(bundle.mean)) / torch.tensor(bundle.std)
+    with torch.no_grad():
+        logs = bundle.net(images.permute(0, 3, 1, 2).float()).log_softmax(1).numpy()
+    best = int(np.argmax(accuracy))
+    assert accuracy[best] == pytest.approx((logs.argmax(1) == split.labels).mean())
+    expected = -logs[np.arange(9), split.labels].mean()
+    assert read_curve(run, "val/loss")[best] == pytest.approx(expected, rel=1e-4)
+    kept = json.loads((run / "metrics/metrics.json").read_text(encoding="utf-8"))["best"]
+    assert kept == {"val_acc": accuracy[best], "epoch": best + 1}
+
+
+def test_two_killed_processes_go_on_together(two_processes, for_two):
+    ended, killed = two_processes
+    status, output = end(start(*for_two, cwd=killed))
+    assert status == 0, output
+    assert output.count("Going on after epoch") == 1
+    assert files_in(killed / "run") == files_in(ended / "run")
+    assert list(killed.rglob("*.ckpt")) == []

@@ -1,0 +1,279 @@
+"""An interrupted training goes on, and ends as if nothing had happened."""
+
+import contextlib
+import importlib.util
+import io
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fieldguide.data.prepare import prepare
+from fieldguide.data.store import Store
+from fieldguide.training.resume import resume_folder, resume_key
+
+SRC = Path(__file__).resolve().parents[2] / "src"
+KEY = "0123456789abcdef"
+# Accuracy stays what it was, so that training stops after 1 + patience epochs.
+STOPS_EARLY = {
+    "learning_rate": 1e-12,
+    "schedule": "constant",
+    "optimizer": "sgd",
+    "model": {"batch_norm": False},
+    "epochs": 9,
+    "patience": 2,
+}
+
+
+class CtrlC(io.StringIO):
+    """A person who presses Ctrl-C on reading this text; of the epoch's line, before it is saved."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.text = text
+
+    def write(self, text):
+        if self.text in text:
+            self.text = "\0"  # once
+            signal.raise_signal(signal.SIGINT)
+        return super().write(text)
+
+
+@pytest.fixture
+def interrupt(run_training):
+    """Runs a training until it prints the line of an epoch, and checks that it left no output."""
+
+    def run(epoch, name="run", **changes):
+        of = changes.get("epochs", 5)
+        person = contextlib.redirect_stdout(CtrlC(f"{epoch:>4}/{of:<4}"))
+        with person, pytest.raises(KeyboardInterrupt):
+            run_training(name, **changes)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        assert [file for file in Path(name).rglob("*") if file.is_file()] == []
+
+    return run
+
+
+def finish_but_for_the_bundle(run_training, **changes):
+    """Runs a training up to the saving of the classifier, which fails."""
+    Path("not a folder").touch()
+    with pytest.raises(FileExistsError, match="not a folder"):
+        run_training(bundle=Path("not a folder/classifier"), **changes)
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 4, 5])
+def test_an_interrupted_training_ends_as_an_uninterrupted_one(
+    epoch, run_training, interrupt, checkpoints, capsys
+):
+    expected = run_training("uninterrupted")
+    interrupt(epoch)
+    assert len(checkpoints()) == (epoch > 1)
+    capsys.readouterr()
+    assert run_training() == expected
+    assert (f"Going on after epoch {epoch - 1} of 5." in capsys.readouterr().out) == (epoch > 1)
+    assert checkpoints() == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": "sgd", "schedule": "cosine"},
+        {"optimizer": "nadam", "schedule": "constant"},
+        {"optimizer": "rmsprop", "use_augmentation": False},
+        {"precision": "bf16-mixed"},
+    ],
+    ids=str,
+)
+def test_going_on_does_not_depend_on_the_settings(changes, run_training, interrupt):
+    expected = run_training("uninterrupted", **changes)
+    interrupt(3, **changes)
+    assert run_training(**changes) == expected
+
+
+def test_a_training_can_be_interrupted_again_and_again(run_training, interrupt):
+    expected = run_training("uninterrupted")
+    for epoch in (2, 2, 3, 5):
+        interrupt(epoch)
+    assert run_training() == expected
+
+
+def test_a_training_stopped_after_its_last_epoch_only_saves_the_classifier(
+    run_training, checkpoints
+):
+    expected = run_training("uninterrupted")
+    finish_but_for_the_bundle(run_training)
+    assert len(checkpoints()) == 1
+    assert run_training() == expected
+    assert checkpoints() == []
+
+
+@pytest.mark.parametrize("kept", [0, 1000, -1])
+def test_a_damaged_checkpoint_does_not_stop_training_for_ever(
+    kept, run_training, interrupt, checkpoints
+):
+    """As after a kill in the middle of a copy to another disk, or a full one."""
+    expected = run_training("uninterrupted")
+    interrupt(3)
+    (checkpoint,) = checkpoints()
+    checkpoint.write_bytes(checkpoint.read_bytes()[:kept])
+    assert run_training() == expected
+    assert checkpoints() == []
+
+
+def test_patience_is_counted_across_an_interruption(run_training, interrupt):
+    expected = run_training("uninterrupted", **STOPS_EARLY)
+    interrupt(2, **STOPS_EARLY)
+    assert run_training(**STOPS_EARLY) == expected
+
+
+def test_a_training_interrupted_after_early_stopping_stays_stopped(run_training):
+    expected = run_training("uninterrupted", **STOPS_EARLY)
+    finish_but_for_the_bundle(run_training, **STOPS_EARLY)
+    assert run_training(**STOPS_EARLY) == expected
+
+
+def test_a_failure_after_the_last_epoch_leaves_no_output(run_training):
+    finish_but_for_the_bundle(run_training)
+    assert [file for file in Path("run").rglob("*") if file.is_file()] == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"seed": 1}, {"epochs": 6}, {"learning_rate": 0.02}, {"model": {"dropout": 0.2}}],
+    ids=str,
+)
+def test_a_checkpoint_of_other_params_is_left_alone(changes, run_training, interrupt, checkpoints):
+    expected = run_training("uninterrupted", **changes)
+    interrupt(3)
+    (other,) = checkpoints()
+    before = other.read_bytes()
+    assert run_training(**changes) == expected
+    assert other.read_bytes() == before
+
+
+@pytest.fixture
+def other_store(make_photos, pack, make_params, tmp_path):
+    archive = pack(tmp_path / "other.zip", make_photos(each=20, seed=9))
+    changes = {"archive": str(archive), "image_size": 16}
+    prepare(make_params(data=changes, model={"conv_layers": 2}).data, tmp_path / "other")
+    return Store(tmp_path / "other")
+
+
+def test_a_checkpoint_of_other_data_is_left_alone(
+    run_training, interrupt, checkpoints, other_store
+):
+    expected = run_training("uninterrupted", on=other_store)
+    interrupt(3)
+    assert run_training(on=other_store) == expected
+    assert len(checkpoints()) == 1
+
+
+def test_a_checkpoint_of_other_code_is_left_alone(
+    run_training, interrupt, checkpoints, tmp_path, monkeypatch
+):
+    interrupt(3)
+    # Another version of the code: one module of the package more than at the time.
+    extra = tmp_path / "extra.py"
+    extra.write_text("RATE = 1\n", encoding="utf-8")
+    spec = importlib.util.spec_from_file_location("fieldguide.extra", extra)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "fieldguide.extra", module)
+    run_training()
+    assert len(checkpoints()) == 1
+
+
+def test_checkpoints_lie_in_the_project_and_not_in_an_experiments_workspace(
+    run_training, interrupt, checkpoints, tmp_path, monkeypatch
+):
+    expected = run_training("uninterrupted")
+    (tmp_path / "project").mkdir()
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "project"))
+    for name in ("workspace 1", "workspace 2"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "workspace 1")
+    interrupt(3)
+    (checkpoint,) = checkpoints()
+    assert checkpoint.is_relative_to(tmp_path / "project" / ".fieldguide" / "resume")
+    assert list(Path().rglob("*.ckpt")) == []
+    monkeypatch.chdir(tmp_path / "workspace 2")
+    assert run_training() == expected
+
+
+def test_equal_parts_give_equal_keys():
+    assert resume_key({"a": 1, "b": [2.5]}, "x") == resume_key({"b": [2.5], "a": 1}, "x")
+    keys = {
+        resume_key({"a": 1}),
+        resume_key({"a": 1.5}),
+        resume_key({"b": 1}),
+        resume_key({"a": "1"}),
+        resume_key({"a": True}),
+        resume_key({"a": 1}, None),
+    }
+    assert len(keys) == 6
+
+
+def test_a_key_of_no_number_is_refused():
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        resume_key({"rate": float("nan")})
+
+
+def test_folder_is_kept_after_a_failure_and_deleted_after_a_success(tmp_path):
+    folder = tmp_path / ".fieldguide" / "resume" / KEY / "0"
+
+    def fail():
+        with resume_folder(tmp_path, KEY) as given:
+            assert given == folder
+            (given / "last.ckpt").write_text("epoch 3")
+            raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        fail()
+    with resume_folder(tmp_path, KEY) as again:
+        assert again == folder
+        assert (again / "last.ckpt").read_text() == "epoch 3"
+    assert not folder.exists()
+
+
+def test_a_folder_in_use_is_never_shared(tmp_path):
+    with resume_folder(tmp_path, KEY) as first:
+        (first / "last.ckpt").write_text("first")
+        with resume_folder(tmp_path, KEY) as second, resume_folder(tmp_path, "other") as other:
+            assert len({first, second, other}) == 3
+            assert list(second.iterdir()) == []
+        assert (first / "last.ckpt").read_text() == "first"
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from fieldguide.data.prepare import prepare
+from fieldguide.data.store import Store
+from fieldguide.training.resume import resume_folder
+with resume_folder(Path(sys.argv[1]), sys.argv[2]) as folder:
+    (folder / "last.ckpt").write_text("of the process that was killed")
+    print(folder, flush=True)
+    time.sleep(300)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_process_frees_its_folder_for_the_next(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path), KEY],
+        env={**os.environ, "PYTHONPATH": str(SRC)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        theirs = Path(process.stdout.readline().strip())
+        with resume_folder(tmp_path, KEY) as ours:
+            assert ours != theirs
+    finally:
+        process.kill()
+        process.communicate()
+    with resume_folder(tmp_path, KEY) as ours:
+        assert ours == theirs
+        assert (ours / "last.ckpt").read_text() == "of the process that was killed"

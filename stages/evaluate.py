@@ -1,8 +1,8 @@
 """Test the classifier once on photos that nothing before has used.
 
 Reads   models/classifier/, data/prepared/ (test)
-Writes  metrics/test.json, metrics/predictions.csv, plots/confusion.csv, plots/reliability.csv,
-        plots/per_class.csv
+Writes  metrics/test.json, metrics/per_class.json, metrics/predictions.csv, plots/confusion.csv,
+        plots/reliability.csv, plots/per_class.csv
 Params  evaluate
 """
 
@@ -16,6 +16,7 @@ from fieldguide.params import Params
 
 OUTPUTS = Outputs(
     metrics=Path("metrics/test.json"),
+    per_class_metrics=Path("metrics/per_class.json"),
     predictions=Path("metrics/predictions.csv"),
     confusion=Path("plots/confusion.csv"),
     reliability=Path("plots/reliability.csv"),

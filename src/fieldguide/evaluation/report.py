@@ -18,11 +18,14 @@ from fieldguide.files import write_csv, write_json
 from fieldguide.models.bundle import Bundle
 from fieldguide.params import EvaluateParams
 
+_SCORES = ("photos", "acc", "acc_low", "acc_high", "macro_f1", "top3_acc", "ece")
+
 
 class Outputs(NamedTuple):
     """Where `evaluate_bundle` writes."""
 
     metrics: Path
+    per_class_metrics: Path  # apart, or `dvc exp show` would get two columns more a class
     predictions: Path
     confusion: Path
     reliability: Path
@@ -46,7 +49,15 @@ def evaluate_bundle(
         probabilities=predict_split(bundle, test),
     )
     result = evaluate(predictions, bins=params.calibration_bins)
-    write_json(outputs.metrics, {"test": _as_metrics(result)})
+    scores = {name: getattr(result, name) for name in _SCORES}
+    write_json(outputs.metrics, {"test": {name: round(v, 6) for name, v in scores.items()}})
+    write_json(
+        outputs.per_class_metrics,
+        {
+            c.name: {"precision": c.precision, "recall": c.recall, "photos": c.photos}
+            for c in result.per_class
+        },
+    )
     write_predictions(predictions, outputs.predictions)
     names = predictions.classes
     pairs = zip(predictions.labels, predictions.predicted, strict=True)
@@ -75,20 +86,6 @@ def check_fit(bundle: Bundle, store: Store) -> None:
             f"the classifier takes {found[1]} pixels and knows {', '.join(found[0])}; the prepared "
             f"store has {allowed[1]} pixels and {', '.join(allowed[0])}; run `dvc repro train`"
         )
-
-
-def _as_metrics(result: Evaluation) -> dict[str, object]:
-    return {
-        "photos": result.photos,
-        "acc": round(result.acc, 6),
-        "acc_low": round(result.acc_low, 6),
-        "acc_high": round(result.acc_high, 6),
-        "macro_f1": round(result.macro_f1, 6),
-        "top3_acc": round(result.top3_acc, 6),
-        "ece": round(result.ece, 6),
-        "precision": {c.name: round(c.precision, 6) for c in result.per_class},
-        "recall": {c.name: round(c.recall, 6) for c in result.per_class},
-    }
 
 
 def _print(result: Evaluation) -> None:

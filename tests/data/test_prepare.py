@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fieldguide.data import prepare as prepare_module
+from fieldguide.data import shards as shards_module
+from fieldguide.data import staging
 from fieldguide.data.prepare import prepare
 from fieldguide.data.store import SPLITS, Store
 from fieldguide.errors import ArchiveError
@@ -115,8 +117,8 @@ class TestOutputs:
         files = make_photos(each=10)
         run(files, target="whole")
         whole = Store(tmp_path / "whole").split("train")
-        monkeypatch.setattr(prepare_module, "SHARD_BYTES", photos_per_shard * 16 * 16 * 3 + 128)
-        monkeypatch.setattr(prepare_module, "_CHUNK_BYTES", 2 * 16 * 16 * 3)
+        monkeypatch.setattr(shards_module, "SHARD_BYTES", photos_per_shard * 16 * 16 * 3 + 128)
+        monkeypatch.setattr(staging, "CHUNK_BYTES", 2 * 16 * 16 * 3)
         run(files)
         store = Store(tmp_path / "prepared")
         rows = np.random.default_rng(0).permutation(len(whole))
@@ -292,9 +294,9 @@ class TestFailure:
     def test_a_disk_that_is_too_small_is_refused_before_any_work(
         self, run, make_photos, monkeypatch
     ):
-        usage = prepare_module.shutil.disk_usage
+        usage = shutil.disk_usage
         full = usage("/")._replace(free=12 * 16 * 16 * 3 * 2 - 1)
-        monkeypatch.setattr(prepare_module.shutil, "disk_usage", lambda _: full)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
         with pytest.raises(ArchiveError, match=r"0 MiB needed for the prepared store, 0 MiB free"):
             run(make_photos())
 
@@ -316,9 +318,10 @@ prepare(DataParams(**raw), pathlib.Path({str(folder / target)!r}))
 # Anonymous memory alone: mapped pages of the store are the system's to take back at any time.
 MEASURE = """
 import pathlib, re, sys, threading, yaml
-from fieldguide.data import prepare as module
+from fieldguide.data import staging
+from fieldguide.data.prepare import prepare
 from fieldguide.params import DataParams
-module._CHUNK_BYTES = 2**20  # so that both archives hold many chunks
+staging.CHUNK_BYTES = 2**20  # so that both archives hold many chunks
 most, done = 0, threading.Event()
 def watch():
     global most
@@ -329,7 +332,7 @@ thread = threading.Thread(target=watch)
 thread.start()
 params, archive, target = sys.argv[1:]
 raw = yaml.safe_load(pathlib.Path(params).read_text())["data"]
-module.prepare(DataParams(**{**raw, "archive": archive, "image_size": 128}), pathlib.Path(target))
+prepare(DataParams(**{**raw, "archive": archive, "image_size": 128}), pathlib.Path(target))
 done.set()
 thread.join()
 print(most)

@@ -15,7 +15,7 @@ venv:  ## make or refresh .venv from requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fieldguide needs Python 3.11 or newer; $(PYTHON) is " + sys.version.split()[0] + "; try: make PYTHON=python3.12 ...")'
 	@cmp -s requirements.lock $(VENV)/installed.lock || { \
 	  echo "Installing the versions of requirements.lock into $(VENV) (several GB, once) ..."; \
-	  $(PYTHON) -m venv $(VENV) && \
+	  $(PYTHON) -m venv --clear $(VENV) && \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock && \
 	  cp requirements.lock $(VENV)/installed.lock; }
 	@# Editable and without dependencies, so that notebooks and the REPL import this tree.

@@ -161,7 +161,7 @@ def test_precision_may_be_a_number_as_dvc_writes_it(load):
 
 
 @pytest.mark.parametrize(
-    ("written", "value"), [("1e-05", 1e-5), ("5e-4", 5e-4), ("+1E-2", 0.01), (".5e0", 0.5)]
+    ("written", "value"), [("1e-05", 1e-5), ("5e-4", 5e-4), ("+1E-2", 0.01), ("1.e-2", 0.01)]
 )
 def test_numbers_with_an_exponent_are_numbers(written, value, load_text):
     text = repository_text().replace("learning_rate: 2.0e-3", f"learning_rate: {written}")
@@ -228,10 +228,13 @@ def test_filters_grow_by_the_factor_and_are_never_none(first, factor, layers, fi
         ("", "found NoneType; allowed: a mapping of sections"),
         ("- 1", "found list; allowed: a mapping of sections"),
         ("data: [", "is not valid YAML"),
-        ("data: {seed: 0, seed: 1}", r"(?s)is not valid YAML.*'seed' is there twice"),
-        ("data: {}\ndata: {}", r"(?s)is not valid YAML.*'data' is there twice"),
-        ("3: {}", r"(?s)is not valid YAML.*key 3 is not text"),
-        ("? [a]\n: 1", r"(?s)is not valid YAML.*is not text"),
+        (
+            "data: {seed: 0, seed: 1}",
+            r"found duplicate key \"seed\".* in line 1",
+        ),
+        ("data: {}\ndata: {}", r"found duplicate key \"data\".* in line 2"),
+        ("3: {}", r"3: the key is not text"),
+        ("? [a]\n: 1", r"the key is not text"),
         ("data: !!python/object/apply:os.getcwd []", "is not valid YAML"),
         (b"data: \xff", r"is not UTF-8 text \(byte 6\)"),
     ],

@@ -23,3 +23,8 @@ class BundleError(FieldguideError):
 
 class TrainingError(FieldguideError):
     """Training cannot go on, for example because the loss is not a number."""
+
+
+def printable(text: str) -> str:
+    """Replace what would steer a terminal: names come from archives of strangers."""
+    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)

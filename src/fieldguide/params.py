@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from fieldguide.errors import ParamsError
 
@@ -131,6 +131,14 @@ class Params(_Section):
                 f"model.conv_layers: {self.model.conv_layers} blocks halve "
                 f"data.image_size {self.data.image_size} to nothing; allowed: 1 to {most}"
             )
+        side = self.data.image_size // 2**self.model.conv_layers
+        weights = self.model.filters[-1] * side**2 * self.model.num_neurons_dense
+        if weights > 2**28:
+            raise ValueError(
+                f"model.num_neurons_dense: {self.model.num_neurons_dense} neurons over "
+                f"{side}×{side} pixels of {self.model.filters[-1]} filters are {weights:,} "
+                f"weights; allowed: {2**28:,} (1 GiB); more conv_layers leave fewer pixels"
+            )
         return self
 
 
@@ -148,8 +156,12 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     except UnicodeDecodeError as err:
         raise ParamsError(f"{path}: is not UTF-8 text (byte {err.start})") from err
     try:
-        raw = yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of SafeLoader
-    except yaml.YAMLError as err:
+        # As DVC reads it: YAML 1.2, in which 1e-05 is a number, and no key twice.
+        raw = YAML(typ="safe", pure=True).load(text)
+    except MarkedYAMLError as err:
+        where = f" in line {err.problem_mark.line + 1}" if err.problem_mark else ""
+        raise ParamsError(f"{path}: is not valid YAML: {err.problem}{where}") from err
+    except YAMLError as err:
         raise ParamsError(f"{path}: is not valid YAML: {err}") from err
     if not isinstance(raw, dict):
         raise ParamsError(f"{path}: found {type(raw).__name__}; allowed: a mapping of sections")
@@ -160,33 +172,6 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
         raise ParamsError(f"{path}:\n{problems}") from err
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML as DVC reads it: 1e-05 is a number (PyYAML alone says text), no key twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str):
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is not text", key_node.start_mark
-                )
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is there twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    # YAML 1.2 (https://yaml.org/spec/1.2.2/#1032-tag-resolution): the dot is optional.
-    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"),
-    list("-+.0123456789"),
-)
-
-
 def _describe(error: Any) -> str:
     """One line for one of pydantic's errors: key, value found, what is allowed."""
     key = ".".join(str(part) for part in error["loc"])
@@ -195,6 +180,8 @@ def _describe(error: Any) -> str:
         return str(error["ctx"]["error"])
     if kind == "extra_forbidden":
         return f"{key}: unknown key{_suggestion(error['loc'])}"
+    if kind == "invalid_key":
+        return f"{key}: the key is not text"
     if kind == "missing":
         return f"{key}: missing"
     shown = "null" if found is None else repr(found)

@@ -20,7 +20,7 @@ except ModuleNotFoundError as err:  # a Python without the environment of the lo
         f"{sys.executable} has no module {err.name!r}; run `make venv`, then "
         "`source .venv/bin/activate`"
     )
-from fieldguide.errors import FieldguideError
+from fieldguide.errors import FieldguideError, printable
 from fieldguide.files import write_json
 
 if TYPE_CHECKING:
@@ -61,18 +61,18 @@ def run(main: Callable[[Params], dict[str, float] | None]) -> None:
 
 def _check_tree() -> None:
     """In an experiment's workspace an editable install would run another tree's code."""
-    code, here = Path(fieldguide.__file__).resolve(), Path.cwd().resolve()
-    if not code.is_relative_to(here):
+    code, own = Path(fieldguide.__file__).resolve().parent, Path("src/fieldguide").resolve()
+    if code != own:
         print(
-            f"fieldguide is imported from {code.parent}, which is outside {here}: the result would "
-            "be of other code than is recorded; run stages by `dvc repro`",
+            f"fieldguide is imported from {code} instead of {own}: the result would be of other "
+            "code than is recorded; run stages by `dvc repro`",
             file=sys.stderr,
         )
         sys.exit(EXIT_WRONG_TREE)
 
 
 def _fail(name: str, message: str, status: int = EXIT_MISTAKE) -> None:
-    print(f"{name}: {message}", file=sys.stderr)
+    print(printable(f"{name}: {message}"), file=sys.stderr)
     sys.exit(status)
 
 

@@ -273,7 +273,7 @@ class TestSize:
         struct.pack_into(">I", data, 29, zlib.crc32(data[12:29]))
         with pytest.raises(
             UnusablePhotoError,
-            match=r"unreadable: 20000×20000 pixels do not fit into memory; allowed: 178,956,970",
+            match=r"too large: 20000×20000 pixels do not fit into memory; allowed: 178,956,970",
         ):
             color_of(bytes(data))
 

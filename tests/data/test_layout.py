@@ -162,3 +162,22 @@ def test_photos_are_sorted_whatever_the_order_of_the_archive():
 def test_what_cannot_be_a_data_set_is_refused(names, message):
     with pytest.raises(ArchiveError, match=message):
         layout_of(*names)
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        ([*under("test"), *under("val")], "test, val"),
+        ([*under("seg_train/seg_train"), *under("seg_test/seg_test")], "seg_test, seg_train"),
+        ([*under("train_images"), *under("Test-Images")], "Test-Images, train_images"),
+        ([*under("d/train"), *under("d/val"), "docs/x/1.jpg"], "d/train, d/val"),
+    ],
+)
+def test_splits_are_never_taken_for_classes(names, shown):
+    """A classifier of training against test photos would look like a good one."""
+    with pytest.raises(ArchiveError, match=f"{shown} look like splits, not classes; allowed"):
+        layout_of(*names)
+
+
+def test_a_word_that_holds_the_name_of_a_split_is_a_class():
+    assert layout_of("trainer/1.jpg", "trainer/2.jpg", "latest/1.jpg", "latest/2.jpg").classes

@@ -262,9 +262,12 @@ class TestFailure:
             (lambda f: {**f, "dog/0.png": f["ant/00.png"] + b"\0"}, r"class 'dog': 1 usable photo"),
             (
                 lambda f: {**f, "dog/0.png": b"broken"},
-                "class 'dog': no usable photo left in the tr",
+                "no usable photo left in the class 'dog' of the tr",
             ),
-            (lambda f: dict.fromkeys(f, b"broken"), "class 'ant': no usable photo left"),
+            (
+                lambda f: dict.fromkeys(f, b"broken"),
+                "no usable photo left in the class 'ant' of the training folder",
+            ),
             (lambda f: {**f, "../x.png": b""}, "leaves the archive"),
         ],
     )

@@ -40,7 +40,13 @@ def test_the_metric_counts_photos_classes_and_reasons(reported):
     metrics, _, _ = reported()
     assert metrics == {
         "photos": {"train": 1208, "val": 302, "test": 5},
-        "left_out": {"unreadable": 2, "too_small": 1, "duplicate": 0, "misplaced": 1},
+        "left_out": {
+            "unreadable": 2,
+            "too_small": 1,
+            "too_large": 0,
+            "duplicate": 0,
+            "misplaced": 1,
+        },
         "classes": {
             "ant": {"train": 1200, "val": 300, "test": 5},
             "bee[red]": {"train": 8, "val": 2, "test": 0},
@@ -73,14 +79,17 @@ def test_the_table_names_all_classes_as_they_are_and_the_totals(reported):
 def test_what_was_left_out_is_listed_as_it_is(reported):
     _, _, text = reported()
     joined = " ".join(text.split())  # long lines are wrapped
-    assert "left out: 2 unreadable, 1 too small, 0 duplicate, 1 misplaced; 3 other files" in joined
+    assert (
+        "left out: 2 unreadable, 1 too small, 0 too large, 0 duplicate, 1 misplaced; 3 other files"
+        in joined
+    )
     assert "train/[b].jpg: unreadable (truncated)" in text
     assert "dataset.json" not in text
 
 
 def test_without_other_files_none_are_mentioned(reported):
     _, _, text = reported(left_out=[], other_files=0)
-    assert "left out: 0 unreadable, 0 too small, 0 duplicate, 0 misplaced\n" in text
+    assert "left out: 0 unreadable, 0 too small, 0 too large, 0 duplicate, 0 misplaced\n" in text
     assert "other files" not in text
 
 
@@ -89,3 +98,9 @@ def test_of_many_the_first_ten_are_listed(reported):
     assert "09.jpg" in text
     assert "10.jpg" not in text
     assert "the rest is in data/prepared/dataset.json" in text
+
+
+def test_a_name_cannot_steer_the_terminal(reported):
+    _, _, text = reported([LeftOut("a/\x1b[31m\x1b]0;pwn\x07.png", "unreadable", "broken")])
+    assert "\x1b" not in text
+    assert "a/\ufffd[31m\ufffd]0;pwn\ufffd.png" in text

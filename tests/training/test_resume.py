@@ -4,16 +4,18 @@ import contextlib
 import importlib.util
 import io
 import os
+import resource
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from fieldguide.data.prepare import prepare
 from fieldguide.data.store import Store
-from fieldguide.training.resume import resume_folder, resume_key
+from fieldguide.training.resume import AtomicCheckpointIO, resume_folder, resume_key
 
 SRC = Path(__file__).resolve().parents[2] / "src"
 KEY = "0123456789abcdef"
@@ -277,3 +279,17 @@ def test_a_killed_process_frees_its_folder_for_the_next(tmp_path):
     with resume_folder(tmp_path, KEY) as ours:
         assert ours == theirs
         assert (ours / "last.ckpt").read_text() == "of the process that was killed"
+
+
+def test_a_full_disk_is_an_error_of_the_disk_and_leaves_the_old_checkpoint(tmp_path):
+    path = tmp_path / "last.ckpt"
+    path.write_bytes(b"old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            AtomicCheckpointIO().save_checkpoint({"weights": torch.zeros(100_000)}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == b"old"
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]

@@ -35,7 +35,9 @@ _TURNS = {
 class UnusablePhotoError(Exception):
     """The picture cannot be used; `reason` is one of dataset.json's and `detail` says more."""
 
-    def __init__(self, reason: Literal["unreadable", "too small"], detail: str) -> None:
+    def __init__(
+        self, reason: Literal["unreadable", "too small", "too large"], detail: str
+    ) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
@@ -91,7 +93,7 @@ def _reduce(image: Image.Image, size: int) -> Box:
     drafted = image.draft(None, (width * 2 * size // shorter, height * 2 * size // shorter))
     if _pixels_in_memory(image) > MAX_PIXELS:
         raise UnusablePhotoError(
-            "unreadable",
+            "too large",
             f"{width}×{height} pixels do not fit into memory; allowed: {MAX_PIXELS:,} pixels, or "
             "any number in a baseline JPEG",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import unicodedata
 from collections import Counter
@@ -18,6 +19,11 @@ PHOTO_SUFFIXES = {
 }
 _FOLDERS = {"train": "train", "training": "train", "val": "val", "valid": "val"}
 _FOLDERS |= {"validation": "val", "test": "test", "testing": "test"}
+
+# train_images, seg-test, Validation: most likely a split, not a class.
+_SPLIT_LIKE = re.compile(
+    r"(?<![a-z])(train|training|test|testing|val|valid|validation)(?![a-z])", re.IGNORECASE
+)
 
 
 class Photo(NamedTuple):
@@ -57,6 +63,8 @@ def read_layout(path: Path, members: Sequence[Member]) -> Layout:
     # train/<class>/photo: a class that is called train has photos, not folders.
     folders = {names[0].lower() for member in pictures if len(names := _parts(member, top)) > 2}  # noqa: PLR2004
     split_by_folder = "train" in {_FOLDERS.get(name) for name in folders}
+    if not split_by_folder:
+        _refuse_hidden_splits(path, [_parts(member, top) for member in pictures])
     part_of = _FOLDERS
     if not any(_FOLDERS.get(name) == "test" for name in folders):
         part_of = {name: "test" if part == "val" else part for name, part in _FOLDERS.items()}
@@ -89,6 +97,27 @@ def _classes(path: Path, photos: Sequence[Photo]) -> list[str]:
             "as train/<class>/ or <class>/"
         )
     return classes
+
+
+def _refuse_hidden_splits(path: Path, every: Sequence[tuple[str, ...]]) -> None:
+    """Stop where classes would be splits: seg_train/ and seg_test/, or train/ below other folders.
+
+    A classifier that tells training from test photos would look like a good one.
+    """
+    deeper = {
+        "/".join(names[: k + 1])
+        for names in every
+        for k, name in enumerate(names[:-2])  # a class folder and a file below it
+        if name.lower() in _FOLDERS
+    }
+    first = {names[0] for names in every if len(names) > 1}
+    if first and all(_SPLIT_LIKE.search(name) for name in first):
+        deeper |= first
+    if deeper:
+        raise ArchiveError(
+            f"{path}: {', '.join(sorted(deeper)[:4])} look like splits, not classes; allowed: "
+            "train/<class>/ and beside it val/<class>/ or test/<class>/, or only <class>/"
+        )
 
 
 def _is_hidden(name: str) -> bool:

@@ -24,7 +24,7 @@ class LeftOut(NamedTuple):
     """A photo that is in no split."""
 
     source: str
-    reason: str  # "unreadable", "too small", "duplicate" or "misplaced"
+    reason: str  # "unreadable", "too small", "too large", "duplicate" or "misplaced"
     detail: str
 
 
@@ -132,12 +132,12 @@ def _assign(
     for row in usable:
         rows_of[photos[row].part].append(row)
     for label in sorted(set(layout.classes) - {photos[row].label for row in rows_of["train"]}):
-        raise ArchiveError(f"class {label!r}: no usable photo left in the training folder")
+        raise ArchiveError(_nothing_left(f"class {label!r} of the training", left_out))
 
     def split_off(name: str, fraction: float) -> None:
         if any(photo.part == name for photo in photos):
             if not rows_of[name]:
-                raise ArchiveError(f"no usable photo left in the {name} folder")
+                raise ArchiveError(_nothing_left(name, left_out))
         else:
             rows = rows_of["train"]
             labels = [photos[row].label for row in rows]
@@ -150,3 +150,13 @@ def _assign(
     split_off("test", params.test_fraction)
     split_off("val", params.val_fraction)
     return rows_of, left_out
+
+
+def _nothing_left(where: str, left_out: list[LeftOut]) -> str:
+    counts = Counter(item.reason for item in left_out)
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(counts.items()))
+    return (
+        f"no usable photo left in the {where} folder; left out of the whole archive: {reasons}, "
+        f"such as {left_out[0].source} ({left_out[0].detail}); see data.min_size and "
+        "data.max_unreadable"
+    )

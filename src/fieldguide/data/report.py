@@ -11,9 +11,10 @@ from rich.table import Table
 
 from fieldguide.data.prepare import Prepared
 from fieldguide.data.store import SPLITS
+from fieldguide.errors import printable
 from fieldguide.files import write_csv, write_json
 
-_REASONS = ("unreadable", "too small", "duplicate", "misplaced")
+_REASONS = ("unreadable", "too small", "too large", "duplicate", "misplaced")
 _SHOWN = 10
 
 
@@ -46,7 +47,7 @@ def _print(prepared: Prepared, totals: dict[str, int], left_out: Counter[str]) -
         table.add_column(name, justify="right", footer=f"{totals[name]:,}")
     for label in prepared.classes:
         table.add_row(label, *(f"{prepared.counts[name][label]:,}" for name in SPLITS))
-    console = Console(highlight=False, markup=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     console.print(table)
     console.print(
         "left out: "
@@ -54,6 +55,7 @@ def _print(prepared: Prepared, totals: dict[str, int], left_out: Counter[str]) -
         + (f"; {prepared.other_files:,} other files ignored" if prepared.other_files else "")
     )
     for item in prepared.left_out[:_SHOWN]:
-        console.print(f"  {item.source}: {item.reason} ({item.detail})", soft_wrap=True)
+        line = f"  {item.source}: {item.reason} ({item.detail})"
+        console.print(printable(line), soft_wrap=True)
     if len(prepared.left_out) > _SHOWN:
         console.print("  the rest is in data/prepared/dataset.json")

@@ -31,7 +31,7 @@ T = TypeVar("T")
 class Failure(NamedTuple):
     """Why a photo cannot be used."""
 
-    reason: str  # "unreadable" or "too small"
+    reason: str  # "unreadable", "too small" or "too large"
     detail: str
 
 

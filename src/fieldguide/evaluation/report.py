@@ -94,7 +94,7 @@ def _print(result: Evaluation) -> None:
         table.add_column(name, justify="right")
     for row in result.per_class:
         table.add_row(row.name, f"{row.precision:.3f}", f"{row.recall:.3f}", f"{row.photos:,}")
-    console = Console(highlight=False, markup=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     console.print(table)
     console.print(
         f"test accuracy {result.acc:.2%} (95 % interval {result.acc_low:.2%} to "

@@ -18,6 +18,7 @@ DPI = 110
 HEADING, LINE, EDGE = 0.8, 0.17, 0.15  # inches
 SIDE = 8  # tiles in a row
 Grid = npt.NDArray[Any]  # of Axes, (rows, columns)
+_NAME = 28  # characters
 _MAX_HEIGHT = 30_000  # pixels; Matplotlib stops at 2**16
 
 
@@ -42,6 +43,11 @@ def bare(axes: Axes) -> None:
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set_visible(False)
+
+
+def short(name: str) -> str:
+    """A class name that fits above a photo or beside an axis."""
+    return name if len(name) <= _NAME else f"{name[: _NAME - 1]}…"
 
 
 def heading(figure: Figure, title: str, subtitle: str) -> None:

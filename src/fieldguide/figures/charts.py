@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from fieldguide.errors import StoreError
 from fieldguide.evaluation.metrics import confusion
 from fieldguide.evaluation.predictions import Predictions
-from fieldguide.figures.canvas import RIGHT, TRAIN, VAL
+from fieldguide.figures.canvas import RIGHT, TRAIN, VAL, short
 
 _LABELLED = 30  # classes up to which every cell of the confusion matrix carries its number
 
@@ -53,8 +53,9 @@ def confusion_figure(predictions: Predictions) -> Figure:
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     ticks = np.arange(size)
-    axes.set_xticks(ticks, predictions.classes, rotation=45, ha="right")
-    axes.set_yticks(ticks, predictions.classes)
+    names = [short(name) for name in predictions.classes]
+    axes.set_xticks(ticks, names, rotation=45, ha="right")
+    axes.set_yticks(ticks, names)
     axes.set(xlabel="predicted class", ylabel="true class")
     accuracy = np.trace(counts) / counts.sum()
     axes.set_title(f"Confusion on {counts.sum():,} test photos, accuracy {accuracy:.1%}", pad=10)

@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from fieldguide.figures.canvas import EDGE, HEADING, SIDE, show_photo, tiles
+from fieldguide.figures.canvas import EDGE, HEADING, SIDE, short, show_photo, tiles
 from fieldguide.models.cnn import CNN
 
 SHOWN = SIDE**2  # an 8 × 8 grid
@@ -61,7 +61,7 @@ def response_figure(
     shown = f"{len(maps)} of {count}" if count > SHOWN else f"all {count}"
     figure = tiles(
         list((maps / peak).numpy()),
-        title=f"Response of {name} to a test photo of class {label}",
+        title=f"Response of {name} to a test photo of class {short(label)}",
         subtitle=f"{shown} channels, {height}×{width} after the activation, each scaled to its peak"
         + (f"; {silent} silent" if silent else ""),
         limits=(0, 1),

@@ -8,10 +8,9 @@ from matplotlib.figure import Figure
 
 from fieldguide.data.store import Split
 from fieldguide.evaluation.predictions import Predictions
-from fieldguide.figures.canvas import HEADING, RIGHT, WRONG, grid_of, heading, show_photo
+from fieldguide.figures.canvas import HEADING, RIGHT, WRONG, grid_of, heading, short, show_photo
 
 _MISTAKES = (3, 5)  # rows, columns
-_NAME = 28  # characters of a class name that fit above a photo
 
 
 def prediction_grid(
@@ -58,10 +57,6 @@ def _show(axes: Axes, test: Split, predictions: Predictions, photo: int) -> None
     colour = RIGHT if label == guess else WRONG
     frame = None if label == guess else WRONG
     show_photo(axes, test.images(np.array([photo]))[0], frame)
-    truth, called = (_short(predictions.classes[k]) for k in (label, guess))
+    truth, called = (short(predictions.classes[k]) for k in (label, guess))
     title = f"{truth}\n→ {called} ({predictions.confidence[photo]:.0%})"
     axes.set_title(title, color=colour, fontsize=9, pad=4)
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= _NAME else f"{name[: _NAME - 1]}…"

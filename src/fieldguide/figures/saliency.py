@@ -17,16 +17,15 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fieldguide.data.batches import Batches
+from fieldguide.data.batches import Batches, eval_batch
 from fieldguide.data.store import Split
 from fieldguide.data.transforms import normalize, to_unit
-from fieldguide.figures.canvas import HEADING, grid_of, heading, show_photo
+from fieldguide.figures.canvas import HEADING, grid_of, heading, short, show_photo
 from fieldguide.figures.layers import recorded
 from fieldguide.models.bundle import Bundle
 from fieldguide.models.cnn import ACTIVATIONS, CNN
 
 _PAIRS = 2  # neurons in a row
-_BATCH = 256
 
 
 class Neuron(NamedTuple):
@@ -57,7 +56,8 @@ def _strongest(
     bundle: Bundle, test: Split, block: str
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """Highest activation of each neuron over the split, and the photo's row: (F, h, w) each."""
-    batches = Batches(test, _BATCH, mean=bundle.mean, std=bundle.std, device=torch.device("cpu"))
+    size, cpu = eval_batch(bundle.image_size), torch.device("cpu")
+    batches = Batches(test, size, mean=bundle.mean, std=bundle.std, device=cpu)
     peak: Tensor | None = None
     best = torch.empty(0)
     start = 0
@@ -143,7 +143,7 @@ def guided_figure(bundle: Bundle, test: Split, *, count: int, rng: np.random.Gen
     for (photo, saliency), neuron in zip(grid.reshape(-1, 2), neurons, strict=False):
         show_photo(photo, test.images(np.array([neuron.photo]))[0])
         label = bundle.classes[test.labels[neuron.photo]]
-        photo.set_title(f"excited most by: {label}", fontsize=9, pad=4)
+        photo.set_title(f"excited most by: {short(label)}", fontsize=9, pad=4)
         image = network_input(bundle, test, neuron.photo)
         gradient = guided_gradient(bundle.net, image, block=block, neuron=neuron)
         saliency.imshow(_as_picture(gradient), interpolation="bicubic")

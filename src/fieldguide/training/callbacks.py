@@ -55,7 +55,8 @@ class History(L.Callback):
         self._start = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:  # noqa: ARG002, D102
-        row = {name: float(trainer.callback_metrics[name]) for name in _COLUMNS[:-1]}
+        # Rounded: sums in single precision are no better, and Git keeps them.
+        row = {name: round(float(trainer.callback_metrics[name]), 6) for name in _COLUMNS[:-1]}
         row["learning_rate"] = float(trainer.optimizers[0].param_groups[0]["lr"])
         for name, value in row.items():
             _check_finite(value, name, trainer)
@@ -103,7 +104,7 @@ class BestWeights(L.Callback):
         self.weights = state["weights"]
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:  # noqa: D102
-        score = float(trainer.callback_metrics[MONITOR])
+        score = round(float(trainer.callback_metrics[MONITOR]), 6)
         if score > self.score:
             self.score, self.epoch = score, trainer.current_epoch + 1
             # A copy on the CPU: the GPU's memory is for training.
@@ -125,7 +126,10 @@ class StopIfNotFinite(L.Callback):
         batch_idx: int,
     ) -> None:
         if batch_idx % _CHECK_EVERY == 0:
-            _check_finite(float(outputs["loss"]), "train/loss", trainer)
+            loss = float(outputs["loss"])
+            # Together: a process that stops alone would leave the others waiting for it.
+            if trainer.strategy.reduce_boolean_decision(not math.isfinite(loss), all=False):
+                _check_finite(loss if not math.isfinite(loss) else math.nan, "train/loss", trainer)
 
 
 def _check_finite(value: float, name: str, trainer: L.Trainer) -> None:

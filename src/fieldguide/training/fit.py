@@ -64,10 +64,9 @@ def train(
         TrainingError: the loss is not finite, memory runs out, or the machine has no such device.
     """
     torch.manual_seed(derive_seed(params.seed, WEIGHTS))
-    net = CNN(model, image_size=store.image_size, num_classes=len(store.classes))
-    module = ClassifierModule(
-        net.to(memory_format=torch.channels_last), params, image_size=store.image_size
-    )
+    size, classes = store.image_size, len(store.classes)
+    net = CNN(model, image_size=size, num_classes=classes).to(memory_format=torch.channels_last)
+    module = ClassifierModule(net, params, image_size=size, num_classes=classes)
     history, best = History(outputs.metrics), BestWeights()
     # Runs after the other callbacks, so that the checkpoint holds what they have recorded.
     saver = ModelCheckpoint(
@@ -160,11 +159,14 @@ def _fit(
 ) -> None:
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    except torch.OutOfMemoryError as err:
-        raise TrainingError(
-            f"the GPU's memory is too small for train.batch_size: {module.params.batch_size}; "
-            "try half of it"
-        ) from err
+    except RuntimeError as err:
+        # On a GPU an OutOfMemoryError; on a CPU only the text tells.
+        if isinstance(err, torch.OutOfMemoryError) or "can't allocate memory" in str(err):
+            raise TrainingError(
+                f"memory is too small for train.batch_size: {module.params.batch_size} with this "
+                "model and data.image_size; try half of it"
+            ) from err
+        raise
     except SystemExit as err:  # what Lightning makes of Ctrl-C
         raise KeyboardInterrupt from err
 

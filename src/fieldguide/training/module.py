@@ -8,20 +8,25 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
 
-from fieldguide.data.batches import DROPOUT, Batches, derive_seed
+from fieldguide.data.batches import DROPOUT, Batches, derive_seed, eval_batch
 from fieldguide.data.store import Store
 from fieldguide.params import TrainParams
-
-EVAL_BATCH = 256  # images; bounds memory, changes no result beyond rounding
 
 
 class ClassifierModule(L.LightningModule):
     """Cross-entropy training of any network that maps images to K scores."""
 
-    def __init__(self, net: nn.Module, params: TrainParams, *, image_size: int) -> None:
+    def __init__(
+        self, net: nn.Module, params: TrainParams, *, image_size: int, num_classes: int
+    ) -> None:
         """Wrap a network; `image_size` in pixels is for the model summary."""
         super().__init__()
+        self.train_loss, self.val_loss = MeanMetric(), MeanMetric()
+        self.train_acc = MulticlassAccuracy(num_classes, average="micro")
+        self.val_acc = MulticlassAccuracy(num_classes, average="micro")
         self.net = net
         self.params = params
         self.example_input_array = torch.zeros(1, 3, image_size, image_size)
@@ -33,7 +38,9 @@ class ClassifierModule(L.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Draw order, augmentation and dropout by (seed, epoch): a resumed epoch is the same."""
-        self._batches("train").epoch = self.current_epoch
+        batches = self.trainer.train_dataloader
+        assert isinstance(batches, Batches)
+        batches.epoch = self.current_epoch
         key = (DROPOUT, self.current_epoch, self.global_rank)
         torch.manual_seed(derive_seed(self.params.seed, *key))
 
@@ -48,25 +55,18 @@ class ClassifierModule(L.LightningModule):
     def _step(self, batch: tuple[Tensor, Tensor], split: str) -> Tensor:
         images, labels = batch
         scores = self(images)  # (B, 3, H, W) -> (B, K)
-        loss = F.cross_entropy(scores, labels, label_smoothing=self.params.label_smoothing)
-        hits = (scores.argmax(dim=1) == labels).sum()  # (B, K) -> ()
-        # Shares of the epoch's mean, summed over batches and processes: Lightning's own weighted
-        # mean rounds the batch size down where processes have different ones.
-        photos = self._batches(split).photos
-        self.log_dict(
-            {f"{split}/loss": loss.detach() * len(labels) / photos, f"{split}/acc": hits / photos},
-            on_step=False,
-            on_epoch=True,
-            reduce_fx="sum",
-            sync_dist=True,
-        )
+        # Not smoothed in validation: val/loss compares experiments of different smoothing.
+        smoothing = self.params.label_smoothing if split == "train" else 0.0
+        loss = F.cross_entropy(scores, labels, label_smoothing=smoothing)
+        # Summed over images and divided once, over all processes.
+        train = split == "train"
+        mean = self.train_loss if train else self.val_loss
+        accuracy = self.train_acc if train else self.val_acc
+        mean.update(loss.detach(), weight=len(labels))
+        accuracy.update(scores.detach(), labels)
+        self.log(f"{split}/loss", mean, on_step=False, on_epoch=True)
+        self.log(f"{split}/acc", accuracy, on_step=False, on_epoch=True)
         return loss
-
-    def _batches(self, split: str) -> Batches:
-        trainer = self.trainer
-        batches = trainer.train_dataloader if split == "train" else trainer.val_dataloaders
-        assert isinstance(batches, Batches)
-        return batches
 
     def configure_optimizers(self) -> Any:
         """Optimizer and schedule, stepped after every batch."""
@@ -139,7 +139,7 @@ class StoreData(L.LightningDataModule):
 
     def val_dataloader(self) -> Batches:
         """In order and as they are."""
-        return self._batches("val", EVAL_BATCH)
+        return self._batches("val", eval_batch(self.store.image_size))
 
     def _batches(self, split: str, batch_size: int, **options: Any) -> Batches:
         trainer = self.trainer

@@ -63,8 +63,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Save with `torch.save`."""
         del storage_options
         aside = Path(f"{path}.partial")
-        torch.save(checkpoint, aside)
-        aside.replace(path)
+        try:
+            with aside.open("wb") as file:
+                torch.save(checkpoint, file)
+            aside.replace(path)
+        except RuntimeError as err:
+            # PyTorch's own hides the error that caused it, such as a full disk.
+            if isinstance(err.__context__, OSError):
+                raise err.__context__ from err
+            raise
+        finally:
+            aside.unlink(missing_ok=True)
 
 
 def readable_checkpoint(folder: Path) -> Path | None:

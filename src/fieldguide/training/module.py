@@ -24,7 +24,9 @@ class ClassifierModule(L.LightningModule):
     ) -> None:
         """Wrap a network; `image_size` in pixels is for the model summary."""
         super().__init__()
-        self.train_loss, self.val_loss = MeanMetric(), MeanMetric()
+        # A NaN must show, to stop the training; by default it would be dropped.
+        self.train_loss = MeanMetric(nan_strategy="disable")
+        self.val_loss = MeanMetric(nan_strategy="disable")
         self.train_acc = MulticlassAccuracy(num_classes, average="micro")
         self.val_acc = MulticlassAccuracy(num_classes, average="micro")
         self.net = net

@@ -110,11 +110,11 @@ def test_loss_and_accuracy_are_means_over_photos(run_training, store):
     # 48 photos in batches of 11 are 10, 10, 10, 9 and 9: a mean of means would be another one.
     files = run_training(**STILL, epochs=1, batch_size=11, label_smoothing=0.2)
     bundle = load_bundle(Path("run/classifier"))
-    for name in ("train", "val"):
+    for name, smoothing in (("train", 0.2), ("val", 0.0)):
         split = store.split(name)
-        expected = smoothed_loss(scores_of(bundle, split), split.labels, 0.2)
+        expected = smoothed_loss(scores_of(bundle, split), split.labels, smoothing)
         assert curve(files, f"{name}/loss") == [pytest.approx(expected, rel=1e-5)]
-        assert curve(files, f"{name}/acc") == [pytest.approx(accuracy_of(bundle, split), rel=1e-6)]
+        assert curve(files, f"{name}/acc") == [pytest.approx(accuracy_of(bundle, split), abs=1e-6)]
 
 
 # At this rate accuracy on val goes up and down, so that the best epoch is not the last.

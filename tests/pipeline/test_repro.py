@@ -94,11 +94,10 @@ def test_a_mistake_is_named_without_traceback(project):
     assert "Traceback" not in output
 
 
-def test_plots_are_rendered(finished):
-    shown = json.loads(finished.dvc("plots", "show", "--json"))
+def test_plots_are_rendered(project):
+    shown = json.loads(project.dvc("plots", "show", "--json"))
     titles = [text for text in json.dumps(shown).split('"') if text.startswith("plots/figures/")]
     assert "plots/figures/predictions.png" in {text.replace("\\\\", "/") for text in titles}
     for plot in ("accuracy", "plots/confusion.csv", "plots/classes.csv"):
-        vega = json.loads(finished.dvc("plots", "show", plot, "--show-vega"))
+        vega = json.loads(project.dvc("plots", "show", plot, "--show-vega"))
         assert vega["data"]["values"], plot
-    assert not (finished.folder / "dvc_plots").exists()

@@ -29,7 +29,7 @@ def files_in(folder):
 
 
 @pytest.fixture(autouse=True)
-def workplace(tmp_path, monkeypatch):
+def working_folder(tmp_path, monkeypatch):
     """Where each test's training writes. Lightning switches Ctrl-C off once it has seen one."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)

@@ -35,6 +35,11 @@ _MAGIC = {
     b"\xfd7zXZ": "tar.xz",
     b"ustar": "tar",
 }
+# What the libraries raise at damaged bytes.
+_DAMAGED = (
+    *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+    *(EOFError, NotImplementedError, OSError, UnicodeDecodeError),
+)
 
 
 class Member(NamedTuple):
@@ -95,19 +100,9 @@ def _open(path: Path) -> Archive:
         ) from err
     except OSError as err:
         raise ArchiveError(f"data.archive: {path} cannot be read ({err.strerror})") from err
-    damaged = (
-        tarfile.TarError,
-        zipfile.BadZipFile,
-        EOFError,
-        NotImplementedError,
-        OSError,
-        UnicodeDecodeError,
-        zlib.error,
-        lzma.LZMAError,
-    )
     try:
         return _Zip(path) if head.startswith(b"PK") else _Tar(path)
-    except damaged as err:
+    except _DAMAGED as err:
         reason = str(err).partition("\n")[0]
         for magic, kind in _MAGIC.items():
             if head.startswith(magic) or head[257:].startswith(magic):
@@ -147,15 +142,7 @@ class _Zip:
         try:
             with self._zip.open(self._infos[member.place]) as file:
                 return file.read(MAX_PHOTO_BYTES + 1)
-        except (
-            zipfile.BadZipFile,
-            zlib.error,
-            lzma.LZMAError,
-            EOFError,
-            NotImplementedError,
-            OSError,
-            UnicodeDecodeError,
-        ) as err:
+        except _DAMAGED as err:
             raise UnreadableMemberError(f"damaged in the archive ({err})") from err
 
     def close(self) -> None:
@@ -206,7 +193,7 @@ class _Tar:
             with self._lock:
                 self._file.seek(member.place)
                 return self._file.read(member.size)
-        except (EOFError, OSError, zlib.error, lzma.LZMAError) as err:
+        except _DAMAGED as err:
             raise UnreadableMemberError(f"damaged in the archive ({err})") from err
 
     def close(self) -> None:

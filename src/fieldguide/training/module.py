@@ -64,7 +64,8 @@ class ClassifierModule(L.LightningModule):
         train = split == "train"
         mean = self.train_loss if train else self.val_loss
         accuracy = self.train_acc if train else self.val_acc
-        mean.update(loss.detach(), weight=len(labels))
+        # Once an image: torchmetrics forgets weights where it is told to keep NaNs.
+        mean.update(loss.detach().expand(len(labels)))
         accuracy.update(scores.detach(), labels)
         self.log(f"{split}/loss", mean, on_step=False, on_epoch=True)
         self.log(f"{split}/acc", accuracy, on_step=False, on_epoch=True)

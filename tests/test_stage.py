@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-PROBE = "import errno, os, signal\nfrom fieldguide import errors, stage\n"
+PROBE = "import errno, os, signal, sqlite3\nfrom fieldguide import errors, stage\n"
 pytestmark = pytest.mark.slow
 
 
@@ -103,7 +103,7 @@ def test_a_mistake_is_one_message_and_no_traceback(old, new, message, tree):
 
 def test_a_full_disk_is_one_message_and_leaves_nothing_half_written(tree):
     # 15 photos of 32 × 32 × 3 bytes are 46,080.
-    error = run(tree, "stages/prepare.py", status=1, limit=40_000)
+    error = run(tree, "stages/prepare.py", status=75, limit=40_000)
     assert "prepare: a file would be larger than is allowed here" in error
     assert "Traceback" not in error
     assert list((tree / "data").iterdir()) == []
@@ -116,8 +116,13 @@ def test_a_full_disk_is_one_message_and_leaves_nothing_half_written(tree):
         ("raise errors.TrainingError('the loss is NaN')", 1, "probe: the loss is NaN\n"),
         (
             "raise OSError(errno.ENOSPC, 'x', 'a.npy')",
-            1,
+            75,
             "probe: no space left on the device (a.npy); free some and run `dvc repro` again\n",
+        ),
+        (
+            "raise sqlite3.OperationalError('disk I/O error')",
+            75,
+            "probe: DVC's state database cannot be written (disk I/O error); is the disk full?\n",
         ),
         ("os.kill(os.getpid(), signal.SIGINT)", 130, "probe: interrupted\n"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import sqlite3
 import sys
 import time
 from collections.abc import Callable
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from fieldguide.params import Params
 
 TIMING = Path("metrics/timing.json")
-EXIT_MISTAKE, EXIT_WRONG_TREE, EXIT_INTERRUPTED = 1, 3, 130
+# 75: EX_TEMPFAIL of sysexits.h; nothing is wrong with the params, and a sweep tries again.
+EXIT_MISTAKE, EXIT_WRONG_TREE, EXIT_NO_ROOM, EXIT_INTERRUPTED = 1, 3, 75, 130
 _DISK = {errno.ENOSPC: "no space left on the device", errno.EDQUOT: "disk quota exceeded"}
 _DISK[errno.EFBIG] = "a file would be larger than is allowed here"
 
@@ -36,8 +38,8 @@ def run(main: Callable[[Params], dict[str, float] | None]) -> None:
     """Call a stage's `main` and leave the process with its exit status.
 
     Exit status: 0; 1 for a mistake that the message explains; 3 if another tree's code would run;
-    130 on Ctrl-C. Seconds, and what `main` returns, go to metrics/timing.json, which belongs to
-    no stage, so that dvc.lock never changes for them.
+    75 on a full disk; 130 on Ctrl-C. Seconds, and what `main` returns, go to metrics/timing.json,
+    which belongs to no stage, so that dvc.lock never changes for them.
     """
     name = Path(sys.argv[0]).stem
     _check_tree()
@@ -54,7 +56,11 @@ def run(main: Callable[[Params], dict[str, float] | None]) -> None:
         if err.errno not in _DISK:
             raise
         where = f" ({err.filename})" if err.filename else ""
-        _fail(name, f"{_DISK[err.errno]}{where}; free some and run `dvc repro` again")
+        message = f"{_DISK[err.errno]}{where}; free some and run `dvc repro` again"
+        _fail(name, message, EXIT_NO_ROOM)
+    except sqlite3.OperationalError as err:  # DVC's own state, which DVCLive opens
+        message = f"DVC's state database cannot be written ({err}); is the disk full?"
+        _fail(name, message, EXIT_NO_ROOM)
     if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes one reports
         _record(name, {"seconds": round(time.perf_counter() - start, 1), **extra})
 

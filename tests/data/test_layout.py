@@ -151,7 +151,15 @@ def test_photos_are_sorted_whatever_the_order_of_the_archive():
         (["__MACOSX/ant/1.jpg"], "no picture found among 1 files"),
         (["ant/1.jpg", "ant/2.jpg"], r"found 1 class folders \['ant'\]; allowed: two or more"),
         (["train/ant/1.jpg", "val/ant/1.jpg"], r"found 1 class folders \['ant'\]"),
-        (["1.jpg", "2.jpg"], r"found 0 class folders \[\]; allowed: two or more"),
+        (["1.jpg", "2.jpg"], r"found 0 class folders \[\] \(1\.jpg lies in none\); allowed: two"),
+        (
+            ["a/images/ant/1.jpg", "a/images/bee/1.jpg", "a/readme.png"],
+            r"found 1 class folders \['images'\] \(a/readme\.png lies in none\); allowed: two",
+        ),
+        (
+            [*under("train"), *under("val"), *(f"ant/{k}.jpg" for k in range(8))],
+            r"8 of 16 photos, as ant/0\.jpg, lie outside the class folders that are read; allow",
+        ),
         (
             [*under("train"), "val/cow/1.jpg", "val/cow/2.jpg"],
             "class 'cow' has 2 photos outside the training folder and none in it; .*: ant, bee",

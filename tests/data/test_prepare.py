@@ -195,7 +195,7 @@ class TestLeftOut:
             "train/crab/of test.png": "duplicate: copy of a test photo",
             "train/ant/both.png": "duplicate: copies in several classes",
             "train/crab/01.png": "duplicate: copies in several classes",
-            "train/cover.png": "misplaced: in no class folder",
+            "train/cover.png": "misplaced: outside the class folders that are read",
         }
         assert prepared.other_files == 1
         recorded = described(tmp_path / "prepared")["left_out"]

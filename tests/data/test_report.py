@@ -17,7 +17,7 @@ LEFT_OUT = [
     LeftOut("train/a.jpg", "unreadable", "the file is empty"),
     LeftOut("train/[b].jpg", "unreadable", "truncated"),
     LeftOut("train/c.jpg", "too small", "9×9 pixels"),
-    LeftOut("d.jpg", "misplaced", "in no class folder"),
+    LeftOut("d.jpg", "misplaced", "outside the class folders that are read"),
 ]
 
 

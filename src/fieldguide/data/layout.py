@@ -49,7 +49,8 @@ def read_layout(path: Path, members: Sequence[Member]) -> Layout:
     `val/` beside `train/` is the test set, as in nature_12K, unless there is a `test/` as well.
 
     Raises:
-        ArchiveError: no picture, fewer than two classes, or a class that only the test set has.
+        ArchiveError: no picture, fewer than two classes, a class that only the test set has, or
+            half of the pictures in no class folder that is read.
     """
     visible = [member for member in members if not _is_hidden(member.name)]
     pictures = [m for m in visible if PurePosixPath(m.name).suffix.lower() in PHOTO_SUFFIXES]
@@ -79,10 +80,16 @@ def read_layout(path: Path, members: Sequence[Member]) -> Layout:
             misplaced.append(member.name)
         else:
             photos.append(Photo(member, part, sys.intern(names[0])))
-    return Layout(photos, _classes(path, photos), misplaced, len(visible) - len(pictures))
+    if photos and len(misplaced) >= len(photos):
+        raise ArchiveError(
+            f"{path}: {len(misplaced):,} of {len(pictures):,} photos, as {misplaced[0]}, lie "
+            "outside the class folders that are read; allowed: fewer than half"
+        )
+    classes = _classes(path, photos, misplaced)
+    return Layout(photos, classes, misplaced, len(visible) - len(pictures))
 
 
-def _classes(path: Path, photos: Sequence[Photo]) -> list[str]:
+def _classes(path: Path, photos: Sequence[Photo], misplaced: Sequence[str]) -> list[str]:
     classes = sorted({photo.label for photo in photos if photo.part == "train"})
     unknown = Counter(photo.label for photo in photos if photo.label not in classes)
     if unknown:
@@ -92,8 +99,9 @@ def _classes(path: Path, photos: Sequence[Photo]) -> list[str]:
             f" allowed: {', '.join(classes) or 'none found'}"
         )
     if len(classes) < 2:  # noqa: PLR2004
+        stray = f" ({misplaced[0]} lies in none)" if misplaced else ""
         raise ArchiveError(
-            f"{path}: found {len(classes)} class folders {classes}; allowed: two or more, "
+            f"{path}: found {len(classes)} class folders {classes}{stray}; allowed: two or more, "
             "as train/<class>/ or <class>/"
         )
     return classes

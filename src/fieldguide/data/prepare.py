@@ -122,7 +122,10 @@ def _assign(
         [photos[row].label for row in usable],
         [photos[row].part for row in usable],
     )
-    left_out = [LeftOut(name, "misplaced", "in no class folder") for name in layout.misplaced]
+    left_out = [
+        LeftOut(name, "misplaced", "outside the class folders that are read")
+        for name in layout.misplaced
+    ]
     left_out += [LeftOut(photos[row].member.name, *failures[row]) for row in sorted(failures)]
     left_out += [
         LeftOut(photos[usable[k]].member.name, "duplicate", why) for k, why in copies.items()

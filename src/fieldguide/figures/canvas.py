@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
 
 RIGHT, WRONG = "#1a7f37", "#c62828"  # dark enough to read as text, apart for the colour-blind
 TRAIN, VAL = "#8a8a8a", "#1f5fa8"
@@ -46,8 +48,19 @@ def bare(axes: Axes) -> None:
 
 
 def short(name: str) -> str:
-    """A class name that fits above a photo or beside an axis."""
+    """A class name that fits above a photo or beside an axis.
+
+    Characters that the font has not are written as their code point, U+8C93, because boxes look
+    all the same.
+    """
+    name = "".join(c if ord(c) in _glyphs() else f"U+{ord(c):04X} " for c in name).strip()
     return name if len(name) <= _NAME else f"{name[: _NAME - 1]}…"
+
+
+@functools.cache
+def _glyphs() -> frozenset[int]:
+    """Code points of the font that Matplotlib brings along and draws with."""
+    return frozenset(get_font(findfont("DejaVu Sans")).get_charmap())
 
 
 def heading(figure: Figure, title: str, subtitle: str) -> None:

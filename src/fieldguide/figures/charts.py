@@ -32,7 +32,7 @@ def training_curves(folder: Path) -> Figure:
     accuracy.axvline(epochs[best], color=RIGHT, linewidth=1, linestyle="--")
     accuracy.set_title(f"Accuracy; kept: epoch {epochs[best]}, val {values[best]:.1%}")
     accuracy.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    loss.set_title("Loss (cross-entropy)")
+    loss.set_title("Cross-entropy; train with label smoothing")
     rate.plot(*_read_tsv(folder / "learning_rate.tsv"), color="#444444", marker="o", markersize=3)
     rate.set_title("Learning rate at the end of the epoch")
     for axes in (loss, accuracy, rate):

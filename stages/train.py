@@ -11,6 +11,7 @@ from fieldguide import stage
 from fieldguide.data.store import Store
 from fieldguide.params import Params
 from fieldguide.training.fit import Outputs, train
+from fieldguide.trial import Channel
 
 OUTPUTS = Outputs(
     bundle=Path("models/classifier"),
@@ -23,7 +24,8 @@ OUTPUTS = Outputs(
 def main(params: Params) -> dict[str, float]:
     """Fit on the prepared store."""
     store = Store(Path("data/prepared"))
-    return train(params.train, params.model, store=store, outputs=OUTPUTS)
+    channel = Channel.from_environment()
+    return train(params.train, params.model, store=store, outputs=OUTPUTS, channel=channel)
 
 
 if __name__ == "__main__":

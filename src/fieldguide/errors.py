@@ -25,6 +25,10 @@ class TrainingError(FieldguideError):
     """Training cannot go on, for example because the loss is not a number."""
 
 
+class SweepError(FieldguideError):
+    """A sweep cannot go on, or there is none of that name."""
+
+
 def printable(text: str) -> str:
     """Replace what would steer a terminal: names come from archives of strangers."""
     return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)

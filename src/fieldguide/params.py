@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
@@ -149,37 +151,45 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
         ParamsError: the file is missing or not YAML, or a key is unknown, missing, twice there, of
             another type, out of range, or contradicts another one. The message lists all of them.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as err:
-        raise ParamsError(f"{path}: cannot be read ({err.strerror})") from err
-    except UnicodeDecodeError as err:
-        raise ParamsError(f"{path}: is not UTF-8 text (byte {err.start})") from err
-    try:
-        # As DVC reads it: YAML 1.2, in which 1e-05 is a number, and no key twice.
-        raw = YAML(typ="safe", pure=True).load(text)
-    except MarkedYAMLError as err:
-        where = f" in line {err.problem_mark.line + 1}" if err.problem_mark else ""
-        raise ParamsError(f"{path}: is not valid YAML: {err.problem}{where}") from err
-    except YAMLError as err:
-        raise ParamsError(f"{path}: is not valid YAML: {err}") from err
+    raw = read_yaml(path, YAML(typ="safe", pure=True).load)
     if not isinstance(raw, dict):
         raise ParamsError(f"{path}: found {type(raw).__name__}; allowed: a mapping of sections")
     try:
         return Params.model_validate(raw)
     except ValidationError as err:
-        problems = "\n".join(f"  {_describe(error)}" for error in err.errors())
+        problems = "\n".join(f"  {describe(error, Params)}" for error in err.errors())
         raise ParamsError(f"{path}:\n{problems}") from err
 
 
-def _describe(error: Any) -> str:
-    """One line for one of pydantic's errors: key, value found, what is allowed."""
+def read_yaml(path: Path, parse: Callable[[str], Any]) -> Any:
+    """Read a file with one of ruamel's parsers.
+
+    They read as DVC does: YAML 1.2, in which 1e-05 is a number, and no key twice.
+
+    Raises:
+        ParamsError: the file cannot be read or is not YAML.
+    """
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except OSError as err:
+        raise ParamsError(f"{path}: cannot be read ({err.strerror})") from err
+    except UnicodeDecodeError as err:
+        raise ParamsError(f"{path}: is not UTF-8 text (byte {err.start})") from err
+    except MarkedYAMLError as err:
+        where = f" in line {err.problem_mark.line + 1}" if err.problem_mark else ""
+        raise ParamsError(f"{path}: is not valid YAML: {err.problem}{where}") from err
+    except YAMLError as err:
+        raise ParamsError(f"{path}: is not valid YAML: {err}") from err
+
+
+def describe(error: Any, model: type[BaseModel]) -> str:
+    """One line for one of pydantic's errors about `model`: key, value found, what is allowed."""
     key = ".".join(str(part) for part in error["loc"])
     kind, found = error["type"], error["input"]
     if kind == "value_error":  # raised by a check above, which names its keys
         return str(error["ctx"]["error"])
     if kind == "extra_forbidden":
-        return f"{key}: unknown key{_suggestion(error['loc'])}"
+        return f"{key}: unknown key{_suggestion(error['loc'], model)}"
     if kind == "invalid_key":
         return f"{key}: the key is not text"
     if kind == "missing":
@@ -191,10 +201,17 @@ def _describe(error: Any) -> str:
     return f"{key}: found {shown}; allowed: {allowed}"
 
 
-def _suggestion(location: tuple[str, ...]) -> str:
-    section: Any = Params
+def _suggestion(location: tuple[str, ...], model: Any) -> str:
     for part in location[:-1]:
-        section = section.model_fields[part].annotation
-    known = list(section.model_fields)
-    close = difflib.get_close_matches(location[-1], known, n=1)
+        model = model.model_fields[part].annotation if hasattr(model, "model_fields") else None
+        # Of `Section | None`, the section.
+        model = next((one for one in get_args(model) if one is not NoneType), model)
+    if not hasattr(model, "model_fields"):  # an entry of a mapping
+        return ""
+    return did_you_mean(location[-1], list(model.model_fields))
+
+
+def did_you_mean(name: str, known: list[str]) -> str:
+    """Return the end of a message about an unknown name."""
+    close = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {close[0]}?" if close else f"; allowed: {', '.join(known)}"

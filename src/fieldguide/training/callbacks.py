@@ -12,6 +12,7 @@ from dvclive import Live
 from torch import Tensor
 
 from fieldguide.errors import TrainingError
+from fieldguide.trial import Channel
 
 MONITOR = "val/acc"
 _CHECK_EVERY = 50  # batches between looks at the loss, which make a GPU wait
@@ -70,11 +71,15 @@ class History(L.Callback):
             bar = trainer.progress_bar_callback
             (bar.print if bar is not None else print)(line)
 
-    def finish(self, best: dict[str, float]) -> None:
-        """Log which epoch was kept, and close the files."""
+    def finish(self, kept: int, *, pruned: bool) -> None:
+        """Log which epoch was kept, counted from 1, and close the files."""
         assert self._live is not None
+        row = self.rows[kept - 1]
+        best = {"val_acc": row["val/acc"], "val_loss": row["val/loss"], "epoch": kept}
         for name, value in best.items():
             self._live.log_metric(f"best/{name}", value, plot=False)
+        if pruned:
+            self._live.log_metric("pruned", 1, plot=False)
         self._live.end()
 
     def _log(self, row: dict[str, float]) -> None:
@@ -149,3 +154,37 @@ class StayStopped(L.Callback):
         stopping = trainer.early_stopping_callback
         if stopping is not None and stopping.stopped_epoch > 0:
             trainer.should_stop = True
+
+
+class Prune(L.Callback):
+    """Ends a trial of a sweep that cannot win, with its best epoch so far.
+
+    Rank 0 asks and all processes get its answer: one that left alone would leave the others
+    waiting.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self.pruned = False
+        self._channel = channel
+
+    def state_dict(self) -> dict[str, Any]:  # noqa: D102
+        return {"pruned": self.pruned}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: D102
+        self.pruned = state["pruned"]
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:  # noqa: ARG002, D102
+        if self.pruned:  # and killed before its model was saved
+            trainer.should_stop = True
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:  # noqa: ARG002, D102
+        epoch, go_on = trainer.current_epoch + 1, True
+        if trainer.is_global_zero:
+            metrics = trainer.callback_metrics
+            self._channel.report(epoch, {n: float(metrics[n]) for n in ("val/acc", "val/loss")})
+            go_on = self._channel.may_go_on(epoch)
+        if not trainer.strategy.broadcast(go_on):
+            self.pruned = True
+            trainer.should_stop = True
+            if trainer.is_global_zero:
+                print(f"Stopped after epoch {epoch} by the sweep: other trials were better there.")

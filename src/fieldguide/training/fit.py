@@ -27,6 +27,7 @@ from fieldguide.training.callbacks import (
     MONITOR,
     BestWeights,
     History,
+    Prune,
     StayStopped,
     StopIfNotFinite,
 )
@@ -41,6 +42,7 @@ from fieldguide.training.resume import (
     resume_key,
     shared_resume_folder,
 )
+from fieldguide.trial import Channel
 
 
 class Outputs(NamedTuple):
@@ -53,9 +55,21 @@ class Outputs(NamedTuple):
 
 
 def train(
-    params: TrainParams, model: ModelParams, *, store: Store, outputs: Outputs
+    params: TrainParams,
+    model: ModelParams,
+    *,
+    store: Store,
+    outputs: Outputs,
+    channel: Channel | None = None,
 ) -> dict[str, float]:
     """Fit, going on from an interrupted run of the very same training, and write the outputs.
+
+    Args:
+        params: how to train.
+        model: what to train.
+        store: what to train it on.
+        outputs: where to write.
+        channel: to the sweep that this is a trial of, and that may end it early.
 
     Returns:
         Epochs and images per second, for metrics/timing.json.
@@ -72,7 +86,8 @@ def train(
     saver = ModelCheckpoint(
         filename=Path(CHECKPOINT).stem, save_on_train_epoch_end=True, enable_version_counter=False
     )
-    trainer = _make_trainer(params, [history, best, saver])
+    prune = Prune(channel) if channel else None
+    trainer = _make_trainer(params, [history, best, *([prune] if prune else []), saver])
     if trainer.is_global_zero:
         summary = str(summarize(module, max_depth=-1))
         print(summary)
@@ -89,7 +104,7 @@ def train(
                 return {}
             module.load_state_dict(best.weights)
             write_json(outputs.environment, environment)
-            history.finish({"val_acc": best.score, "epoch": best.epoch})
+            history.finish(best.epoch, pruned=prune is not None and prune.pruned)
             bundle = Bundle(
                 net=net,
                 params=model,

@@ -32,8 +32,8 @@ repro: venv  ## rebuild everything that changed, then say where to look
 	@echo "Plots     dvc plots show, then open dvc_plots/index.html"
 	@echo "Model     models/classifier/     Metrics  metrics/"
 
-test: venv  ## run the tests
-	@python -m pytest
+test: venv  ## run the tests, one worker and thread per core
+	@OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 lint: venv  ## style, formatting and types
 	@ruff check .

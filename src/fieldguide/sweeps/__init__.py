@@ -1,0 +1,1 @@
+"""Hyperparameter search: a sweep file becomes DVC experiments, and they a report."""

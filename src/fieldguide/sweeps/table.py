@@ -1,0 +1,143 @@
+"""What a running sweep shows: a live table on a terminal, a line for each trial elsewhere."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import Counter
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from fieldguide.sweeps.ranking import bound
+from fieldguide.sweeps.record import DONE, FAILED, PRUNED, Record, Run
+
+
+class Table:
+    """Running, done, failed and pruned trials, the best so far and the time left."""
+
+    def __init__(self, record: Record, jobs: int) -> None:
+        self._record, self._jobs = record, jobs
+        self._console = Console(soft_wrap=True, highlight=False, markup=False)
+        self._live: Live | None = None
+        self._started: dict[str, float] = {}  # names of running trials
+        self._took: list[float] = []  # seconds of trials that ended here
+        self._count: Counter[str] = Counter()
+        self._best: tuple[float, str] | None = None
+        self._failed: list[tuple[str, dict[str, Any]]] = []
+        for run in record.runs():
+            if (end := record.ended(run)) is not None:
+                self._add(run, end)
+
+    def __enter__(self) -> Self:
+        """Start to show."""
+        sweep = self._record.sweep
+        self._say(
+            f"{sweep.name}: {sweep.method} search of {self._record.planned} configurations"
+            + (f" with {sweep.seeds} seeds each" if sweep.seeds > 1 else "")
+            + f", {sweep.goal} {sweep.metric}"
+            + (f"; {self._ended} trials have ended before" if self._ended else "")
+        )
+        if self._console.is_terminal:
+            self._live = Live(console=self._console, refresh_per_second=2)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the last state on the screen."""
+        if self._live:
+            self._live.stop()
+
+    def update(self, running: list[tuple[Run, dict[int, dict[str, float]]]]) -> None:
+        """Show what runs now, with the metrics of each epoch so far."""
+        now = time.monotonic()
+        names = {run.name for run, _ in running}
+        self._started = {name: self._started.get(name, now) for name in names}
+        if not self._live:
+            return
+        rows = RichTable("running", "epoch", self._record.sweep.metric, "seconds", box=None)
+        for run, epochs in running:
+            last = max(epochs, default=0)
+            score = f"{epochs[last][self._record.sweep.metric]:.4f}" if last else "–"
+            seconds = f"{now - self._started[run.name]:.0f}"
+            rows.add_row(Text(run.name, overflow="ellipsis"), str(last or "–"), score, seconds)
+        self._live.update(Group(rows, Text(self._state(len(running)))))
+
+    def ended(self, run: Run) -> None:
+        """Count a trial that has just ended, and say how."""
+        end = self._record.ended(run)
+        assert end is not None
+        if run.name in self._started:
+            self._took.append(time.monotonic() - self._started.pop(run.name))
+        self._add(run, end)
+        if end["state"] == FAILED:
+            text = f"{end['reason']}; {end['log']}"
+        else:
+            text = f"{self._record.sweep.metric} {end['score']:.4f}  {end['seconds']:.0f} s"
+        self._say(f"{self._ended:>4}  {end['state']:<6}  {run.name}  {text}")
+
+    @property
+    def any_ended(self) -> bool:
+        """Whether any trial of the sweep has ended, now or before."""
+        return self._ended > 0
+
+    def stopped(self) -> None:
+        """Say that nothing is lost."""
+        file = self._record.sweep.path
+        self._say(f"\n{self._state(0)}\nStopped; go on with: fieldguide sweep run {file}")
+
+    def summary(self) -> bool:
+        """Say how the sweep ended; return whether no trial failed."""
+        print_ = self._say
+        print_(f"\n{self._state(0)}")
+        for name, end in self._failed:
+            print_(f"failed: {name}: {end['reason']}\n        {end['log']}")
+        file = self._record.sweep.path
+        print_(f"\nReport    fieldguide sweep report {file}")
+        print_(f"Best      fieldguide sweep best {file} --apply")
+        print_("All       dvc exp show")
+        return not self._failed
+
+    def _say(self, text: str) -> None:
+        self._console.print(text)
+        self._console.file.flush()  # so that a log that is followed is up to date
+
+    @property
+    def _ended(self) -> int:
+        return sum(self._count.values())
+
+    def _add(self, run: Run, end: dict[str, Any]) -> None:
+        self._count[end["state"]] += 1
+        if end["state"] == FAILED:
+            self._failed.append((run.name, end))
+        elif end["state"] == DONE and (scores := self._record.scores(run)):
+            goal = self._record.sweep.goal
+            value, better = bound(scores, goal), max if goal == "maximize" else min
+            if self._best is None or better(value, self._best[0]) != self._best[0]:
+                self._best = (value, run.name)
+
+    def _state(self, running: int) -> str:
+        parts = [
+            f"{running} running",
+            f"{self._count[DONE]} done",
+            f"{self._count[PRUNED]} pruned",
+            f"{self._count[FAILED]} failed",
+            f"{self._record.planned} configurations",
+        ]
+        text = ", ".join(parts)
+        if self._best:
+            text += f"; best {self._best[0]:.4f} ({self._best[1]})"
+        left = self._record.left()
+        if left and self._took:
+            minutes = left * statistics.fmean(self._took) / self._jobs / 60
+            text += f"; about {max(1, round(minutes))} min left"
+        return text

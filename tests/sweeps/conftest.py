@@ -1,0 +1,16 @@
+"""Repositories with made-up experiments."""
+
+import pytest
+from synthetic import write_experiments
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """Makes a Git repository with experiments."""
+
+    def make(experiments, folder="repository"):
+        root = tmp_path / folder
+        write_experiments(root, experiments)
+        return root
+
+    return make

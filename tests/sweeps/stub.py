@@ -1,0 +1,160 @@
+"""A real Git and DVC project whose `train` takes a fraction of a second, for the driver's tests."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from fieldguide.params import load_params
+from fieldguide.sweeps.driver import run_sweep
+from fieldguide.sweeps.sweep_file import load_sweep
+
+ROOT = Path(__file__).resolve().parents[2]
+# Writes what the real one writes. Its score says which params it saw; `began` and `ended` count how
+# often each experiment was trained, and to the end.
+TRAIN = """
+import hashlib, json, os, sys, time
+from pathlib import Path
+text = Path("params.yaml").read_text()
+name = os.environ["DVC_EXP_NAME"] if "DVC_EXP_NAME" in os.environ else "main"
+root = Path(__file__).parent / "root"
+note = lambda what: (Path(root.read_text()) / what).open("a").write(name + "\\n")
+note("began")
+if "optimizer: sgd" in text:
+    sys.exit("the settings are at fault")
+time.sleep(float(os.environ.get("STUB_SECONDS", "0.1")))
+score = int(hashlib.sha256(text.encode()).hexdigest()[:4], 16) / 65536
+metrics = {"best": {"val_acc": score, "val_loss": 1 - score, "epoch": 1}}
+trial = Path(os.environ.get("FIELDGUIDE_TRIAL", "nobodys"))
+if trial.is_dir() and json.loads((trial / "rungs.json").read_text()) == [1]:
+    report = {"epoch": 1, "val/acc": score, "val/loss": 1 - score}
+    (trial / "epochs.jsonl").write_text(json.dumps(report) + "\\n")
+    while not (trial / "rung-1.json").exists():
+        time.sleep(0.02)
+    if not json.loads((trial / "rung-1.json").read_text()):
+        metrics["pruned"] = 1
+for folder in ("models/classifier", "metrics/train"):
+    Path(folder).mkdir(parents=True, exist_ok=True)
+Path("models/classifier/weights").write_text(text)
+Path("metrics/train/metrics.json").write_text(json.dumps(metrics))
+Path("metrics/timing.json").write_text(json.dumps({"train": {"seconds": 0.1}}))
+note("ended")
+"""
+DVC_YAML = """
+stages:
+  train:
+    cmd: python stages/train.py
+    params: [model, train]
+    deps: [stages/train.py]
+    outs: [models/classifier]
+    metrics:
+      - metrics/train/metrics.json: {cache: false}
+  evaluate:
+    cmd: python -c "open('metrics/test.json', 'w').write('{}')"
+    deps: [models/classifier]
+    metrics:
+      - metrics/test.json: {cache: false}
+metrics: [metrics/timing.json]
+"""
+
+
+class Stub:
+    """The project, with the command run in it as a user would."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.notes = folder.parent / f"{folder.name}-notes"
+        self.env = {
+            **os.environ,
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+            "PYTHONPATH": str(ROOT / "src"),
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "DVC_NO_ANALYTICS": "1",
+        }
+        self.env.pop("DVC_ROOT", None)
+        self.notes.mkdir()
+        params = YAML(typ="safe").load(ROOT / "params.yaml")  # without comments: read faster
+        compact = io.StringIO()
+        plain = YAML(typ="safe")
+        plain.default_flow_style = False
+        plain.dump(params, compact)
+        for name, text in {
+            "params.yaml": compact.getvalue(),
+            "dvc.yaml": DVC_YAML,
+            "stages/train.py": TRAIN,
+            "stages/root": str(self.notes),
+            ".gitignore": ".fieldguide/\n*.study*\n",
+            ".dvcignore": ".fieldguide\n",
+            ".dvc/config": (ROOT / ".dvc/config").read_text(),
+        }.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        for command in (
+            ["init", "--quiet"],
+            ["config", "user.email", "test@example.com"],
+            ["config", "user.name", "Test"],
+        ):
+            self.git(*command)
+        self.run(sys.executable, "-m", "dvc", "repro", "--quiet")
+        self.git("add", ".")
+        self.git("commit", "--quiet", "--message", "start")
+
+    def start(self, *command, **options):
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=options.get("env", self.env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            # A shell ignores Ctrl-C in what it runs in the background, and children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+        )
+
+    def run(self, *command, status=0):
+        process = self.start(*command)
+        output, _ = process.communicate(timeout=600)
+        assert process.returncode == status, output
+        return output
+
+    def search(self, file, jobs=2):
+        """Run a sweep in this process, whose forks of DVC start at once."""
+        base = load_params(self.folder / "params.yaml")
+        return run_sweep(self.folder, load_sweep(self.folder / file, base), base, jobs=jobs)
+
+    def git(self, *command):
+        return self.run("git", *command)
+
+    def sweep(self, *arguments, status=0):
+        return self.run(sys.executable, "-m", "fieldguide.cli", "sweep", *arguments, status=status)
+
+    def write_sweep(self, name="search", **changes):
+        space = {
+            "method": "random",
+            "metric": {"name": "val/acc", "goal": "maximize"},
+            "run_cap": 4,
+            "parameters": {
+                "learning_rate": {"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-2},
+                "activation": {"values": ["relu", "gelu"]},
+            },
+            **changes,
+        }
+        path = self.folder / "sweeps" / f"{name}.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(space))
+        return f"sweeps/{name}.yaml"
+
+    def noted(self, what):
+        path = self.notes / what
+        return path.read_text().split() if path.exists() else []
+
+    def experiments(self):
+        refs = self.git("for-each-ref", "--format=%(refname)", "refs/exps/").split()
+        return [ref.split("/")[-1] for ref in refs if ref.count("/") == 4]

@@ -1,0 +1,217 @@
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+from fieldguide.errors import SweepError
+from fieldguide.params import load_params
+from fieldguide.sweeps.record import DONE, FAILED, PRUNED, Record, run_name, study_path
+from fieldguide.sweeps.sweep_file import load_sweep
+
+BASE = load_params(Path(__file__).resolve().parents[2] / "params.yaml")
+SPACE = {
+    "learning_rate": {"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-2},
+    "activation": {"values": ["relu", "gelu"]},
+}
+
+
+def record(tmp_path, method="random", base=BASE, **changes):
+    definition = {
+        "method": method,
+        "metric": {"name": "val/acc"},
+        "parameters": SPACE,
+        "run_cap": 5,
+        **changes,
+    }
+    path = tmp_path / "search.yaml"
+    path.write_text(json.dumps(definition))
+    return Record(load_sweep(path, base), base)
+
+
+def propose_all(found):
+    runs = []
+    while run := found.propose():
+        runs.append(run)
+    return runs
+
+
+def test_random_proposals_differ_and_come_again_with_the_same_seed(tmp_path):
+    first, other, third = (tmp_path / name for name in "abc")
+    for folder in (first, other, third):
+        folder.mkdir()
+    runs = propose_all(record(first))
+    assert [run.number for run in runs] == [0, 1, 2, 3, 4]
+    assert len({json.dumps(run.overrides) for run in runs}) == 5
+    assert propose_all(record(other)) == runs
+    assert propose_all(record(third, seed=1)) != runs
+
+
+@pytest.mark.parametrize("method", ["random", "bayes"])
+def test_a_restart_goes_on_and_repeats_no_proposal(tmp_path, method):
+    at_once = tmp_path / "at_once"
+    at_once.mkdir()
+    expected = propose_all(record(at_once, method))
+    found = [record(tmp_path, method).propose() for _ in range(5)]  # as in a process each
+    assert found == expected
+    assert record(tmp_path, method).propose() is None
+    assert [run.name for run in record(tmp_path, method).waiting()] == [run.name for run in found]
+
+
+def test_a_grid_is_tried_in_order_once_each(tmp_path):
+    parameters = {"activation": {"values": ["relu", "gelu"]}, "conv_layers": {"min": 3, "max": 5}}
+    found = record(tmp_path, "grid", parameters=parameters, run_cap=None)
+    values = [tuple(run.overrides.values()) for run in propose_all(found)]
+    assert values == [(a, layers) for a in ("relu", "gelu") for layers in (3, 4, 5)]
+
+
+@pytest.mark.parametrize("method", ["random", "bayes"])
+def test_a_small_space_is_tried_out_and_then_ends(tmp_path, method):
+    parameters = {"activation": {"values": ["relu", "gelu"]}, "conv_layers": {"min": 3, "max": 5}}
+    found = record(tmp_path, method, parameters=parameters, run_cap=100)
+    assert found.planned == 6
+    runs = propose_all(found)
+    assert len({json.dumps(run.overrides) for run in runs}) == 6
+
+
+def test_a_range_of_billions_is_drawn_from(tmp_path):
+    found = record(tmp_path, parameters={"train.seed": {"min": 0, "max": 2**32 - 1}}, run_cap=3)
+    assert len(propose_all(found)) == 3
+
+
+def test_contradictions_between_values_are_never_proposed(tmp_path):
+    parameters = {"image_size": {"values": [16, 32, 64]}, "conv_layers": {"min": 3, "max": 6}}
+    found = record(tmp_path, "grid", parameters=parameters, run_cap=None)
+    values = [tuple(run.overrides.values()) for run in propose_all(found)]
+    # n blocks need 2^n pixels.
+    expected = [(size, n) for size in (16, 32, 64) for n in (3, 4, 5, 6) if 2**n <= size]
+    assert values == expected
+
+
+def test_overrides_hold_fixed_values_and_the_seed(tmp_path):
+    found = record(tmp_path, parameters={**SPACE, "epochs": {"value": 7}}, seeds=2)
+    run = found.propose()
+    assert run.overrides["train.epochs"] == 7
+    assert run.overrides["train.seed"] == BASE.train.seed
+    found.end(run, DONE, score=0.5, seconds=1)
+    (second,) = found.waiting()
+    assert second.number == run.number
+    assert second.overrides == {**run.overrides, "train.seed": BASE.train.seed + 1}
+    assert second.name == run.name.removesuffix("_s0") + "_s1"
+    assert found.scores(run) == []
+    found.end(second, DONE, score=0.7, seconds=1)
+    assert found.scores(run) == [0.5, 0.7]
+    assert found.study.best_trial.value == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize("state", [PRUNED, FAILED])
+def test_a_first_seed_that_does_not_finish_ends_its_configuration(tmp_path, state):
+    found = record(tmp_path, seeds=3)
+    run = found.propose()
+    found.end(run, state, score=0.1, seconds=1, reason="x", log="y")
+    assert found.waiting() == []
+    assert found.left() == 4 * 3
+
+
+def test_a_later_seed_that_fails_does_not_stop_the_others(tmp_path):
+    found = record(tmp_path, seeds=3)
+    run = found.propose()
+    found.end(run, DONE, score=0.5, seconds=1)
+    second, third = found.waiting()
+    found.end(second, FAILED, reason="x", log="y")
+    assert found.waiting() == [third]
+    found.end(third, DONE, score=0.5, seconds=1)
+    assert found.waiting() == found.scores(run) == []
+
+
+def test_bayes_learns_from_scores_and_avoids_running_trials(tmp_path):
+    # The score is the closeness of the learning rate to 1e-3 on a log scale.
+    parameters = {"learning_rate": SPACE["learning_rate"]}
+    found = record(tmp_path, "bayes", parameters=parameters, run_cap=40)
+    distances = []
+    while run := found.propose():
+        distances.append(abs(math.log10(run.overrides["train.learning_rate"]) + 3))
+        found.end(run, DONE, score=-distances[-1], seconds=1)
+    # Drawn at random, a quarter of the range from 1e-4 to 1e-2 is so near.
+    assert sum(distance < 0.25 for distance in distances[20:]) > 10
+
+
+def test_successive_halving_by_hand(tmp_path):
+    early = {"type": "hyperband", "min_iter": 1, "eta": 2}
+    found = record(tmp_path, early_terminate=early, run_cap=4)
+    assert found.rungs == [1, 2, 4, 8, 16]
+    a, b, c, d = propose_all(found)
+    assert found.may_go_on(a, 1, 0.5)  # the first is the best so far
+    assert not found.may_go_on(b, 1, 0.4)  # not in the better half of 0.5, 0.4
+    assert found.may_go_on(c, 1, 0.6)
+    assert found.may_go_on(d, 1, 0.55)  # in the better two of 0.4, 0.5, 0.55, 0.6
+    assert found.may_go_on(a, 2, 0.7)
+    assert not found.may_go_on(c, 2, 0.6)
+    # Asked again, as after a kill and in a new process, the answers are the same.
+    again = record(tmp_path, early_terminate=early, run_cap=4)
+    assert not again.may_go_on(b, 1, 0.4)
+    assert again.may_go_on(d, 1, 0.55)
+    assert not again.may_go_on(c, 2, 0.6)
+
+
+def test_run_cap_may_grow_and_nothing_else_may_change(tmp_path):
+    propose_all(record(tmp_path))
+    assert [run.number for run in propose_all(record(tmp_path, run_cap=7))] == [5, 6]
+    with pytest.raises(SweepError, match=r"search\.yaml: has changed since .*search\.yaml\.study"):
+        record(tmp_path, "bayes")
+    other = BASE.model_copy(update={"train": BASE.train.model_copy(update={"epochs": 9})})
+    with pytest.raises(SweepError, match=r"params\.yaml: has changed"):
+        record(tmp_path, base=other)
+
+
+def test_swept_keys_may_change_in_params_yaml(tmp_path):
+    # As they do when the best trial is applied.
+    propose_all(record(tmp_path))
+    other = BASE.model_copy(update={"train": BASE.train.model_copy(update={"learning_rate": 0.5})})
+    assert len(propose_all(record(tmp_path, base=other, run_cap=6))) == 1
+
+
+def test_what_a_kill_leaves_is_mended(tmp_path):
+    found = record(tmp_path)
+    run = found.propose()
+    found.study.ask()  # killed before the proposal got its number
+    path = study_path(tmp_path / "search.yaml")
+    path.write_bytes(path.read_bytes() + b'{"op_code": 5, "worker')
+    Path(f"{path}.lock").touch()
+    again = record(tmp_path)
+    assert again.waiting() == [run]
+    assert [other.number for other in propose_all(again)] == [1, 2, 3, 4]
+
+
+def test_a_run_written_down_but_not_told_is_told(tmp_path):
+    found = record(tmp_path)
+    run = found.propose()
+    handle = found._handle(found._trial(run))
+    handle.set_user_attr("run-0", {"state": DONE, "score": 0.25, "seconds": 1})
+    again = record(tmp_path)
+    assert again.waiting() == []
+    assert again.study.best_value == 0.25
+
+
+def test_a_file_that_is_no_record_is_refused(tmp_path):
+    study_path(tmp_path / "search.yaml").write_text("my notes\n" * 3)
+    with pytest.raises(SweepError, match=r"search\.yaml\.study: is not the record of a sweep"):
+        record(tmp_path)
+
+
+def test_names_say_the_settings_and_are_good_refs():
+    values = {
+        "model.activation": "gelu",
+        "model.batch_norm": True,
+        "train.batch_size": 64,
+        "train.learning_rate": 0.00031234,
+        "data.archive": "data/my photos..lock",
+    }
+    name = run_name("original", 7, values, 2)
+    assert name == "original-0007_a=gelu_bn=true_bs=64_lr=0.000312_a2=data-my-photos--lock_s2"
+    for bad in ("..", "@{", "~", "^", ":", "?", "*", "[", "\\", " "):
+        assert bad not in name
+    assert not re.search(r"\.lock$|\.$", run_name("s", 0, {"data.archive": "a.lock"}, None))
+    long = run_name("s", 0, {f"model.key_{k}": k for k in range(200)}, None)
+    assert len(long) < 200

@@ -1,0 +1,90 @@
+"""The command, as a user starts it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+GOOD = """\
+method: random
+metric: {name: val/acc}
+run_cap: 2
+parameters:
+  activation: {values: [relu, gelu]}
+"""
+
+
+@pytest.fixture
+def fieldguide(tmp_path):
+    """Runs the command in a folder that has params.yaml and a sweep file."""
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    (tmp_path / "good.yaml").write_text(GOOD)
+
+    def run(*arguments, status=0):
+        done = subprocess.run(
+            [sys.executable, "-m", "fieldguide.cli", *arguments],
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(ROOT / "src"), "PATH": "/usr/bin:/bin", "NO_COLOR": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == status, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stdout if status == 0 else done.stderr
+
+    run.folder = tmp_path
+    return run
+
+
+def test_help_lists_the_commands_and_imports_nothing_heavy(fieldguide):
+    listed = fieldguide("sweep", "--help")
+    for command in ("run", "list", "best", "report", "gc"):
+        assert f" {command} " in listed
+    code = (
+        "import sys, fieldguide.cli; print([m for m in ('torch', 'dvc', 'optuna', 'plotly', "
+        "'sklearn', 'matplotlib') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "[]\n"
+
+
+def test_a_mistake_is_a_message_and_status_1(fieldguide):
+    assert fieldguide("sweep", "run", "none.yaml", status=1) == (
+        "fieldguide: none.yaml: cannot be read (No such file or directory)\n"
+    )
+    (fieldguide.folder / "bad.yaml").write_text(GOOD.replace("gelu", "tanh"))
+    assert fieldguide("sweep", "list", "bad.yaml", status=1) == (
+        "fieldguide: bad.yaml: line 5: model.activation: found 'tanh'; "
+        "allowed: 'relu', 'gelu', 'silu' or 'mish'\n"
+    )
+    assert "Invalid value for '--jobs'" in fieldguide(
+        "sweep", "run", "good.yaml", "-j", "0", status=2
+    )
+
+
+def test_outside_of_a_project_nothing_is_begun(fieldguide):
+    error = fieldguide("sweep", "run", "good.yaml", status=1)
+    assert "is not the top folder of a Git and DVC project" in error
+    assert not list(fieldguide.folder.glob("*.study"))
+    assert not (fieldguide.folder / ".fieldguide").exists()
+
+
+@pytest.mark.parametrize("command", [["list"], ["best"], ["gc", "--keep-top", "1"]])
+def test_without_a_finished_trial_there_is_nothing_to_show(fieldguide, command):
+    for arguments in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "x"]):
+        subprocess.run(
+            ["git", "-c", "user.name=x", "-c", "user.email=x", *arguments],
+            cwd=fieldguide.folder,
+            check=True,
+        )
+    error = fieldguide("sweep", command[0], "good.yaml", *command[1:], status=1)
+    assert "good.yaml: no trial has finished; fieldguide sweep run good.yaml" in error

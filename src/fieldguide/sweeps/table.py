@@ -43,7 +43,7 @@ class Table:
             + (f"; {self._ended} trials have ended before" if self._ended else "")
         )
         if self._console.is_terminal:
-            self._live = Live(console=self._console, refresh_per_second=2)
+            self._live = Live(console=self._console, refresh_per_second=2, transient=True)
             self._live.start()
         return self
 
@@ -53,7 +53,7 @@ class Table:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Leave the last state on the screen."""
+        """Take the table away; what has ended stays on the screen."""
         if self._live:
             self._live.stop()
 
@@ -134,10 +134,10 @@ class Table:
             f"{self._record.planned} configurations",
         ]
         text = ", ".join(parts)
-        if self._best:
-            text += f"; best {self._best[0]:.4f} ({self._best[1]})"
         left = self._record.left()
         if left and self._took:
             minutes = left * statistics.fmean(self._took) / self._jobs / 60
             text += f"; about {max(1, round(minutes))} min left"
+        if self._best:
+            text += f"; best {self._best[0]:.4f} ({self._best[1]})"
         return text

@@ -77,7 +77,12 @@ def test_metrics_json_is_the_last_line_of_each_curve_and_the_epoch_kept(run_trai
         "acc": curve(files, "train/acc")[-1],
     }
     assert metrics["val"] == {"loss": curve(files, "val/loss")[-1], "acc": accuracy[-1]}
-    assert metrics["best"] == {"val_acc": max(accuracy), "epoch": np.argmax(accuracy) + 1}
+    kept = int(np.argmax(accuracy))
+    assert metrics["best"] == {
+        "val_acc": accuracy[kept],
+        "val_loss": curve(files, "val/loss")[kept],
+        "epoch": kept + 1,
+    }
 
 
 def test_summary_counts_the_parameters(run_training):

@@ -303,10 +303,11 @@ def test_a_broken_pipeline_stops_the_sweep_with_its_log(project):
 
 def test_kills_of_trials_workers_and_driver_lose_nothing_and_repeat_nothing(tmp_path):
     """200 trials; 20 times a process of the sweep, drawn at random, gets kill -9."""
-    trials, kills = 200, 20
+    trials, kills = 200, ["driver"] * 6 + ["worker"] * 7 + ["trial"] * 7
     project = Stub(tmp_path)
     file = project.write_sweep(run_cap=trials)
     rng = random.Random(0)
+    rng.shuffle(kills)
 
     def start():
         return subprocess.Popen(
@@ -316,26 +317,27 @@ def test_kills_of_trials_workers_and_driver_lose_nothing_and_repeat_nothing(tmp_
             stdout=subprocess.DEVNULL,
         )
 
-    driver, hit = start(), {"driver": 0, "worker": 0, "trial": 0}
-    while sum(hit.values()) < kills:
+    def hit(processes_of):
+        """Kill one of them; False where there is none, or it has just ended."""
+        try:
+            rng.choice(processes_of(tmp_path)).kill()
+        except (IndexError, psutil.NoSuchProcess):
+            return False
+        return True
+
+    driver = start()
+    for number, kind in enumerate(kills):
         # Spread over the whole sweep, at moments that are not of its making.
-        wanted = trials * sum(hit.values()) // (kills + 1)
+        wanted = trials * number // (len(kills) + 1)
         wait_for(lambda: len(project.noted("ended")) > wanted, seconds=300)  # noqa: B023
         time.sleep(rng.uniform(0, 1))
-        kind = rng.choice(sorted(hit))
         if kind == "driver":
             os.kill(driver.pid, signal.SIGKILL)
             driver.wait()
             driver = start()
         else:
-            found = (workers_of if kind == "worker" else stages_of)(tmp_path)
-            try:
-                rng.choice(found).kill()
-            except (IndexError, psutil.NoSuchProcess):  # between two trials: another draw
-                continue
-        hit[kind] += 1
+            wait_for(lambda: hit(workers_of if kind == "worker" else stages_of))  # noqa: B023
     assert driver.wait(timeout=400) == 0
-    assert min(hit.values()) > 0
     names = [name for name in project.experiments() if name.startswith("search-")]
     assert sorted(int(name.split("_")[0][-4:]) for name in names) == list(range(trials))
     record = (project.folder / "sweeps/search.yaml.study").read_text()
@@ -343,4 +345,4 @@ def test_kills_of_trials_workers_and_driver_lose_nothing_and_repeat_nothing(tmp_
     # A kill may fall between a training's end and its record; only then is it repeated.
     ended = [name for name in project.noted("ended") if name != "main"]
     assert set(ended) == set(names)
-    assert len(ended) <= trials + kills
+    assert len(ended) <= trials + len(kills)

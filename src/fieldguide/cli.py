@@ -39,8 +39,10 @@ def run(
     """Run a sweep, or go on with one that was interrupted."""
     from fieldguide.params import load_params
     from fieldguide.sweeps.driver import run_sweep
+    from fieldguide.sweeps.sweep_file import load_sweep
 
-    if not run_sweep(Path.cwd(), _load(file), load_params(), jobs=jobs):
+    base = load_params()
+    if not run_sweep(Path.cwd(), load_sweep(file, base), base, jobs=jobs):
         raise typer.Exit(1)
 
 

@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 
 from fieldguide.errors import SweepError
 from fieldguide.params import Params
+from fieldguide.stage import EXIT_NO_ROOM
 from fieldguide.sweeps.experiments import Trial, read_trials
 from fieldguide.sweeps.record import DONE, FAILED, PRUNED, Record, Run
 from fieldguide.sweeps.slot import (
@@ -40,7 +41,6 @@ from fieldguide.trial import VARIABLE, Channel
 
 _TICK = 0.1  # seconds between looks at the trials
 _MOST_STARTS = 6  # of one run that ends without a fault of its own
-_EXIT_NO_ROOM = 75  # of a stage: see fieldguide.stage
 
 
 @dataclass
@@ -49,7 +49,7 @@ class _Worker:
     run: Run
     process: psutil.Process | None
     channel: Channel
-    started: float = field(default_factory=time.monotonic)
+    epochs: dict[int, dict[str, float]] = field(default_factory=dict)  # reported so far
 
 
 def state_folder(root: Path, sweep: str) -> Path:
@@ -101,6 +101,7 @@ class _Driver:
         self.root, self.sweep, self.jobs = root, sweep, jobs
         self.folder = state_folder(root, sweep.name)
         self.record = Record(sweep, base)
+        self.earlier = read_trials(root, sweep.name)  # experiments there are already
         self.start = self._begin()
         self.workers: list[_Worker] = []
         self.gpus = _gpus(with_values(base, sweep.fixed))
@@ -114,9 +115,7 @@ class _Driver:
                 while self._fill() or self.workers:
                     for worker in list(self.workers):
                         self._look(worker)
-                    self.table.update(
-                        [(worker.run, worker.channel.reports()) for worker in self.workers]
-                    )
+                    self.table.update([(worker.run, worker.epochs) for worker in self.workers])
                     time.sleep(_TICK)
             except BaseException:
                 for worker in self.workers:
@@ -130,7 +129,7 @@ class _Driver:
     def _begin(self) -> Start:
         """Return what the sweep began with, remembering it the first time."""
         known = {run.name for run in self.record.runs()}
-        others = [one for one in read_trials(self.root, self.sweep.name) if one.name not in known]
+        others = [one for one in self.earlier if one.name not in known]
         if others:
             raise SweepError(
                 f"{len(others)} experiments of a sweep {self.sweep.name!r}, as {others[0].name}, "
@@ -158,7 +157,7 @@ class _Driver:
             slot.kill()
             if run:
                 self._collect(slot, run)
-        for trial in read_trials(self.root, self.sweep.name):
+        for trial in self.earlier:
             if trial.name in wanted and self.record.ended(wanted[trial.name]) is None:
                 self._finish(wanted[trial.name], trial)
 
@@ -192,7 +191,8 @@ class _Driver:
 
     def _look(self, worker: _Worker) -> None:
         """Answer a trial at its rungs, and collect it when it has ended."""
-        for epoch, metrics in worker.channel.reports().items():
+        worker.epochs = worker.channel.reports()
+        for epoch, metrics in worker.epochs.items():
             asks = worker.run.prunable and epoch in self.record.rungs
             if asks and not worker.channel.answered(epoch):
                 go_on = self.record.may_go_on(worker.run, epoch, metrics[self.sweep.metric])
@@ -211,7 +211,7 @@ class _Driver:
             return
         log = self._log(run)
         status, message = how_it_failed(log)
-        if status is not None and 0 < status < 128 and status != _EXIT_NO_ROOM:  # noqa: PLR2004
+        if status is not None and 0 < status < 128 and status != EXIT_NO_ROOM:  # noqa: PLR2004
             self._end(run, FAILED, reason=message, log=str(log))
             return
         slot.discard()

@@ -29,6 +29,7 @@ from pydantic import ValidationError
 from fieldguide.errors import SweepError
 from fieldguide.params import Params
 from fieldguide.sweeps.space import (
+    MOST_LISTED,
     SECTIONS,
     Scalar,
     Sweep,
@@ -39,9 +40,8 @@ from fieldguide.sweeps.space import (
 )
 
 DONE, PRUNED, FAILED = "done", "pruned", "failed"
-_MOST_LISTED = 100_000  # configurations of a discrete space that are written out to find the rest
 _TRIES = 20  # proposals of the sampler for one that is new
-_PROPOSALS = range(2)  # what is drawn: by the sampler, or of what is left
+_SAMPLED, _LEFT = range(2)  # what is drawn: by the sampler, or of what is left
 
 
 @dataclass(frozen=True)
@@ -173,6 +173,7 @@ class Record:
             return None
         trial = self._ask(number, {_key(trial.params) for trial in proposed})
         trial.set_user_attr("number", number)
+        self._optuna_numbers[number] = trial.number
         return self._runs(self._frozen(trial.number))[0]
 
     # What became of it.
@@ -238,7 +239,7 @@ class Record:
                 "narrow the parameters"
             )
         left = [values for values in self._valid if _key(values) not in known]
-        rng = np.random.default_rng([self.sweep.seed, number, _PROPOSALS[1]])
+        rng = np.random.default_rng([self.sweep.seed, number, _LEFT])
         return self._ask_for(left[rng.integers(len(left))])
 
     def _ask_for(self, values: Values) -> Trial:
@@ -248,7 +249,7 @@ class Record:
 
     def _sampler(self, number: int, attempt: int) -> BaseSampler:
         """A sampler with a seed of its own for each proposal: a restart repeats none."""
-        key = [self.sweep.seed, number, _PROPOSALS[0], attempt]
+        key = [self.sweep.seed, number, _SAMPLED, attempt]
         seed = int(np.random.SeedSequence(key).generate_state(1)[0])
         if self.sweep.method == "random":
             return RandomSampler(seed=seed)
@@ -270,7 +271,7 @@ class Record:
         if not all(map(is_discrete, self.sweep.space.values())):
             return None
         size = math.prod(size_of(one) for one in self.sweep.space.values())
-        if size > _MOST_LISTED:
+        if size > MOST_LISTED:
             return None
         return [values for values in self.sweep.grid() if self._allowed(values)]
 
@@ -306,7 +307,6 @@ class Record:
 
     def _runs(self, trial: FrozenTrial) -> list[Run]:
         number = int(trial.user_attrs["number"])
-        self._optuna_numbers[number] = trial.number
         seeds = range(self.sweep.seeds) if self.sweep.seeds > 1 else [None]
         return [
             Run(

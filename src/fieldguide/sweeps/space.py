@@ -26,6 +26,7 @@ Values = dict[str, Scalar]  # a key of params.yaml, such as model.activation: it
 
 # What trials read; the sections of evaluate and visualize change nothing in a trial.
 SECTIONS = ("data", "model", "train")
+MOST_LISTED = 100_000  # configurations of a discrete space that are written out
 GOALS: dict[str, Literal["maximize", "minimize"]] = {"val/acc": "maximize", "val/loss": "minimize"}
 
 

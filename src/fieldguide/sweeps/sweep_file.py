@@ -27,6 +27,7 @@ from fieldguide.errors import ParamsError
 from fieldguide.params import Params, Seed, describe, did_you_mean, read_yaml
 from fieldguide.sweeps.space import (
     GOALS,
+    MOST_LISTED,
     SECTIONS,
     EarlyTerminate,
     Scalar,
@@ -40,7 +41,6 @@ from fieldguide.sweeps.space import (
 _ALIASES = {"val_acc": "val/acc", "val_accuracy": "val/acc", "val_loss": "val/loss"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 _TRIES = 64  # combinations of the other parameters in which a value may be valid
-_LARGEST_GRID = 100_000
 _CONTINUOUS = ("uniform", "log_uniform_values")
 
 
@@ -98,8 +98,7 @@ def load_sweep(path: Path, base: Params) -> Sweep:
         ParamsError: anything in it that is unknown, contradictory or refused by the schema of
             params.yaml; the message names the line.
     """
-    check = _Checker(path, base)
-    return check.sweep()
+    return _Checker(path, base).sweep()
 
 
 class _Checker:
@@ -280,8 +279,7 @@ class _Checker:
         self, key: str, kind: str, numbers: tuple[float, float, float], place: tuple[Any, ...]
     ) -> None:
         low, high, step = numbers
-        kinds = {int: "whole number", float: "number"}
-        if _annotation(key) not in kinds:
+        if _annotation(key) not in (int, float):
             raise self.error(place, f"{key}: is not a number; allowed: value, values")
         if not (_in_reach(low) and _in_reach(high) and low < high):
             raise self.error((*place, "min"), f"{key}: min {low}, max {high}; allowed: min < max")
@@ -356,8 +354,8 @@ class _Checker:
                 raise self.error(("parameters",), f"parameters: {file.method} has nothing to vary")
             return file.run_cap
         size = math.prod(size_of(distribution) for distribution in space.values())
-        if size > _LARGEST_GRID:
-            allowed = f"at most {_LARGEST_GRID:,}; `random` draws from more"
+        if size > MOST_LISTED:
+            allowed = f"at most {MOST_LISTED:,}; `random` draws from more"
             raise self.error(("parameters",), f"parameters: a grid of {size:,}; allowed: {allowed}")
         return min(size, file.run_cap or size)
 

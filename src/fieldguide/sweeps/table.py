@@ -97,14 +97,13 @@ class Table:
 
     def summary(self) -> bool:
         """Say how the sweep ended; return whether no trial failed."""
-        print_ = self._say
-        print_(f"\n{self._state(0)}")
+        self._say(f"\n{self._state(0)}")
         for name, end in self._failed:
-            print_(f"failed: {name}: {end['reason']}\n        {end['log']}")
+            self._say(f"failed: {name}: {end['reason']}\n        {end['log']}")
         file = self._record.sweep.path
-        print_(f"\nReport    fieldguide sweep report {file}")
-        print_(f"Best      fieldguide sweep best {file} --apply")
-        print_("All       dvc exp show")
+        self._say(f"\nReport    fieldguide sweep report {file}")
+        self._say(f"Best      fieldguide sweep best {file} --apply")
+        self._say("All       dvc exp show")
         return not self._failed
 
     def _say(self, text: str) -> None:

@@ -1,6 +1,8 @@
 """Tiny generated photos, archives of them, and one prepared store."""
 
 import io
+import os
+import shutil
 import tarfile
 import zipfile
 from pathlib import Path
@@ -15,6 +17,7 @@ from fieldguide.data.store import Store
 from fieldguide.params import Params
 
 ROOT = Path(__file__).resolve().parents[1]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 @pytest.fixture(scope="session")
@@ -90,6 +93,33 @@ def store(tmp_path_factory, make_params, make_photos, pack):
     params = make_params(data=changes, model={"conv_layers": 2})
     prepare(params.data, folder / "prepared")
     return Store(folder / "prepared")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium."""
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        reason = f"no browser: none of {', '.join(BROWSERS)} is installed"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - only where there is a browser
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=found,
+            args=[
+                "--no-sandbox",
+                "--disable-gpu",
+                "--enable-unsafe-swiftshader",  # WebGL by the processor, which lines are drawn by
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
+            ],
+        )
+        yield chromium
+        chromium.close()
 
 
 def pytest_collection_modifyitems(items):

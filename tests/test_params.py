@@ -1,5 +1,6 @@
 """params.yaml: what is accepted, and that a refusal names key, value and what is allowed."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from fieldguide.errors import ParamsError
-from fieldguide.params import load_params
+from fieldguide.params import CNNParams, load_params
 
 ROOT = Path(__file__).resolve().parents[1]
 DELETE = object()
@@ -19,6 +20,8 @@ RANGES = [
     ("data.min_size", (1, 512), (0, 513)),
     ("data.max_unreadable", (0, 1), (-0.01, 1.01)),
     ("data.seed", (0, 2**32 - 1), (-1, 2**32)),
+    ("model.last_k", (1, 1000), (0, 1001)),
+    ("model.layer_decay", (1e-12, 1), (0, 1.01)),
     ("model.conv_layers", (1, 5), (0, 9)),
     ("model.first_layer_filters", (1, 512), (0, 1025)),
     ("model.filter_org", (0.25, 4), (0.24, 4.1)),
@@ -210,6 +213,118 @@ def test_all_problems_are_listed_at_once(load):
 def test_contradictions_name_both_keys(changes, message, load):
     with pytest.raises(ParamsError, match=message):
         load(changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "resnt50"}, "name: found 'resnt50'; allowed: cnn, or .*; did you mean resnet50?"),
+        ({"name": "CNN"}, "name: found 'CNN'; allowed: .*; did you mean cnn?"),
+        ({"name": "zzzzzz"}, r"name: found 'zzzzzz'; allowed: cnn, or .*timm\.list_models\(\)"),
+        ({"name": "hf-hub:timm/resnet50"}, "name: found 'hf-hub:timm/resnet50'; allowed: .*"),
+        ({"name": "local-dir:/x"}, "name: found 'local-dir:/x'; allowed: .*"),
+        ({"name": ""}, "name: found ''; allowed: .*"),
+        (
+            {"name": "test_vit.best"},
+            r"name: timm has no weights test_vit\.best; allowed: test_vit, test_vit\.r160_in1k",
+        ),
+        ({"name": "test_vit."}, r"name: timm has no weights test_vit\.; allowed: test_vit, .*"),
+        *(
+            (
+                {"name": "test_vit", "finetune": "head", "weights": weights},
+                f"weights: found '{weights}'; allowed: none, pretrained, or the name of a file .*",
+            )
+            for weights in ("../x.pth", "a/../x.pth", "/x.pth", "a//x.pth", "a/", "", "a b.pth")
+        ),
+        (
+            {"weights": "pretrained", "finetune": "head"},
+            r"weights: pretrained is for timm's networks and model\.name is cnn; allowed there: .*",
+        ),
+        *(
+            (
+                {"weights": f"x{suffix}", "finetune": "head"},
+                rf"weights: x\{suffix} is for timm's networks and model\.name is cnn; allowed .*",
+            )
+            for suffix in (".pth", ".pt", ".bin", ".safetensors")
+        ),
+        *(
+            (
+                {"name": name, "weights": "none", "finetune": finetune},
+                rf"finetune: {finetune} would freeze random .* none; allowed there: full",
+            )
+            for name in ("cnn", "test_vit")
+            for finetune in ("head", "last_k", "gradual")
+        ),
+        *(
+            (
+                {"name": "test_vit", "input_size": size},
+                f"input_size: found {size!r}; allowed: auto, or 8 to 512 pixels",
+            )
+            for size in (7, 513, 0, -8, 32.0, True, "32", "Auto", None)
+        ),
+        ({"input_size": []}, r"input_size: found \[\]; allowed: auto, or 8 to 512 pixels"),
+        ({"last_k": 0}, "last_k: found 0; allowed: greater than or equal to 1"),
+        ({"layer_decay": 0}, "layer_decay: found 0; allowed: greater than 0"),
+        ({"finetune": "all"}, "finetune: found 'all'; allowed: .*"),
+    ],
+    ids=str,
+)
+def test_a_start_that_cannot_be_is_refused_in_one_line(changes, message, load):
+    with pytest.raises(ParamsError) as err:
+        load({f"model.{key}": value for key, value in changes.items()})
+    _file, *lines = str(err.value).splitlines()
+    assert len(lines) == 1
+    assert re.fullmatch(rf"  model\.{message.replace('?', '[?]')}", lines[0]), lines[0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": "test_vit", "weights": "pretrained", "finetune": "head"},
+        {"name": "test_vit.r160_in1k", "weights": "pretrained", "finetune": "gradual"},
+        {"name": "test_vit", "weights": "some/file-1.2.safetensors", "finetune": "last_k"},
+        {"name": "test_vit", "weights": "old", "finetune": "full", "input_size": 8},
+        {"name": "test_vit", "weights": "none", "input_size": 512, "conv_layers": 8},
+        {"weights": "old", "finetune": "head"},
+        {"weights": "none", "input_size": "auto"},
+    ],
+    ids=str,
+)
+def test_starts_that_can_be(changes, load):
+    model = load({f"model.{key}": value for key, value in changes.items()}).model
+    assert {key: getattr(model, key) for key in changes} == changes
+    if model.name == "cnn":
+        assert type(model.architecture) is CNNParams
+        shared = set(CNNParams.model_fields)
+        assert model.architecture.model_dump() == model.model_dump(include=shared)
+    else:
+        assert model.architecture == model.name
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"model.input_size": 31},
+            r"model\.conv_layers: 5 blocks halve model\.input_size 31 .* 4$",
+        ),
+        (
+            {"model.input_size": 31, "data.image_size": 512},
+            r"model\.conv_layers: 5 blocks halve model\.input_size 31 .*: 1 to 4$",
+        ),
+        (
+            {"model.input_size": 512, "model.conv_layers": 1, "model.num_neurons_dense": 8192},
+            r"model\.num_neurons_dense: 8192 neurons over 256×256 pixels of 32 filters are",
+        ),
+    ],
+)
+def test_the_cnns_layers_fit_the_size_that_it_sees(changes, message, load):
+    with pytest.raises(ParamsError, match=message):
+        load(changes)
+
+
+def test_the_size_of_photos_does_not_matter_where_the_cnn_sees_another(load):
+    assert load({"data.image_size": 8, "model.input_size": 32}).model.conv_layers == 5
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,10 @@ class TrainingError(FieldguideError):
     """Training cannot go on, for example because the loss is not a number."""
 
 
+class PhotoError(FieldguideError):
+    """A photo cannot be read as a picture."""
+
+
 class SweepError(FieldguideError):
     """A sweep cannot go on, or there is none of that name."""
 

@@ -13,8 +13,14 @@ from typing import Any
 
 def write_text(path: Path, text: str) -> None:
     """Replace a text file (UTF-8), making its folder where it is missing."""
-    with _aside(path) as aside:
-        aside.write_text(text, encoding="utf-8", newline="\n")
+    with aside(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace a binary file, making its folder where it is missing."""
+    with aside(path) as partial:
+        partial.write_bytes(data)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -24,22 +30,22 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Replace a CSV file (UTF-8, one header line, Unix line ends)."""
-    with _aside(path) as aside, aside.open("w", encoding="utf-8", newline="") as file:
+    with aside(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
 
 
 @contextmanager
-def _aside(path: Path) -> Iterator[Path]:
+def aside(path: Path) -> Iterator[Path]:
     """Yield a name beside `path`; rename that file to `path` only if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.partial")
     try:
-        yield aside
-        aside.replace(path)
+        yield partial
+        partial.replace(path)
     finally:
-        aside.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
 
 
 @contextmanager

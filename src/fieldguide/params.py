@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+    model_validator,
+)
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from fieldguide.errors import ParamsError
 
 Fraction = Annotated[float, Field(allow_inf_nan=False)]
+MIN_SIZE, MAX_SIZE = 8, 512  # pixels
+PixelSize = Annotated[int, Field(ge=MIN_SIZE, le=MAX_SIZE)]
+WEIGHTS_FILES = (".safetensors", ".pth", ".pt", ".bin")
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # NumPy's and scikit-learn's range
 
 
@@ -28,7 +40,7 @@ class DataParams(_Section):
     """What `prepare` reads."""
 
     archive: str = Field(min_length=1)  # path, relative to the project
-    image_size: int = Field(ge=8, le=512)  # pixels
+    image_size: PixelSize
     resize: Literal["crop", "squash"]
     val_fraction: Fraction = Field(ge=0.01, le=0.5)
     test_fraction: Fraction = Field(ge=0.01, le=0.5)
@@ -37,8 +49,19 @@ class DataParams(_Section):
     seed: Seed
 
 
-class ModelParams(_Section):
-    """The network; the names are those of the original search space."""
+def _input_size(value: object) -> int | Literal["auto"]:
+    # Checked in one piece: of a union pydantic reports a mistake once for each member.
+    if value == "auto":
+        return "auto"
+    if type(value) is int and MIN_SIZE <= value <= MAX_SIZE:
+        return value
+    raise ValueError(
+        f"model.input_size: found {value!r}; allowed: auto, or {MIN_SIZE} to {MAX_SIZE} pixels"
+    )
+
+
+class CNNParams(_Section):
+    """The course work's network; the names are those of the original search space."""
 
     conv_layers: int = Field(ge=1, le=8)
     first_layer_filters: int = Field(ge=1, le=1024)
@@ -58,7 +81,7 @@ class ModelParams(_Section):
         ]
 
     @model_validator(mode="after")
-    def _check(self) -> ModelParams:
+    def _check_layers(self) -> Self:
         if self.kernel_size % 2 == 0:
             raise ValueError(f"model.kernel_size: {self.kernel_size} is even; allowed: odd numbers")
         if max(self.filters) > 8192:  # noqa: PLR2004 - beyond it a layer alone fills a GPU
@@ -68,6 +91,79 @@ class ModelParams(_Section):
                 "allowed: at most 8192"
             )
         return self
+
+
+class ModelParams(CNNParams):
+    """The network, what it starts from, and which part of it is trained."""
+
+    name: str = Field(min_length=1)  # cnn, or one of timm's
+    input_size: Annotated[int | Literal["auto"], PlainValidator(_input_size)]
+    weights: str  # none, pretrained, or a file or classifier of models/weights/
+    finetune: Literal["head", "last_k", "gradual", "full"]
+    last_k: int = Field(ge=1, le=1000)  # blocks
+    layer_decay: Fraction = Field(gt=0, le=1)
+
+    @property
+    def architecture(self) -> CNNParams | str:
+        """The CNN's own knobs, or the name of a model of timm."""
+        if self.name != "cnn":
+            return self.name
+        return CNNParams.model_validate(self.model_dump(include=set(CNNParams.model_fields)))
+
+    @property
+    def backbone(self) -> dict[str, object]:
+        """All that features depend on, besides weights."""
+        found = self.architecture
+        if isinstance(found, str):
+            return {"name": found}
+        return {"name": "cnn", **found.model_dump(exclude={"dropout"})}
+
+    @model_validator(mode="after")
+    def _check_start(self) -> Self:
+        if self.name != "cnn":
+            check_timm_name(self.name)
+        known = re.fullmatch(r"[\w.-]+(/[\w.-]+)*", self.weights)
+        if not known or ".." in self.weights.split("/") or self.weights.startswith("models/"):
+            raise ValueError(
+                f"model.weights: found {self.weights!r}; allowed: none, pretrained, or the name of "
+                "a file or classifier in models/weights/, without that path"
+            )
+        if self.weights == "none" and self.finetune != "full":
+            raise ValueError(
+                f"model.finetune: {self.finetune} would freeze random weights, because "
+                "model.weights is none; allowed there: full"
+            )
+        file = self.weights.endswith(WEIGHTS_FILES) or self.weights == "pretrained"
+        if self.name == "cnn" and file:
+            raise ValueError(
+                f"model.weights: {self.weights} is for timm's networks and model.name is cnn; "
+                "allowed there: none, or a classifier in models/weights/"
+            )
+        return self
+
+
+def check_timm_name(name: str) -> str:
+    """Return a name that timm knows, with or without the tag of pretrained weights.
+
+    Raises:
+        ValueError: it does not.
+    """
+    import timm  # noqa: PLC0415 - two seconds that the cnn need not wait
+
+    architecture = name.partition(".")[0]
+    known = timm.list_models(include_tags=False)
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name.lower(), ["cnn", *known], n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ValueError(
+            f"model.name: found {name!r}; allowed: cnn, or one of the {len(known):,} of "
+            f"timm.list_models(){hint}"
+        )
+    if name != architecture and not timm.is_model_pretrained(name):
+        tags = timm.list_pretrained(f"{architecture}.*")
+        allowed = ", ".join([architecture, *tags])
+        raise ValueError(f"model.name: timm has no weights {name}; allowed: {allowed}")
+    return name
 
 
 class TrainParams(_Section):
@@ -93,7 +189,7 @@ class TrainParams(_Section):
     seed: Seed
 
     @model_validator(mode="after")
-    def _check(self) -> TrainParams:
+    def _check(self) -> Self:
         if self.precision == "16-mixed" and self.accelerator == "cpu":
             raise ValueError(
                 'train.precision: "16-mixed" needs a GPU and train.accelerator is cpu; '
@@ -126,20 +222,29 @@ class Params(_Section):
     visualize: VisualizeParams
 
     @model_validator(mode="after")
-    def _check(self) -> Params:
-        most = self.data.image_size.bit_length() - 1  # each block halves; one pixel must remain
-        if self.model.conv_layers > most:
+    def _check(self) -> Self:
+        if self.model.name != "cnn":
+            return self
+        model, key = self.model, "model.input_size"
+        if model.input_size != "auto":
+            size = model.input_size
+        elif model.weights == "none":
+            size, key = self.data.image_size, "data.image_size"
+        else:
+            return self  # that of the classifier to start from
+        most = size.bit_length() - 1  # each block halves; one pixel must remain
+        if model.conv_layers > most:
             raise ValueError(
-                f"model.conv_layers: {self.model.conv_layers} blocks halve "
-                f"data.image_size {self.data.image_size} to nothing; allowed: 1 to {most}"
+                f"model.conv_layers: {model.conv_layers} blocks halve {key} {size} to nothing; "
+                f"allowed: 1 to {most}"
             )
-        side = self.data.image_size // 2**self.model.conv_layers
-        weights = self.model.filters[-1] * side**2 * self.model.num_neurons_dense
+        side = size // 2**model.conv_layers
+        weights = model.filters[-1] * side**2 * model.num_neurons_dense
         if weights > 2**28:
             raise ValueError(
-                f"model.num_neurons_dense: {self.model.num_neurons_dense} neurons over "
-                f"{side}×{side} pixels of {self.model.filters[-1]} filters are {weights:,} "
-                f"weights; allowed: {2**28:,} (1 GiB); more conv_layers leave fewer pixels"
+                f"model.num_neurons_dense: {model.num_neurons_dense} neurons over {side}×{side} "
+                f"pixels of {model.filters[-1]} filters are {weights:,} weights; allowed: "
+                f"{2**28:,} (1 GiB); more conv_layers leave fewer pixels"
             )
         return self
 

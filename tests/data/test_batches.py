@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from fieldguide.data.batches import Batches, derive_seed
+from fieldguide.data.batches import Batches, Order, derive_seed
 from fieldguide.data.store import Store
+from fieldguide.data.transforms import Preprocessing
 
 CPU = torch.device("cpu")
 SIZE = 8
@@ -48,13 +49,19 @@ def split_of(tmp_path):
     return make
 
 
-def batches_of(split, batch_size, **options):
-    return Batches(split, batch_size, mean=[0.0] * 3, std=[1.0] * 3, device=CPU, **options)
+def batches_of(split, batch_size, *, store=None, jitter=None, **options):
+    """Batches on the CPU; as they are, or normalised as a store says."""
+    order = Order(split, batch_size, device=CPU, **options)
+    if store is None:
+        preprocessing = Preprocessing(SIZE, "bilinear", mean=[0.0] * 3, std=[1.0] * 3)
+    else:
+        preprocessing = Preprocessing(store.image_size, "bilinear", store.mean, store.std)
+    return Batches(split, order, preprocessing, jitter=jitter)
 
 
 def rows_of(batches, epoch=0):
     """The photos of each batch, by their grey; their labels must be theirs."""
-    batches.epoch = epoch
+    batches.order.epoch = epoch
     found = []
     for images, labels in batches:
         rows = (images[:, 0, 0, 0] * 255).round().long()
@@ -109,7 +116,7 @@ def test_order_depends_on_seed_and_epoch_alone(seed, split_of):
     again = batches_of(split, 8, seed=seed, jitter=0.1)
     for _ in first:  # an epoch that is not looked at
         torch.rand(3)
-    first.epoch = again.epoch = 2
+    first.order.epoch = again.order.epoch = 2
     torch.manual_seed(1)
     ours = list(first)
     torch.manual_seed(2)
@@ -135,7 +142,7 @@ def test_epochs_draw_other_augmentations(split_of):
 
     def factors(epoch):
         """Brightness of each photo: contrast and saturation leave one grey photo as it is."""
-        batches.epoch = epoch
+        batches.order.epoch = epoch
         ((images, _labels),) = batches
         return images[:, 0, 0, 0].sort().values
 
@@ -149,10 +156,8 @@ def test_augmentation_of_an_image_does_not_depend_on_the_batch_size(batch_size, 
     split = store.split("train")
 
     def epoch(size):
-        batches = Batches(
-            split, size, mean=store.mean, std=store.std, device=CPU, seed=5, jitter=jitter
-        )
-        batches.epoch = 1
+        batches = batches_of(split, size, store=store, seed=5, jitter=jitter)
+        batches.order.epoch = 1
         parts = list(batches)
         return torch.cat([images for images, _ in parts]), torch.cat([y for _, y in parts])
 
@@ -207,20 +212,14 @@ def test_images_are_those_of_the_store_whatever_the_shards(shards, split_of):
 
 def test_batches_are_normalised_and_channels_last(store):
     split = store.split("train")
-    plain = Batches(split, 16, mean=store.mean, std=store.std, device=CPU)
+    plain = batches_of(split, 16, store=store)
     images = torch.cat([images for images, _ in plain])
     torch.testing.assert_close(images.mean((0, 2, 3)), torch.zeros(3), rtol=0, atol=1e-4)
     torch.testing.assert_close(
         images.std((0, 2, 3), correction=0), torch.ones(3), rtol=0, atol=1e-4
     )
     for jitter in (None, 0.0, 0.3):
-        batch, labels = next(
-            iter(
-                Batches(
-                    split, 16, mean=store.mean, std=store.std, device=CPU, seed=0, jitter=jitter
-                )
-            )
-        )
+        batch, labels = next(iter(batches_of(split, 16, store=store, seed=0, jitter=jitter)))
         assert batch.is_contiguous(memory_format=torch.channels_last)
         assert batch.dtype == torch.float32
         assert labels.dtype == torch.int64

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fieldguide.data.store import Store
+from fieldguide.data.transforms import Preprocessing
 from fieldguide.errors import BundleError, StoreError
 from fieldguide.evaluation.predict import predict_split
 from fieldguide.evaluation.report import Outputs, evaluate_bundle
@@ -35,13 +36,13 @@ def bundle(store, params):
     torch.manual_seed(0)
     return Bundle(
         net=CNN(params.model, image_size=16, num_classes=3),
-        params=params.model,
+        architecture=params.model.architecture,
         classes=store.classes,
         image_size=16,
-        mean=store.mean,
-        std=store.std,
         resize="crop",
+        preprocessing=Preprocessing(16, "bilinear", store.mean, store.std),
         val_acc=0.5,
+        started_from="none",
     )
 
 

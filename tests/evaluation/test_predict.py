@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from fieldguide.data.transforms import Preprocessing
 from fieldguide.evaluation.predict import predict_split
 from fieldguide.models.bundle import Bundle
 from fieldguide.models.cnn import CNN
@@ -18,20 +19,21 @@ def bundle(store, make_params):
     torch.manual_seed(0)
     return Bundle(
         net=CNN(model, image_size=16, num_classes=3),
-        params=model,
+        architecture=model.architecture,
         classes=store.classes,
         image_size=16,
-        mean=store.mean,
-        std=store.std,
         resize="crop",
+        preprocessing=Preprocessing(16, "bilinear", store.mean, store.std),
         val_acc=0.5,
+        started_from="none",
     )
 
 
 @torch.no_grad()
 def softmax_by_hand(bundle, pixels):
     """One (H, W, 3) photo at a time, normalised and exponentiated by NumPy."""
-    image = (pixels / 255 - np.array(bundle.mean)) / np.array(bundle.std)
+    mean, std = bundle.preprocessing.mean, bundle.preprocessing.std
+    image = (pixels / 255 - np.array(mean)) / np.array(std)
     scores = (
         bundle.net(torch.from_numpy(image.transpose(2, 0, 1)[None]).float())[0].double().numpy()
     )

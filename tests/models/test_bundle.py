@@ -2,15 +2,18 @@
 
 import json
 import pickle
+from dataclasses import fields
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from fieldguide.data.transforms import Preprocessing
 from fieldguide.errors import BundleError
+from fieldguide.models.backbones import build
 from fieldguide.models.bundle import Bundle, load_bundle, save_bundle
 from fieldguide.models.cnn import CNN
-from fieldguide.params import ModelParams
+from fieldguide.params import CNNParams
 
 CLASSES = ["a", "Kūrmušis 🐭", "with, comma"]
 
@@ -26,19 +29,19 @@ def bundle_of(seed=0, **changes):
         "num_neurons_dense": 8,
         "dropout": 0.5,
     }
-    params = ModelParams(**(settings | changes))
+    params = CNNParams(**(settings | changes))
     torch.manual_seed(seed)
     net = CNN(params, image_size=12, num_classes=3).to(memory_format=torch.channels_last)
     net(images_of(8))  # moves the running mean of batch norm
     return Bundle(
         net=net.eval(),
-        params=params,
+        architecture=params,
         classes=CLASSES,
         image_size=12,
-        mean=[0.1, 0.2, 0.3],
-        std=[0.4, 0.5, 0.6],
         resize="squash",
+        preprocessing=Preprocessing(12, "bicubic", mean=[0.1, 0.2, 0.3], std=[0.4, 0.5, 0.6]),
         val_acc=2 / 3,
+        started_from="resnet50.pth (SHA-256 0123456789ab)",
     )
 
 
@@ -68,8 +71,9 @@ def test_loaded_classifier_gives_identical_scores(changes, tmp_path):
 
 def test_everything_else_is_kept_too(saved):
     bundle, loaded = bundle_of(), load_bundle(saved)
-    for name in ("params", "classes", "image_size", "mean", "std", "resize", "val_acc"):
-        assert getattr(loaded, name) == getattr(bundle, name)
+    for field in fields(Bundle):
+        if field.name != "net":
+            assert getattr(loaded, field.name) == getattr(bundle, field.name)
 
 
 def test_saving_twice_gives_the_same_bytes(saved, tmp_path):
@@ -179,7 +183,11 @@ def test_a_foreign_description_is_refused(content, saved):
 
 
 @pytest.mark.parametrize(
-    "name", ["format", "architecture", "classes", "image_size", "mean", "std", "resize", "val_acc"]
+    "name",
+    [
+        *("format", "architecture", "classes", "image_size", "resize"),
+        *("input_size", "interpolation", "mean", "std", "val_acc", "started_from"),
+    ],
 )
 def test_an_incomplete_description_is_refused(name, saved):
     changed(saved, **{name: ...})
@@ -189,9 +197,69 @@ def test_an_incomplete_description_is_refused(name, saved):
         load_bundle(saved)
 
 
-def test_another_format_is_refused(saved):
-    changed(saved, format=2)
-    with pytest.raises(BundleError, match="'format': Input should be 1"):
+@pytest.mark.parametrize("other", [1, 3, "2", None])
+def test_another_format_is_refused(other, saved):
+    changed(saved, format=other)
+    with pytest.raises(BundleError, match="'format': Input should be 2"):
+        load_bundle(saved)
+
+
+@pytest.mark.parametrize("size", [16, 17])
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext"])
+@torch.no_grad()
+def test_a_network_of_timm_is_kept_too(name, size, tmp_path):
+    size = size if name == "test_resnet" else 32
+    torch.manual_seed(0)
+    net = build(name, input_size=size, num_classes=3, dropout=0.5)
+    images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(1))
+    net(images)  # moves the running mean of batch norm
+    preprocessing = Preprocessing(size, "bicubic", mean=[0.1, 0.2, 0.3], std=[0.4, 0.5, 0.6])
+    changes = {"net": net.eval(), "architecture": name, "preprocessing": preprocessing}
+    bundle = Bundle(**(vars(bundle_of()) | changes))
+    save_bundle(bundle, tmp_path / "one")
+    loaded = load_bundle(tmp_path / "one")
+    torch.testing.assert_close(loaded.net(images), net(images), rtol=0, atol=1e-5)
+    state = net.state_dict()
+    assert loaded.net.state_dict().keys() == state.keys()
+    assert all(torch.equal(value, state[key]) for key, value in loaded.net.state_dict().items())
+    assert not loaded.net.training
+    assert (loaded.architecture, loaded.preprocessing) == (name, preprocessing)
+    save_bundle(loaded, tmp_path / "two")
+    for file in ("model.safetensors", "model.json"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("hf-hub:timm/resnet50", "hf_hub:timm/resnet50", "local-dir:/x", "local-dir:resnet50"),
+        *("timm/resnet50", "/x/resnet50", "nope", "", "resnet50.nope", "resnet50."),
+    ],
+)
+def test_a_name_that_is_not_one_of_timms_own_is_refused_and_nothing_fetched(
+    name, saved, monkeypatch
+):
+    def connect(*_):
+        pytest.fail("a connection was opened")
+
+    monkeypatch.setattr("socket.socket.connect", connect)
+    changed(saved, architecture={"name": name})
+    with pytest.raises(
+        BundleError, match=r"'architecture\.timm\.name': .*model\.name: .*; allowed: "
+    ):
+        load_bundle(saved)
+
+
+def test_a_network_of_timm_has_no_settings_of_ours(saved):
+    changed(saved, architecture={"name": "test_resnet", "pretrained": True})
+    with pytest.raises(BundleError, match=r"'architecture\.timm\.pretrained': Extra inputs"):
+        load_bundle(saved)
+
+
+def test_a_size_that_a_network_of_timm_does_not_take_is_refused(saved):
+    name = "test_vit_relpos"
+    changed(saved, architecture={"name": name}, input_size=8)
+    with pytest.raises(BundleError, match=rf"model\.json: {name} does not take 8 pixels"):
         load_bundle(saved)
 
 
@@ -217,10 +285,44 @@ def test_an_architecture_out_of_range_is_refused(change, saved):
         {"resize": "stretch"},
         {"val_acc": None},
         {"image_size": 13.5},
+        {"input_size": 13.5},
+        {"input_size": 0},
+        {"interpolation": "nearest"},
+        {"started_from": 3},
     ],
     ids=str,
 )
 def test_a_description_of_other_types_is_refused(change, saved):
     changed(saved, **change)
     with pytest.raises(BundleError, match=r"model\.(json|safetensors)"):
+        load_bundle(saved)
+
+
+def test_a_description_takes_no_memory_that_the_weights_have_not(saved):
+    """2 × 10^11 weights by the description: refused by the file, in which they are not."""
+    file = saved / "model.json"
+    text = json.loads(file.read_text())
+    text["architecture"] |= {"first_layer_filters": 1024, "num_neurons_dense": 8192}
+    text["architecture"] |= {"conv_layers": 1, "filter_org": 1.0}
+    text["input_size"] = 512
+    file.write_text(json.dumps(text))
+    with pytest.raises(BundleError, match=r"model\.safetensors: damaged, or of another network"):
+        load_bundle(saved)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"classes": ["cat", "cat", "ship"]},
+        {"classes": ["cat", " ", "ship"]},
+        {"mean": [1e300, 0.0, 0.0]},
+        {"std": [-1.0, 0.5, 0.5]},
+    ],
+    ids=str,
+)
+def test_a_description_of_impossible_values_is_refused(change, saved):
+    file = saved / "model.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    (key,) = change
+    with pytest.raises(BundleError, match=rf"model\.json: not a classifier's description \('{key}"):
         load_bundle(saved)

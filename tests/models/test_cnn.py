@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from fieldguide.models.cnn import CNN
-from fieldguide.params import ModelParams, Params
+from fieldguide.params import CNNParams, Params
 
 BASE = {
     "conv_layers": 3,
@@ -23,7 +23,7 @@ BASE = {
 
 
 def params_of(**changes):
-    return ModelParams(**(BASE | changes))
+    return CNNParams(**(BASE | changes))
 
 
 def net_of(*, image_size=16, num_classes=3, **changes):

@@ -14,7 +14,10 @@ import yaml
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
-TRACKED = ["src", "stages", "dvc.yaml", ".dvcignore", ".gitignore", "requirements.lock"]
+TRACKED = [
+    *("src", "stages", "models/weights", "dvc.yaml"),
+    *(".dvcignore", ".gitignore", "requirements.lock"),
+]
 # Small, but with epochs long enough (about half a second) to be killed in.
 CHANGES = {
     "data": {"archive": "data/photos.zip", "image_size": 32},

@@ -1,8 +1,6 @@
 """The report: what it says, and that it works in a real browser without a network."""
 
 import json
-import os
-import shutil
 
 import pytest
 from PIL import Image
@@ -13,7 +11,6 @@ from fieldguide.sweeps.pictures import NAMES
 from fieldguide.sweeps.report import write_report
 
 SECTIONS = ("history", "parallel", "importance", "marginals", "best", "curves", "cost")
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 HOSTILE = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">$_$"
 
 
@@ -48,33 +45,6 @@ def report(repository):
         return write(repository(experiments), sweep, **settings)
 
     return make
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """A headless Chromium."""
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        reason = f"no browser: none of {', '.join(BROWSERS)} is installed"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - only where there is a browser
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=found,
-            args=[
-                "--no-sandbox",
-                "--disable-gpu",
-                "--enable-unsafe-swiftshader",  # WebGL by the processor, which lines are drawn by
-                "--disable-background-networking",
-                "--disable-component-update",
-                "--disable-sync",
-            ],
-        )
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """A tiny training in a folder of its own."""
 
+import contextlib
+import io
 import os
 import signal
 from pathlib import Path
@@ -17,6 +19,20 @@ MODEL = {
     "dropout": 0.3,
 }
 TRAIN = {"epochs": 5, "patience": 5, "batch_size": 10, "learning_rate": 0.01, "accelerator": "cpu"}
+
+
+class CtrlC(io.StringIO):
+    """A person who presses Ctrl-C on reading this text; of the epoch's line, before it is saved."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.text = text
+
+    def write(self, text):
+        if self.text in text:
+            self.text = "\0"  # once
+            signal.raise_signal(signal.SIGINT)
+        return super().write(text)
 
 
 def files_in(folder):
@@ -67,6 +83,21 @@ def run_training(store, tiny_params):
         settings = params.train.model_copy(update=unchecked or {})
         train(settings, params.model, store=on or store, outputs=outputs, channel=channel)
         return files_in(folder)
+
+    return run
+
+
+@pytest.fixture
+def interrupt(run_training):
+    """Runs a training until it prints the line of an epoch, and checks that it left no output."""
+
+    def run(epoch, name="run", **changes):
+        of = changes.get("epochs", 5)
+        person = contextlib.redirect_stdout(CtrlC(f"{epoch:>4}/{of:<4}"))
+        with person, pytest.raises(KeyboardInterrupt):
+            run_training(name, **changes)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        assert [file for file in Path(name).rglob("*") if file.is_file()] == []
 
     return run
 

@@ -11,6 +11,7 @@ import torch
 from pydantic import ValidationError
 
 from fieldguide.data.store import Store
+from fieldguide.data.transforms import Preprocessing
 from fieldguide.errors import FieldguideError, TrainingError
 from fieldguide.models.bundle import load_bundle
 
@@ -44,7 +45,8 @@ def curve(files, name):
 def scores_of(bundle, split):
     """Scores of every photo, normalised by NumPy."""
     pixels = split.images(np.arange(len(split))) / 255
-    images = (pixels - np.array(bundle.mean)) / np.array(bundle.std)
+    mean, std = bundle.preprocessing.mean, bundle.preprocessing.std
+    images = (pixels - np.array(mean)) / np.array(std)
     return bundle.net(torch.from_numpy(images).permute(0, 3, 1, 2).float()).double()
 
 
@@ -154,9 +156,10 @@ def test_training_stops_after_patience_epochs_without_a_better_one(patience, run
 def test_classes_and_normalisation_travel_with_the_classifier(run_training, store, tiny_params):
     run_training(epochs=1)
     bundle = load_bundle(Path("run/classifier"))
-    assert bundle.params == tiny_params().model
+    assert bundle.architecture == tiny_params().model.architecture
     assert (bundle.classes, bundle.image_size) == (store.classes, 16)
-    assert (bundle.mean, bundle.std, bundle.resize) == (store.mean, store.std, store.resize)
+    assert bundle.preprocessing == Preprocessing(16, "bilinear", store.mean, store.std)
+    assert (bundle.resize, bundle.started_from) == (store.resize, "none")
 
 
 @pytest.mark.parametrize(

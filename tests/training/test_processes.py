@@ -189,7 +189,8 @@ def test_two_processes_log_means_over_all_photos(two_processes, odd_store):
     assert max(accuracy) <= 1
     bundle, split = load_bundle(run / "classifier"), odd_store.split("val")
     pixels = torch.from_numpy(split.images(np.arange(9)) / 255)
-    images = (pixels - torch.tensor(bundle.mean)) / torch.tensor(bundle.std)
+    mean, std = bundle.preprocessing.mean, bundle.preprocessing.std
+    images = (pixels - torch.tensor(mean)) / torch.tensor(std)
     with torch.no_grad():
         logs = bundle.net(images.permute(0, 3, 1, 2).float()).log_softmax(1).numpy()
     best = int(np.argmax(accuracy))

@@ -1,11 +1,8 @@
 """An interrupted training goes on, and ends as if nothing had happened."""
 
-import contextlib
 import importlib.util
-import io
 import os
 import resource
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -28,35 +25,6 @@ STOPS_EARLY = {
     "epochs": 9,
     "patience": 2,
 }
-
-
-class CtrlC(io.StringIO):
-    """A person who presses Ctrl-C on reading this text; of the epoch's line, before it is saved."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.text = text
-
-    def write(self, text):
-        if self.text in text:
-            self.text = "\0"  # once
-            signal.raise_signal(signal.SIGINT)
-        return super().write(text)
-
-
-@pytest.fixture
-def interrupt(run_training):
-    """Runs a training until it prints the line of an epoch, and checks that it left no output."""
-
-    def run(epoch, name="run", **changes):
-        of = changes.get("epochs", 5)
-        person = contextlib.redirect_stdout(CtrlC(f"{epoch:>4}/{of:<4}"))
-        with person, pytest.raises(KeyboardInterrupt):
-            run_training(name, **changes)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        assert [file for file in Path(name).rglob("*") if file.is_file()] == []
-
-    return run
 
 
 def finish_but_for_the_bundle(run_training, **changes):

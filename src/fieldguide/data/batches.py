@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fieldguide.data.store import Split
-from fieldguide.data.transforms import DRAWS, augment, normalize, to_unit
+from fieldguide.data.transforms import DRAWS, Preprocessing, augment, to_unit
 from fieldguide.errors import TrainingError
 
 # Share of the free GPU memory that the store may take; the rest is for the network.
@@ -18,13 +18,13 @@ RESIDENT_SHARE = 0.5
 WEIGHTS, ORDER, DROPOUT = range(3)
 
 
-class Batches:
-    """One pass over a split: normalised images and labels on `device`.
+class Order:
+    """Which photos make each batch of an epoch, and the random numbers of their augmentation.
 
-    With a seed the order is drawn anew each epoch and images are augmented; both depend on
-    (seed, epoch) and the image alone, so that an interrupted training goes on as it would have.
-    Without a seed, images come in order and as they are. Batches differ in size by one at most:
-    none is tiny, and every image is used once. Of several processes each takes its own part.
+    With a seed the order is drawn anew each epoch; both depend on (seed, epoch) and the image
+    alone, so that an interrupted training goes on as it would have. Without a seed, images come in
+    order. Batches differ in size by one at most: none is tiny, and every image is used once. Of
+    several processes each takes its own part.
     """
 
     def __init__(
@@ -32,11 +32,8 @@ class Batches:
         split: Split,
         batch_size: int,
         *,
-        mean: list[float],
-        std: list[float],
         device: torch.device,
         seed: int | None = None,
-        jitter: float | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -45,11 +42,8 @@ class Batches:
         Args:
             split: where images come from.
             batch_size: images per batch, at most.
-            mean: per channel, in [0, 1].
-            std: per channel, in [0, 1].
             device: where batches are made.
             seed: of order and augmentation; None for neither.
-            jitter: strength of the colour jitter; None for no augmentation at all.
             rank: of this process.
             world_size: number of processes.
 
@@ -57,47 +51,67 @@ class Batches:
             TrainingError: there are more processes than photos.
         """
         self.epoch = 0
-        self._split = split
-        self._labels = torch.from_numpy(split.labels)
-        self._mean, self._std = mean, std
-        self._device = device
-        self._seed, self._jitter = seed, jitter
-        self._rank, self._world_size = rank, world_size
-        if len(split) < world_size:
+        self.photos = len(split)  # of an epoch, over all processes
+        self.device = device
+        self._seed, self._rank, self._world_size = seed, rank, world_size
+        if self.photos < world_size:
             raise TrainingError(
-                f"train.devices: {world_size} processes cannot share {len(split)} photos of "
+                f"train.devices: {world_size} processes cannot share {self.photos} photos of "
                 f"{split.name}; allowed: up to one process a photo"
             )
         # Each process must take the same number of steps, or the others would wait for ever; and
         # none may get an empty batch, whose loss is not a number.
-        share = -(-len(split) // world_size)
-        self._steps = min(-(-share // batch_size), len(split) // world_size)
-        self._resident = self._load() if _fits(split, device) else None
+        share = -(-self.photos // world_size)
+        self.steps = min(-(-share // batch_size), self.photos // world_size)
 
-    def __len__(self) -> int:
-        return self._steps
-
-    @property
-    def photos(self) -> int:
-        """Number of photos of an epoch, over all processes."""
-        return len(self._split)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        count = len(self._split)
-        order, draws = torch.arange(count), None
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yield rows (B,) and, with a seed, draws (B, DRAWS), both on the CPU."""
+        order, draws = torch.arange(self.photos), None
         if self._seed is not None:
             generator = torch.Generator().manual_seed(derive_seed(self._seed, ORDER, self.epoch))
-            order = torch.randperm(count, generator=generator)
-            if self._jitter is not None:
-                draws = torch.rand(count, DRAWS, generator=generator)
-        parts = order.tensor_split(self._steps * self._world_size)
+            order = torch.randperm(self.photos, generator=generator)
+            draws = torch.rand(self.photos, DRAWS, generator=generator)
+        parts = order.tensor_split(self.steps * self._world_size)
         for rows in parts[self._rank :: self._world_size]:
+            yield rows, None if draws is None else draws[rows]
+
+
+class Batches:
+    """One pass over a split: network input and labels on the order's device."""
+
+    def __init__(
+        self,
+        split: Split,
+        order: Order,
+        preprocessing: Preprocessing,
+        *,
+        jitter: float | None = None,
+    ) -> None:
+        """Choose how photos become input.
+
+        Args:
+            split: where images come from.
+            order: of which batches.
+            preprocessing: what the network takes.
+            jitter: strength of the colour jitter; None for no augmentation at all.
+        """
+        self.order = order
+        self._split, self._preprocessing, self._jitter = split, preprocessing, jitter
+        self._device = order.device
+        self._labels = torch.from_numpy(split.labels)
+        self._resident = self._load() if _fits(split, self._device) else None
+
+    def __len__(self) -> int:
+        return self.order.steps
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for rows, draws in self.order:
             images = self._images(rows)
-            if draws is None:
+            if draws is None or self._jitter is None:
                 images = to_unit(images)
             else:
-                images = augment(images, draws[rows].to(self._device), self._jitter or 0)
-            yield normalize(images, self._mean, self._std), self._labels[rows].to(self._device)
+                images = augment(images, draws.to(self._device), self._jitter)
+            yield self._preprocessing(images), self._labels[rows].to(self._device)
 
     def _images(self, rows: Tensor) -> Tensor:
         """(B,) -> (B, H, W, 3) uint8 on the device."""
@@ -129,6 +143,13 @@ def _fits(split: Split, device: torch.device) -> bool:
     free, _ = torch.cuda.mem_get_info(device)
     # Twice, because the parts are joined there.
     return 2 * split.nbytes < RESIDENT_SHARE * free
+
+
+def in_order(split: Split, preprocessing: Preprocessing, device: torch.device) -> Batches:
+    """All photos of a split as they are, in batches for a network without gradients."""
+    return Batches(
+        split, Order(split, eval_batch(preprocessing.size), device=device), preprocessing
+    )
 
 
 def derive_seed(seed: int, *key: int) -> int:

@@ -44,7 +44,12 @@ class UnusablePhotoError(Exception):
 
 
 def decode(
-    data: bytes, size: int, *, resize: Literal["crop", "squash"], min_size: int = 1
+    data: bytes,
+    size: int,
+    *,
+    resize: Literal["crop", "squash"],
+    min_size: int = 1,
+    max_pixels: int | None = None,
 ) -> npt.NDArray[np.uint8]:
     """Decode a picture, upright, as RGB, resized with antialiasing.
 
@@ -56,6 +61,7 @@ def decode(
         size: pixels of the square that is returned.
         resize: "crop" takes the centre square, "squash" the whole picture.
         min_size: pixels that the shorter side must have.
+        max_pixels: that the whole picture may have; None for what memory allows.
 
     Returns:
         (size, size, 3), RGB.
@@ -70,6 +76,10 @@ def decode(
             if min(image.size) < min_size:
                 width, height = image.size
                 raise UnusablePhotoError("too small", f"{width}×{height} pixels")
+            if max_pixels is not None and image.width * image.height > max_pixels:
+                raise UnusablePhotoError(
+                    "too large", f"{image.width}×{image.height} pixels; allowed: {max_pixels:,}"
+                )
             area = _reduce(image, size)
             large = _pixels_in_memory(image) > LARGE_PIXELS
             with _one_large if large else nullcontext():

@@ -11,7 +11,7 @@ import csv
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -111,7 +111,7 @@ class Store:
                 )
             self.classes: list[str] = description["classes"]
             self.image_size: int = description["image_size"]  # pixels
-            self.resize: str = description["resize"]  # "crop" or "squash"
+            self.resize: Literal["crop", "squash"] = description["resize"]
             self.mean: list[float] = description["mean"]  # of train, per channel, in [0, 1]
             self.std: list[float] = description["std"]
         except (OSError, ValueError, TypeError, KeyError) as err:

@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 # Reflected border that a random crop may move into, as a fraction of the image: the 4 pixels at 32
 # of the CIFAR recipe (He et al. 2016, section 4.2, https://arxiv.org/abs/1512.03385).
 CROP_BORDER = 1 / 8
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in torchvision's and Pillow's greyscale
 DRAWS = 6  # random numbers an image: crop row, crop column, flip, brightness, contrast, saturation
+FLIP = 2  # which of them
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From a stored photo to what a network takes: its size, then its mean and deviation."""
+
+    size: int  # pixels
+    interpolation: Literal["bilinear", "bicubic"]
+    mean: list[float]  # per channel, [0, 1]
+    std: list[float]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> (B, 3, size, size), normalised; may change its argument."""
+        return normalize(resize(images, self.size, self.interpolation), self.mean, self.std)
 
 
 def crop_and_flip(images: Tensor, draws: Tensor) -> Tensor:
@@ -27,10 +45,15 @@ def crop_and_flip(images: Tensor, draws: Tensor) -> Tensor:
     height, width = images.shape[1:3]
     rows = _shifted(height, draws[:, 0])  # (B, H)
     columns = _shifted(width, draws[:, 1])  # (B, W)
-    flip = draws[:, 2:3] < 0.5  # noqa: PLR2004 - (B, 1)
+    flip = mirrored(draws)[:, None]  # (B, 1)
     columns = torch.where(flip, columns.flip(1), columns)
     batch = torch.arange(len(images), device=images.device)
     return images[batch[:, None, None], rows[:, :, None], columns[:, None, :]]  # (B, H, W, C)
+
+
+def mirrored(draws: Tensor) -> Tensor:
+    """Whether each image is flipped: (B, DRAWS) -> (B,)."""
+    return draws[:, FLIP] < 0.5  # noqa: PLR2004
 
 
 def _shifted(size: int, draw: Tensor) -> Tensor:
@@ -72,6 +95,18 @@ def augment(images: Tensor, draws: Tensor, strength: float) -> Tensor:
     """Crop, flip and jitter: (B, H, W, 3) uint8 and (B, 6) -> (B, 3, H, W) float32 in [0, 1]."""
     images = to_unit(crop_and_flip(images, draws[:, :3]))
     return color_jitter(images, draws[:, 3:], strength) if strength > 0 else images
+
+
+def resize(images: Tensor, size: int, interpolation: Literal["bilinear", "bicubic"]) -> Tensor:
+    """Antialiased, as Pillow does it: (B, 3, H, W) in [0, 1] -> (B, 3, size, size), the same."""
+    if images.shape[-2:] == (size, size):
+        return images
+    # Width, then height; each time bicubic overshoots, and Pillow cuts that off.
+    for shape in ((images.shape[-2], size), (size, size)):
+        images = F.interpolate(
+            images, shape, mode=interpolation, align_corners=False, antialias=True
+        ).clamp_(0, 1)
+    return images
 
 
 def to_unit(images: Tensor) -> Tensor:

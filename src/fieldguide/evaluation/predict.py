@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fieldguide.data.batches import Batches, eval_batch
+from fieldguide.data.batches import in_order
 from fieldguide.data.store import Split
 from fieldguide.models.bundle import Bundle
 
@@ -28,8 +28,7 @@ def predict_split(
     if device is None:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     net = bundle.net.eval().to(device)
-    size = eval_batch(bundle.image_size)
-    batches = Batches(split, size, mean=bundle.mean, std=bundle.std, device=device)
+    batches = in_order(split, bundle.preprocessing, device)
     parts = [net(images).double().softmax(dim=1).cpu() for images, _ in batches]  # (B, K)
     net.to("cpu")
     return np.asarray(torch.cat(parts).numpy())

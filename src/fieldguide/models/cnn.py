@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Any
 
 from torch import Tensor, nn
 
-from fieldguide.params import ModelParams
+from fieldguide.models.network import Network
+from fieldguide.params import CNNParams
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -22,7 +24,7 @@ class ConvBlock(nn.Sequential):
     conv: nn.Conv2d
     activation: nn.Module
 
-    def __init__(self, channels: int, filters: int, params: ModelParams) -> None:
+    def __init__(self, channels: int, filters: int, params: CNNParams) -> None:
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         layers["conv"] = nn.Conv2d(
             channels,
@@ -38,13 +40,14 @@ class ConvBlock(nn.Sequential):
         super().__init__(layers)
 
 
-class CNN(nn.Module):
+class CNN(Network):
     """`conv_layers` blocks, then flatten -> dense -> activation -> dropout -> output.
 
-    Blocks are named conv1, conv2, ... in `features`.
+    Blocks are named conv1, conv2, ... in `features`. Where the methods have names of timm's models
+    they mean the same, so that fine-tuning treats both alike (`Network`).
     """
 
-    def __init__(self, params: ModelParams, *, image_size: int, num_classes: int) -> None:
+    def __init__(self, params: CNNParams, *, image_size: int, num_classes: int) -> None:
         """Build the layers with PyTorch's default initialisation.
 
         Args:
@@ -71,8 +74,36 @@ class CNN(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Unnormalised scores: (B, 3, H, W) -> (B, K)."""
-        scores: Tensor = self.classifier(self.features(images))
+        return self.forward_head(self.forward_features(images))
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Output of the last block: (B, 3, H, W) -> (B, F, h, w)."""
+        features: Tensor = self.features(images)
+        return features
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        """Scores of the last block's output: (B, F, h, w) -> (B, K)."""
+        scores: Tensor = self.classifier(features)
         return scores
+
+    def get_classifier(self) -> nn.Linear:
+        """Return the output layer."""
+        output = self.classifier.output
+        assert isinstance(output, nn.Linear)
+        return output
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replace the output layer by a new one of `num_classes`."""
+        self.classifier.output = nn.Linear(self.get_classifier().in_features, num_classes)
+
+    @staticmethod
+    def group_matcher(coarse: bool = False) -> dict[str, Any]:  # noqa: ARG004, FBT001, FBT002 - timm's
+        """Blocks by the names of their modules, first to last: convolutions, then the dense layer.
+
+        Source: https://huggingface.co/docs/timm (`group_with_matcher`).
+        """
+        last = (10_000,)
+        return {"blocks": [(r"^features\.conv(\d+)", None), (r"^classifier\.dense", last)]}
 
     @property
     def blocks(self) -> dict[str, ConvBlock]:

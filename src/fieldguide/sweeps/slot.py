@@ -203,11 +203,12 @@ class Slot:
             cache = str(Path(repo.cache.local.path).resolve().parents[1])
         with Config(str(aside / ".dvc")).edit("local") as config:
             config["cache"]["dir"] = cache
-        # Interrupted trainings go on in whichever slot is free.
-        resume = self.root / ".fieldguide" / "resume"
-        resume.mkdir(parents=True, exist_ok=True)
+        # Interrupted trainings go on in whichever slot is free; features are computed once.
         (aside / ".fieldguide").mkdir()
-        (aside / ".fieldguide" / "resume").symlink_to(resume)
+        for name in ("resume", "features"):
+            shared = self.root / ".fieldguide" / name
+            shared.mkdir(parents=True, exist_ok=True)
+            (aside / ".fieldguide" / name).symlink_to(shared)
         aside.rename(self.folder)
 
     @cached_property

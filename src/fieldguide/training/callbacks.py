@@ -58,7 +58,7 @@ class History(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:  # noqa: ARG002, D102
         # Rounded: sums in single precision are no better, and Git keeps them.
         row = {name: round(float(trainer.callback_metrics[name]), 6) for name in _COLUMNS[:-1]}
-        row["learning_rate"] = float(trainer.optimizers[0].param_groups[0]["lr"])
+        row["learning_rate"] = _learning_rate(trainer)
         for name, value in row.items():
             _check_finite(value, name, trainer)
         self.rows.append(row)
@@ -71,13 +71,15 @@ class History(L.Callback):
             bar = trainer.progress_bar_callback
             (bar.print if bar is not None else print)(line)
 
-    def finish(self, kept: int, *, pruned: bool) -> None:
-        """Log which epoch was kept, counted from 1, and close the files."""
+    def finish(self, kept: int, *, pruned: bool, parameters: dict[str, int]) -> None:
+        """Log which epoch was kept, counted from 1, and sizes of the network; close the files."""
         assert self._live is not None
         row = self.rows[kept - 1]
         best = {"val_acc": row["val/acc"], "val_loss": row["val/loss"], "epoch": kept}
         for name, value in best.items():
             self._live.log_metric(f"best/{name}", value, plot=False)
+        for name, count in parameters.items():
+            self._live.log_metric(f"parameters/{name}", count, plot=False)
         if pruned:
             self._live.log_metric("pruned", 1, plot=False)
         self._live.end()
@@ -139,12 +141,16 @@ class StopIfNotFinite(L.Callback):
 
 def _check_finite(value: float, name: str, trainer: L.Trainer) -> None:
     if not math.isfinite(value):
-        rate = trainer.optimizers[0].param_groups[0]["lr"]
         raise TrainingError(
             f"{name} became {value} in epoch {trainer.current_epoch + 1} at learning rate "
-            f"{rate:.3g}; try a lower train.learning_rate, model.batch_norm: true, or "
-            'train.precision: "32"'
+            f"{_learning_rate(trainer):.3g}; try a lower train.learning_rate, "
+            'model.batch_norm: true, or train.precision: "32"'
         )
+
+
+def _learning_rate(trainer: L.Trainer) -> float:
+    """Return the highest: that of the head, where layers differ."""
+    return max(float(group["lr"]) for group in trainer.optimizers[0].param_groups)
 
 
 class StayStopped(L.Callback):

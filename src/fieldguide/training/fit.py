@@ -15,6 +15,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.utilities.model_summary.model_summary import summarize
+from torch import nn
 
 from fieldguide.data.batches import WEIGHTS, derive_seed
 from fieldguide.data.store import Store
@@ -22,6 +23,8 @@ from fieldguide.errors import TrainingError
 from fieldguide.files import write_json, write_text
 from fieldguide.models.bundle import Bundle, save_bundle
 from fieldguide.models.cnn import CNN
+from fieldguide.models.network import output_layers
+from fieldguide.models.start import Start, start_of
 from fieldguide.params import ModelParams, TrainParams
 from fieldguide.training.callbacks import (
     MONITOR,
@@ -31,8 +34,11 @@ from fieldguide.training.callbacks import (
     StayStopped,
     StopIfNotFinite,
 )
+from fieldguide.training.datamodule import StoreData
 from fieldguide.training.environment import describe_environment
-from fieldguide.training.module import ClassifierModule, StoreData
+from fieldguide.training.features import features_folder
+from fieldguide.training.finetune import Head, count_parameters, freeze
+from fieldguide.training.module import ClassifierModule
 from fieldguide.training.resume import (
     CHECKPOINT,
     AtomicCheckpointIO,
@@ -78,42 +84,53 @@ def train(
         TrainingError: the loss is not finite, memory runs out, or the machine has no such device.
     """
     torch.manual_seed(derive_seed(params.seed, WEIGHTS))
-    size, classes = store.image_size, len(store.classes)
-    net = CNN(model, image_size=size, num_classes=classes).to(memory_format=torch.channels_last)
-    module = ClassifierModule(net, params, image_size=size, num_classes=classes)
+    start = start_of(model, store)
+    start.net.to(memory_format=torch.channels_last)
     history, best = History(outputs.metrics), BestWeights()
     # Runs after the other callbacks, so that the checkpoint holds what they have recorded.
     saver = ModelCheckpoint(
         filename=Path(CHECKPOINT).stem, save_on_train_epoch_end=True, enable_version_counter=False
     )
     prune = Prune(channel) if channel else None
-    trainer = _make_trainer(params, [history, best, *([prune] if prune else []), saver])
+    callbacks = [*freeze(start.net, model, epochs=params.epochs), history, best]
+    parameters = count_parameters(start.net)  # now: by epoch, fewer may be trained
+    trainer = _make_trainer(
+        params, [*callbacks, *([prune] if prune else []), saver], model.finetune
+    )
+    module = _make_module(start, params, model, classes=len(store.classes))
     if trainer.is_global_zero:
-        summary = str(summarize(module, max_depth=-1))
+        summary = _summarize(start, params, classes=len(store.classes))
         print(summary)
         write_text(outputs.summary, summary + "\n")
     environment = describe_environment(trainer.strategy.root_device)
     dataset = hashlib.sha256(store.description_file.read_bytes()).hexdigest()
-    key = resume_key(params.model_dump(), model.model_dump(), dataset, environment, code_sha256())
+    made_of = (dataset, start.origin, vars(start.preprocessing), environment, code_sha256())
+    key = resume_key(params.model_dump(), model.model_dump(), *made_of)
+    features = features_folder(resume_key(model.backbone, *made_of)) if _head_only(model) else None
     first = trainer.is_global_zero
     try:
         with shared_resume_folder(project_root(), key, first=first) as folder:
             saver.dirpath = str(folder)
-            _fit(trainer, module, StoreData(store, params), readable_checkpoint(folder))
+            data = StoreData(store, params, start, features)
+            _fit(trainer, module, data, readable_checkpoint(folder))
             if not first:
                 return {}
             module.load_state_dict(best.weights)
             write_json(outputs.environment, environment)
-            history.finish(best.epoch, pruned=prune is not None and prune.pruned)
+            history.finish(
+                best.epoch,
+                pruned=prune is not None and prune.pruned,
+                parameters=parameters,
+            )
             bundle = Bundle(
-                net=net,
-                params=model,
+                net=start.net,
+                architecture=model.architecture,
                 classes=store.classes,
                 image_size=store.image_size,
-                mean=store.mean,
-                std=store.std,
                 resize=store.resize,
+                preprocessing=start.preprocessing,
                 val_acc=best.score,
+                started_from=start.origin,
             )
             save_bundle(bundle, outputs.bundle)
     except BaseException:
@@ -130,7 +147,31 @@ def train(
     }
 
 
-def _make_trainer(params: TrainParams, callbacks: list[L.Callback]) -> L.Trainer:
+def _head_only(model: ModelParams) -> bool:
+    return model.finetune == "head"
+
+
+def _make_module(
+    start: Start, params: TrainParams, model: ModelParams, *, classes: int
+) -> ClassifierModule:
+    """Wrap what is trained: the network, or its head alone."""
+    net: nn.Module = start.net
+    if _head_only(model):
+        net = Head(output_layers(start.net)[0], model.dropout)
+    decay = model.layer_decay if model.finetune == "full" and model.weights != "none" else 1.0
+    size = start.preprocessing.size
+    return ClassifierModule(net, params, image_size=size, num_classes=classes, layer_decay=decay)
+
+
+def _summarize(start: Start, params: TrainParams, *, classes: int) -> str:
+    """Describe every layer of the CNN; of timm's networks, which have hundreds, the blocks."""
+    module = ClassifierModule(
+        start.net, params, image_size=start.preprocessing.size, num_classes=classes
+    )
+    return str(summarize(module, max_depth=-1 if isinstance(start.net, CNN) else 3))
+
+
+def _make_trainer(params: TrainParams, callbacks: list[L.Callback], finetune: str) -> L.Trainer:
     _quieten()
     watched = sys.stderr.isatty()
     if watched:
@@ -140,6 +181,10 @@ def _make_trainer(params: TrainParams, callbacks: list[L.Callback]) -> L.Trainer
             accelerator=params.accelerator,
             devices=params.devices,
             precision=params.precision,
+            # Processes wait for every gradient, and of frozen blocks none comes.
+            strategy="ddp_find_unused_parameters_true"
+            if params.devices > 1 and finetune == "gradual"
+            else "auto",
             max_epochs=params.epochs,
             callbacks=[
                 *callbacks,

@@ -11,18 +11,32 @@ from torch.nn import functional as F
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from fieldguide.data.batches import DROPOUT, Batches, derive_seed, eval_batch
-from fieldguide.data.store import Store
+from fieldguide.data.batches import DROPOUT, derive_seed
 from fieldguide.params import TrainParams
+from fieldguide.training.finetune import layer_decay_groups
 
 
 class ClassifierModule(L.LightningModule):
     """Cross-entropy training of any network that maps images to K scores."""
 
     def __init__(
-        self, net: nn.Module, params: TrainParams, *, image_size: int, num_classes: int
+        self,
+        net: nn.Module,
+        params: TrainParams,
+        *,
+        image_size: int,
+        num_classes: int,
+        layer_decay: float = 1.0,
     ) -> None:
-        """Wrap a network; `image_size` in pixels is for the model summary."""
+        """Wrap a network.
+
+        Args:
+            net: scores of images, or of features where only the head is trained.
+            params: how to train.
+            image_size: pixels, for the model summary.
+            num_classes: K.
+            layer_decay: learning rate of each layer, relative to that of the layer above.
+        """
         super().__init__()
         # A NaN must show, to stop the training; by default it would be dropped.
         self.train_loss = MeanMetric(nan_strategy="disable")
@@ -31,6 +45,7 @@ class ClassifierModule(L.LightningModule):
         self.val_acc = MulticlassAccuracy(num_classes, average="micro")
         self.net = net
         self.params = params
+        self.layer_decay = layer_decay
         self.example_input_array = torch.zeros(1, 3, image_size, image_size)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -41,8 +56,8 @@ class ClassifierModule(L.LightningModule):
     def on_train_epoch_start(self) -> None:
         """Draw order, augmentation and dropout by (seed, epoch): a resumed epoch is the same."""
         batches = self.trainer.train_dataloader
-        assert isinstance(batches, Batches)
-        batches.epoch = self.current_epoch
+        assert batches is not None
+        batches.order.epoch = self.current_epoch
         key = (DROPOUT, self.current_epoch, self.global_rank)
         torch.manual_seed(derive_seed(self.params.seed, *key))
 
@@ -73,7 +88,7 @@ class ClassifierModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Optimizer and schedule, stepped after every batch."""
-        optimizer = make_optimizer(self.net, self.params)
+        optimizer = make_optimizer(self.net, self.params, layer_decay=self.layer_decay)
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = make_schedule(optimizer, self.params, steps=steps)
         return {
@@ -82,18 +97,24 @@ class ClassifierModule(L.LightningModule):
         }
 
 
-def make_optimizer(net: nn.Module, params: TrainParams) -> torch.optim.Optimizer:
+def make_optimizer(
+    net: nn.Module, params: TrainParams, *, layer_decay: float = 1.0
+) -> torch.optim.Optimizer:
     """Build the optimizer; weight decay acts on weights alone, not on biases and norms.
 
     Source: Goyal et al. 2017, section 5.3 (https://arxiv.org/abs/1706.02677).
     """
-    weights = [p for p in net.parameters() if p.requires_grad and p.ndim > 1]
-    others = [p for p in net.parameters() if p.requires_grad and p.ndim <= 1]
-    groups = [
-        {"params": weights, "weight_decay": params.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    lr = params.learning_rate
+    lr, decay = params.learning_rate, params.weight_decay
+    groups: list[dict[str, Any]]
+    if layer_decay < 1:
+        groups = layer_decay_groups(net, weight_decay=decay, layer_decay=layer_decay, lr=lr)
+    else:
+        weights = [p for p in net.parameters() if p.requires_grad and p.ndim > 1]
+        others = [p for p in net.parameters() if p.requires_grad and p.ndim <= 1]
+        groups = [
+            {"params": weights, "weight_decay": decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
     match params.optimizer:
         case "adam":
             return torch.optim.Adam(groups, lr, fused=True)
@@ -115,7 +136,7 @@ def make_schedule(
         case "one_cycle":  # Smith & Topin 2018, https://arxiv.org/abs/1708.07120
             return torch.optim.lr_scheduler.OneCycleLR(
                 optimizer,
-                params.learning_rate,
+                [group["lr"] for group in optimizer.param_groups],
                 total_steps=steps + 1,  # it is stepped once more, after the last batch
                 cycle_momentum=False,
             )
@@ -123,37 +144,3 @@ def make_schedule(
             return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         case "constant":
             return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
-
-
-class StoreData(L.LightningDataModule):
-    """Batches of a prepared store for the process and device that Lightning chose."""
-
-    def __init__(self, store: Store, params: TrainParams) -> None:
-        """Keep what batches are made of."""
-        super().__init__()
-        self.store = store
-        self.params = params
-
-    def train_dataloader(self) -> Batches:
-        """Shuffled and, if asked for, augmented."""
-        params = self.params
-        jitter = params.color_jitter if params.use_augmentation else None
-        return self._batches("train", params.batch_size, seed=params.seed, jitter=jitter)
-
-    def val_dataloader(self) -> Batches:
-        """In order and as they are."""
-        return self._batches("val", eval_batch(self.store.image_size))
-
-    def _batches(self, split: str, batch_size: int, **options: Any) -> Batches:
-        trainer = self.trainer
-        assert trainer is not None
-        return Batches(
-            self.store.split(split),
-            batch_size,
-            mean=self.store.mean,
-            std=self.store.std,
-            device=trainer.strategy.root_device,
-            rank=trainer.global_rank,
-            world_size=trainer.world_size,
-            **options,
-        )

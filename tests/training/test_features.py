@@ -1,0 +1,272 @@
+"""Features are what the output layer would see, computed once, and drawn as photos are."""
+
+import multiprocessing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from fieldguide.data.batches import Batches, Order
+from fieldguide.data.transforms import Preprocessing
+from fieldguide.errors import TrainingError
+from fieldguide.models.start import Start
+from fieldguide.training.features import (
+    FeatureBatches,
+    cached_features,
+    classifier_input,
+    features_folder,
+)
+from fieldguide.training.finetune import Head
+
+CPU = torch.device("cpu")
+PREPROCESSING = Preprocessing(32, "bicubic", mean=[0.4, 0.5, 0.6], std=[0.2, 0.3, 0.4])
+
+
+@pytest.fixture
+def start_with():
+    def make(name="test_resnet"):
+        torch.manual_seed(9)
+        options = {"img_size": 32} if name in ("test_vit", "volo_d1_224") else {}
+        net = timm.create_model(name, num_classes=3, drop_rate=0.5, **options)
+        return Start(net.requires_grad_(False).eval(), PREPROCESSING, "w (SHA-256 0)")
+
+    return make
+
+
+@pytest.fixture
+def compute(start_with, store):
+    """Computes features of the train split into a folder, or reads them there."""
+
+    def run(folder=Path("features"), *, split="train", with_mirror=True, start=None):
+        return cached_features(
+            folder,
+            start or start_with(),
+            store.split(split),
+            device=CPU,
+            with_mirror=with_mirror,
+        )
+
+    return run
+
+
+@torch.no_grad()
+def features_by_hand(net, split, *, mirror):
+    """One photo at a time: pixels normalised by NumPy, and the network without its output layer."""
+    found = []
+    for pixels in split.images(np.arange(len(split))):
+        image = torch.from_numpy(pixels[:, ::-1].copy() if mirror else pixels)
+        image = image.permute(2, 0, 1)[None].float() / 255
+        image = torch.nn.functional.interpolate(image, 32, mode="bicubic", antialias=True)
+        image = image.clamp(0, 1).numpy()[0]
+        mean, std = (np.array(one)[:, None, None] for one in ([0.4, 0.5, 0.6], [0.2, 0.3, 0.4]))
+        image = torch.from_numpy((image - mean) / std)[None].float()
+        found.append(net.forward_head(net.forward_features(image), pre_logits=True)[0].numpy())
+    return np.stack(found)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_vit", "test_convnext"])
+def test_features_are_what_the_output_layer_sees(name, compute, start_with, store):
+    start = start_with(name)
+    found = compute(start=start)
+    assert found.dtype == np.float32
+    for view in (0, 1):
+        expected = features_by_hand(start.net, store.split("train"), mirror=view == 1)
+        np.testing.assert_allclose(found[view], expected, rtol=1e-4, atol=1e-4)
+    assert not np.allclose(found[0], found[1], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_nfnet", "dpn48b"])
+@torch.no_grad()
+def test_the_head_gives_of_features_what_the_network_gives_of_photos(name, start_with):
+    """Also where the output layer is a convolution of one pixel, as in dpn48b."""
+    net = start_with(name).net
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    head = Head(net.get_classifier(), 0.5).eval()
+    torch.testing.assert_close(head(classifier_input(net, images)), net(images))
+
+
+@pytest.mark.slow
+def test_a_network_with_more_than_an_output_layer_is_refused(compute, start_with):
+    """VOLO adds scores of each patch."""
+    start = start_with("volo_d1_224")
+    with pytest.raises(TrainingError, match=r"model\.finetune: head .*; allowed: last_k, gradual"):
+        compute(start=start)
+    assert not list(Path("features").rglob("*.npy"))
+
+
+def test_dropout_of_the_head_acts_in_training_only():
+    torch.manual_seed(0)
+    head, features = Head(torch.nn.Linear(1000, 2), 0.5), torch.ones(1, 1000)
+    assert not torch.equal(head(features), head(features))
+    head.eval()
+    assert torch.equal(head(features), head(features))
+
+
+def test_without_a_mirror_there_is_one_view(compute, store):
+    assert compute(with_mirror=False).shape == (1, 48, 96)
+    assert compute().shape == (2, 48, 96)
+    assert compute(split="val", with_mirror=False).shape == (1, 12, 96)
+    assert {path.name for path in Path("features").iterdir() if path.is_dir()} == {
+        *("train-1", "train-2", "val-1")
+    }
+
+
+def test_features_are_computed_once(compute, capsys):
+    first = np.array(compute())
+    assert "Features of 48 train photos, once" in capsys.readouterr().out
+    (file,) = Path("features").rglob("*.npy")
+    np.save(file, first + 1)
+    np.testing.assert_array_equal(compute(), first + 1)
+    assert capsys.readouterr().out == ""
+
+
+def test_an_interrupted_computation_leaves_nothing_half(compute, start_with):
+    start, calls = start_with(), []
+
+    def interrupt(_module, _inputs):
+        calls.append(1)
+        if len(calls) == 2:  # of the mirrored view
+            raise KeyboardInterrupt
+
+    handle = start.net.fc.register_forward_pre_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        compute(start=start)
+    handle.remove()
+    assert not list(Path("features").rglob("*.npy"))
+    expected = compute(Path("other"))
+    np.testing.assert_array_equal(compute(start=start), expected)
+
+
+def compute_in_process(folder, start, split, barrier, results):
+    torch.set_num_threads(1)
+    calls = []
+    start.net.fc.register_forward_hook(lambda *_: calls.append(1))
+    barrier.wait()
+    found = cached_features(folder, start, split, device=CPU, with_mirror=True)
+    results.put((len(calls), float(found.sum())))
+
+
+def test_two_processes_compute_once(start_with, store, compute):
+    expected = float(compute(Path("alone")).sum())
+    context = multiprocessing.get_context("fork")
+    barrier, results = context.Barrier(2), context.Queue()
+    arguments = (Path("features").resolve(), start_with(), store.split("train"), barrier, results)
+    processes = [context.Process(target=compute_in_process, args=arguments) for _ in range(2)]
+    for process in processes:
+        process.start()
+    found = [results.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join()
+    assert [calls > 0 for calls, _ in sorted(found)] == [False, True]
+    assert [total for _, total in found] == [expected, expected]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_features_are_drawn_as_photos_are(rank, store):
+    """Each photo's features are its number, and minus that of its mirror."""
+    split = store.split("train")
+    numbers = np.arange(1, 49, dtype=np.float32)
+    features = np.stack([numbers, -numbers])[:, :, None]
+    photos = torch.from_numpy(split.images(np.arange(48))).permute(0, 3, 1, 2).float() / 255
+    plain = Preprocessing(16, "bilinear", mean=[0.0] * 3, std=[1.0] * 3)
+
+    def order():
+        return Order(split, 10, device=CPU, seed=3, rank=rank, world_size=2)
+
+    drawn = FeatureBatches(features, split.labels, order())
+    # Crops move every photo by up to two pixels: only its inner pixels are compared.
+    shown = Batches(split, order(), plain, jitter=0.0)
+    assert len(drawn) == len(shown) == 3
+    seen = []
+    for epoch in range(3):
+        drawn.order.epoch = shown.order.epoch = epoch
+        for (values, labels), (images, other_labels) in zip(drawn, shown, strict=True):
+            assert torch.equal(labels, other_labels)
+            seen.append(tuple(values[:, 0].tolist()))
+            for value, image in zip(values[:, 0], images, strict=True):
+                photo = photos[int(value.abs()) - 1]
+                photo = photo.flip(-1) if value < 0 else photo
+                assert is_a_crop(image, photo)
+    assert len(set(seen)) == len(seen)
+    assert {value > 0 for part in seen for value in part} == {True, False}
+
+
+def is_a_crop(image, photo, border=2):
+    padded = torch.nn.functional.pad(photo[None], [border] * 4, mode="reflect")[0]
+    steps = range(2 * border + 1)
+    return any(
+        torch.allclose(image, padded[:, row : row + 16, column : column + 16])
+        for row in steps
+        for column in steps
+    )
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_without_a_seed_features_come_in_order_and_never_mirrored(views, store):
+    split = store.split("val")
+    features = np.stack([np.arange(12), -np.arange(12)])[:views, :, None].astype(np.float32)
+    batches = FeatureBatches(features, split.labels, Order(split, 5, device=CPU))
+    found = list(batches)
+    assert torch.cat([values for values, _ in found])[:, 0].tolist() == list(range(12))
+    assert torch.equal(torch.cat([y for _, y in found]), torch.from_numpy(split.labels))
+
+
+def test_one_view_is_never_mirrored(store):
+    split = store.split("train")
+    features = np.arange(48, dtype=np.float32)[None, :, None]
+    batches = FeatureBatches(features, split.labels, Order(split, 5, device=CPU, seed=0))
+    values = torch.cat([values for values, _ in batches])[:, 0].tolist()
+    assert sorted(values) == list(range(48))
+    assert values != sorted(values)
+
+
+@pytest.fixture
+def train_head(run_training):
+    """Trains the head on a network's weights; returns the folders of features there are."""
+
+    def run(name="run", *, scale=1.0, model=None, **changes):
+        torch.manual_seed(9)
+        net = timm.create_model("test_resnet", num_classes=7)
+        net.conv1[0].weight.data *= scale
+        Path("models/weights").mkdir(parents=True, exist_ok=True)
+        save_file(net.state_dict(), "models/weights/w.safetensors")
+        settings = {"name": "test_resnet", "weights": "w.safetensors", "finetune": "head"}
+        settings |= {"input_size": 32} | (model or {})
+        run_training(name, model=settings, epochs=1, **changes)
+        return {path.parent.name for path in Path(".fieldguide/features").glob("*/train-*")}
+
+    return run
+
+
+@pytest.mark.slow
+def test_features_are_shared_by_trainings_that_differ_in_the_head_alone(train_head, capsys):
+    (first,) = train_head()
+    capsys.readouterr()
+    for changes in (
+        {"seed": 1},
+        {"learning_rate": 0.1, "optimizer": "sgd", "batch_size": 7},
+        {"model": {"dropout": 0.5}},
+    ):
+        assert train_head(**changes) == {first}
+    assert "Features of" not in capsys.readouterr().out
+    # One view more or less lies in the same folder, beside the other.
+    assert train_head(use_augmentation=False) == {first}
+    assert "Features of 48 train photos" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_features_of_other_weights_and_sizes_are_computed_anew(train_head):
+    first = train_head()
+    second = train_head(scale=2.0)
+    third = train_head(model={"input_size": 48})
+    assert first < second < third
+    assert len(third) == 3
+
+
+def test_features_lie_in_the_project_and_not_in_an_experiments_workspace(tmp_path, monkeypatch):
+    assert features_folder("k") == Path.cwd() / ".fieldguide" / "features" / "k"
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "project"))
+    assert features_folder("k") == tmp_path / "project" / ".fieldguide" / "features" / "k"

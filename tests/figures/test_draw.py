@@ -7,11 +7,12 @@ from PIL import Image
 
 from fieldguide.data.prepare import prepare
 from fieldguide.data.store import Store
+from fieldguide.data.transforms import Preprocessing
 from fieldguide.errors import StoreError
 from fieldguide.evaluation.predictions import Predictions
 from fieldguide.figures.draw import Inputs, draw_all
+from fieldguide.models.backbones import build
 from fieldguide.models.bundle import Bundle
-from fieldguide.models.cnn import CNN
 
 CURVES = ["train/loss", "train/acc", "val/loss", "val/acc", "learning_rate"]
 ALWAYS = {"confusion", "curves", "guided_backprop", "mistakes", "predictions", "reliability"}
@@ -36,7 +37,16 @@ def store_of(make_photos, make_params, pack, tmp_path):
 def draw(make_params, store, tmp_path):
     """Draws all figures of an untrained network and returns {name: file}."""
 
-    def run(*, of=store, right=None, model=None, folder="figures", missing=None, **visualize):
+    def run(
+        *,
+        of=store,
+        right=None,
+        model=None,
+        timm_name=None,
+        folder="figures",
+        missing=None,
+        **visualize,
+    ):
         settings = {"conv_layers": 2, "first_layer_filters": 4, "num_neurons_dense": 8}
         params = make_params(
             data={"image_size": 16},
@@ -45,15 +55,18 @@ def draw(make_params, store, tmp_path):
         )
         size, test = len(of.classes), of.split("test")
         torch.manual_seed(0)
+        architecture, pixels = params.model.architecture, 16
+        if timm_name:
+            architecture, pixels = timm_name, 160
         bundle = Bundle(
-            net=CNN(params.model, image_size=16, num_classes=size).eval(),
-            params=params.model,
+            net=build(architecture, input_size=pixels, num_classes=size).eval(),
+            architecture=architecture,
             classes=of.classes,
             image_size=16,
-            mean=of.mean,
-            std=of.std,
             resize="crop",
+            preprocessing=Preprocessing(pixels, "bilinear", of.mean, of.std),
             val_acc=0.5,
+            started_from="none",
         )
         guesses = (test.labels + (np.arange(len(test)) % 3 == 0)) % size
         if right is not None:
@@ -161,3 +174,24 @@ def test_a_missing_curve_is_told_and_no_folder_is_left(draw, tmp_path):
         draw(missing="val/acc")
     assert not (tmp_path / "figures").exists()
     assert not list(tmp_path.glob(".*partial"))
+
+
+@pytest.mark.parametrize(
+    ("name", "explained", "drawn"),
+    [
+        (
+            "test_resnet",
+            "guided_backprop",
+            ["filters_conv1_0", *(f"responses_{part}" for part in ("act1", "layer1", "layer4"))],
+        ),
+        ("test_efficientnet", "grad_cam", ["filters_conv_stem", "responses_blocks_1"]),
+        ("test_vit", "grad_cam", ["filters_patch_embed_proj", "responses_blocks_5"]),
+    ],
+)
+def test_figures_of_timm_networks(name, explained, drawn, draw):
+    files = draw(timm_name=name)
+    assert {f"{one}.png" for one in [explained, *drawn]} <= set(files)
+    assert len({"guided_backprop.png", "grad_cam.png"} & set(files)) == 1
+    others = {f for f in files if f.startswith(("filters_", "responses_"))}
+    assert len([f for f in others if f.startswith("filters_")]) == 1
+    assert set(files) - others == {f"{n}.png" for n in ALWAYS - {"guided_backprop"} | {explained}}

@@ -81,7 +81,7 @@ def test_recorded_outputs_are_detached(net_of):
 def test_first_layer_filters_are_stretched_colours(net_of):
     net = net_of()
     weight = net.blocks["conv1"].conv.weight.detach().numpy()  # (F, 3, h, w)
-    tiles = drawn(filter_figure(net, "conv1"))
+    tiles = drawn(filter_figure("conv1", net.blocks["conv1"].conv, first=True))
     assert len(tiles) == 4
     for kernel, tile in zip(weight, tiles, strict=True):
         expected = (kernel - kernel.min()) / (kernel.max() - kernel.min())
@@ -91,7 +91,7 @@ def test_first_layer_filters_are_stretched_colours(net_of):
 def test_later_filters_are_drawn_on_their_strongest_channel(net_of):
     net = net_of()
     weight = net.blocks["conv2"].conv.weight.detach().numpy()  # (F, C, h, w)
-    tiles = drawn(filter_figure(net, "conv2"))
+    tiles = drawn(filter_figure("conv2", net.blocks["conv2"].conv, first=False))
     assert len(tiles) == 8
     for kernels, tile in zip(weight, tiles, strict=True):
         strongest = kernels[np.argmax([np.sqrt((one**2).sum()) for one in kernels])]
@@ -99,7 +99,7 @@ def test_later_filters_are_drawn_on_their_strongest_channel(net_of):
 
 
 def test_a_later_layer_with_three_input_channels_is_not_drawn_in_colours(net_of):
-    figure = filter_figure(net_of(first_layer_filters=3), "conv2")
+    figure = filter_figure("conv2", net_of(first_layer_filters=3).blocks["conv2"].conv, first=False)
     assert all(tile.ndim == 2 for tile in drawn(figure))
     assert "colours" not in words(figure)
 
@@ -107,7 +107,7 @@ def test_a_later_layer_with_three_input_channels_is_not_drawn_in_colours(net_of)
 @pytest.mark.parametrize(("count", "tiles"), [(1, 1), (9, 9), (64, 64), (65, 64), (100, 64)])
 def test_at_most_64_filters_and_responses_are_drawn(count, tiles, net_of):
     net = net_of(first_layer_filters=count, conv_layers=1)
-    figure = filter_figure(net, "conv1")
+    figure = filter_figure("conv1", net.blocks["conv1"].conv, first=True)
     assert len(drawn(figure)) == tiles
     assert (f"{tiles} of {count}" if count > 64 else f"all {count}") in words(figure)
     maps = responses(net, torch.randn(1, 3, 32, 32))["conv1"]
@@ -135,4 +135,6 @@ def test_a_constant_filter_is_drawn_without_a_warning(value, net_of):
         for block in net.blocks.values():
             block.conv.weight.fill_(value)
     for name in net.blocks:
-        assert np.isfinite(drawn(filter_figure(net, name))).all()
+        assert np.isfinite(
+            drawn(filter_figure(name, net.blocks[name].conv, first=name == "conv1"))
+        ).all()

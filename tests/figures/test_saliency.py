@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import timm
 import torch
-from captum.attr import NeuronGuidedBackprop
+from captum.attr import GuidedBackprop, NeuronGuidedBackprop
 from torch import nn
 
+from fieldguide.data.transforms import Preprocessing
 from fieldguide.figures.saliency import (
     Neuron,
     guided_by_rule,
@@ -26,13 +28,13 @@ def bundle_of(make_params, store):
         torch.manual_seed(0)
         return Bundle(
             net=CNN(model, image_size=16, num_classes=3).eval(),
-            params=model,
+            architecture=model.architecture,
             classes=store.classes,
             image_size=16,
-            mean=store.mean,
-            std=store.std,
             resize="crop",
+            preprocessing=Preprocessing(16, "bilinear", store.mean, store.std),
             val_acc=0.5,
+            started_from="none",
         )
 
     return make
@@ -45,7 +47,8 @@ def hooks_of(net):
 
 def neurons_of(bundle, store, count=8, block="conv3", seed=0):
     rng = np.random.default_rng(seed)
-    return pick_neurons(bundle, store.split("test"), block=block, count=count, rng=rng)
+    layer = bundle.net.blocks[block].activation
+    return pick_neurons(bundle, store.split("test"), layer=layer, count=count, rng=rng)
 
 
 @pytest.mark.filterwarnings("ignore:Setting backward hooks on ReLU:UserWarning")  # Captum says so
@@ -63,7 +66,7 @@ def test_rule_equals_captums_guided_backprop_for_relu(block, batch_norm, bundle_
         )
         assert theirs.abs().max() > 0
         torch.testing.assert_close(ours, theirs[0].detach())
-        both = guided_gradient(bundle.net, image, block=block, neuron=neuron)
+        both = guided_gradient(bundle.net, image, layer=layer, place=place)
         torch.testing.assert_close(both, ours)
         assert both.shape == (3, 16, 16)
 
@@ -73,7 +76,9 @@ def test_gradient_is_not_zero_and_no_hook_stays(activation, bundle_of, store):
     bundle = bundle_of(activation=activation)
     for neuron in neurons_of(bundle, store):
         image = network_input(bundle, store.split("test"), neuron.photo)
-        gradient = guided_gradient(bundle.net, image, block="conv3", neuron=neuron)
+        layer = bundle.net.blocks["conv3"].activation
+        place = (neuron.channel, neuron.row, neuron.column)
+        gradient = guided_gradient(bundle.net, image, layer=layer, place=place)
         assert gradient.isfinite().all()
         assert gradient.abs().max() > 0
         assert not image.requires_grad
@@ -186,5 +191,64 @@ def test_figure_pairs_each_neuron_with_its_photo(count, bundle_of, store):
 def test_network_input_is_the_normalised_photo(bundle_of, store):
     bundle, test = bundle_of(), store.split("test")
     pixels = test.images(np.array([4]))[0] / 255
-    expected = ((pixels - np.array(bundle.mean)) / np.array(bundle.std)).transpose(2, 0, 1)
+    expected = ((pixels - np.array(store.mean)) / np.array(store.std)).transpose(2, 0, 1)
     np.testing.assert_allclose(network_input(bundle, test, 4)[0], expected, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:Setting backward hooks on ReLU:UserWarning")  # Captum says so
+@pytest.mark.parametrize("name", ["test_resnet", "resnet10t"])
+def test_class_score_of_a_timm_network_as_captum_has_it(name):
+    torch.manual_seed(0)
+    net = timm.create_model(name, num_classes=4).eval()
+    image = torch.randn(1, 3, 64, 64)
+    found = guided_gradient(net, image, layer=net, place=(2,))
+    assert all(m.inplace for m in net.modules() if isinstance(m, nn.ReLU))  # as before
+    for module in net.modules():
+        if isinstance(module, nn.ReLU):
+            module.inplace = False  # which Captum does not see to
+    expected = GuidedBackprop(net).attribute(image.requires_grad_(), target=2)[0]
+    torch.testing.assert_close(found, expected)
+    assert found.abs().max() > 0
+    torch.testing.assert_close(guided_by_rule(net, image, layer=net, place=(2,)), expected)
+
+
+def test_rule_for_relu6_by_hand():
+    """Scores 3 x and -2 x behind ReLU6 of x: only the first passes back, wherever x is above 0."""
+    net = nn.Sequential(nn.ReLU6(inplace=True), nn.Flatten(), nn.Linear(3, 2, bias=False))
+    net[2].weight.data = torch.tensor([[3.0, 3.0, 3.0], [-2.0, -2.0, -2.0]])
+    image = torch.tensor([-1.0, 2.0, 7.0]).reshape(1, 3, 1, 1)
+    first = guided_gradient(net, image, layer=net, place=(0,))
+    assert first.flatten().tolist() == [0.0, 3.0, 3.0]
+    second = guided_gradient(net, image, layer=net, place=(1,))
+    assert second.flatten().tolist() == [0.0, 0.0, 0.0]
+    assert net[0].inplace
+    assert hooks_of(net) == []
+
+
+def test_neurons_beyond_the_bound_of_relu6_differ_by_what_they_take(store, bundle_of):
+    """All photos reach 6: drawn is as if there were no bound."""
+    bundle, test = bundle_of(), store.split("test")
+    block = bundle.net.features.conv3
+    with torch.no_grad():
+        block.norm.bias.fill_(50.0)
+
+    def drawn(activation):
+        block.activation = activation
+        rng = np.random.default_rng(0)
+        neurons = pick_neurons(bundle, test, layer=activation, count=8, rng=rng)
+        gradients = [
+            guided_gradient(
+                bundle.net,
+                network_input(bundle, test, neuron.photo),
+                layer=activation,
+                place=(neuron.channel, neuron.row, neuron.column),
+            )
+            for neuron in neurons
+        ]
+        return neurons, torch.stack(gradients)
+
+    bounded, unbounded = drawn(nn.ReLU6()), drawn(nn.ReLU())
+    assert bounded[0] == unbounded[0]
+    assert min(neuron.activation for neuron in bounded[0]) > 6
+    torch.testing.assert_close(bounded[1], unbounded[1])
+    assert bounded[1].abs().max() > 0

@@ -13,9 +13,11 @@ from matplotlib.figure import Figure
 from fieldguide.data.store import Split
 from fieldguide.errors import StoreError
 from fieldguide.evaluation.predictions import Predictions
+from fieldguide.figures.cam import cam_figure
 from fieldguide.figures.canvas import save
 from fieldguide.figures.charts import confusion_figure, reliability_figure, training_curves
 from fieldguide.figures.layers import filter_figure, response_figure, responses
+from fieldguide.figures.parts import filters_of, guided_layer
 from fieldguide.figures.photos import confident_mistakes, prediction_grid
 from fieldguide.figures.saliency import guided_figure, network_input
 from fieldguide.files import new_folder
@@ -44,8 +46,9 @@ def draw_all(inputs: Inputs, params: VisualizeParams, folder: Path) -> None:
     # A class name is text, whatever dollar signs it holds.
     with new_folder(folder) as aside, rc_context({"text.parse_math": False}):
         for name, figure in _figures(inputs, params):
-            save(figure, aside / f"{name}.png")
-            print(f"  {folder / name}.png", flush=True)
+            file = f"{name.replace('.', '_')}.png"
+            save(figure, aside / file)
+            print(f"  {folder / file}", flush=True)
 
 
 def _figures(inputs: Inputs, params: VisualizeParams) -> Iterator[tuple[str, Figure]]:
@@ -59,11 +62,15 @@ def _figures(inputs: Inputs, params: VisualizeParams) -> Iterator[tuple[str, Fig
         prediction_grid(test, predictions, per_class=params.photos_per_class, rng=photos),
     )
     yield "mistakes", confident_mistakes(test, predictions)
-    yield "guided_backprop", guided_figure(bundle, test, count=params.neurons, rng=neurons)
+    if guided_layer(bundle.net):
+        yield "guided_backprop", guided_figure(bundle, test, count=params.neurons, rng=neurons)
+    else:
+        yield "grad_cam", cam_figure(bundle, predictions, test, count=params.neurons, rng=neurons)
     row = int(response.integers(len(test)))
     label, pixels = bundle.classes[test.labels[row]], test.images(np.array([row]))[0]
+    for k, (name, conv) in enumerate(filters_of(bundle.net)):
+        yield f"filters_{name}", filter_figure(name, conv, first=k == 0)
     for name, maps in responses(bundle.net, network_input(bundle, test, row)).items():
-        yield f"filters_{name}", filter_figure(bundle.net, name)
         yield f"responses_{name}", response_figure(name, maps, pixels, label)
     yield "curves", training_curves(inputs.curves)
     yield "confusion", confusion_figure(predictions)

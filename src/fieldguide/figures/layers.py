@@ -12,33 +12,34 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from fieldguide.figures.canvas import EDGE, HEADING, SIDE, short, show_photo, tiles
-from fieldguide.models.cnn import CNN
+from fieldguide.figures.parts import as_maps, stages_of
+from fieldguide.models.network import Network
 
 SHOWN = SIDE**2  # an 8 × 8 grid
 
 
-def filter_figure(net: CNN, name: str) -> Figure:
+def filter_figure(name: str, conv: nn.Conv2d, *, first: bool) -> Figure:
     """Draw the first 64 filters of one convolution layer.
 
     Filters of the first layer see colours and are drawn so, each stretched to its full range.
     Those of later layers see many channels: drawn is the kernel on the one that weighs most (L2).
     """
-    weight = net.blocks[name].conv.weight.detach()  # (F, C, h, w)
+    weight = conv.weight.detach()  # (F, C, h, w)
     count, size = len(weight), weight.shape[-1]
-    first = weight[:SHOWN]
-    shown = f"{len(first)} of {count}" if count > SHOWN else f"all {count}"
+    drawn = weight[:SHOWN]
+    shown = f"{len(drawn)} of {count}" if count > SHOWN else f"all {count}"
     title = f"Filters of {name}: {shown}, {size}×{size} pixels each"
-    if name == next(iter(net.blocks)):
-        low, high = first.amin((1, 2, 3), keepdim=True), first.amax((1, 2, 3), keepdim=True)
-        colours = ((first - low) / (high - low).clamp_min(1e-12)).permute(0, 2, 3, 1)
+    if first:
+        low, high = drawn.amin((1, 2, 3), keepdim=True), drawn.amax((1, 2, 3), keepdim=True)
+        colours = ((drawn - low) / (high - low).clamp_min(1e-12)).permute(0, 2, 3, 1)
         return tiles(
             list(colours.numpy()),
             title=title,
             subtitle="in the colours they look for; each stretched to its full range",
             limits=(0, 1),
         )
-    strongest = first.flatten(2).norm(dim=2).argmax(dim=1)  # (F, C, h, w) -> (F,)
-    kernels = first[torch.arange(len(first)), strongest]  # (F, h, w)
+    strongest = drawn.flatten(2).norm(dim=2).argmax(dim=1)  # (F, C, h, w) -> (F,)
+    kernels = drawn[torch.arange(len(drawn)), strongest]  # (F, h, w)
     kernels = kernels / kernels.abs().amax((1, 2), keepdim=True).clamp_min(1e-12)
     return tiles(
         list(kernels.numpy()),
@@ -62,7 +63,7 @@ def response_figure(
     figure = tiles(
         list((maps / peak).numpy()),
         title=f"Response of {name} to a test photo of class {short(label)}",
-        subtitle=f"{shown} channels, {height}×{width} after the activation, each scaled to its peak"
+        subtitle=f"{shown} channels, {height}×{width}, each scaled to its peak"
         + (f"; {silent} silent" if silent else ""),
         limits=(0, 1),
         colours="magma",
@@ -75,13 +76,19 @@ def response_figure(
 
 
 @contextmanager
-def recorded(modules: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
-    """Collect the outputs of modules during forward passes; hooks are removed at the end."""
+def recorded(modules: dict[str, nn.Module], *, inputs: bool = False) -> Iterator[dict[str, Tensor]]:
+    """Collect what modules give, or take, during forward passes; hooks are removed at the end.
+
+    Where a module gives several outputs in a list there is none to show.
+    """
     outputs: dict[str, Tensor] = {}
 
-    def keep(name: str) -> Callable[[nn.Module, object, Tensor], None]:
-        def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-            outputs[name] = output.detach()
+    def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
+        def hook(_module: nn.Module, taken: tuple[Tensor, ...], output: object) -> None:
+            if inputs:
+                outputs[name] = taken[0].detach()
+            elif isinstance(output, Tensor):
+                outputs[name] = output.detach()
 
         return hook
 
@@ -94,9 +101,9 @@ def recorded(modules: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
 
 
 @torch.no_grad()
-def responses(net: CNN, image: Tensor) -> dict[str, Tensor]:
-    """Each block's response after its activation, before pooling: (1, 3, H, W) -> (F, h, w)."""
-    activations = {name: block.activation for name, block in net.blocks.items()}
-    with recorded(activations) as outputs:
+def responses(net: Network, image: Tensor) -> dict[str, Tensor]:
+    """Each stage's response, of the CNN after activation: (1, 3, H, W) -> (F, h, w) each."""
+    with recorded(dict(stages_of(net))) as outputs:
         net(image)
-    return {name: output[0] for name, output in outputs.items()}
+    maps = {name: as_maps(net, output) for name, output in outputs.items()}
+    return {name: one for name, one in maps.items() if one is not None}

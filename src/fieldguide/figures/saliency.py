@@ -7,7 +7,9 @@ Source: Springenberg et al. 2015, "Striving for Simplicity", section 3.4
 from __future__ import annotations
 
 import warnings
-from typing import NamedTuple
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,13 +19,13 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fieldguide.data.batches import Batches, eval_batch
+from fieldguide.data.batches import in_order
 from fieldguide.data.store import Split
-from fieldguide.data.transforms import normalize, to_unit
+from fieldguide.data.transforms import to_unit
 from fieldguide.figures.canvas import HEADING, grid_of, heading, short, show_photo
 from fieldguide.figures.layers import recorded
+from fieldguide.figures.parts import activations, guided_layer
 from fieldguide.models.bundle import Bundle
-from fieldguide.models.cnn import ACTIVATIONS, CNN
 
 _PAIRS = 2  # neurons in a row
 
@@ -39,10 +41,10 @@ class Neuron(NamedTuple):
 
 
 def pick_neurons(
-    bundle: Bundle, test: Split, *, block: str, count: int, rng: np.random.Generator
+    bundle: Bundle, test: Split, *, layer: nn.Module, count: int, rng: np.random.Generator
 ) -> list[Neuron]:
-    """Draw neurons of a block's activation among those that some test photo excites, if any."""
-    peak, photo = _strongest(bundle, test, block)
+    """Draw neurons of an activation among those that some test photo excites, if any."""
+    peak, photo = _strongest(bundle, test, layer)
     alive = np.argwhere(peak > 0)  # (channel, row, column) each
     chosen = rng.choice(len(alive), min(count, len(alive)), replace=False)
     return [
@@ -53,18 +55,19 @@ def pick_neurons(
 
 @torch.no_grad()
 def _strongest(
-    bundle: Bundle, test: Split, block: str
+    bundle: Bundle, test: Split, layer: nn.Module
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """Highest activation of each neuron over the split, and the photo's row: (F, h, w) each."""
-    size, cpu = eval_batch(bundle.image_size), torch.device("cpu")
-    batches = Batches(test, size, mean=bundle.mean, std=bundle.std, device=cpu)
+    batches = in_order(test, bundle.preprocessing, torch.device("cpu"))
     peak: Tensor | None = None
     best = torch.empty(0)
     start = 0
-    with recorded({block: bundle.net.blocks[block].activation}) as outputs:
+    # Of ReLU6 what it takes: above 6 all photos would excite a neuron alike.
+    bounded = isinstance(layer, nn.ReLU6)
+    with recorded({"layer": layer}, inputs=bounded) as outputs, out_of_place(bundle.net):
         for images, _ in batches:
             bundle.net(images)
-            values, rows = outputs[block].max(dim=0)  # (B, F, h, w) -> (F, h, w)
+            values, rows = outputs["layer"].max(dim=0)  # (B, F, h, w) -> (F, h, w)
             rows = rows + start
             if peak is None:
                 peak, best = values, rows
@@ -76,27 +79,28 @@ def _strongest(
     return peak.numpy(), best.numpy()
 
 
-def guided_gradient(net: CNN, image: Tensor, *, block: str, neuron: Neuron) -> Tensor:
+def guided_gradient(
+    net: nn.Module, image: Tensor, *, layer: nn.Module, place: tuple[int, ...]
+) -> Tensor:
     """Gradient of a neuron's activation, only what is positive passing each activation backwards.
 
     For ReLU this is Captum's `NeuronGuidedBackprop`. GELU, SiLU and Mish let small negative values
     through, so that ReLU's rule cannot be taken over as it stands; the rule here is the same in
     kind: the gradient through the activation by its own derivative, negative parts set to zero.
-    With ReLU both rules are equal.
+    With ReLU both rules are equal. Of ReLU6 the upper bound is left out: a value above it says that
+    there is enough, and not that there is nothing.
 
     Args:
         net: in eval mode.
         image: (1, 3, H, W), normalised.
-        block: whose activation the neuron belongs to.
-        neuron: which one.
+        layer: whose output the neuron belongs to.
+        place: which one, of the output without its first axis.
 
     Returns:
         (3, H, W).
     """
-    layer = net.blocks[block].activation
-    place = (neuron.channel, neuron.row, neuron.column)
-    if isinstance(layer, nn.ReLU):
-        with warnings.catch_warnings():
+    if all(isinstance(module, nn.ReLU) for module in activations(net)):
+        with out_of_place(net), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # says that it sets hooks
             gradient: Tensor = NeuronGuidedBackprop(net, layer).attribute(image, place)
         return gradient[0].detach()
@@ -104,20 +108,26 @@ def guided_gradient(net: CNN, image: Tensor, *, block: str, neuron: Neuron) -> T
 
 
 def guided_by_rule(
-    net: nn.Module, image: Tensor, *, layer: nn.Module, place: tuple[int, int, int]
+    net: nn.Module, image: Tensor, *, layer: nn.Module, place: tuple[int, ...]
 ) -> Tensor:
-    """Guided backprop for any activation in ACTIVATIONS; see `guided_gradient`."""
+    """Guided backprop for any of `activations`; see `guided_gradient`."""
     target: list[Tensor] = []
+
+    def unbound(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        unbounded = F.relu(inputs[0])
+        return unbounded + (output - unbounded).detach()  # ReLU6's value with ReLU's slope
 
     def clip(_module: nn.Module, gradients: tuple[Tensor, ...], _outputs: object) -> object:
         return (F.relu(gradients[0]),)
 
-    kinds = tuple(ACTIVATIONS.values())
-    handles = [m.register_full_backward_hook(clip) for m in net.modules() if isinstance(m, kinds)]
+    handles = [module.register_full_backward_hook(clip) for module in activations(net)]
+    bounded = [module for module in activations(net) if isinstance(module, nn.ReLU6)]
+    handles += [module.register_forward_hook(unbound) for module in bounded]
     handles.append(layer.register_forward_hook(lambda _m, _i, output: target.append(output)))
     try:
         image = image.detach().clone().requires_grad_()
-        net(image)
+        with out_of_place(net):
+            net(image)
         (gradient,) = torch.autograd.grad(target[0][(0, *place)], image)
     finally:
         for handle in handles:
@@ -125,15 +135,30 @@ def guided_by_rule(
     return gradient[0]
 
 
+@contextmanager
+def out_of_place(net: nn.Module) -> Iterator[None]:
+    """Let activations keep their input, which PyTorch's backward hooks need."""
+    changed: list[Any] = [one for one in activations(net) if getattr(one, "inplace", False)]
+    for module in changed:
+        module.inplace = False
+    try:
+        yield
+    finally:
+        for module in changed:
+            module.inplace = True
+
+
 def guided_figure(bundle: Bundle, test: Split, *, count: int, rng: np.random.Generator) -> Figure:
     """Draw random neurons of the last convolution layer, each beside the photo that excites it."""
-    block = list(bundle.net.blocks)[-1]
-    neurons = pick_neurons(bundle, test, block=block, count=count, rng=rng)
+    found = guided_layer(bundle.net)
+    assert found is not None
+    name, layer = found
+    neurons = pick_neurons(bundle, test, layer=layer, count=count, rng=rng)
     rows = max(1, -(-len(neurons) // _PAIRS))
     figure = Figure(figsize=(4.4 * _PAIRS + 0.3, 2.5 * rows + HEADING + 0.5))
     heading(
         figure,
-        f"Guided backprop of {len(neurons)} random neurons of {block}, the last convolution layer",
+        f"Guided backprop of {len(neurons)} random neurons of {name}, the last convolution layer",
         "left: the test photo that excites the neuron most; right: the pixels that do it "
         "(grey: none)"
         if neurons
@@ -145,17 +170,18 @@ def guided_figure(bundle: Bundle, test: Split, *, count: int, rng: np.random.Gen
         label = bundle.classes[test.labels[neuron.photo]]
         photo.set_title(f"excited most by: {short(label)}", fontsize=9, pad=4)
         image = network_input(bundle, test, neuron.photo)
-        gradient = guided_gradient(bundle.net, image, block=block, neuron=neuron)
+        place = (neuron.channel, neuron.row, neuron.column)
+        gradient = guided_gradient(bundle.net, image, layer=layer, place=place)
         saliency.imshow(_as_picture(gradient), interpolation="bicubic")
-        place = f"channel {neuron.channel} at ({neuron.row}, {neuron.column})"
-        saliency.set_title(place, fontsize=9, pad=4)
+        where = f"channel {neuron.channel} at ({neuron.row}, {neuron.column})"
+        saliency.set_title(where, fontsize=9, pad=4)
     return figure
 
 
 def network_input(bundle: Bundle, test: Split, row: int) -> Tensor:
     """One photo as the network takes it: (1, 3, H, W), normalised."""
     pixels = torch.from_numpy(test.images(np.array([row])))
-    return normalize(to_unit(pixels), bundle.mean, bundle.std)
+    return bundle.preprocessing(to_unit(pixels))
 
 
 def _as_picture(gradient: Tensor) -> npt.NDArray[np.float32]:

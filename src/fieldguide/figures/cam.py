@@ -1,0 +1,100 @@
+"""Grad-CAM: where the network looked, for networks that guided backprop has no rule for.
+
+Source: Selvaraju et al. 2017, section 3 (https://arxiv.org/abs/1610.02391).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fieldguide.data.store import Split
+from fieldguide.evaluation.predictions import Predictions
+from fieldguide.figures.canvas import HEADING, grid_of, heading, short, show_photo
+from fieldguide.figures.parts import as_maps
+from fieldguide.figures.saliency import network_input
+from fieldguide.models.bundle import Bundle
+from fieldguide.models.network import Network
+
+_PAIRS = 2  # photos in a row
+
+
+def grad_cam(net: Network, image: Tensor, label: int) -> Tensor:
+    """Weight the last feature maps by the mean gradient of a class's score.
+
+    Args:
+        net: in eval mode.
+        image: (1, 3, H, W), normalised.
+        label: the class.
+
+    Returns:
+        (H, W), at least 0; all 0 where nothing speaks for the class or features have no places.
+    """
+    taken: list[Tensor] = []
+    layer = _last_token_layer(net)
+    image = image.detach().requires_grad_()  # or nothing would have a gradient if all is frozen
+    if layer is None:
+        taken.append(net.forward_features(image))
+        score = net.forward_head(taken[0])[0, label]
+    else:
+        handle = layer.register_forward_hook(lambda _module, _inputs, output: taken.append(output))
+        try:
+            score = net(image)[0, label]
+        finally:
+            handle.remove()
+    (gradient,) = torch.autograd.grad(score, taken[0])
+    maps, slopes = as_maps(net, taken[0].detach()), as_maps(net, gradient)  # (F, h, w) each
+    if maps is None or slopes is None:
+        return torch.zeros(image.shape[-2:])
+    weights = slopes.mean(dim=(1, 2), keepdim=True)  # (F, 1, 1)
+    heat = F.relu((weights * maps).sum(dim=0))  # -> (h, w)
+    size = tuple(image.shape[-2:])
+    return F.interpolate(heat[None, None], size, mode="bilinear", align_corners=False)[0, 0]
+
+
+def _last_token_layer(net: Network) -> nn.Module | None:
+    """Return the input of a transformer's last block, or None for other networks.
+
+    Behind that block a class token alone has a gradient.
+    """
+    blocks = getattr(net, "blocks", None)
+    if not hasattr(net, "num_prefix_tokens") or not isinstance(
+        blocks, nn.Sequential | nn.ModuleList
+    ):
+        return None
+    norm = getattr(blocks[-1], "norm1", None)
+    return norm if isinstance(norm, nn.Module) else None
+
+
+def cam_figure(
+    bundle: Bundle, predictions: Predictions, test: Split, *, count: int, rng: np.random.Generator
+) -> Figure:
+    """Draw random test photos, each beside where the network looked for the class it said."""
+    rows = np.sort(rng.choice(len(test), min(count, len(test)), replace=False))
+    lines = max(1, -(-len(rows) // _PAIRS))
+    figure = Figure(figsize=(4.4 * _PAIRS + 0.3, 2.5 * lines + HEADING + 0.5))
+    heading(
+        figure,
+        f"Grad-CAM of {len(rows)} random test photos",
+        "left: the photo and its class; right: what speaks for the predicted class (bright: much)",
+    )
+    grid = grid_of(figure, lines, 2 * _PAIRS, hspace=0.16, wspace=0.05, lines=1)
+    for (photo, overlay), row in zip(grid.reshape(-1, 2), rows, strict=False):
+        pixels = test.images(np.array([row]))[0]
+        label = int(predictions.predicted[row])
+        show_photo(photo, pixels)
+        photo.set_title(short(bundle.classes[test.labels[row]]), fontsize=9, pad=4)
+        heat = grad_cam(bundle.net, network_input(bundle, test, int(row)), label)
+        show_photo(overlay, pixels)
+        height, width = pixels.shape[:2]
+        overlay.imshow(
+            (heat / heat.max().clamp_min(1e-12)).numpy(),
+            cmap="inferno",
+            alpha=0.6,
+            extent=(-0.5, width - 0.5, height - 0.5, -0.5),
+        )
+        overlay.set_title(f"→ {short(bundle.classes[label])}", fontsize=9, pad=4)
+    return figure

@@ -1,0 +1,79 @@
+"""Why a photo was called so: the photo, and what in it speaks for a class."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from fieldguide.figures.cam import grad_cam
+from fieldguide.figures.canvas import show_photo
+from fieldguide.figures.parts import guided_layer
+from fieldguide.figures.saliency import guided_gradient
+from fieldguide.models.network import Network
+
+
+class Explanation(NamedTuple):
+    """What speaks for a class."""
+
+    method: str  # "guided backprop" or "Grad-CAM"
+    heat: npt.NDArray[np.float32]  # (H, W), in [0, 1]
+
+
+def explain(net: Network, image: Tensor, label: int) -> Explanation:
+    """Guided backprop of a class's score; Grad-CAM where that has no rule for the activations.
+
+    Args:
+        net: in eval mode, used by no other thread meanwhile.
+        image: (1, 3, H, W), normalised.
+        label: the class.
+    """
+    if guided_layer(net):
+        gradient = guided_gradient(net, image, layer=net, place=(label,))
+        heat = gradient.abs().amax(dim=0)  # (3, H, W) -> (H, W)
+        # The 99.5th percentile: a single bright pixel would leave the rest dark.
+        method, peak = "guided backprop", heat.flatten().quantile(0.995)
+    else:
+        heat = grad_cam(net, image, label)
+        method, peak = "Grad-CAM", heat.max()
+    scaled = (heat / peak.clamp_min(1e-12)).clamp(0, 1)
+    return Explanation(method, np.asarray(scaled.cpu().numpy()))
+
+
+def explanation_figure(
+    photo: npt.NDArray[np.uint8], explanation: Explanation, *, label: str, caption: str
+) -> Figure:
+    """Draw the photo beside itself, dimmed, with what speaks for `label` lit up.
+
+    Args:
+        photo: (H, W, 3), of any size.
+        explanation: of the same square.
+        label: the class that is explained.
+        caption: a line below.
+    """
+    figure = Figure(figsize=(8, 4.7))
+    left, right = figure.subplots(
+        1, 2, gridspec_kw={"left": 0.01, "right": 0.99, "bottom": 0.09, "top": 0.91, "wspace": 0.02}
+    )
+    show_photo(left, photo)
+    left.set_title("the photo as the classifier takes it", fontsize=10)
+    height, width = photo.shape[:2]
+    grey = np.repeat(photo.mean(axis=2, keepdims=True) * 0.45, 3, axis=2).astype(np.uint8)
+    show_photo(right, grey)
+    right.imshow(
+        explanation.heat,
+        cmap="inferno",
+        vmin=0,
+        vmax=1,
+        alpha=explanation.heat,
+        interpolation="bicubic",
+        extent=(-0.5, width - 0.5, height - 0.5, -0.5),
+    )
+    title = right.set_title(f"{explanation.method}: bright pixels speak for {label}", fontsize=10)
+    below = figure.text(0.5, 0.03, caption, ha="center", fontsize=10)
+    for text in (title, below):
+        text.set_parse_math(False)  # a class name may hold dollar signs
+    return figure

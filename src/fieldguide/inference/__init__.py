@@ -1,0 +1,1 @@
+"""Using a classifier: predict, explain, export, serve."""

@@ -1,0 +1,225 @@
+// Names of classes come from archives of strangers: they are shown by textContent alone.
+
+const TOP = 5;
+const $ = (id) => document.getElementById(id);
+const percent = (share) => `${(100 * share).toFixed(1)}%`;
+
+let card = null; // of /api/model
+let photo = null; // the file that is shown
+let asked = new AbortController(); // ends what was asked of an earlier photo
+let askedWhy = new AbortController(); // and of an earlier class
+
+function element(tag, className, text) {
+  const made = document.createElement(tag);
+  made.className = className;
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+/** Ask the server; a refusal is an Error with its message. */
+async function ask(url, options) {
+  let response;
+  try {
+    response = await fetch(url, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Error("the server does not answer", { cause: error });
+  }
+  if (response.ok) return response;
+  const told = await response.json().catch(() => ({}));
+  throw new Error(told.error ?? `the server answers with status ${response.status}`);
+}
+
+function complain(message) {
+  $("error").textContent = message;
+  $("error").hidden = false;
+  $("answer").ariaBusy = "false";
+  $("explanation").hidden = true;
+  $("verdict").textContent = "No answer";
+  $("classes").replaceChildren();
+  $("rest").textContent = "Another photo may do better.";
+}
+
+/** Put a picture into an <img>, and let the earlier one go. */
+function display(image, blob) {
+  if (image.src.startsWith("blob:")) URL.revokeObjectURL(image.src);
+  image.src = URL.createObjectURL(blob);
+}
+
+function preview(file) {
+  $("preview").hidden = false;
+  $("invitation").hidden = true;
+  $("again").hidden = false;
+  display($("preview"), file);
+}
+
+// No browser of today shows TIFF, which the server reads.
+$("preview").addEventListener("error", () => {
+  $("preview").hidden = true;
+  $("invitation").hidden = false;
+  $("again").hidden = true;
+});
+
+function showClasses(rows) {
+  const [best] = rows;
+  $("verdict").textContent = `${best.class}, ${percent(best.probability)}`;
+  $("classes").replaceChildren(
+    ...rows.map((row) => {
+      const item = element("li", "");
+      const line = element("div", "row");
+      line.append(
+        element("span", "name", row.class),
+        element("span", "share", percent(row.probability)),
+      );
+      const track = element("div", "track");
+      const fill = element("div", "fill");
+      fill.style.width = `${100 * row.probability}%`;
+      track.append(fill);
+      track.ariaHidden = "true";
+      item.append(line, track);
+      return item;
+    }),
+  );
+  const others = card ? card.classes.length - rows.length : 0;
+  const shown = rows.reduce((sum, row) => sum + row.probability, 0);
+  $("rest").textContent =
+    others > 0 ? `${others} other ${others === 1 ? "class" : "classes"}: ` +
+      percent(Math.max(0, 1 - shown)) : "";
+}
+
+async function classify(file) {
+  asked.abort();
+  askedWhy.abort();
+  asked = new AbortController();
+  const { signal } = asked;
+  photo = file;
+  $("error").hidden = true;
+  $("explanation").hidden = true;
+  preview(file);
+  if (card && file.size > card.max_bytes) {
+    complain(`${file.name}: larger than ${card.max_bytes / 1e6} MB`);
+    return;
+  }
+  $("verdict").textContent = "Looking…";
+  $("answer").ariaBusy = "true";
+  try {
+    card ??= await showCard();
+    const top = Math.min(TOP, card.classes.length);
+    const response = await ask(`/api/predict?top=${top}`, { method: "POST", body: file, signal });
+    const { classes } = await response.json();
+    if (signal.aborted) return;
+    showClasses(classes);
+    $("answer").ariaBusy = "false";
+    if (card.explain) {
+      $("class").value = classes[0].class;
+      await explain();
+    }
+  } catch (error) {
+    if (signal.aborted) return;
+    complain(`${file.name}: ${error.message.replace(/^photo: /, "")}`);
+  }
+}
+
+async function explain() {
+  askedWhy.abort();
+  askedWhy = new AbortController();
+  const { signal } = askedWhy;
+  const label = $("class").value;
+  $("explanation").hidden = false;
+  $("explanation").ariaBusy = "true";
+  $("drawing").textContent = "Drawing…";
+  try {
+    const url = `/api/explain?class=${encodeURIComponent(label)}`;
+    const response = await ask(url, { method: "POST", body: photo, signal });
+    const blob = await response.blob();
+    if (signal.aborted) return;
+    display($("picture"), blob);
+    $("picture").alt = `the photo, and what in it speaks for ${label}`;
+    $("caption").textContent = `The brighter a place, the more it speaks for ${label}.`;
+    $("drawing").textContent = "";
+  } catch (error) {
+    if (signal.aborted) return;
+    $("drawing").textContent = `No explanation: ${error.message.replace(/^photo: /, "")}`;
+    $("picture").removeAttribute("src");
+    $("caption").textContent = "";
+  }
+  $("explanation").ariaBusy = "false";
+}
+
+function fact(name, value) {
+  const row = element("tr", "");
+  const head = element("th", "", name);
+  head.scope = "row";
+  row.append(head, element("td", "", value));
+  return row;
+}
+
+function tested({ acc, acc_low: low, acc_high: high, photos }) {
+  const range = `${(100 * low).toFixed(1)} to ${percent(high)}`;
+  return `${percent(acc)} of ${photos.toLocaleString("en")} photos (95% interval ${range})`;
+}
+
+/** Fetch and show the model card. */
+async function showCard() {
+  const found = await (await ask("/api/model")).json();
+  const { length } = found.classes;
+  const rows = [
+    fact("Test accuracy", found.test ? tested(found.test) : "not tested here"),
+    fact("Classes", `${length}: ${found.classes.join(", ")}`),
+    fact("Architecture", found.architecture),
+    fact("Photos become", `${found.image_size} × ${found.image_size} pixels`),
+    fact("Network sees", `${found.input_size} × ${found.input_size} pixels`),
+  ];
+  if (found.val_acc !== null) {
+    rows.splice(1, 0, fact("Validation accuracy", percent(found.val_acc)));
+  }
+  if (found.started_from !== null) {
+    const from = found.started_from === "none" ? "random weights" : found.started_from;
+    rows.push(fact("Trained from", from));
+  }
+  $("facts").replaceChildren(...rows);
+  $("class").replaceChildren(
+    ...found.classes.map((name) => {
+      const option = element("option", "", name);
+      option.value = name; // else blanks in the name would be folded
+      return option;
+    }),
+  );
+  return found;
+}
+
+function take(files) {
+  const [file] = files;
+  if (file) classify(file);
+  else complain("That was no file; save the picture first, then drop its file here");
+}
+
+$("file").addEventListener("change", () => {
+  if ($("file").files.length) classify($("file").files[0]);
+  $("file").value = ""; // the same file may be chosen again
+});
+$("class").addEventListener("change", explain);
+
+// On the whole window: a photo that misses the field must not replace the page.
+window.addEventListener("dragover", (event) => {
+  event.preventDefault();
+  $("drop").classList.add("over");
+});
+window.addEventListener("dragleave", (event) => {
+  if (!event.relatedTarget) $("drop").classList.remove("over");
+});
+window.addEventListener("drop", (event) => {
+  event.preventDefault();
+  $("drop").classList.remove("over");
+  take(event.dataTransfer.files);
+});
+window.addEventListener("paste", (event) => {
+  const { files } = event.clipboardData;
+  if (files.length) take(files); // text is pasted by accident
+});
+
+try {
+  card = await showCard();
+} catch (error) {
+  complain(`The model card is missing: ${error.message}`);
+}

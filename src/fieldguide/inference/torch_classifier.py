@@ -1,0 +1,89 @@
+"""A classifier of the project's own format, run by PyTorch."""
+
+from __future__ import annotations
+
+import copy
+import io
+import threading
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fieldguide.data.transforms import to_unit
+from fieldguide.inference.classifier import Classifier, Photo
+from fieldguide.models.bundle import load_bundle
+from fieldguide.models.network import Network
+
+_SHOWN = 448  # pixels of an explained photo, at least
+_TOP = 3  # classes in its caption
+
+
+class TorchClassifier(Classifier):
+    """Loaded from a bundle's folder."""
+
+    def __init__(self, folder: Path, device: str | torch.device | None = None) -> None:
+        """Load the network.
+
+        Raises:
+            BundleError: see `load_bundle`.
+        """
+        self.bundle = load_bundle(folder)
+        if device is None:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(device)
+        self.bundle.net.to(self.device)
+        self._explaining = threading.Lock()
+        super().__init__(
+            self.bundle.classes, image_size=self.bundle.image_size, resize=self.bundle.resize
+        )
+
+    @torch.inference_mode()
+    def probabilities(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+        """Classify decoded photos: (B, S, S, 3) RGB -> (B, K)."""
+        scores = self.bundle.net(self._network_input(pixels))  # -> (B, K)
+        return np.asarray(scores.double().softmax(dim=1).cpu().numpy())
+
+    def explain(
+        self, photo: Photo, label: str | None = None, *, max_pixels: int | None = None
+    ) -> bytes:
+        """Draw what in a photo speaks for a class: a PNG file's bytes.
+
+        Args:
+            photo: as in `predict`.
+            label: a class; None for the most probable one.
+            max_pixels: as in `predict`.
+
+        Raises:
+            PhotoError: as in `predict`.
+            ValueError: there is no such class.
+        """
+        from fieldguide.figures.canvas import short  # noqa: PLC0415 - a second of Matplotlib
+        from fieldguide.figures.explanation import explain, explanation_figure  # noqa: PLC0415
+
+        if label is not None and label not in self.classes:
+            raise ValueError(f"found class {label!r}; allowed: {', '.join(self.classes)}")
+        pixels = self.pixels(photo, max_pixels=max_pixels)
+        prediction = self.predict_pixels(pixels[None])[0]
+        label = prediction.label if label is None else label
+        with self._explaining:  # hooks change the network while they are there
+            image = self._network_input(pixels[None])
+            explanation = explain(self._own_net, image, self.classes.index(label))
+        shown = self.pixels(photo, size=max(_SHOWN, self.image_size))
+        top = prediction.top(_TOP).items()
+        caption = "     ".join(f"{short(name)} {value:.1%}" for name, value in top)
+        picture = io.BytesIO()
+        figure = explanation_figure(shown, explanation, label=short(label), caption=caption)
+        figure.savefig(picture, format="png", dpi=110, facecolor="white")
+        return picture.getvalue()
+
+    def _network_input(self, pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
+        """(B, S, S, 3) -> (B, 3, s, s), normalised."""
+        return self.bundle.preprocessing(to_unit(torch.tensor(pixels, device=self.device)))
+
+    @cached_property
+    def _own_net(self) -> Network:
+        """A copy for explanations, so that their hooks never meet a prediction."""
+        return copy.deepcopy(self.bundle.net)

@@ -1,0 +1,163 @@
+"""`fieldguide predict` and `explain`, as a user starts them."""
+
+import csv
+import io
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import fieldguide
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def command(tmp_path, classifier_folder):
+    """Runs fieldguide in a folder with photos and models/classifier."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "classifier").symlink_to(classifier_folder)
+
+    def run(*arguments, status=0, **options):
+        done = subprocess.run(
+            [sys.executable, "-m", "fieldguide.cli", *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "NO_COLOR": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+            **options,
+        )
+        assert done.returncode == status, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path, make_photos):
+    """Three photos in folders, a text, and a broken photo."""
+    for name, data in make_photos("trip", each=1, pixels=24).items():
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "trip" / "notes.txt").write_text("not a photo, and not tried")
+    (tmp_path / "trip" / "bee" / "broken.JPG").write_bytes(b"broken")
+    return tmp_path / "trip"
+
+
+def test_a_folder_as_json(command, folder):
+    done = command("predict", "trip", "--json", "--top", "2", status=1)
+    answers = json.loads(done.stdout)
+    assert [one["photo"] for one in answers] == [
+        *("trip/ant/00.png", "trip/bee/00.png", "trip/bee/broken.JPG", "trip/crab/00.png"),
+    ]
+    assert answers[2] == {
+        "photo": "trip/bee/broken.JPG",
+        "error": "trip/bee/broken.JPG: unreadable (cannot identify image file)",
+    }
+    classifier = fieldguide.load(folder.parent / "models" / "classifier")
+    for k in (0, 1, 3):
+        expected = classifier.predict(folder.parent / answers[k]["photo"]).top(2)
+        found = {one["class"]: one["probability"] for one in answers[k]["classes"]}
+        assert found == pytest.approx(expected, abs=1e-6)
+    assert "3 of 4 photos classified" in done.stderr
+
+
+def test_csv_and_table(command, folder):
+    done = command("predict", "trip/ant/00.png", "trip/crab", "--csv", "--top", "9")
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert [row["photo"] for row in rows] == ["trip/ant/00.png", "trip/crab/00.png"]
+    for row in rows:
+        assert sorted(row[f"class_{k}"] for k in (1, 2, 3)) == ["ant", "bee", "crab"]
+        assert sum(float(row[f"probability_{k}"]) for k in (1, 2, 3)) == pytest.approx(1)
+        assert row["error"] == ""
+        assert "class_4" not in row
+    done = command("predict", "trip", "--top", "1", status=1)
+    lines = done.stdout.splitlines()
+    assert [line.split("   ")[0].strip() for line in lines] == [
+        *("trip/ant/00.png", "trip/bee/00.png", "trip/crab/00.png"),
+    ]
+    assert all(line.endswith("%") for line in lines)
+    assert "trip/bee/broken.JPG: unreadable" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["predict", "none.jpg"], "none.jpg: cannot be read (No such file or directory)"),
+        (["predict", "empty"], "fieldguide: empty: found no photo"),
+        (["predict", "trip", "--json", "--csv"], "--json and --csv: found both"),
+        (["predict", "trip", "--model", "nowhere"], "--model nowhere: no such folder"),
+        (["predict", "trip", "--model", "x.onnx"], "x.onnx: cannot be read"),
+        (["explain", "trip/notes.txt"], "notes.txt: unreadable"),
+        (["explain", "trip/ant/00.png", "--class", "newt"], "--class: found class 'newt'"),
+        (
+            ["explain", "trip/ant/00.png", "-o", "trip/ant/00.jpg"],
+            "--output: found trip/ant/00.jpg",
+        ),
+        (["explain", "trip/ant/00.png", "-o", "trip/notes.txt/x.png"], "trip/notes.txt"),
+        (["predict", "pipe"], "pipe: unreadable (not a file)"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_mistakes(arguments, message, command, folder):
+    (folder.parent / "empty").mkdir()
+    os.mkfifo(folder.parent / "pipe")
+    done = command(*arguments, status=1)
+    assert message in done.stderr
+    assert done.stdout == ""
+
+
+def test_explain_writes_a_picture(command, folder):
+    assert command("explain", "trip/ant/00.png").stdout == "00_explained.png\n"
+    with Image.open(folder.parent / "00_explained.png") as picture:
+        assert picture.size == (880, 517)
+    command("explain", "trip/ant/00.png", "--class", "crab", "-o", "out/crab.png")
+    assert (folder.parent / "out" / "crab.png").is_file()
+
+
+def test_a_reader_that_leaves_is_no_error(command, folder, tmp_path):
+    """As in `fieldguide predict FOLDER | head -1`."""
+    code = f"{sys.executable} -m fieldguide.cli predict trip trip trip --top 1 | head -1"
+    done = subprocess.run(
+        ["/bin/sh", "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("trip/ant/00.png")
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
+
+
+def test_a_terminal_gets_a_progress_bar_and_a_file_does_not(folder, tmp_path, command):
+    main, terminal = pty.openpty()
+    with (tmp_path / "out.json").open("w") as out:
+        subprocess.run(
+            [sys.executable, "-m", "fieldguide.cli", "predict", "trip", "--json"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "TERM": "xterm"},
+            stdout=out,
+            stderr=terminal,
+            check=False,
+        )
+    os.close(terminal)
+    shown = b""
+    try:
+        while chunk := os.read(main, 4096):
+            shown += chunk
+    except OSError:  # the other end is closed
+        pass
+    os.close(main)
+    assert b"photos" in shown
+    assert b"100%" in shown
+    assert len(json.loads((tmp_path / "out.json").read_text())) == 4

@@ -1,0 +1,511 @@
+"""The server, over real sockets: what it answers, and that nothing sent to it takes it down."""
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from uploaded import huge_jpeg, huge_png, picture
+
+from fieldguide.errors import FieldguideError
+from fieldguide.inference import uploads
+from fieldguide.inference.card import make_card
+from fieldguide.inference.classifier import Classifier
+from fieldguide.inference.torch_classifier import TorchClassifier
+
+ROOT = Path(__file__).resolve().parents[2]
+PHOTO = picture("JPEG")
+MB = 1_000_000
+# Pillow warns of what is above 89 megapixels.
+large = pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+TYPE = "multipart/form-data; boundary=b"
+
+
+class Even(Classifier):
+    """Knows no bundle, cannot explain itself, and says the same of every photo."""
+
+    def __init__(self):
+        super().__init__(["a", "b", "c", "d"], image_size=8, resize="crop")
+
+    def probabilities(self, pixels):
+        return np.repeat([[0.125, 0.5, 0.25, 0.125]], len(pixels), axis=0)
+
+
+class Failing(Even):
+    """Has a fault of its own."""
+
+    def probabilities(self, pixels):
+        raise RuntimeError("secret detail")
+
+
+@pytest.fixture(scope="session")
+def classifier(classifier_folder):
+    return TorchClassifier(classifier_folder, "cpu")
+
+
+@pytest.fixture
+def port(start, classifier):
+    return start(classifier)
+
+
+def call(port, method, path, body=None, **headers):
+    """Send one request; return status, headers and the answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    try:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request(method, path, body, named)
+        response = connection.getresponse()
+        answer = response.read()
+    finally:
+        connection.close()
+    if response.headers["Content-Type"] == "application/json":
+        answer = json.loads(answer)
+    return response.status, response.headers, answer
+
+
+def post(port, path, body=b"", **headers):
+    """Status and answer."""
+    status, _, answer = call(port, "POST", path, body, **headers)
+    return status, answer
+
+
+def form(*parts, end=b"--b--\r\n"):
+    """A form of (disposition, content)."""
+    return (
+        b"".join(
+            b"--b\r\nContent-Disposition: form-data; %s\r\n\r\n%s\r\n" % part for part in parts
+        )
+        + end
+    )
+
+
+def alive(port):
+    """Whether a good photo still has its answer."""
+    return post(port, "/api/predict", PHOTO)[0] == 200
+
+
+def by_hand(classifier, photo):
+    """What the API must say of a photo."""
+    found = classifier.predict(photo).probabilities
+    return {"classes": [{"class": name, "probability": p} for name, p in found.items()]}
+
+
+def test_prediction_of_a_raw_body_and_of_a_form(port, classifier):
+    expected = by_hand(classifier, PHOTO)
+    assert sorted(row["class"] for row in expected["classes"]) == ["ant", "bee", "crab"]
+    assert sum(row["probability"] for row in expected["classes"]) == pytest.approx(1)
+    for kind in ("image/jpeg", "application/x-www-form-urlencoded", "text/html", ""):
+        assert post(port, "/api/predict", PHOTO, Content_Type=kind) == (200, expected)
+    sent = form((b'name="note"', b"hello"), (b'name="photo"; filename="x.jpg"', PHOTO))
+    assert post(port, "/api/predict", sent, Content_Type=TYPE) == (200, expected)
+    assert post(port, "/api/predict", iter([PHOTO[:9], PHOTO[9:]])) == (200, expected)  # chunked
+    assert post(port, "/api/predict?top=2", PHOTO) == (200, {"classes": expected["classes"][:2]})
+    assert post(port, "/api/predict?top=3", PHOTO) == (200, expected)
+
+
+def test_probabilities_are_exact_and_the_best_comes_first(start):
+    port = start(Even())
+    rows = [("b", 0.5), ("c", 0.25), ("a", 0.125), ("d", 0.125)]
+    expected = [{"class": name, "probability": p} for name, p in rows]
+    assert post(port, "/api/predict", PHOTO) == (200, {"classes": expected})
+    assert post(port, "/api/predict?top=1", PHOTO) == (200, {"classes": expected[:1]})
+
+
+@pytest.mark.parametrize("top", ["0", "4", "-1", "x", "", "1.5", "²", "9" * 5000])
+def test_a_wrong_top_is_told(top, port):
+    path = "/api/predict?top=" + top.replace("²", "%C2%B2")
+    assert post(port, path, PHOTO) == (422, {"error": f"top: found {top!r}; allowed: 1 to 3"})
+
+
+@large
+def test_explanation(port, classifier):
+    for query, label in (("", None), ("?class=ant", "ant"), ("?class=crab", "crab")):
+        status, headers, answer = call(port, "POST", f"/api/explain{query}", PHOTO)
+        assert (status, headers["Content-Type"]) == (200, "image/png")
+        assert answer == classifier.explain(PHOTO, label)
+    assert post(port, "/api/explain?class=<b>", PHOTO) == (
+        422,
+        {"error": "class: found '<b>'; allowed: those of /api/model"},
+    )
+    status, answer = post(port, "/api/explain", b"text")
+    assert (status, answer["error"]) == (422, "photo: unreadable (cannot identify image file)")
+    status, answer = post(port, "/api/explain", huge_png(10_001, 5_000))
+    assert (status, "allowed: 50,000,000" in answer["error"]) == (422, True)
+
+
+def test_card_of_a_tested_bundle(start, classifier, tmp_path):
+    metrics = tmp_path / "test.json"
+    scores = {"photos": 1000, "acc": 0.701, "acc_low": 0.67, "acc_high": 0.73}
+    metrics.write_text(json.dumps({"test": {**scores, "ece": 0.03}}))
+    expected = {
+        "architecture": "cnn",
+        "classes": ["ant", "bee", "crab"],
+        "image_size": 16,
+        "input_size": 16,
+        "val_acc": 0.625,
+        "started_from": "none",
+        "test": scores,
+        "explain": True,
+        "max_bytes": 20_000_000,
+    }
+    assert call(start(classifier, metrics=metrics), "GET", "/api/model")[::2] == (200, expected)
+    untested = call(start(classifier), "GET", "/api/model")[2]
+    assert untested == {**expected, "test": None}
+
+
+def test_card_of_a_classifier_that_cannot_explain_itself(start):
+    port = start(Even())
+    card = call(port, "GET", "/api/model")[2]
+    assert (card["explain"], card["val_acc"], card["started_from"]) == (False, None, None)
+    assert (card["image_size"], card["classes"]) == (8, ["a", "b", "c", "d"])
+    status, answer = post(port, "/api/explain", PHOTO)
+    assert (status, "cannot explain itself" in answer["error"]) == (404, True)
+
+
+def test_metrics_that_are_none_are_told(classifier, tmp_path):
+    metrics = tmp_path / "test.json"
+    for text in ("{}", "[", '{"test": {"photos": 0, "acc": 1, "acc_low": 1, "acc_high": 1}}'):
+        metrics.write_text(text)
+        with pytest.raises(FieldguideError, match=r"test\.json: not the test's scores"):
+            make_card(classifier, metrics)
+
+
+def test_page_and_its_files_and_health(port):
+    for path, kind in (
+        ("/", "text/html"),
+        ("/page.js", "text/javascript"),
+        ("/page.css", "text/css"),
+        ("/icon.svg", "image/svg+xml"),
+    ):
+        status, headers, answer = call(port, "GET", path)
+        assert (status, headers["Content-Type"].split(";")[0]) == (200, kind)
+        assert answer
+    assert call(port, "GET", "/api/health")[::2] == (200, {"status": "ok"})
+
+
+@pytest.mark.parametrize(
+    "path", ["/none", "/api", "/page", "/index.html", "/../server.py", "/%2e%2e/server.py"]
+)
+def test_other_paths_are_404_as_json(path, port):
+    assert call(port, "GET", path)[::2] == (404, {"error": "Not Found"})
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/api/predict"), ("DELETE", "/api/explain"), ("POST", "/"), ("PUT", "/api/model")],
+)
+def test_other_methods_are_405_as_json(method, path, port):
+    status, headers, answer = call(port, method, path)
+    assert (status, answer) == (405, {"error": "Method Not Allowed"})
+    assert headers["Allow"]
+
+
+def test_every_answer_has_the_security_headers(port, start):
+    failing = start(Failing())
+    for answered, method, path in (
+        (port, "GET", "/"),
+        (port, "GET", "/none"),
+        (port, "GET", "/api/predict"),
+        (port, "POST", "/api/explain"),
+    ):
+        check_headers(call(answered, method, path)[1])
+    check_headers(call(port, "GET", "/", Host="evil.example")[1])
+    check_headers(call(failing, "POST", "/api/predict", PHOTO)[1])
+
+
+def check_headers(headers):
+    policy = headers.get_all("Content-Security-Policy")
+    assert len(policy) == 1
+    assert "default-src 'self';" in policy[0]
+    assert "unsafe" not in policy[0]
+    assert headers.get_all("X-Content-Type-Options") == ["nosniff"]
+    assert headers.get_all("Referrer-Policy") == ["no-referrer"]
+    assert headers.get_all("Cross-Origin-Resource-Policy") == ["same-origin"]
+    assert headers.get_all("Cache-Control") == ["no-store"]
+    for name in ("Set-Cookie", "Access-Control-Allow-Origin", "Server"):
+        assert headers[name] is None
+
+
+def test_only_names_of_this_machine_are_served(port, start):
+    for host in (f"127.0.0.1:{port}", f"localhost:{port}", f"[::1]:{port}", "LOCALHOST"):
+        assert call(port, "GET", "/api/health", Host=host)[0] == 200
+    for host in ("evil.example", "127.0.0.1.evil.example", "localhost@evil.example", "[::1", ""):
+        status, _, answer = call(port, "GET", "/api/model", Host=host)
+        assert (status, answer["error"].startswith("host: found ")) == (400, True), host
+    public = start(Even(), hosts=None)
+    assert call(public, "GET", "/api/health", Host="any.example")[0] == 200
+
+
+def test_other_websites_cannot_post(port):
+    for origin in (f"http://127.0.0.1:{port}", f"https://127.0.0.1:{port}"):  # behind a proxy
+        assert post(port, "/api/predict", PHOTO, Origin=origin)[0] == 200
+    for origin in ("http://evil.example", "null", "", f"http://127.0.0.1:{port + 1}"):
+        status, answer = post(port, "/api/predict", PHOTO, Origin=origin)
+        assert (status, "another website" in answer["error"]) == (403, True), origin
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "message"),
+    [
+        (b"", "image/jpeg", "no photo: send one"),
+        (b"", TYPE, "the form is broken (without a boundary, or cut short)"),
+        (b"--b--\r\n", TYPE, "no file in the form"),
+        (form(), "multipart/form-data", "the form is broken"),
+        (PHOTO, TYPE, "the form is broken"),
+        (PHOTO + b"--b--", TYPE, "the form is broken"),
+        (PHOTO, "multipart/form-data; boundary=" + "b" * 300, "the form is broken"),
+        (form((b'name="photo"; filename="x.jpg"', PHOTO), end=b""), TYPE, "the form is broken"),
+        (form((b'name="photo"', b"text")), TYPE, "no file in the form"),
+        (form((b'name="photo"; filename=""', b"")), TYPE, "no photo: send one"),
+        (form((b"x", PHOTO)), TYPE, "the form is broken"),
+        (form(*[(b'name="f"; filename="x"', PHOTO)] * 2), TYPE, "Too many files"),
+        (form(*[(b'name="f"', b"")] * 11), TYPE, "Too many fields"),
+        (form((b'name="f"', bytes(2 * MB))), TYPE, "maximum size"),
+        (b"--b\r\n" + b"x" * MB + b"--b--", TYPE, "the form is broken"),
+        (form((b'name="\xff\x80"', b"\xff")), TYPE + "; charset=hex", "no file in the form"),
+        (form((b'name="\xff\x80"', b"\xff")), TYPE + "; charset=idna", "no file in the form"),
+        (form((b'name="\xff."', b".")), TYPE + "; charset=punycode", "the form is broken"),
+    ],
+)
+def test_empty_and_broken_bodies_are_400(body, kind, message, port):
+    status, answer = post(port, "/api/predict", body, Content_Type=kind)
+    assert (status, message in answer["error"]) == (400, True), answer
+    assert alive(port)
+
+
+@large
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"This is a text.", "unreadable"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "unreadable"),
+        (PHOTO[: len(PHOTO) // 2], "truncated"),
+        (picture("PNG")[:200], "unreadable"),
+        (bytes(MB), "unreadable"),
+        (huge_png(10_001, 5_000), "10001×5000 pixels; allowed: 50,000,000"),
+        (huge_png(20_000, 10_000), "200000000 pixels"),
+        (huge_jpeg(20_000, 10_000), "200000000 pixels"),
+        (huge_jpeg(65_500, 65_500), "4290250000 pixels"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "unreadable"),
+    ],
+    ids=["text", "svg", "half JPEG", "half PNG", "zeros", "PNG+", "PNG", "JPEG", "JPEG+", "EPS"],
+)
+def test_what_is_no_picture_or_too_large_is_422(body, message, port):
+    status, answer = post(port, "/api/predict", body)
+    assert (status, message in answer["error"]) == (422, True), answer
+    assert "Traceback" not in answer["error"]
+    assert alive(port)
+
+
+@pytest.mark.parametrize("path", ["/api/predict", "/api/explain"])
+@pytest.mark.parametrize("kind", ["image/jpeg", TYPE])
+def test_more_than_20_mb_is_413_however_it_comes(path, kind, port):
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n".encode()
+    chunk = b"%x\r\n%s\r\n" % (MB, form((b'name="f"; filename="x"', b""), end=b"").ljust(MB, b"\0"))
+    # Announced: refused before a byte of it; `curl` then sends none.
+    answer, _ = exchange(port, head + b"Content-Length: 50000000\r\n\r\n", [])
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b'{"error":"larger than 20 MB"}' in answer
+    # Not announced: refused as soon as it is known, though the sender would go on.
+    answer, sent = exchange(port, head + b"Transfer-Encoding: chunked\r\n\r\n", [chunk] * 50)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert sent < 40
+    assert alive(port)
+
+
+def test_20_mb_are_taken(port, classifier):
+    padded = PHOTO.ljust(20 * MB, b"\0")  # what follows a JPEG is not read
+    expected = by_hand(classifier, PHOTO)
+    assert post(port, "/api/predict", padded) == (200, expected)
+    head = b"POST /api/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20000001\r\n\r\n"
+    assert exchange(port, head, [])[0].startswith(b"HTTP/1.1 413 ")
+    frame = len(form((b'name="f"; filename="x"', b"")))
+    sent = form((b'name="f"; filename="x"', PHOTO.ljust(20 * MB - frame, b"\0")))
+    assert len(sent) == 20 * MB
+    assert post(port, "/api/predict", sent, Content_Type=TYPE) == (200, expected)
+
+
+def exchange(port, head, chunks):
+    """Send until the server has had enough; return its answer and how many chunks it took."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+        client.sendall(head)
+        sent = 0
+        try:
+            for chunk in chunks:
+                client.sendall(chunk)
+                sent += 1
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        answer = b""
+        try:
+            while received := client.recv(65_536):
+                answer += received
+        except ConnectionResetError:  # it closed with our bytes unread
+            pass
+        return answer, sent
+
+
+def test_lies_about_the_length(port):
+    head = b"POST /api/predict HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+    short = head + b"Content-Length: 10\r\n\r\n" + PHOTO
+    assert exchange(port, short, [])[0].startswith(b"HTTP/1.1 422 ")
+    for length in (b"-1", b"x", b"1" + b"0" * 30):
+        answer, _ = exchange(port, head + b"Content-Length: " + length + b"\r\n\r\n", [])
+        assert answer[:13] in (b"HTTP/1.1 400 ", b"HTTP/1.1 413 "), length
+    assert alive(port)
+
+
+def test_clients_that_hang_up_leave_nothing_behind(port, caplog):
+    head = b"POST /api/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n"
+    for path in (b"/api/predict", b"/api/explain"):
+        for part in (b"", PHOTO, bytes(900_000)):
+            with socket.create_connection(("127.0.0.1", port)) as client:
+                client.sendall(head.replace(b"/api/predict", path) + part)
+    for _ in range(20):  # before the answer
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            sent = head.replace(b"1000000", b"%d" % len(PHOTO)) + PHOTO
+            client.sendall(sent)
+    assert alive(port)
+    assert [record.getMessage() for record in caplog.records] == []
+
+
+def test_a_photo_that_never_arrives_is_given_up(port, monkeypatch):
+    monkeypatch.setattr(uploads, "UPLOAD_SECONDS", 0.3)
+    head = b"POST /api/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nx"
+    answer, _ = exchange(port, head, [])
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"took too long" in answer
+
+
+def test_parallel_predictions_equal_sequential_ones(port, classifier):
+    photos = [picture("PNG", seed=seed) for seed in range(8)]
+    expected = [by_hand(classifier, photo) for photo in photos]
+    assert len({json.dumps(one) for one in expected}) == 8
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(3):
+            found = list(pool.map(lambda photo: post(port, "/api/predict", photo), photos))
+            assert found == [(200, one) for one in expected]
+
+
+def test_the_page_answers_while_photos_are_looked_at(start):
+    class Slow(Even):
+        running = most = 0
+
+        def probabilities(self, pixels):
+            Slow.running += 1
+            Slow.most = max(Slow.most, Slow.running)
+            time.sleep(0.5)
+            Slow.running -= 1
+            return super().probabilities(pixels)
+
+    port = start(Slow())
+    with ThreadPoolExecutor(6) as pool:
+        answers = [pool.submit(post, port, "/api/predict", PHOTO) for _ in range(6)]
+        while not Slow.running:
+            time.sleep(0.01)
+        assert call(port, "GET", "/api/health")[0] == 200
+        assert call(port, "GET", "/")[0] == 200
+        assert not all(one.done() for one in answers)
+        assert [one.result()[0] for one in answers] == [200] * 6
+    assert Slow.most == 2
+
+
+def test_an_own_fault_is_500_without_details(start, caplog):
+    port = start(Failing())
+    expected = {"error": "the server failed; its terminal says why"}
+    assert post(port, "/api/predict", PHOTO) == (500, expected)
+    assert call(port, "GET", "/api/health")[0] == 200
+    deadline = time.monotonic() + 10
+    while not caplog.records and time.monotonic() < deadline:  # it is written after the answer
+        time.sleep(0.01)
+    assert "secret detail" in caplog.text
+
+
+@pytest.fixture
+def fieldguide(classifier_folder):
+    """Starts `fieldguide serve` in the project's folder."""
+    started = []
+
+    def run(*arguments, before=""):
+        # A shell ignores Ctrl-C in what it runs in the background.
+        code = (
+            "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+            f"{before}\nfrom fieldguide.cli import main; main()"
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, "serve", *arguments],
+            cwd=classifier_folder.parents[1],
+            env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "NO_COLOR": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.slow
+def test_the_command_serves_until_ctrl_c(fieldguide):
+    process = fieldguide("--port", "0")
+    line = process.stdout.readline()
+    port = int(re.fullmatch(r"Serving http://127\.0\.0\.1:(\d+)  \(Ctrl-C stops\)\n", line)[1])
+    assert post(port, "/api/predict?top=1", PHOTO)[0] == 200
+    assert call(port, "GET", "/api/model", Host="evil.example")[0] == 400
+    second = fieldguide("--port", str(port))
+    output, error = second.communicate(timeout=120)
+    assert (second.returncode, output) == (1, "")
+    assert error == (
+        f"fieldguide: --host 127.0.0.1 --port {port}: cannot listen there (Address already in "
+        "use); choose another --port, or 0 for one that is free\n"
+    )
+    process.send_signal(signal.SIGINT)
+    output, error = process.communicate(timeout=60)
+    assert (process.returncode, output.strip(), error) == (0, "", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("missing", ["uvicorn", "python_multipart"])
+def test_without_the_extra_the_command_says_what_to_install(missing, fieldguide):
+    process = fieldguide(before=f"sys.modules[{missing!r}] = None")
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "Traceback" not in error
+    assert error.endswith("is not installed: pip install 'fieldguide[serve]'\n")
+
+
+@pytest.mark.slow
+def test_no_classifier_and_no_such_host_are_told(fieldguide):
+    first, second = fieldguide("--model", "none"), fieldguide("--host", "no.such.invalid")
+    _, error = first.communicate(timeout=120)
+    assert (first.returncode, error.startswith("fieldguide: --model none: no such folder")) == (
+        1,
+        True,
+    )
+    _, error = second.communicate(timeout=120)
+    assert second.returncode == 1
+    assert "--host no.such.invalid --port 8000: cannot listen there" in error
+    assert "Traceback" not in error
+
+
+def test_connections_that_send_nothing_keep_nobody_out(port):
+    silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(100)]
+    try:
+        assert call(port, "GET", "/api/health")[0] == 200
+        assert post(port, "/api/predict?top=1", PHOTO)[0] == 200
+    finally:
+        for one in silent:
+            one.close()

@@ -79,8 +79,7 @@ class Classifier(ABC):
         Raises:
             PhotoError: it cannot be read as a picture, or has more pixels.
         """
-        # Stacked, because Pillow's memory is not writable, of which PyTorch warns.
-        return self.predict_pixels(np.stack([self.pixels(photo, max_pixels=max_pixels)]))[0]
+        return self.predict_pixels(self.pixels(photo, max_pixels=max_pixels)[None])[0]
 
     def predict_all(
         self, photos: Iterable[Photo], *, batch_size: int = BATCH

@@ -73,7 +73,7 @@ def best(
     ] = False,
 ) -> None:
     """Show the best configuration; its test scores come with --apply, and only they."""
-    from fieldguide.sweeps.experiments import git
+    from fieldguide.git import git
 
     sweep = _load(file)
     winner = _ranked(sweep)[0]
@@ -142,7 +142,7 @@ def gc(
 
 def _refuse_to_overwrite(name: str) -> None:
     """`dvc exp apply` would, without a word. What stages write can be written again."""
-    from fieldguide.sweeps.experiments import git
+    from fieldguide.git import git
 
     changed = git(ROOT, "diff", "--name-only", "HEAD").split("\n")
     written = ("dvc.lock", "metrics/", "plots/")

@@ -29,6 +29,14 @@ class PhotoError(FieldguideError):
     """A photo cannot be read as a picture."""
 
 
+class GitError(FieldguideError):
+    """Git refuses, or there is no repository."""
+
+
+class RevisionError(FieldguideError):
+    """There is no such revision, or it lacks a result."""
+
+
 class SweepError(FieldguideError):
     """A sweep cannot go on, or there is none of that name."""
 

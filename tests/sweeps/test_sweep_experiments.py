@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from synthetic import START, Experiment, add_experiments, random_experiments, write_experiments
 
-from fieldguide.errors import SweepError
+from fieldguide.errors import GitError
 from fieldguide.sweeps.experiments import read_curves, read_trials, sweep_names
 
 
@@ -85,5 +85,5 @@ def test_many_are_read(repository):
 def test_no_trials_and_no_repository(repository, tmp_path):
     assert read_trials(repository([]), "b") == []
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SweepError, match=r"git for-each-ref failed in .*empty: .*repository"):
+    with pytest.raises(GitError, match=r"git for-each-ref failed in .*empty: .*repository"):
         read_trials(tmp_path / "empty", "b")

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from fieldguide.errors import BundleError
+from fieldguide.errors import BundleError, RevisionError
 from fieldguide.files import new_folder
 
-if TYPE_CHECKING:
-    from dvc.repo import Repo
-
-ARTIFACT = "classifier"  # its name in dvc.yaml
 FOLDER = "models/classifier"
 
 
@@ -31,37 +26,24 @@ def find_model(model: str, root: Path = Path()) -> Path:
     path = Path(model)
     if path.exists() or path.suffix == ".onnx" or model == FOLDER:
         return path
-    from dvc.repo import Repo  # noqa: PLC0415 - seconds that a path need not wait
+    from fieldguide.revisions import find_revision  # noqa: PLC0415 - only where one is asked for
 
     try:
-        with Repo(str(root)) as repo:
-            rev = _revision(repo, model)
-    except Exception as err:  # DVC's, Git's and GTO's own have nothing in common
-        raise BundleError(
-            f"--model {model}: no such folder, stage, version, revision or experiment ({err})"
-        ) from err
-    folder = root / ".fieldguide" / "models" / rev
+        revision = find_revision(model, root)
+    except RevisionError as err:
+        raise BundleError(f"--model {model}: no such folder, nor {err}") from err
+    if revision.rev is None:
+        return root / FOLDER
+    folder = root / ".fieldguide" / "models" / revision.rev
     if not folder.is_dir():
         try:
-            _fetch(root, rev, folder)
-        except Exception as err:  # nor have those of remotes
+            _fetch(root, revision.rev, folder)
+        except Exception as err:  # remotes' own have nothing in common
             raise BundleError(
-                f"--model {model}: {FOLDER} of {rev[:7]} cannot be had from DVC's cache or remote "
-                f"({err})"
+                f"--model {model}: {FOLDER} of {revision.rev[:7]} cannot be had from DVC's cache "
+                f"or remote ({err})"
             ) from err
     return folder
-
-
-def _revision(repo: Repo, model: str) -> str:
-    from dvc.repo.artifacts import ArtifactNotFoundError  # noqa: PLC0415
-    from dvc.scm import resolve_rev  # noqa: PLC0415
-
-    for kind in ("stage", "version"):
-        try:
-            return str(repo.artifacts.get_rev(ARTIFACT, **{kind: model}))
-        except ArtifactNotFoundError:
-            continue
-    return str(resolve_rev(repo.scm, model))
 
 
 def _fetch(root: Path, rev: str, folder: Path) -> None:

@@ -15,7 +15,8 @@ import yaml
 from dvc.repo import Repo
 
 from fieldguide.errors import SweepError
-from fieldguide.sweeps.experiments import Trial, git, read_blobs
+from fieldguide.git import git, read_blobs
+from fieldguide.sweeps.experiments import Trial
 from fieldguide.sweeps.ranking import Configuration
 from fieldguide.sweeps.slot import TARGET
 

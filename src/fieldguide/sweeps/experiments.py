@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from fieldguide.errors import SweepError
+from fieldguide.git import git, read_blobs
+from fieldguide.revisions import flat, load_yaml
 
 # <sweep>-<number>_<settings>[_s<seed>]; the number is that of the configuration.
 _NAME = re.compile(
@@ -25,17 +23,6 @@ _NAME = re.compile(
 )
 _METRICS = ("metrics/train/metrics.json", "metrics/timing.json")
 _CURVES = "metrics/train/plots/metrics/{}.tsv"
-
-
-class _Loader(yaml.CSafeLoader):
-    """Reads 1e-05 as a number, as YAML 1.2 and DVC do."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
 
 
 @dataclass(frozen=True)
@@ -71,7 +58,7 @@ def read_trials(root: Path, sweep: str | None = None, name: str | None = None) -
     """Return the finished trials of one sweep, or the one of that name, oldest first.
 
     Raises:
-        SweepError: `root` is not a Git repository.
+        GitError: `root` is not a Git repository.
     """
     found = [one for one in _refs(root) if sweep in (None, one[0]["sweep"])]
     found = [one for one in found if name in (None, one[0][0])]
@@ -88,11 +75,11 @@ def read_trials(root: Path, sweep: str | None = None, name: str | None = None) -
                 number=int(match["number"]),
                 seed=None if match["seed"] is None else int(match["seed"]),
                 created=created,
-                params=_flat(yaml.load(params or b"{}", _Loader)),  # noqa: S506 - a safe loader
+                params=flat(load_yaml(params or b"{}")),
                 metrics={
                     key: value
                     for text in metrics
-                    for key, value in _flat(json.loads(text or b"{}")).items()
+                    for key, value in flat(json.loads(text or b"{}")).items()
                 },
             )
         )
@@ -134,53 +121,3 @@ def _refs(root: Path) -> Iterator[tuple[re.Match[str], str, str, datetime]]:
         match = _NAME.fullmatch(parts[-1]) if len(parts) == 5 else None  # noqa: PLR2004
         if match:
             yield match, ref, rev, datetime.fromtimestamp(int(created), UTC)
-
-
-def git(root: Path, *arguments: str, text: str | None = None) -> str:
-    """Run git in `root`, with `text` as its standard input, and return what it prints.
-
-    Raises:
-        SweepError: it fails; the message has its own.
-    """
-    command = ["git", "-c", "core.hooksPath=/dev/null", *arguments]  # hooks are the user's
-    done = subprocess.run(
-        command, cwd=root, input=text, capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        what = next(word for word in arguments if not word.startswith("-"))
-        raise SweepError(f"git {what} failed in {root}: {done.stderr.strip()}")
-    return done.stdout
-
-
-def read_blobs(root: Path, objects: list[str]) -> Iterator[bytes | None]:
-    """Yield the bytes of each `<commit>:<path>` or object, by one Git process; None if missing."""
-    done = subprocess.run(
-        ["git", "cat-file", "--batch"],
-        cwd=root,
-        input="\n".join(objects).encode() + b"\n",
-        capture_output=True,
-        check=True,
-    )
-    text, at = done.stdout, 0
-    for _ in objects:
-        end = text.index(b"\n", at)
-        header = text[at:end].split(b" ")
-        at = end + 1
-        if header[-1] == b"missing":
-            yield None
-            continue
-        size = int(header[-1])
-        yield text[at : at + size]
-        at += size + 1
-
-
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}."""
-    if not isinstance(tree, dict):
-        return {prefix: tree}
-    items: Iterable[tuple[str, Any]] = tree.items()
-    return {
-        key: value
-        for name, branch in items
-        for key, value in _flat(branch, f"{prefix}.{name}" if prefix else str(name)).items()
-    }

@@ -23,8 +23,9 @@ from dvc.repo.reproduce import plan_repro
 from dvc.stage.cache import _get_cache_hash, _get_stage_hash
 from dvc.stage.serialize import to_single_stage_lockfile
 
-from fieldguide.errors import SweepError
-from fieldguide.sweeps.experiments import Trial, git, read_trials
+from fieldguide.errors import GitError, SweepError
+from fieldguide.git import git
+from fieldguide.sweeps.experiments import Trial, read_trials
 from fieldguide.sweeps.forked import DVC_MODULES, run_dvc
 from fieldguide.sweeps.space import Scalar, Values
 
@@ -62,7 +63,7 @@ def take_snapshot(root: Path, sweep: str) -> Start:
     """
     try:
         baseline = git(root, "rev-parse", "--verify", "HEAD").strip()
-    except SweepError as err:
+    except GitError as err:
         raise SweepError(f"{root}: has no commit yet, and experiments need one") from err
     git(root, "status")  # refreshes the index, without which `stash create` may fail
     snapshot = git(root, "stash", "create").strip() or baseline
@@ -90,7 +91,7 @@ class Slot:
         """
         try:
             self._reset()
-        except SweepError:  # damaged, as by a power cut: a new one has no such fault
+        except GitError:  # damaged, as by a power cut: a new one has no such fault
             self.discard()
             self._reset()
         with log.open("a", encoding="utf-8") as file:

@@ -1,0 +1,191 @@
+"""What a revision of the project holds: results in Git, and files in DVC's cache or remote."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from fieldguide.errors import RevisionError
+from fieldguide.git import read_blobs
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+
+ARTIFACT = "classifier"  # its name in dvc.yaml
+WORKSPACE = "workspace"  # the name of the files as they lie here, committed or not
+
+
+class _Loader(yaml.CSafeLoader):
+    """Reads 1e-05 as a number, as YAML 1.2 and DVC do."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+@dataclass(frozen=True)
+class Out:
+    """What dvc.lock, or a .dvc file, says of one file or folder."""
+
+    path: str
+    md5: str  # of a folder with ".dir" behind it
+    size: int | None  # bytes
+    files: int | None  # of a folder
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A commit, or the workspace."""
+
+    root: Path
+    name: str  # as it was asked for
+    rev: str | None  # commit; None for the workspace
+
+    @property
+    def label(self) -> str:
+        """The name, and the commit where that says more."""
+        if self.rev is None or self.rev.startswith(self.name):
+            return self.name
+        return f"{self.name} ({self.rev[:7]})"
+
+    def read(self, path: str) -> bytes | None:
+        """Return a file that Git has, or that lies in the workspace; None where there is none."""
+        if self.rev is not None:
+            return next(read_blobs(self.root, [f"{self.rev}:{path}"]))
+        try:
+            return (self.root / path).read_bytes()
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            return None
+
+    def read_json(self, path: str) -> Any:
+        """Return what a JSON file holds; None where there is none.
+
+        Raises:
+            RevisionError: it is no JSON.
+        """
+        text = self.read(path)
+        try:
+            return None if text is None else json.loads(text)
+        except ValueError as err:
+            raise RevisionError(f"{path} of {self.label}: not JSON ({err})") from err
+
+    def read_yaml(self, path: str) -> dict[str, Any]:
+        """Return what a YAML file holds; empty where there is none.
+
+        Raises:
+            RevisionError: it is no YAML, or no mapping.
+        """
+        try:
+            found = load_yaml(self.read(path) or b"{}")
+        except (yaml.YAMLError, UnicodeDecodeError) as err:
+            raise RevisionError(f"{path} of {self.label}: not YAML ({err})") from err
+        if not isinstance(found, dict):
+            raise RevisionError(f"{path} of {self.label}: found {found!r}; allowed: a mapping")
+        return found
+
+    def outs(self) -> dict[str, Out]:
+        """Return the outs of dvc.lock by path."""
+        stages = self.read_yaml("dvc.lock").get("stages", {})
+        return {
+            out["path"]: Out(out["path"], out["md5"], out.get("size"), out.get("nfiles"))
+            for stage in stages.values()
+            for out in stage.get("outs", ())
+        }
+
+    def fetch(self, path: str) -> bytes:
+        """Return a file of which Git has only the hash, from DVC's cache or remote.
+
+        In the workspace the file itself is read. The bytes are those that dvc.lock names.
+
+        Raises:
+            RevisionError: dvc.lock does not name it, it cannot be had, or it is another.
+        """
+        out = self.outs().get(path)
+        if out is None:
+            raise RevisionError(f"{path} of {self.label}: not in its dvc.lock; run `dvc repro`")
+        data = self.read(path) if self.rev is None else None
+        if data is None:
+            data = self._fetch(path)
+        if hashlib.md5(data, usedforsecurity=False).hexdigest() != out.md5:
+            where = "the workspace's" if self.rev is None else "DVC's"
+            raise RevisionError(
+                f"{path} of {self.label}: {where} file is not the one that dvc.lock names "
+                f"({out.md5}); `dvc status`, `dvc repro` or `fieldguide remote verify` say more"
+            )
+        return data
+
+    def _fetch(self, path: str) -> bytes:
+        from dvc.api import DVCFileSystem  # noqa: PLC0415 - a second that results in Git need not wait
+
+        try:
+            data = DVCFileSystem(str(self.root), rev=self.rev).read_bytes(path)
+        except Exception as err:  # remotes' own have nothing in common
+            raise RevisionError(
+                f"{path} of {self.label}: cannot be had from DVC's cache or remote ({err}); "
+                "`dvc pull` or, where it was made, `dvc push`"
+            ) from err
+        return bytes(data)
+
+
+def find_revision(name: str, root: Path = Path()) -> Revision:
+    """Find what is meant.
+
+    A stage or version of the model registry (GTO's Git tags) goes before a branch of its name.
+
+    Args:
+        name: a stage (prod), version (v1.2.0), Git revision or DVC experiment; or "workspace".
+        root: the project.
+
+    Raises:
+        RevisionError: there is none.
+    """
+    if name == WORKSPACE:
+        return Revision(root, name, None)
+    from dvc.repo import Repo  # noqa: PLC0415 - as above
+
+    try:
+        with Repo(str(root)) as repo:
+            return Revision(root, name, _commit(repo, name))
+    except Exception as err:  # DVC's, Git's and GTO's own have nothing in common
+        raise RevisionError(
+            f"{name}: no such stage, version, revision or experiment ({err})"
+        ) from err
+
+
+def _commit(repo: Repo, name: str) -> str:
+    from dvc.repo.artifacts import ArtifactNotFoundError  # noqa: PLC0415
+    from dvc.scm import resolve_rev  # noqa: PLC0415
+
+    for kind in ("stage", "version"):
+        try:
+            return str(repo.artifacts.get_rev(ARTIFACT, **{kind: name}))
+        except ArtifactNotFoundError:
+            continue
+    return str(resolve_rev(repo.scm, name))
+
+
+def load_yaml(text: bytes) -> Any:
+    """Read YAML 1.2's numbers, and nothing but plain values."""
+    return yaml.load(text, _Loader)  # noqa: S506 - a safe loader
+
+
+def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    items: Iterable[tuple[str, Any]] = tree.items()
+    return {
+        key: value
+        for name, branch in items
+        for key, value in flat(branch, f"{prefix}.{name}" if prefix else str(name)).items()
+    }

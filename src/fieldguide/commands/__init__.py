@@ -1,0 +1,1 @@
+"""The commands of `fieldguide`, a module a group. They import heavy libraries when they run."""

@@ -1,0 +1,163 @@
+"""`fieldguide sweep`: search hyperparameters with DVC experiments."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fieldguide.errors import SweepError
+
+if TYPE_CHECKING:
+    from fieldguide.sweeps.ranking import Configuration
+    from fieldguide.sweeps.space import Sweep
+
+app = typer.Typer(no_args_is_help=True, help="Search hyperparameters with DVC experiments.")
+
+SweepFile = Annotated[
+    Path, typer.Argument(metavar="FILE", help="a sweep file, as sweeps/original.yaml")
+]
+ROOT = Path()  # commands run in the project's top folder, as dvc repro does
+
+
+@app.command("run")
+def run(
+    file: SweepFile,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="trials at a time")] = 1,
+) -> None:
+    """Run a sweep, or go on with one that was interrupted."""
+    from fieldguide.params import load_params
+    from fieldguide.sweeps.driver import run_sweep
+    from fieldguide.sweeps.sweep_file import load_sweep
+
+    base = load_params()
+    if not run_sweep(Path.cwd(), load_sweep(file, base), base, jobs=jobs):
+        raise typer.Exit(1)
+
+
+@app.command("list")
+def list_trials(
+    file: SweepFile,
+    top: Annotated[int, typer.Option(min=1, help="how many to list")] = 20,
+) -> None:
+    """List a sweep's configurations, best first."""
+    sweep = _load(file)
+    ranked = _ranked(sweep)
+    print(f"{'rank':>4}  {sweep.metric:<15}  {'seconds':>7}  experiment")
+    for place, one in enumerate(ranked[:top], start=1):
+        score = f"{one.mean:.4f}" + ("" if one.spread is None else f" ± {one.spread:.4f}")
+        seconds = f"{sum(trial.seconds for trial in one.trials):.0f}"
+        note = "  (pruned)" if one.pruned else ""
+        print(f"{place:>4}  {score:<15}  {seconds:>7}  {one.trials[0].name}{note}")
+    if len(ranked) > top:
+        print(f"and {len(ranked) - top} more: --top {len(ranked)}")
+
+
+@app.command()
+def best(
+    file: SweepFile,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="bring it into the workspace and evaluate it")
+    ] = False,
+) -> None:
+    """Show the best configuration; its test scores come with --apply, and only they."""
+    from fieldguide.git import git
+
+    sweep = _load(file)
+    winner = _ranked(sweep)[0]
+    trial = winner.trials[0]  # not the luckiest seed
+    spread = (
+        "" if winner.spread is None else f" ± {winner.spread:.4f} over {len(winner.scores)} seeds"
+    )
+    print(f"{trial.name}\n  {sweep.metric}  {winner.mean:.4f}{spread}")
+    width = max(map(len, winner.values), default=0)
+    for key, value in winner.values.items():
+        print(f"  {key:<{width}}  {value}")
+    if not apply:
+        print(f"\nInto the workspace, with its test scores: fieldguide sweep best {file} --apply")
+        return
+    _refuse_to_overwrite(trial.name)
+    dvc = [sys.executable, "-m", "dvc"]
+    # It fails where a model or figures have left the cache; `repro` makes them again.
+    subprocess.run([*dvc, "exp", "apply", trial.name], check=False)
+    if git(ROOT, "diff", "--name-only", trial.rev, "--", "params.yaml"):
+        raise SweepError(f"dvc exp apply {trial.name} failed; params.yaml is not the winner's")
+    raise typer.Exit(subprocess.run([*dvc, "repro"], check=False).returncode)
+
+
+@app.command()
+def report(file: SweepFile) -> None:
+    """Write plots/sweep.html and pictures of it, from the experiments in Git."""
+    from fieldguide.sweeps.report import write_report
+
+    sweep = _load(file)
+    written = write_report(
+        ROOT,
+        sweep.name,
+        metric=sweep.metric,
+        goal=sweep.goal,
+        seeds=sweep.seeds,
+        html=Path("plots/sweep.html"),
+        pictures=Path("plots/sweep"),
+    )
+    print("\n".join(str(path) for path in written))
+
+
+@app.command()
+def gc(
+    file: SweepFile,
+    keep_top: Annotated[int, typer.Option(min=1, help="configurations that keep their models")],
+    budget: Annotated[
+        str | None, typer.Option(help="what the kept models may take, as 500MB or 20GB")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would go")] = False,
+) -> None:
+    """Delete the models of trials that lost from DVC's cache; their metrics stay."""
+    from fieldguide.sweeps.disk import free_models, parse_size
+    from fieldguide.sweeps.driver import locked
+
+    sweep = _load(file)
+    limit = None if budget is None else parse_size(budget)
+    with locked(ROOT, sweep):
+        freed = free_models(ROOT, _ranked(sweep), keep_top=keep_top, budget=limit, dry_run=dry_run)
+    for one in freed.kept:
+        print(f"keep  {one.trials[0].name}")
+    print(
+        f"{'would free' if dry_run else 'freed'} {freed.size / 1e6:,.1f} MB: {len(freed.files)} "
+        f"files of {len(freed.lost)} configurations; their params and metrics stay"
+    )
+
+
+def _refuse_to_overwrite(name: str) -> None:
+    """`dvc exp apply` would, without a word. What stages write can be written again."""
+    from fieldguide.git import git
+
+    changed = git(ROOT, "diff", "--name-only", "HEAD").split("\n")
+    written = ("dvc.lock", "metrics/", "plots/")
+    mine = [path for path in changed if path and not path.startswith(written)]
+    if mine:
+        raise SweepError(
+            f"{', '.join(mine)}: changed and not committed, and {name} would replace it; "
+            "commit it, or put it away with `git stash`"
+        )
+
+
+def _load(file: Path) -> Sweep:
+    from fieldguide.params import load_params
+    from fieldguide.sweeps.sweep_file import load_sweep
+
+    return load_sweep(file, load_params())
+
+
+def _ranked(sweep: Sweep) -> list[Configuration]:
+    from fieldguide.sweeps.experiments import read_trials
+    from fieldguide.sweeps.ranking import rank
+
+    trials = read_trials(ROOT, sweep.name)
+    ranked = rank(trials, metric=sweep.metric, goal=sweep.goal, seeds=sweep.seeds)
+    if not ranked:
+        raise SweepError(f"{sweep.path}: no trial has finished; fieldguide sweep run {sweep.path}")
+    return ranked

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv repro test lint format lock clean
+.PHONY: help venv repro test soak lint format lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -34,6 +34,9 @@ repro: venv  ## rebuild everything that changed, then say where to look
 
 test: venv  ## run the tests, one worker and thread per core
 	@OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+
+soak: venv  ## run the tests that `make test` leaves out, which take minutes each
+	@OMP_NUM_THREADS=1 python -m pytest -m soak
 
 lint: venv  ## style, formatting and types
 	@ruff check .

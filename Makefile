@@ -38,10 +38,13 @@ test: venv  ## run the tests, one worker and thread per core
 soak: venv  ## run the tests that `make test` leaves out, which take minutes each
 	@OMP_NUM_THREADS=1 python -m pytest -m soak
 
-lint: venv  ## style, formatting and types
+lint: venv  ## style, formatting, types and the files of CI
 	@ruff check .
 	@ruff format --check .
 	@mypy
+	@check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@check-jsonschema --builtin-schema vendor.gitlab-ci --data-transform gitlab-ci .gitlab-ci.yml
+	@zizmor --offline --quiet .github
 
 format: venv  ## let ruff mend what it can
 	@ruff check --fix .

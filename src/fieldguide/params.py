@@ -111,6 +111,11 @@ class ModelParams(CNNParams):
         return CNNParams.model_validate(self.model_dump(include=set(CNNParams.model_fields)))
 
     @property
+    def head_only(self) -> bool:
+        """Whether the output layer alone is trained, on features computed once."""
+        return self.finetune == "head"
+
+    @property
     def backbone(self) -> dict[str, object]:
         """All that features depend on, besides weights."""
         found = self.architecture

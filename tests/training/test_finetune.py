@@ -172,7 +172,7 @@ def test_epoch_by_epoch(before, store, tiny_params, case):
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    module = ClassifierModule(start.net, params.train, image_size=32, num_classes=3)
+    module = ClassifierModule(start.net, params.train, input_size=32, num_classes=3)
     trainer.fit(module, datamodule=StoreData(store, params.train, start))
     keys = start.net.state_dict().keys()
     norms = {key for key, _ in norms_of(start.net)}

@@ -13,13 +13,11 @@ from torch.nn import functional as F
 
 from fieldguide.data.store import Split
 from fieldguide.evaluation.predictions import Predictions
-from fieldguide.figures.canvas import HEADING, grid_of, heading, short, show_photo
+from fieldguide.figures.canvas import pairs, short, show_photo
 from fieldguide.figures.parts import as_maps
 from fieldguide.figures.saliency import network_input
 from fieldguide.models.bundle import Bundle
 from fieldguide.models.network import Network
-
-_PAIRS = 2  # photos in a row
 
 
 def grad_cam(net: Network, image: Tensor, label: int) -> Tensor:
@@ -74,15 +72,13 @@ def cam_figure(
 ) -> Figure:
     """Draw random test photos, each beside where the network looked for the class it said."""
     rows = np.sort(rng.choice(len(test), min(count, len(test)), replace=False))
-    lines = max(1, -(-len(rows) // _PAIRS))
-    figure = Figure(figsize=(4.4 * _PAIRS + 0.3, 2.5 * lines + HEADING + 0.5))
-    heading(
-        figure,
-        f"Grad-CAM of {len(rows)} random test photos",
-        "left: the photo and its class; right: what speaks for the predicted class (bright: much)",
+    figure, grid = pairs(
+        len(rows),
+        title=f"Grad-CAM of {len(rows)} random test photos",
+        subtitle="left: the photo and its class; "
+        "right: what speaks for the predicted class (bright: much)",
     )
-    grid = grid_of(figure, lines, 2 * _PAIRS, hspace=0.16, wspace=0.05, lines=1)
-    for (photo, overlay), row in zip(grid.reshape(-1, 2), rows, strict=False):
+    for (photo, overlay), row in zip(grid, rows, strict=False):
         pixels = test.images(np.array([row]))[0]
         label = int(predictions.predicted[row])
         show_photo(photo, pixels)

@@ -19,6 +19,7 @@ GREY = "#444444"
 DPI = 110
 HEADING, LINE, EDGE = 0.8, 0.17, 0.15  # inches
 SIDE = 8  # tiles in a row
+PAIRS = 2  # photos with their explanation, in a row
 Grid = npt.NDArray[Any]  # of Axes, (rows, columns)
 _NAME = 28  # characters
 _MAX_HEIGHT = 30_000  # pixels; Matplotlib stops at 2**16
@@ -93,6 +94,19 @@ def grid_of(
     for axes in grid.flat:
         bare(axes)
     return grid
+
+
+def pairs(count: int, *, title: str, subtitle: str) -> tuple[Figure, Grid]:
+    """Lay out `count` photos, two in a row, each with room for what explains it on its right.
+
+    Returns:
+        The figure, and its axes: (count or more, 2).
+    """
+    rows = max(1, -(-count // PAIRS))
+    figure = Figure(figsize=(4.4 * PAIRS + 0.3, 2.5 * rows + HEADING + 0.5))
+    heading(figure, title, subtitle)
+    grid = grid_of(figure, rows, 2 * PAIRS, hspace=0.16, wspace=0.05, lines=1)
+    return figure, grid.reshape(-1, 2)
 
 
 def tiles(

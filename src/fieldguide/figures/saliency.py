@@ -22,12 +22,10 @@ from torch.nn import functional as F
 from fieldguide.data.batches import in_order
 from fieldguide.data.store import Split
 from fieldguide.data.transforms import to_unit
-from fieldguide.figures.canvas import HEADING, grid_of, heading, short, show_photo
+from fieldguide.figures.canvas import pairs, short, show_photo
 from fieldguide.figures.layers import recorded
 from fieldguide.figures.parts import activations, guided_layer
 from fieldguide.models.bundle import Bundle
-
-_PAIRS = 2  # neurons in a row
 
 
 class Neuron(NamedTuple):
@@ -154,18 +152,16 @@ def guided_figure(bundle: Bundle, test: Split, *, count: int, rng: np.random.Gen
     assert found is not None
     name, layer = found
     neurons = pick_neurons(bundle, test, layer=layer, count=count, rng=rng)
-    rows = max(1, -(-len(neurons) // _PAIRS))
-    figure = Figure(figsize=(4.4 * _PAIRS + 0.3, 2.5 * rows + HEADING + 0.5))
-    heading(
-        figure,
-        f"Guided backprop of {len(neurons)} random neurons of {name}, the last convolution layer",
-        "left: the test photo that excites the neuron most; right: the pixels that do it "
-        "(grey: none)"
+    figure, grid = pairs(
+        len(neurons),
+        title=f"Guided backprop of {len(neurons)} random neurons of {name}, "
+        "the last convolution layer",
+        subtitle="left: the test photo that excites the neuron most; "
+        "right: the pixels that do it (grey: none)"
         if neurons
         else "no test photo excites any: the network is dead",
     )
-    grid = grid_of(figure, rows, 2 * _PAIRS, hspace=0.16, wspace=0.05, lines=1)
-    for (photo, saliency), neuron in zip(grid.reshape(-1, 2), neurons, strict=False):
+    for (photo, saliency), neuron in zip(grid, neurons, strict=False):
         show_photo(photo, test.images(np.array([neuron.photo]))[0])
         label = bundle.classes[test.labels[neuron.photo]]
         photo.set_title(f"excited most by: {short(label)}", fontsize=9, pad=4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from fieldguide.models.backbones import build
 from fieldguide.models.bundle import load_bundle
 from fieldguide.models.network import Network, output_layers
 from fieldguide.params import CNNParams, ModelParams
+
+if TYPE_CHECKING:
+    from timm.models import PretrainedCfg
 
 FOLDER = Path("models/weights")  # dvc.yaml has model.weights as a dep there
 
@@ -43,7 +46,7 @@ def start_of(model: ModelParams, store: Store, folder: Path = FOLDER) -> Start:
     if model.weights == "none":
         size = store.image_size if model.input_size == "auto" else model.input_size
         net = _random(model, classes, size)
-        _check(net, model, size)
+        _try(net, model, size)
         return Start(net, Preprocessing(size, "bilinear", store.mean, store.std), "none")
     path, head_kept = folder / model.weights, False
     if model.weights == "pretrained":
@@ -57,7 +60,7 @@ def start_of(model: ModelParams, store: Store, folder: Path = FOLDER) -> Start:
         )
     else:
         net, preprocessing = _from_file(model, classes, path)
-    _check(net, model, preprocessing.size)
+    _try(net, model, preprocessing.size)
     found = backbone_sha256(net, with_head=head_kept)
     return Start(net, preprocessing, f"{model.weights} (SHA-256 {found[:12]})")
 
@@ -82,7 +85,7 @@ def _random(model: ModelParams, classes: int, size: int) -> Network:
         raise _other_size(model, size, err) from err
 
 
-def _check(net: Network, model: ModelParams, size: int) -> None:
+def _try(net: Network, model: ModelParams, size: int) -> None:
     """Refuse one of timm's networks that cannot be trained here, before it is."""
     if model.name == "cnn":
         return
@@ -103,9 +106,7 @@ def _other_size(model: ModelParams, size: int, err: Exception) -> TrainingError:
 
 
 def _download(model: ModelParams, classes: int) -> tuple[Network, Preprocessing]:
-    from timm.models import get_pretrained_cfg  # noqa: PLC0415 - slow, and not for the CNN
-
-    config = get_pretrained_cfg(model.name)
+    config = _config_of(model.name)
     if config is None or not config.has_weights:
         raise TrainingError(
             f"model.weights: timm has no pretrained weights for {model.name}; allowed: none, or "
@@ -179,13 +180,17 @@ def _read_state(path: Path) -> dict[str, Any]:
 
 def _classes_of(state: dict[str, Any], name: str) -> int:
     """Length of the output layer in a file of weights; 0 where it has none."""
-    from timm.models import get_pretrained_cfg  # noqa: PLC0415 - slow, and not for the CNN
-
-    config = get_pretrained_cfg(name)
+    config = _config_of(name)
     layer = config.classifier if config else None
     layer = layer[0] if isinstance(layer, list | tuple) else layer
     weight = state.get(f"{layer}.weight")
     return len(weight) if isinstance(weight, Tensor) else 0
+
+
+def _config_of(name: str) -> PretrainedCfg | None:
+    from timm.models import get_pretrained_cfg  # noqa: PLC0415 - slow, and not for the CNN
+
+    return get_pretrained_cfg(name)
 
 
 def _first_lines(err: Exception) -> str:
@@ -197,9 +202,8 @@ def _first_lines(err: Exception) -> str:
 def _preprocessing(model: ModelParams) -> Preprocessing:
     """What timm's weights of this name were trained with, at the size asked for."""
     from timm.data import resolve_data_config  # noqa: PLC0415 - slow, and not for the CNN
-    from timm.models import get_pretrained_cfg  # noqa: PLC0415
 
-    config = get_pretrained_cfg(model.name)
+    config = _config_of(model.name)
     found = resolve_data_config(pretrained_cfg=config.to_dict() if config else None)
     size = found["input_size"][-1] if model.input_size == "auto" else model.input_size
     interpolation: Literal["bilinear", "bicubic"] = (

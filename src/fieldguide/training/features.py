@@ -98,7 +98,7 @@ def _compute(path: Path, start: Start, split: Split, *, device: torch.device, vi
         batches, description="features", console=console, disable=not console.is_terminal
     ):
         if row == 0:
-            _check(net, images[:2])
+            _check_head(net, images[:2])
         for view in range(views):
             features = classifier_input(net, images.flip(-1) if view else images).cpu().numpy()
             if out is None:
@@ -111,7 +111,7 @@ def _compute(path: Path, start: Start, split: Split, *, device: torch.device, vi
 
 
 @torch.inference_mode()
-def _check(net: Network, images: Tensor) -> None:
+def _check_head(net: Network, images: Tensor) -> None:
     """Refuse a network such as VOLO, whose scores are not those of its output layer alone."""
     (layer,) = output_layers(net)
     scores, head = net(images), Head(layer, dropout=0.0).eval()

@@ -106,7 +106,7 @@ def freeze(net: Network, model: ModelParams, *, epochs: int) -> list[L.Callback]
     """
     if model.finetune == "full":
         return []
-    if model.finetune == "head":  # trained on features that the rest has computed before
+    if model.head_only:  # trained on features that the rest has computed before
         layers = output_layers(net)
         if len(layers) > 1:
             raise TrainingError(

@@ -7,6 +7,8 @@ import logging
 import shutil
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -106,39 +108,22 @@ def train(
     dataset = hashlib.sha256(store.description_file.read_bytes()).hexdigest()
     made_of = (dataset, start.origin, vars(start.preprocessing), environment, code_sha256())
     key = resume_key(params.model_dump(), model.model_dump(), *made_of)
-    features = features_folder(resume_key(model.backbone, *made_of)) if _head_only(model) else None
+    features = features_folder(resume_key(model.backbone, *made_of)) if model.head_only else None
     first = trainer.is_global_zero
-    try:
-        with shared_resume_folder(project_root(), key, first=first) as folder:
-            saver.dirpath = str(folder)
-            data = StoreData(store, params, start, features)
-            _fit(trainer, module, data, readable_checkpoint(folder))
-            if not first:
-                return {}
-            module.load_state_dict(best.weights)
-            write_json(outputs.environment, environment)
-            history.finish(
-                best.epoch,
-                pruned=prune is not None and prune.pruned,
-                parameters=parameters,
-            )
-            bundle = Bundle(
-                net=start.net,
-                architecture=model.architecture,
-                classes=store.classes,
-                image_size=store.image_size,
-                resize=store.resize,
-                preprocessing=start.preprocessing,
-                val_acc=best.score,
-                started_from=start.origin,
-            )
-            save_bundle(bundle, outputs.bundle)
-    except BaseException:
-        if first:  # nothing half-written
-            shutil.rmtree(outputs.metrics, ignore_errors=True)
-            outputs.summary.unlink(missing_ok=True)
-            outputs.environment.unlink(missing_ok=True)
-        raise
+    with (
+        _nothing_half_written(outputs if first else None),
+        shared_resume_folder(project_root(), key, first=first) as folder,
+    ):
+        saver.dirpath = str(folder)
+        data = StoreData(store, params, start, features)
+        _fit(trainer, module, data, readable_checkpoint(folder))
+        if not first:
+            return {}
+        module.load_state_dict(best.weights)
+        write_json(outputs.environment, environment)
+        pruned = prune is not None and prune.pruned
+        history.finish(best.epoch, pruned=pruned, parameters=parameters)
+        save_bundle(_bundle(start, model, store, val_acc=best.score), outputs.bundle)
     print(f"Kept epoch {best.epoch} of {len(history.rows)}: {MONITOR} {best.score:.4f}")
     images = len(store.split("train")) * len(history.rows)
     return {
@@ -147,8 +132,30 @@ def train(
     }
 
 
-def _head_only(model: ModelParams) -> bool:
-    return model.finetune == "head"
+@contextmanager
+def _nothing_half_written(outputs: Outputs | None) -> Iterator[None]:
+    """Delete what was written before a failure; None where another process writes."""
+    try:
+        yield
+    except BaseException:
+        if outputs is not None:
+            shutil.rmtree(outputs.metrics, ignore_errors=True)
+            outputs.summary.unlink(missing_ok=True)
+            outputs.environment.unlink(missing_ok=True)
+        raise
+
+
+def _bundle(start: Start, model: ModelParams, store: Store, *, val_acc: float) -> Bundle:
+    return Bundle(
+        net=start.net,
+        architecture=model.architecture,
+        classes=store.classes,
+        image_size=store.image_size,
+        resize=store.resize,
+        preprocessing=start.preprocessing,
+        val_acc=val_acc,
+        started_from=start.origin,
+    )
 
 
 def _make_module(
@@ -156,17 +163,17 @@ def _make_module(
 ) -> ClassifierModule:
     """Wrap what is trained: the network, or its head alone."""
     net: nn.Module = start.net
-    if _head_only(model):
+    if model.head_only:
         net = Head(output_layers(start.net)[0], model.dropout)
     decay = model.layer_decay if model.finetune == "full" and model.weights != "none" else 1.0
     size = start.preprocessing.size
-    return ClassifierModule(net, params, image_size=size, num_classes=classes, layer_decay=decay)
+    return ClassifierModule(net, params, input_size=size, num_classes=classes, layer_decay=decay)
 
 
 def _summarize(start: Start, params: TrainParams, *, classes: int) -> str:
     """Describe every layer of the CNN; of timm's networks, which have hundreds, the blocks."""
     module = ClassifierModule(
-        start.net, params, image_size=start.preprocessing.size, num_classes=classes
+        start.net, params, input_size=start.preprocessing.size, num_classes=classes
     )
     return str(summarize(module, max_depth=-1 if isinstance(start.net, CNN) else 3))
 

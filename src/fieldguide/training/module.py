@@ -24,7 +24,7 @@ class ClassifierModule(L.LightningModule):
         net: nn.Module,
         params: TrainParams,
         *,
-        image_size: int,
+        input_size: int,
         num_classes: int,
         layer_decay: float = 1.0,
     ) -> None:
@@ -33,7 +33,7 @@ class ClassifierModule(L.LightningModule):
         Args:
             net: scores of images, or of features where only the head is trained.
             params: how to train.
-            image_size: pixels, for the model summary.
+            input_size: pixels, for the model summary.
             num_classes: K.
             layer_decay: learning rate of each layer, relative to that of the layer above.
         """
@@ -46,7 +46,7 @@ class ClassifierModule(L.LightningModule):
         self.net = net
         self.params = params
         self.layer_decay = layer_decay
-        self.example_input_array = torch.zeros(1, 3, image_size, image_size)
+        self.example_input_array = torch.zeros(1, 3, input_size, input_size)
 
     def forward(self, images: Tensor) -> Tensor:
         """Unnormalised scores: (B, 3, H, W) -> (B, K)."""

@@ -1,0 +1,244 @@
+"""The commands of .github/workflows/ and .gitlab-ci.yml, run as they stand there.
+
+On a real small project with a Git and a DVC remote; GitHub's and GitLab's comments by the real gh
+and curl against servers on loopback. What only their own runners can do is not covered:
+check-jsonschema and zizmor read the files in `make lint`.
+"""
+
+import os
+import shutil
+import subprocess
+
+import pytest
+from forge import EXPRESSION, ROOT, Forge, bash, carry_artifact, environment, run_job, workflow
+
+pytestmark = pytest.mark.slow
+SERVER = "https://github.example.org"
+
+
+@pytest.fixture(scope="module")
+def team(finished, tmp_path_factory):
+    """A Git remote with main (whose results lie in a DVC remote) and two branches."""
+    folder = tmp_path_factory.mktemp("team")
+    shutil.copytree(finished.folder, folder / "mine", symlinks=True)
+    mine = type(finished)(folder / "mine")
+    mine.dvc("remote", "add", "--default", "storage", str(folder / "storage"))
+    shutil.copy(ROOT / "checks.yaml", folder / "mine")
+    mine.git("add", ".")
+    mine.git("commit", "--quiet", "--message", "remote and checks")
+    mine.dvc("push")
+    mine.git("init", "--quiet", "--bare", "--initial-branch=main", str(folder / "remote.git"))
+    mine.git("remote", "add", "origin", str(folder / "remote.git"))
+    mine.git("checkout", "--quiet", "-b", "words")
+    mine.edit("README.md", "photos", "pictures")
+    mine.git("commit", "--quiet", "--all", "--message", "words")
+    mine.git("checkout", "--quiet", "-b", "worse", "main")
+    mine.edit("params.yaml", "epochs: 6", "epochs: 1")
+    mine.git("commit", "--quiet", "--all", "--message", "one epoch")
+    mine.git("push", "--quiet", "--all", "origin")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A key and a certificate for localhost, which gh is told to trust."""
+    file = tmp_path_factory.mktemp("tls") / "localhost.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ed25519", "-nodes", "-days", "1"]
+    command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    subprocess.run([*command, "-keyout", file, "-out", file], check=True, capture_output=True)
+    return file
+
+
+@pytest.fixture(scope="module")
+def github(certificate):
+    """A server that the real gh takes for GitHub Enterprise."""
+    if shutil.which("gh") is None:
+        if os.environ.get("CI"):
+            pytest.fail("gh is not installed")
+        pytest.skip("gh is not installed")
+    forge = Forge(certificate)
+    yield forge
+    forge.close()
+
+
+def clone(team, target, branch):
+    """Check a branch out as a runner does, with nothing else of the team's machines."""
+    command = ["git", "clone", "--quiet", "--branch", branch, str(team / "remote.git"), str(target)]
+    subprocess.run(command, check=True)
+    return target
+
+
+def revision(folder, name):
+    done = subprocess.run(
+        ["git", "rev-parse", name], cwd=folder, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def on_github(folder, tmp_path, *, event, number, values):
+    """Environment and expressions of a run."""
+    env = environment(tmp_path) | {
+        "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
+        "GITHUB_REPOSITORY": "team/photos",
+        "GITHUB_SERVER_URL": SERVER,
+    }
+    own = "github.event.pull_request.head.repo.full_name == github.repository"
+    return env, {
+        "secrets.AWS_ACCESS_KEY_ID": "",
+        "secrets.AWS_SECRET_ACCESS_KEY": "",
+        "github.token": "token",
+        "github.repository": "team/photos",
+        "github.event_name == 'pull_request'": str(event == "pull_request").lower(),
+        f"!cancelled() && (github.event_name == 'push' || {own})": "true",
+        "github.event.pull_request.base.sha || github.event.before": revision(
+            folder, "origin/main"
+        ),
+        "github.event.pull_request.number": number,
+        "github.event.pull_request.number || github.ref_name": number or "main",
+        **values,
+    }
+
+
+def publish(team, github, certificate, tmp_path, *, folder, job, env, values):
+    """Do the second job, in a folder with the first one's artifact alone."""
+    carry_artifact(job, folder, tmp_path / "next")
+    second = workflow(".github/workflows/pipeline.yml")["jobs"]["publish"]
+    assert EXPRESSION.fullmatch(second["if"])[1] in values
+    second["env"]["REMOTE"] = str(team / "remote.git")
+    env = env | {
+        "GH_HOST": f"localhost:{github.port}",
+        "GH_ENTERPRISE_TOKEN": "token",
+        "SSL_CERT_FILE": str(certificate),
+    }
+    return run_job(second, cwd=tmp_path / "next", env=env, values=values)
+
+
+def test_a_pull_request_that_changes_words_pulls_nothing_and_passes(
+    team, github, certificate, tmp_path
+):
+    folder = clone(team, tmp_path / "clone", "words")
+    env, values = on_github(folder, tmp_path, event="pull_request", number="7", values={})
+    job = workflow(".github/workflows/pipeline.yml")["jobs"]["pipeline"]
+    passed, printed = run_job(job, cwd=folder, env=env, values=values)
+    assert passed, printed
+    assert "Running stage" not in printed["Reproduce"]
+    assert not (folder / "data/prepared").exists()  # 90 MB in a project of size
+    assert (folder / "plots/report.html").stat().st_size > 1_000_000
+    arguments = {"folder": folder, "job": job, "env": env, "values": values}
+    passed, printed = publish(team, github, certificate, tmp_path, **arguments)
+    assert passed, printed
+    (comment,) = github.comments
+    body, summary = comment["body"], (tmp_path / "summary.md").read_text(encoding="utf-8")
+    assert body.startswith("<!-- fieldguide -->\n")
+    assert body.partition("\n")[2].strip() == summary.strip()
+    assert "test.acc" in body
+    assert "not those of its code" not in body
+    # Each picture that is shown lies in the commit that was pushed for it.
+    commit = revision(team / "remote.git", "refs/heads/fieldguide-pictures/7")
+    links = [line for line in body.splitlines() if line.startswith("![")]
+    assert len(links) == len(list((folder / "pictures").glob("*.png"))) > 3
+    for line in links:
+        address = line.partition("](")[2].rstrip(")")
+        prefix = f"{SERVER}/team/photos/blob/{commit}/"
+        assert address.startswith(prefix)
+        name = address.removeprefix(prefix).removesuffix("?raw=true")
+        shown = subprocess.run(
+            ["git", "show", f"{commit}:{name}"],
+            cwd=team / "remote.git",
+            capture_output=True,
+            check=True,
+        )
+        assert shown.stdout.startswith(b"\x89PNG")
+
+
+def test_a_pull_request_that_makes_it_worse_fails_and_its_comment_is_written_anew(
+    team, github, certificate, tmp_path
+):
+    before = len(github.comments)
+    github.comments.insert(0, {"id": 1, "body": "Looks good to me <!-- fieldguide -->"})
+    folder = clone(team, tmp_path / "clone", "worse")
+    env, values = on_github(folder, tmp_path, event="pull_request", number="8", values={})
+    job = workflow(".github/workflows/pipeline.yml")["jobs"]["pipeline"]
+    passed, printed = run_job(job, cwd=folder, env=env, values=values)
+    assert not passed
+    assert "Running stage 'train'" in printed["Reproduce"]
+    assert "Running stage 'prepare'" not in printed["Reproduce"]
+    arguments = {"folder": folder, "job": job, "env": env, "values": values}
+    passed, printed = publish(team, github, certificate, tmp_path, **arguments)
+    assert passed, printed
+    # The one of before is replaced; what people wrote stays.
+    assert len(github.comments) == 1 + max(before, 1)
+    assert github.comments[0]["body"] == "Looks good to me <!-- fieldguide -->"
+    body = github.comments[1]["body"]
+    assert "The results of this commit are not those of its code and params" in body
+    assert "test.acc" in body
+    assert "train.epochs" in body  # what changed, by the report
+    github.comments.pop(0)
+
+
+def test_an_experiment_on_demand_is_pushed(team, tmp_path):
+    folder = clone(team, tmp_path / "clone", "main")
+    subprocess.run(["git", "config", "user.name", "bot"], cwd=folder, check=True)
+    subprocess.run(["git", "config", "user.email", "bot@localhost"], cwd=folder, check=True)
+    trap = "$(touch${IFS}stolen)"  # what is typed into the form is never run
+    values = {"inputs.name": "wide", "inputs.params": f"train.epochs=2 train.seed=5 {trap}"}
+    env, values = on_github(folder, tmp_path, event="workflow_dispatch", number="", values=values)
+    job = workflow(".github/workflows/experiment.yml")["jobs"]["experiment"]
+    passed, printed = run_job(job, cwd=folder, env=env, values=values)
+    assert not passed  # DVC knows no such param
+    assert not (folder / "stolen").exists()
+    values["inputs.params"] = "train.epochs=2 train.seed=5"
+    passed, printed = run_job(job, cwd=folder, env=env, values=values)
+    assert passed, printed
+    assert "train.epochs" in (tmp_path / "summary.md").read_text(encoding="utf-8")
+    refs = subprocess.run(
+        ["git", "for-each-ref", "--format=%(refname)", "refs/exps"],
+        cwd=team / "remote.git",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert refs.stdout.strip().endswith("/wide")
+
+
+def test_gitlab_does_the_same(team, tmp_path):
+    forge = Forge()
+    file = workflow(".gitlab-ci.yml")
+    folder = clone(team, tmp_path / "clone", "words")
+    env = environment(tmp_path) | {
+        "AGAINST": revision(folder, "origin/main"),
+        "CI_MERGE_REQUEST_IID": "3",
+        "GITLAB_TOKEN": "token",
+        "CI_API_V4_URL": f"http://127.0.0.1:{forge.port}/api/v4",
+        "CI_PROJECT_ID": "42",
+    }
+    try:
+        job = file["pipeline"]
+        for _ in range(2):  # the comment of the first is replaced by the second
+            for part in ("script", "after_script"):
+                status, output = bash("\n".join(job[part]), cwd=folder, env=env)
+                assert status == 0, output
+        (comment,) = forge.comments
+        assert comment["body"].startswith("<!-- fieldguide -->\n")
+        assert "test.acc" in comment["body"]
+        pictures = list((folder / "pictures").glob("*.png"))
+        assert len(forge.uploads) == 2 * len(pictures) > 6
+        assert all(b"\x89PNG" in body for body in forge.uploads)
+        assert f"/uploads/{len(forge.uploads)}.png" in comment["body"]
+        for path in job["artifacts"]["paths"]:
+            assert (folder / path).exists(), path
+        assert forge.requests[-1] == ("PUT", "/api/v4/projects/42/merge_requests/3/notes/100")
+    finally:
+        forge.close()
+
+
+def test_both_do_the_same_commands():
+    """What a runner of one does, that of the other does."""
+    jobs = workflow(".github/workflows/pipeline.yml")["jobs"]
+    theirs = [step.get("run", "") for step in jobs["pipeline"]["steps"]]
+    gitlab = workflow(".gitlab-ci.yml")["pipeline"]
+    ours = [line for part in ("script", "after_script") for line in gitlab[part]]
+    for command in ("dvc repro", "fieldguide check", "fieldguide report"):
+        (here,) = [line for line in ours if line.startswith(command)]
+        (there,) = [line for line in theirs if line.startswith(command)]
+        assert here == there

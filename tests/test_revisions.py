@@ -17,9 +17,10 @@ STAGE = """\
 stages:
   evaluate:
     cmd: >-
-      cp in.csv out.csv && printf '{"acc": 0.%s}' $(wc -l < in.csv) > acc.json
+      cp in.csv out.csv && printf '{"acc": 0.%s}' $(wc -l < in.csv) > acc.json &&
+      mkdir -p folder/a && cp in.csv folder/a/é.csv && echo z > folder/z.csv
     deps: [in.csv]
-    outs: [out.csv]
+    outs: [out.csv, folder]
     metrics: [{acc.json: {cache: false}}]
 """
 
@@ -79,6 +80,22 @@ def test_results_of_each_revision(project):
 
 
 @pytest.mark.slow
+def test_files_of_a_folder(project):
+    for name, lines in (("first", b"a\n"), (WORKSPACE, b"a\nb\n")):
+        revision = find_revision(name, project)
+        assert revision.files("folder") == {
+            "folder/a/é.csv": md5(lines),
+            "folder/z.csv": md5(b"z\n"),
+        }
+        assert revision.fetch("folder/a/é.csv") == lines
+        assert revision.fetch("folder/z.csv") == b"z\n"
+    with pytest.raises(RevisionError, match=r"folder/b\.csv of workspace: not in that folder"):
+        revision.fetch("folder/b.csv")
+    with pytest.raises(RevisionError, match=r"out\.csv of workspace: not in its dvc\.lock"):
+        revision.files("out.csv")
+
+
+@pytest.mark.slow
 def test_labels_name_the_commit(project):
     full = find_revision("first", project).rev
     assert find_revision("first", project).label == f"first ({full[:7]})"
@@ -92,6 +109,7 @@ def test_what_the_cache_lacks_comes_from_the_remote(copy):
     (copy / "out.csv").unlink()
     assert find_revision("first", copy).fetch("out.csv") == b"a\n"
     assert find_revision(WORKSPACE, copy).fetch("out.csv") == b"a\nb\n"
+    assert find_revision("first", copy).fetch("folder/a/é.csv") == b"a\n"
 
 
 @pytest.mark.slow
@@ -100,6 +118,8 @@ def test_what_nobody_has_is_named(copy, tmp_path):
     shutil.rmtree(tmp_path / "remote")
     with pytest.raises(RevisionError, match=r"out\.csv of first \(.*\): cannot be had from DVC's"):
         find_revision("first", copy).fetch("out.csv")
+    with pytest.raises(RevisionError, match=r"folder of first \(.*\): cannot be had from DVC's"):
+        find_revision("first", copy).fetch("folder/z.csv")
 
 
 @pytest.mark.slow
@@ -108,8 +128,16 @@ def test_a_damaged_object_is_not_taken(copy, tmp_path):
     (stored,) = (tmp_path / "remote").rglob(md5(b"a\n")[2:])
     stored.chmod(0o644)
     stored.write_bytes(b"b\n")
+    (listing,) = (
+        file for file in (tmp_path / "remote").rglob("*.dir") if md5(b"a\n") in file.read_text()
+    )
+    listing.chmod(0o644)
+    listing.write_text(listing.read_text().replace(md5(b"a\n"), md5(b"b\n")))
+    first = find_revision("first", copy)
     with pytest.raises(RevisionError, match=r"out\.csv of first .* not the one that dvc\.lock"):
-        find_revision("first", copy).fetch("out.csv")
+        first.fetch("out.csv")
+    with pytest.raises(RevisionError, match=r"folder of first .* list of its files is not the one"):
+        first.fetch("folder/a/é.csv")
 
 
 @pytest.mark.slow

@@ -7,6 +7,8 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ from fieldguide.errors import RevisionError
 from fieldguide.git import read_blobs
 
 if TYPE_CHECKING:
+    from dvc.api import DVCFileSystem
     from dvc.repo import Repo
 
 ARTIFACT = "classifier"  # its name in dvc.yaml
@@ -102,39 +105,97 @@ class Revision:
             for out in stage.get("outs", ())
         }
 
+    def files(self, folder: str) -> dict[str, str]:
+        """Return the MD5 of every file of a folder of which Git has only the hash, by path.
+
+        The list is the one that dvc.lock names, from DVC's cache or remote, in the workspace too.
+
+        Raises:
+            RevisionError: dvc.lock names no such folder, its list cannot be had, or is another.
+        """
+        out = self.outs().get(folder)
+        if out is None or not out.md5.endswith(".dir"):
+            raise self._unknown(folder)
+        if folder not in self._listings:
+            self._listings[folder] = self._list(out)
+        return self._listings[folder]
+
     def fetch(self, path: str) -> bytes:
         """Return a file of which Git has only the hash, from DVC's cache or remote.
 
-        In the workspace the file itself is read. The bytes are those that dvc.lock names.
+        It may lie in a folder that is one out. In the workspace the file itself is read. The bytes
+        are those that dvc.lock names.
 
         Raises:
             RevisionError: dvc.lock does not name it, it cannot be had, or it is another.
         """
-        out = self.outs().get(path)
-        if out is None:
-            raise RevisionError(f"{path} of {self.label}: not in its dvc.lock; run `dvc repro`")
+        md5 = self._md5(path)
         data = self.read(path) if self.rev is None else None
         if data is None:
             data = self._fetch(path)
-        if hashlib.md5(data, usedforsecurity=False).hexdigest() != out.md5:
+        if hashlib.md5(data, usedforsecurity=False).hexdigest() != md5:
             where = "the workspace's" if self.rev is None else "DVC's"
             raise RevisionError(
                 f"{path} of {self.label}: {where} file is not the one that dvc.lock names "
-                f"({out.md5}); `dvc status`, `dvc repro` or `fieldguide remote verify` say more"
+                f"({md5}); `dvc status`, `dvc repro` or `fieldguide remote verify` say more"
             )
         return data
 
-    def _fetch(self, path: str) -> bytes:
+    def _md5(self, path: str) -> str:
+        outs = self.outs()
+        if path in outs:
+            return outs[path].md5
+        folder = next((one for one in outs if path.startswith(f"{one}/")), None)
+        if folder is None:
+            raise self._unknown(path)
+        try:
+            return self.files(folder)[path]
+        except KeyError:
+            raise RevisionError(f"{path} of {self.label}: not in that {folder}") from None
+
+    def _unknown(self, path: str) -> RevisionError:
+        return RevisionError(f"{path} of {self.label}: not in its dvc.lock; run `dvc repro`")
+
+    @cached_property
+    def _listings(self) -> dict[str, dict[str, str]]:
+        return {}
+
+    @cached_property
+    def _dvc(self) -> DVCFileSystem:
         from dvc.api import DVCFileSystem  # noqa: PLC0415 - a second that results in Git need not wait
 
+        return DVCFileSystem(str(self.root), rev=self.rev)
+
+    def _list(self, out: Out) -> dict[str, str]:
         try:
-            data = DVCFileSystem(str(self.root), rev=self.rev).read_bytes(path)
+            found = self._dvc.find(out.path, detail=True, dvc_only=True)
         except Exception as err:  # remotes' own have nothing in common
+            raise self._missing(out.path, err) from err
+        files = {path: one["dvc_info"]["md5"] for path, one in sorted(found.items())}
+        if not files and out.files:  # DVC takes a list that it has not for an empty one
+            raise self._missing(out.path, "its list of files is missing")
+        # DVC's own hash of a folder: that of its list as JSON.
+        rows = [{"md5": md5, "relpath": path[len(out.path) + 1 :]} for path, md5 in files.items()]
+        rows.sort(key=itemgetter("relpath"))
+        digest = hashlib.md5(json.dumps(rows, sort_keys=True).encode(), usedforsecurity=False)
+        if f"{digest.hexdigest()}.dir" != out.md5:
             raise RevisionError(
-                f"{path} of {self.label}: cannot be had from DVC's cache or remote ({err}); "
-                "`dvc pull` or, where it was made, `dvc push`"
-            ) from err
-        return bytes(data)
+                f"{out.path} of {self.label}: DVC's list of its files is not the one that dvc.lock "
+                f"names ({out.md5}); `fieldguide remote verify` says more"
+            )
+        return files
+
+    def _fetch(self, path: str) -> bytes:
+        try:
+            return bytes(self._dvc.read_bytes(path))
+        except Exception as err:  # remotes' own have nothing in common
+            raise self._missing(path, err) from err
+
+    def _missing(self, path: str, why: object) -> RevisionError:
+        return RevisionError(
+            f"{path} of {self.label}: cannot be had from DVC's cache or remote ({why}); "
+            "`dvc pull` or, where it was made, `dvc push`"
+        )
 
 
 def find_revision(name: str, root: Path = Path()) -> Revision:

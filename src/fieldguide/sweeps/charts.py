@@ -14,7 +14,8 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from fieldguide.figures.canvas import GREY, RIGHT, TRAIN, VAL, short
+from fieldguide.figures.canvas import RIGHT, TRAIN, VAL, short
+from fieldguide.page import style
 from fieldguide.sweeps.findings import Curve, Findings, created
 from fieldguide.sweeps.ranking import Configuration
 from fieldguide.sweeps.scales import Parameter, show_value
@@ -98,7 +99,7 @@ def marginal_chart(found: Findings) -> go.Figure:
         vertical_spacing=min(90 / height, 0.9 / max(rows - 1, 1)),
         horizontal_spacing=0.05,
     )
-    _style(figure, height=height)
+    style(figure, height=height)
     few = len(found.ranked) <= _POINTS
     tell = partial(_hover, found) if few else found.label
     for k, parameter in enumerate(parameters):
@@ -129,7 +130,7 @@ def curves_chart(found: Findings) -> go.Figure:
     figure = make_subplots(
         rows=1, cols=2, subplot_titles=("accuracy", "loss"), horizontal_spacing=0.08
     )
-    _style(figure, height=400)
+    style(figure, height=400)
     for curve in found.curves:
         for name, values in curve.values.items():
             split, kind = name.split("/")
@@ -160,7 +161,7 @@ def cost_chart(found: Findings) -> go.Figure:
     """Trials and minutes, finished and pruned."""
     cost = found.cost
     figure = make_subplots(rows=1, cols=2, subplot_titles=("trials", "minutes of training"))
-    _style(figure, height=200)
+    style(figure, height=200)
     parts = (
         ("trained to the end", VAL, cost.finished, round(cost.finished_minutes, 1)),
         ("pruned", TRAIN, cost.pruned, round(cost.pruned_minutes, 1)),
@@ -275,21 +276,9 @@ def _scores_range(found: Findings) -> dict[str, object]:
 
 
 def _figure(*, height: int) -> go.Figure:
-    figure = go.Figure()
-    _style(figure, height=height)
-    return figure
+    return style(go.Figure(), height=height)
 
 
 def _legend_below(figure: go.Figure) -> None:
     """Subplots have titles where the legend would be."""
     figure.update_layout(legend={"y": -0.18, "yanchor": "top"}, margin={"b": 80})
-
-
-def _style(figure: go.Figure, *, height: int) -> None:
-    figure.update_layout(
-        template="plotly_white",
-        height=height,
-        margin={"t": 40, "l": 60, "r": 20, "b": 50},
-        font={"family": "system-ui, sans-serif", "color": GREY, "size": 12},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-    )

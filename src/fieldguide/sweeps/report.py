@@ -10,6 +10,7 @@ from matplotlib import rc_context
 
 from fieldguide.figures.canvas import RIGHT, VAL, WRONG, save
 from fieldguide.files import write_text
+from fieldguide.page import bar, chart, facts, page, section, table
 from fieldguide.sweeps.charts import (
     cost_chart,
     curves_chart,
@@ -19,7 +20,6 @@ from fieldguide.sweeps.charts import (
 )
 from fieldguide.sweeps.findings import LISTED, Findings, find
 from fieldguide.sweeps.importance import Influence
-from fieldguide.sweeps.page import bar, chart, facts, page, section, table
 from fieldguide.sweeps.pictures import NAMES, draw, explain_cost, explain_importance
 from fieldguide.sweeps.ranking import Configuration
 from fieldguide.sweeps.scales import show_value
@@ -114,7 +114,7 @@ def render(found: Findings) -> str:
             chart("cost", cost_chart(found)),
         ),
     ]
-    return page(f"Sweep {found.sweep}", "".join(parts))
+    return page(f"Sweep {found.sweep}", "".join(parts), compiles=True)
 
 
 def _write_pictures(found: Findings, folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""The skeleton of the report's page: one file that runs nothing but itself and fetches nothing."""
+"""The skeleton of a report's page: one file that runs nothing but itself and fetches nothing."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
+
+from fieldguide.figures.canvas import GREY
 
 # Reads each chart's JSON, which no browser runs, and draws it.
 _START = """
@@ -42,10 +44,40 @@ code { font: 13px ui-monospace, monospace; background: #f4f4f4; padding: 1px 5px
   background: #f2f2f2; vertical-align: middle; margin-right: 8px; }
 .bar i { position: absolute; top: 0; bottom: 0; }
 .bar b { position: absolute; top: -2px; bottom: -2px; left: 50%; width: 1px; background: #888; }
+nav { display: flex; flex-wrap: wrap; gap: 2px 18px; margin: 14px 0 0; font-size: 14px; }
+a { color: #1f5fa8; }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 430px), 1fr));
+  gap: 8px 32px; align-items: start; }
+.pair > * { min-width: 0; }
+.columns { columns: 300px 4; column-gap: 32px; }
+.columns > div { break-inside: avoid; padding-top: 1px; }
+h3 { font-size: 15px; margin: 18px 0 4px; }
+.notice { border-left: 4px solid #e69f00; background: #fdf6e7; padding: 10px 16px; margin: 16px 0; }
+.notice ul { margin: 4px 0 0; padding-left: 20px; }
+.notice li, td.text { overflow-wrap: anywhere; }
+td.text { white-space: normal; min-width: 120px; }
+details > summary { cursor: pointer; color: #1f5fa8; margin: 6px 0; }
+.better { color: #1a7f37; }
+.worse { color: #c62828; }
+mark { background: #fbe8bd; color: inherit; padding: 1px 3px; border-radius: 2px; }
+figure { margin: 18px 0 0; }
+figcaption { color: #555; font-size: 13.5px; margin-bottom: 4px; }
+img { max-width: 100%; height: auto; }
+@media (max-width: 640px) {
+  body { padding: 16px 14px 40px; }
+  .facts { gap: 8px 24px; }
+}
+@media print {
+  body { max-width: none; padding: 0; }
+  nav, .modebar { display: none; }
+  figure, tr, .chart { break-inside: avoid; }
+  h2, h3 { break-after: avoid; }
+  .wide { overflow: visible; }
+}
 """
 
 
-def page(title: str, body: str) -> str:
+def page(title: str, body: str, *, compiles: bool = False) -> str:
     """Return the whole page.
 
     A Content-Security-Policy allows the two scripts of this module by their hashes and forbids all
@@ -54,14 +86,14 @@ def page(title: str, body: str) -> str:
     Args:
         title: text.
         body: HTML.
+        compiles: a chart of it compiles its drawing, as parallel coordinates do; without eval
+            Plotly would tell the reader that the browser has no WebGL.
     """
     plotly = get_plotlyjs()
     policy = "; ".join(
         (
             "default-src 'none'",
-            # Parallel coordinates compile their drawing; without eval Plotly would tell the reader
-            # that the browser has no WebGL.
-            f"script-src {_hash(plotly)} {_hash(_START)} 'unsafe-eval'",
+            f"script-src {_hash(plotly)} {_hash(_START)}" + (" 'unsafe-eval'" if compiles else ""),
             "style-src 'unsafe-inline'",  # Plotly sets styles itself
             "img-src data: blob:",  # and saves a chart as a picture
             "base-uri 'none'",
@@ -100,7 +132,7 @@ def chart(name: str, figure: go.Figure) -> str:
     """Return where a chart is drawn, and its data as JSON."""
     data = figure.to_json().replace("<", "\\u003c")  # a value cannot end the block
     return (
-        f'<div id="{name}-chart"></div>\n'
+        f'<div id="{name}-chart" class="chart"></div>\n'
         f'<script type="application/json" data-chart="{name}-chart">{data}</script>'
     )
 
@@ -114,24 +146,49 @@ def facts(pairs: Iterable[tuple[str, str]]) -> str:
     return f'<dl class="facts">{"".join(cells)}</dl>'
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[int]) -> str:
+def style(figure: go.Figure, *, height: int) -> go.Figure:
+    """Give a chart the colours, fonts and margins that all have.
+
+    Args:
+        figure: is changed, and returned.
+        height: pixels.
+    """
+    return figure.update_layout(
+        template="plotly_white",
+        height=height,
+        margin={"t": 40, "l": 60, "r": 20, "b": 50},
+        font={"family": "system-ui, sans-serif", "color": GREY, "size": 12},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+    )
+
+
+def table(
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    numbers: Sequence[int],
+    texts: Sequence[int] = (),
+) -> str:
     """Return a table that scrolls sideways where it is too wide.
 
     Args:
-        header: texts.
+        header: texts; none is shown where all are empty.
         rows: cells as HTML.
         numbers: columns set flush right.
+        texts: columns whose cells may be long, and are broken into lines.
     """
-    style = ['class="number"' if k in numbers else "" for k in range(len(header))]
+    kinds = {**dict.fromkeys(numbers, "number"), **dict.fromkeys(texts, "text")}
+    classes = [f'class="{kinds[k]}"' if k in kinds else "" for k in range(len(header))]
     head = "".join(
         f"<th {s}>{html.escape(text).replace('_', '_<wbr>')}</th>"
-        for s, text in zip(style, header, strict=True)
+        for s, text in zip(classes, header, strict=True)
     )
     body = "".join(
-        "<tr>" + "".join(f"<td {s}>{c}</td>" for s, c in zip(style, row, strict=True)) + "</tr>\n"
+        "<tr>" + "".join(f"<td {s}>{c}</td>" for s, c in zip(classes, row, strict=True)) + "</tr>\n"
         for row in rows
     )
-    return f'<div class="wide"><table>\n<tr>{head}</tr>\n{body}</table></div>'
+    first = f"<tr>{head}</tr>\n" if any(header) else ""
+    return f'<div class="wide"><table>\n{first}{body}</table></div>'
 
 
 def bar(value: float | None, *, text: str, colour: str, signed: bool = False) -> str:

@@ -16,7 +16,7 @@ from fieldguide.data.prepare import prepare
 from fieldguide.data.store import Store
 from fieldguide.params import Params
 
-pytest_plugins = ["servers"]  # the fixtures `s3` and `ssh`
+pytest_plugins = ["project", "servers"]  # `finished` and `project`; `s3` and `ssh`
 ROOT = Path(__file__).resolve().parents[1]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 

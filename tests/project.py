@@ -13,7 +13,7 @@ import pytest
 import yaml
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 TRACKED = [
     *("src", "stages", "models/weights", "dvc.yaml"),
     *(".dvcignore", ".gitignore", "requirements.lock"),

@@ -57,8 +57,10 @@ class Revision:
     @property
     def label(self) -> str:
         """The name, and the commit where that says more."""
-        if self.rev is None or self.rev.startswith(self.name):
+        if self.rev is None:
             return self.name
+        if self.rev.startswith(self.name):
+            return self.name[:7]
         return f"{self.name} ({self.rev[:7]})"
 
     def read(self, path: str) -> bytes | None:

@@ -35,7 +35,8 @@ def team(finished, tmp_path_factory):
     mine.git("commit", "--quiet", "--message", "words")
     mine.git("checkout", "--quiet", "-b", "worse", "main")
     mine.edit("params.yaml", "epochs: 6", "epochs: 1")
-    mine.git("commit", "--quiet", "--all", "--message", "one epoch")
+    mine.edit("params.yaml", "learning_rate: 0.002", "learning_rate: 1.0e-06")
+    mine.git("commit", "--quiet", "--all", "--message", "next to nothing is learned")
     mine.git("push", "--quiet", "--all", "origin")
     return folder
 
@@ -121,13 +122,13 @@ def test_a_pull_request_that_changes_words_pulls_nothing_and_passes(
     env, values = on_github(folder, tmp_path, event="pull_request", number="7", values={})
     job = workflow(".github/workflows/pipeline.yml")["jobs"]["pipeline"]
     passed, printed = run_job(job, cwd=folder, env=env, values=values)
-    assert passed, printed
+    assert passed, "\n".join(printed.values())
     assert "Running stage" not in printed["Reproduce"]
     assert not (folder / "data/prepared").exists()  # 90 MB in a project of size
     assert (folder / "plots/report.html").stat().st_size > 1_000_000
     arguments = {"folder": folder, "job": job, "env": env, "values": values}
     passed, printed = publish(team, github, certificate, tmp_path, **arguments)
-    assert passed, printed
+    assert passed, "\n".join(printed.values())
     (comment,) = github.comments
     body, summary = comment["body"], (tmp_path / "summary.md").read_text(encoding="utf-8")
     assert body.startswith("<!-- fieldguide -->\n")
@@ -166,7 +167,7 @@ def test_a_pull_request_that_makes_it_worse_fails_and_its_comment_is_written_ane
     assert "Running stage 'prepare'" not in printed["Reproduce"]
     arguments = {"folder": folder, "job": job, "env": env, "values": values}
     passed, printed = publish(team, github, certificate, tmp_path, **arguments)
-    assert passed, printed
+    assert passed, "\n".join(printed.values())
     # The one of before is replaced; what people wrote stays.
     assert len(github.comments) == 1 + max(before, 1)
     assert github.comments[0]["body"] == "Looks good to me <!-- fieldguide -->"
@@ -190,7 +191,7 @@ def test_an_experiment_on_demand_is_pushed(team, tmp_path):
     assert not (folder / "stolen").exists()
     values["inputs.params"] = "train.epochs=2 train.seed=5"
     passed, printed = run_job(job, cwd=folder, env=env, values=values)
-    assert passed, printed
+    assert passed, "\n".join(printed.values())
     assert "train.epochs" in (tmp_path / "summary.md").read_text(encoding="utf-8")
     refs = subprocess.run(
         ["git", "for-each-ref", "--format=%(refname)", "refs/exps"],

@@ -146,6 +146,7 @@ def environment(home):
     kept = {name: os.environ[name] for name in ("OMP_NUM_THREADS", "LANG") if name in os.environ}
     return kept | {
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "PYTHONPATH": str(ROOT / "src"),  # `fieldguide` is the one that is tested
         "HOME": str(home),
         "GIT_CONFIG_GLOBAL": os.devnull,
         "DVC_NO_ANALYTICS": "1",

@@ -19,7 +19,7 @@ def report(project, run_command):
     said = run_command(
         project,
         *("fieldguide", "report", "--against", "first", "--markdown", "plots/report.md"),
-        *("--pictures", "pictures", "--pictures-url", "https://example.org/p/"),
+        *("--pictures", "pictures"),
     )
     return said, project / "plots" / "report.html", project / "plots" / "report.md"
 
@@ -116,11 +116,8 @@ def test_numbers_by_hand(report):
 def test_the_same_inputs_give_the_same_bytes(report, project, run_command):
     _, page, markdown = report
     before = page.read_bytes(), markdown.read_text()
-    said = run_command(
-        project,
-        *("fieldguide", "report", "--against", "first", "--markdown", "-"),
-        *("--pictures-url", "https://example.org/p"),
-    )
+    arguments = ("--against", "first", "--markdown", "-")
+    said = run_command(project, "fieldguide", "report", *arguments)
     assert (page.read_bytes(), said) == before
 
 
@@ -136,8 +133,6 @@ def test_markdown(report):
     assert f"| {name} | `██████████░░░░░░░░░░` 50.0%" in text
     assert text.count("@all") == text.count(name)
     assert "| `train.epochs` | `2` | `3` |" in text
-    assert "![Confusion matrix of the test set](https://example.org/p/confusion.png)" in text
-    assert "own" not in text  # only figures that have a known meaning
 
 
 @pytest.mark.slow

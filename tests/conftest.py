@@ -123,6 +123,37 @@ def browser():
         chromium.close()
 
 
+@pytest.fixture
+def visit(browser):
+    """Opens a page; its requests, messages and errors are checked when the test ends."""
+    requests, problems, opened, expected = [], [], [], []
+
+    def go(path, ready):
+        """Wait for what the selector `ready` finds."""
+        tab = browser.new_page(viewport={"width": 1300, "height": 1000})
+        opened.append(tab)
+        tab.on("request", lambda request: requests.append(request.url))
+        tab.on("pageerror", lambda error: problems.append(str(error)))
+        tab.on("console", lambda message: problems.extend(_problem(message)))
+        expected.append(path.as_uri())
+        tab.goto(path.as_uri())
+        tab.wait_for_selector(ready)
+        return tab
+
+    yield go
+    for tab in opened:
+        tab.close()
+    assert problems == []
+    # An icon of the page itself, as data:, is no request to anyone.
+    assert [url for url in requests if not url.startswith(("data:", "blob:"))] == expected
+
+
+def _problem(message):
+    """An error, or one of Plotly's warnings, which come as traces."""
+    if message.type == "error" or message.text.startswith("WARN"):
+        yield message.text
+
+
 def pytest_collection_modifyitems(items):
     """Fast tests first: a mistake shows in seconds."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)

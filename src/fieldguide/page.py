@@ -73,6 +73,8 @@ img { max-width: 100%; height: auto; }
   figure, tr, .chart { break-inside: avoid; }
   h2, h3 { break-after: avoid; }
   .wide { overflow: visible; }
+  img { max-height: 230mm; }
+  mark, .bar, .bar i { print-color-adjust: exact; }
 }
 """
 

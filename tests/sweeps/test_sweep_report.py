@@ -47,34 +47,6 @@ def report(repository):
     return make
 
 
-@pytest.fixture
-def visit(browser):
-    """Opens a page; its requests, messages and errors are checked when the test ends."""
-    requests, problems, opened = [], [], []
-
-    def go(path):
-        tab = browser.new_page(viewport={"width": 1300, "height": 1000})
-        opened.append(tab)
-        tab.on("request", lambda request: requests.append(request.url))
-        tab.on("pageerror", lambda error: problems.append(str(error)))
-        tab.on(
-            "console",
-            lambda message: problems.append(message.text) if message.type == "error" else None,
-        )
-        expected.append(path.as_uri())
-        tab.goto(path.as_uri())
-        tab.wait_for_selector("#cost-chart .main-svg")
-        return tab
-
-    expected = []
-    yield go
-    for tab in opened:
-        tab.close()
-    assert problems == []
-    # An icon of the page itself, as data:, is no request to anyone.
-    assert [url for url in requests if not url.startswith(("data:", "blob:"))] == expected
-
-
 def check_pictures(files, names):
     """They open, have a sensible size and are not empty paper."""
     assert set(files) == {f"{name}.png" for name in names}
@@ -108,7 +80,7 @@ def dimensions(tab):
 def test_the_page_opens_with_every_section_and_can_be_used(full, visit):
     page, files = full
     check_pictures(files, NAMES)
-    tab = visit(page)
+    tab = visit(page, "#cost-chart .main-svg")
     for name in SECTIONS:
         assert tab.locator(f"section#{name} h2").is_visible(), name
     for name in ("history", "parallel", "marginals", "curves", "cost"):
@@ -229,7 +201,7 @@ def test_hostile_names_and_values_are_text_and_equal_scores_are_drawn(report, vi
     page, files = report(experiments)
     check_pictures(files, NAMES)
     assert "Too few for importance, or all scores equal." in page.read_text(encoding="utf-8")
-    tab = visit(page)
+    tab = visit(page, "#cost-chart .main-svg")
     assert tab.title() == "Sweep b"
     assert tab.locator("img").count() == 0
     assert tab.locator("a[href]:not(.modebar-btn)").count() == 0

@@ -33,9 +33,6 @@ def report(
     pictures: Annotated[
         Path | None, typer.Option(help="folder for the figures as PNG, for CI to publish")
     ] = None,
-    pictures_url: Annotated[
-        str | None, typer.Option(help="where they are published: the summary then shows them")
-    ] = None,
 ) -> None:
     """Write a run's results as one page that opens anywhere: plots/report.html."""
     from fieldguide.files import write_text
@@ -55,7 +52,7 @@ def report(
         print(printable(f"  {path}: {text}"), file=out)
     print(f"{output}  {output.stat().st_size / 1e6:,.1f} MB, {_figures(run)}", file=out)
     if markdown is not None:
-        text = render_markdown(run, other, pictures_url=pictures_url)
+        text = render_markdown(run, other)
         if out is sys.stderr:
             print(text, end="")
         else:

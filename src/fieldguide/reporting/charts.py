@@ -136,7 +136,13 @@ def confusion_chart(confusion: Confusion) -> go.Figure:
         xgap=1,
         ygap=1,
     )
-    ticks = {"tickvals": list(range(size)), "ticktext": names, "showgrid": False, "zeroline": False}
+    ticks = {
+        "tickvals": list(range(size)),
+        "ticktext": names,
+        "showticklabels": size <= CLASSES,  # more would lie on each other; the pointer tells them
+        "showgrid": False,
+        "zeroline": False,
+    }
     figure.update_xaxes(title="called", tickangle=-45, automargin=True, **ticks)
     figure.update_yaxes(title="true class", autorange="reversed", automargin=True, **ticks)
     return figure

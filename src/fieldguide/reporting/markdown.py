@@ -1,17 +1,15 @@
 """The report as Markdown, for a job's summary or a pull request's comment.
 
 GitHub shows no picture that is inside the text, so curves are drawn by Mermaid, which GitHub and
-GitLab render themselves, and figures are linked only where the caller says that they are published.
+GitLab render themselves. Figures are left to who can publish them: `write_pictures`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from urllib.parse import quote
 
 from fieldguide.errors import printable
 from fieldguide.reporting.changes import compare, other_data, show_value
-from fieldguide.reporting.pictures import CAPTIONS, caption, sorted_figures
 from fieldguide.reporting.run import Run
 from fieldguide.reporting.scores import (
     NONE,
@@ -27,13 +25,12 @@ _SHOWN = ("test.", "best.", "parameters.all")  # metrics; the page has all
 _BLOCKS = 20  # characters of a bar
 
 
-def render_markdown(run: Run, other: Run | None, *, pictures_url: str | None = None) -> str:
+def render_markdown(run: Run, other: Run | None) -> str:
     """Return the report as GitHub's and GitLab's Markdown.
 
     Args:
         run: what it is of.
         other: what it is compared with.
-        pictures_url: where the figures can be had, each as <url>/<name>.png; by default nowhere.
     """
     parts = [
         f"### Run report: {code(run.label)}",
@@ -43,7 +40,6 @@ def render_markdown(run: Run, other: Run | None, *, pictures_url: str | None = N
         _curves(run, other),
         _classes(run, other),
         _changes(run, other) if other else _params(run),
-        _pictures(run, pictures_url) if pictures_url else "",
         "Every figure, all classes and interactive charts are in `report.html`.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -216,15 +212,6 @@ def _changes(run: Run, other: Run) -> str:
 def _params(run: Run) -> str:
     rows = [[code(key), code(show_value(value))] for key, value in run.params.items()][:_ROWS]
     return _folded("Params", table(["", ""], rows, numbers=[])) if rows else ""
-
-
-def _pictures(run: Run, url: str) -> str:
-    names = [name for name in sorted_figures(run.figures) if name in CAPTIONS]
-    shown = [
-        f"**{caption(name)}**\n\n![{caption(name)}]({url.rstrip('/')}/{quote(name)}.png)"
-        for name in names
-    ]
-    return _folded("Figures", "\n\n".join(shown)) if shown else ""
 
 
 def _folded(title: str, content: str) -> str:

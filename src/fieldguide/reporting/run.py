@@ -220,11 +220,16 @@ def _read_calibration(reader: _Reader, run: Run, *, predictions: bool) -> None:
 
 def _read_figures(reader: _Reader, run: Run) -> None:
     with reader.noting(FIGURES) as folder:
-        for path in reader.revision.files(folder):
-            if path.endswith(".png"):
-                with reader.noting(path):
-                    name = path.removeprefix(f"{folder}/").removesuffix(".png")
-                    run.figures[name] = reader.revision.fetch(path)
+        paths = [path for path in reader.revision.files(folder) if path.endswith(".png")]
+        failed = []
+        for path in paths:
+            name = path.removeprefix(f"{folder}/").removesuffix(".png")
+            try:
+                run.figures[name] = reader.revision.fetch(path)
+            except RevisionError as err:
+                failed.append(str(err))
+        if failed:
+            reader.note(folder, f"{len(failed)} of {len(paths)} are missing; {failed[0]}")
 
 
 def _finite(text: str | None) -> float | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+from rich.filesize import decimal
+
 from fieldguide.reporting.classes import Interval, macro_f1_interval, wilson
 from fieldguide.reporting.run import Run
 
@@ -85,7 +87,7 @@ def interval_of(run: Run, key: str) -> Interval | None:
     if low is not None and high is not None:
         return Interval(low, high)
     value, photos = number(run.scores.get(key)), number(run.scores.get("test.photos"))
-    if key == "test.top3_acc" and value is not None and photos and 0 <= value <= 1:
+    if key in {"test.acc", "test.top3_acc"} and value is not None and photos and 0 <= value <= 1:
         return wilson(round(value * photos), round(photos))
     if key == "test.macro_f1" and value is not None and run.confusion is not None:
         return macro_f1_interval(run.confusion)
@@ -115,9 +117,7 @@ def show_number(value: Any) -> str:
 
 def show_size(size: int | None) -> str:
     """Return bytes as people say them."""
-    if size is None:
-        return NONE
-    return f"{size / 1e6:,.1f} MB" if size >= 100_000 else f"{size / 1e3:,.1f} kB"  # noqa: PLR2004
+    return NONE if size is None else decimal(size)
 
 
 def headline(run: Run) -> list[tuple[str, str]]:

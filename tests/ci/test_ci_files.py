@@ -216,10 +216,10 @@ def test_gitlab_does_the_same(team, tmp_path):
     }
     try:
         job = file["pipeline"]
-        for _ in range(2):  # the comment of the first is replaced by the second
-            for part in ("script", "after_script"):
-                status, output = bash("\n".join(job[part]), cwd=folder, env=env)
-                assert status == 0, output
+        # The last part once more: its comment replaces that of the first time.
+        for lines in (job["script"], job["after_script"], job["after_script"][-1:]):
+            status, output = bash("\n".join(lines), cwd=folder, env=env)
+            assert status == 0, output
         (comment,) = forge.comments
         assert comment["body"].startswith("<!-- fieldguide -->\n")
         assert "test.acc" in comment["body"]

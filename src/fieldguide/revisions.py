@@ -36,6 +36,10 @@ _Loader.add_implicit_resolver(
 )
 
 
+class NotAvailableError(RevisionError):
+    """A file that this revision never had, or that neither DVC's cache nor remote has."""
+
+
 @dataclass(frozen=True)
 class Out:
     """What dvc.lock, or a .dvc file, says of one file or folder."""
@@ -129,7 +133,8 @@ class Revision:
         are those that dvc.lock names.
 
         Raises:
-            RevisionError: dvc.lock does not name it, it cannot be had, or it is another.
+            NotAvailableError: dvc.lock does not name it, or it cannot be had.
+            RevisionError: it is another.
         """
         md5 = self._md5(path)
         data = self.read(path) if self.rev is None else None
@@ -156,7 +161,7 @@ class Revision:
             raise RevisionError(f"{path} of {self.label}: not in that {folder}") from None
 
     def _unknown(self, path: str) -> RevisionError:
-        return RevisionError(f"{path} of {self.label}: not in its dvc.lock; run `dvc repro`")
+        return NotAvailableError(f"{path} of {self.label}: not in its dvc.lock; run `dvc repro`")
 
     @cached_property
     def _listings(self) -> dict[str, dict[str, str]]:
@@ -194,7 +199,7 @@ class Revision:
             raise self._missing(path, err) from err
 
     def _missing(self, path: str, why: object) -> RevisionError:
-        return RevisionError(
+        return NotAvailableError(
             f"{path} of {self.label}: cannot be had from DVC's cache or remote ({why}); "
             "`dvc pull` or, where it was made, `dvc push`"
         )

@@ -1,0 +1,70 @@
+"""`fieldguide check`: fail where a model is worse than another one."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fieldguide.errors import FieldguideError, printable
+
+app = typer.Typer()
+
+_STDOUT = Path("-")
+
+
+@app.command()
+def check(
+    against: Annotated[
+        str, typer.Option(metavar="REV", help="stage, version, Git revision or experiment")
+    ],
+    candidate: Annotated[
+        str, typer.Option(metavar="REV", help="what is checked; likewise")
+    ] = "workspace",
+    checks: Annotated[Path, typer.Option(help="what is asked of it")] = Path("checks.yaml"),
+    as_json: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="write JSON; - for stdout")
+    ] = None,
+    as_markdown: Annotated[
+        Path | None, typer.Option("--markdown", metavar="FILE", help="write Markdown; likewise")
+    ] = None,
+) -> None:
+    """Compare with another model; exit status 1: it is worse, 2: it cannot be compared."""
+    try:
+        status = _check(against, candidate, checks, as_json, as_markdown)
+    except (FieldguideError, OSError) as err:  # 1 is a regression's
+        print(printable(f"fieldguide: {err}"), file=sys.stderr)
+        raise typer.Exit(2) from err
+    raise typer.Exit(status)
+
+
+def _check(
+    against: str, candidate: str, checks: Path, as_json: Path | None, as_markdown: Path | None
+) -> int:
+    from rich.console import Console
+
+    from fieldguide.evaluation.gate.compare import compare
+    from fieldguide.evaluation.gate.output import as_dict, markdown, print_table
+    from fieldguide.files import write_text
+
+    files = (as_json, as_markdown)
+    if files == (_STDOUT, _STDOUT):
+        raise FieldguideError("--json and --markdown: found - for both; allowed: for one of them")
+    errors = Console(stderr=True, highlight=False, markup=False, emoji=False)
+    with errors.status(printable(f"Reading {candidate} and {against}")):
+        outcome = compare(Path(), against, candidate=candidate, checks=checks)
+    table = errors
+    if _STDOUT not in files and not outcome.refused:
+        table = Console(highlight=False, markup=False, emoji=False)
+    print_table(outcome, table)
+    # JSON has neither NaN nor infinity, and neither has an outcome.
+    text = json.dumps(as_dict(outcome), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    for path, content in ((as_json, text), (as_markdown, markdown(outcome))):
+        if path == _STDOUT:
+            print(content, end="")
+        elif path is not None:
+            write_text(path, content)
+    return outcome.exit_status

@@ -1,0 +1,49 @@
+"""Judge the recall of every class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fieldguide.evaluation.gate.checks import ClassCheck
+from fieldguide.evaluation.gate.evidence import Evidence
+from fieldguide.evaluation.gate.findings import Finding, Status
+from fieldguide.evaluation.gate.paired import holm
+from fieldguide.evaluation.gate.sides import PER_CLASS
+from fieldguide.evaluation.gate.wording import out_of_bounds, tested_finding
+
+
+def judge_classes(check: ClassCheck, evidence: Evidence) -> Iterator[Finding]:
+    """Recall of each class, all together at one significance."""
+    names = evidence.classes()
+    if evidence.pair is None:
+        yield from _lost_classes(evidence, names)
+    if not names:
+        return
+    level = check.significance / len(names)  # the strictest step of Holm's
+    tested = [evidence.recall(name, tolerated=check.tolerated_loss, level=level) for name in names]
+    found = [(name, one) for name, one in zip(names, tested, strict=True) if one is not None]
+    adjusted = holm([one.comparison.p for _, one in found])
+    for (name, one), p in zip(found, adjusted, strict=True):
+        yield tested_finding(
+            f"recall.{name}",
+            one,
+            reasons=out_of_bounds(f"recall.{name}", one.candidate, floor=check.floor, ceiling=None),
+            sign=1,
+            tolerated=check.tolerated_loss,
+            level=level,
+            p=p,
+            significance=check.significance,
+            aside=evidence.confusion(name),
+        )
+
+
+def _lost_classes(evidence: Evidence, usable: list[str]) -> Iterator[Finding]:
+    """Of sides known by counts only: classes that one of them has no numbers of."""
+    old, new = evidence.old, evidence.new
+    if not old.per_class:
+        reason = f"{PER_CLASS} of {old.revision.label}: missing; run `dvc repro`"
+        yield Finding("recall", Status.IMPOSSIBLE, reason)
+    for name in sorted(old.per_class.keys() - set(usable)):
+        found = new.per_class.get(name, "missing")
+        reason = f"recall.{name} of {new.revision.label}: found {found}; allowed: recall and photos"
+        yield Finding(f"recall.{name}", Status.FAILED, reason)

@@ -11,23 +11,36 @@ and seed 0, the bad ones saw other training photos:
 half     every second photo of each class
 swapped  all of cat labelled dog, and all of dog labelled cat
 missing  deer has two photos, the fewest that `prepare` takes: it refuses a class without any
+
+--outcomes writes what tests/evaluation/gate/test_trainings.py reads: of each test photo the true
+class, and each model's answer and confidence.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import math
 import os
+import statistics
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fieldguide.evaluation.gate.checks import Checks
+    from fieldguide.evaluation.gate.findings import Finding
+    from fieldguide.evaluation.gate.sides import Side
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = range(7)
 SWAPPED = {"cat": "dog", "dog": "cat"}
 MISSING = "deer"
 SAMPLE = "data/sample.zip"
+SCORES = ("test.acc", "test.macro_f1", "test.ece")
 
 # What becomes of the nth training photo of a class: the class it is filed under, or None.
 Filing = Callable[[str, int], str | None]
@@ -39,15 +52,29 @@ BAD: dict[str, Filing] = {
 
 
 def main() -> None:
-    """Train what is not trained yet."""
+    """Train what is not trained yet, and compare."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("folder", type=Path, help="where the clone lies, or shall lie")
     parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--outcomes", type=Path, help="CSV to write")
     options = parser.parse_args()
     folder = options.folder.absolute()
     if not folder.exists():
         clone(folder)
     train_all(folder, options.epochs)
+    from fieldguide.evaluation.gate.checks import load_checks
+    from fieldguide.evaluation.gate.sides import read_side
+    from fieldguide.revisions import find_revision
+
+    names = [f"seed-{seed}" for seed in SEEDS], list(BAD)
+    seeds, bad = ({name: read_side(find_revision(name, folder)) for name in half} for half in names)
+    show_scores({**seeds, **bad})
+    show_spread(list(seeds.values()))
+    checks = load_checks(ROOT / "checks.yaml")
+    show_pairs(checks, list(seeds.values()))
+    show_bad(checks, seeds, bad)
+    if options.outcomes:
+        write_outcomes({**seeds, **bad}, options.outcomes)
 
 
 def clone(folder: Path) -> None:
@@ -96,6 +123,85 @@ def train_all(folder: Path, epochs: int) -> None:
         sets = [word for value in values for word in ("--set-param", value)]
         command = ("exp", "run", "--quiet", "--name", name, *sets, "evaluate")
         run(folder, sys.executable, "-m", "dvc", *command)
+
+
+def show_scores(sides: dict[str, Side]) -> None:
+    """Print a line for each model."""
+    print("\n" + "".join(f"{head:>15}" for head in ("model", *SCORES, "train.seconds")))
+    for name, side in sides.items():
+        scores = "".join(f"{side.metrics[score]:>15.3f}" for score in SCORES)
+        print(f"{name:>15}{scores}{side.metrics['train.seconds']:>15.0f}")
+
+
+def show_spread(seeds: list[Side]) -> None:
+    """Print how far trainings that differ in their seed alone lie apart.
+
+    For accuracy also beside what McNemar's test takes for chance: a standard error of
+    √(differing photos) / photos.
+    """
+    print(f"\n{'over seeds':>15}{'mean':>15}{'SD':>15}{'largest gap':>15}")
+    for score in SCORES:
+        found = [side.metrics[score] for side in seeds]
+        numbers = (statistics.fmean(found), statistics.stdev(found), max(found) - min(found))
+        print(f"{score:>15}" + "".join(f"{number:>15.4f}" for number in numbers))
+    right = [side.predictions.labels == side.predictions.predicted for side in seeds]  # type: ignore[union-attr]
+    pairs = list(itertools.combinations(right, 2))
+    gaps = [float(one.mean() - other.mean()) for one, other in pairs]
+    differing = statistics.fmean(float((one != other).mean()) for one, other in pairs)
+    found = math.sqrt(statistics.fmean(gap**2 for gap in gaps))
+    print(
+        f"\naccuracies of two seeds differ by {found:.4f} (root mean square); McNemar's standard "
+        f"error: {math.sqrt(differing / len(right[0])):.4f}, {differing:.1%} of photos differing"
+    )
+
+
+def show_pairs(checks: Checks, seeds: list[Side]) -> None:
+    """Print how often each check fails a seed against another one."""
+    from fieldguide.evaluation.gate.judge import judge
+
+    outcomes = [judge(checks, old, new) for old, new in itertools.permutations(seeds, 2)]
+    found: dict[str, list[Finding]] = {}
+    for outcome in outcomes:
+        for finding in outcome.findings:
+            if finding.p is not None:
+                key = "recall" if finding.name.startswith("recall.") else finding.name
+                found.setdefault(key, []).append(finding)
+    print(f"\n{'check':>15}{'significance':>15}{'smallest p':>15}{'failed':>15}")
+    for key, findings in found.items():
+        smallest = min(one.p for one in findings if one.p is not None)
+        failures = sum(one.status == "failed" for one in findings)
+        print(f"{key:>15}{findings[0].significance:>15}{smallest:>15.4f}{failures:>15}")
+    failed = sum(outcome.exit_status != 0 for outcome in outcomes)
+    print(
+        f"\n{failed} of {len(outcomes)} comparisons of two seeds fail (21 pairs, both directions)"
+    )
+
+
+def show_bad(checks: Checks, seeds: dict[str, Side], bad: dict[str, Side]) -> None:
+    """Print how often each bad model fails, and what is said of it against the first seed."""
+    from fieldguide.evaluation.gate.judge import judge
+
+    for name, side in bad.items():
+        outcomes = [judge(checks, seed, side) for seed in seeds.values()]
+        failed = sum(outcome.exit_status == 1 for outcome in outcomes)
+        print(
+            f"\n{name} fails against {failed} of {len(seeds)} seeds; against {next(iter(seeds))}:"
+        )
+        for finding in outcomes[0].findings:
+            if finding.reason:
+                print(f"  {finding.reason}")
+
+
+def write_outcomes(sides: dict[str, Side], path: Path) -> None:
+    """Write a line a test photo: the true class, then each model's answer and confidence."""
+    from fieldguide.files import write_csv
+
+    tables = [side.predictions for side in sides.values() if side.predictions is not None]
+    header = ["true", *(f"{name} {what}" for name in sides for what in ("answer", "confidence"))]
+    columns: list[Iterable[object]] = [tables[0].labels]
+    for table in tables:
+        columns += [table.predicted, (f"{value:.3f}" for value in table.confidence)]
+    write_csv(path, header, zip(*columns, strict=True))
 
 
 def run(folder: Path, *command: str) -> None:

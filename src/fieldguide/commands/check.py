@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fieldguide.errors import FieldguideError, printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 app = typer.Typer()
 
@@ -44,8 +47,6 @@ def check(
 def _check(
     against: str, candidate: str, checks: Path, as_json: Path | None, as_markdown: Path | None
 ) -> int:
-    from rich.console import Console
-
     from fieldguide.evaluation.gate.compare import compare
     from fieldguide.evaluation.gate.output import as_dict, markdown, print_table
     from fieldguide.files import write_text
@@ -53,12 +54,12 @@ def _check(
     files = (as_json, as_markdown)
     if files == (_STDOUT, _STDOUT):
         raise FieldguideError("--json and --markdown: found - for both; allowed: for one of them")
-    errors = Console(stderr=True, highlight=False, markup=False, emoji=False)
+    errors = _console(stderr=True)
     with errors.status(printable(f"Reading {candidate} and {against}")):
         outcome = compare(Path(), against, candidate=candidate, checks=checks)
     table = errors
     if _STDOUT not in files and not outcome.refused:
-        table = Console(highlight=False, markup=False, emoji=False)
+        table = _console()
     print_table(outcome, table)
     # JSON has neither NaN nor infinity, and neither has an outcome.
     text = json.dumps(as_dict(outcome), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -68,3 +69,12 @@ def _check(
         elif path is not None:
             write_text(path, content)
     return outcome.exit_status
+
+
+def _console(*, stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:  # a log has no width to keep to
+        console.width = 120
+    return console

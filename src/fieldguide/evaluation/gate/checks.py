@@ -128,10 +128,10 @@ def load_checks(path: Path) -> Checks:
 
 
 def _describe(error: Any) -> str:
-    section, *_, name = error["loc"] or ("", "")
+    where = [str(part) for part in error["loc"]]
     parts: dict[str, type[BaseModel]] = {"metrics": MetricCheck, "limits": LimitCheck}
-    # pydantic's own suggestion ends at a mapping with free keys.
-    if error["type"] == "extra_forbidden" and section in parts:
-        key = ".".join(map(str, error["loc"]))
-        return f"{key}: unknown key{did_you_mean(str(name), list(parts[section].model_fields))}"
+    # `describe` finds no fields behind a mapping with free keys.
+    if error["type"] == "extra_forbidden" and where[0] in parts:
+        hint = did_you_mean(where[-1], list(parts[where[0]].model_fields))
+        return f"{'.'.join(where)}: unknown key{hint}"
     return describe(error, Checks)

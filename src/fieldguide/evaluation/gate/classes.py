@@ -9,7 +9,7 @@ from fieldguide.evaluation.gate.evidence import Evidence
 from fieldguide.evaluation.gate.findings import Finding, Status
 from fieldguide.evaluation.gate.paired import holm
 from fieldguide.evaluation.gate.sides import PER_CLASS
-from fieldguide.evaluation.gate.wording import out_of_bounds, tested_finding
+from fieldguide.evaluation.gate.wording import compared_finding, out_of_bounds
 
 
 def judge_classes(check: ClassCheck, evidence: Evidence) -> Iterator[Finding]:
@@ -24,7 +24,7 @@ def judge_classes(check: ClassCheck, evidence: Evidence) -> Iterator[Finding]:
     found = [(name, one) for name, one in zip(names, tested, strict=True) if one is not None]
     adjusted = holm([one.comparison.p for _, one in found])
     for (name, one), p in zip(found, adjusted, strict=True):
-        yield tested_finding(
+        yield compared_finding(
             f"recall.{name}",
             one,
             reasons=out_of_bounds(f"recall.{name}", one.candidate, floor=check.floor, ceiling=None),

@@ -10,9 +10,9 @@ from fieldguide.evaluation.gate.paired import Draw
 from fieldguide.evaluation.gate.sides import Side
 from fieldguide.evaluation.gate.values import is_number, number
 from fieldguide.evaluation.gate.wording import (
+    compared_finding,
     out_of_bounds,
-    tested_finding,
-    untested_finding,
+    plain_finding,
     worse,
 )
 from fieldguide.params import did_you_mean
@@ -84,19 +84,19 @@ def _judge_metric(name: str, check: MetricCheck, evidence: Evidence) -> Finding:
     tolerated, sign = check.tolerated_loss, _SIGN[check.direction]
     reasons = out_of_bounds(name, now, floor=check.floor, ceiling=check.ceiling)
     if tolerated is None or before is None:
-        return untested_finding(name, reasons, before=before, now=now)
+        return plain_finding(name, reasons, before=before, now=now)
     if check.significance is None:
         if sign * (before - now) > tolerated + _ROUNDING:
             reasons.append(worse(name, before, now, tolerated=tolerated))
-        return untested_finding(name, reasons, before=before, now=now, tolerated=tolerated)
+        return plain_finding(name, reasons, before=before, now=now, tolerated=tolerated)
     tested = evidence.metric(name, tolerated=tolerated, level=check.significance)
     if tested is None:
         status = Status.FAILED if reasons else Status.UNTESTED
         reasons.append(f"{name}: its loss needs the predictions of both sides")
-        return untested_finding(
+        return plain_finding(
             name, reasons, before=before, now=now, tolerated=tolerated, status=status
         )
-    return tested_finding(
+    return compared_finding(
         name,
         tested,
         reasons=reasons,
@@ -112,16 +112,16 @@ def _judge_limit(name: str, limit: LimitCheck, evidence: Evidence) -> Finding:
     before, now = _numbers(name, evidence)
     reasons = out_of_bounds(name, now, floor=None, ceiling=limit.ceiling)
     if limit.ratio is None or before is None:
-        return untested_finding(name, reasons, before=before, now=now)
+        return plain_finding(name, reasons, before=before, now=now)
     if before <= 0:
         reason = f"{name} of {evidence.old.revision.label}: found {before:g}; allowed: above 0"
-        return untested_finding(name, [reason], before=before, now=now, status=Status.IMPOSSIBLE)
+        return plain_finding(name, [reason], before=before, now=now, status=Status.IMPOSSIBLE)
     if now > limit.ratio * before * (1 + _ROUNDING):
         reasons.append(
             f"{name} rose from {number(before)} to {number(now)}, {now / before:.2f} times as "
             f"much; allowed: {limit.ratio:g} times"
         )
-    return untested_finding(name, reasons, before=before, now=now)
+    return plain_finding(name, reasons, before=before, now=now)
 
 
 def _numbers(name: str, evidence: Evidence) -> tuple[float | None, float]:

@@ -18,7 +18,6 @@ from fieldguide.evaluation.gate.values import number, p_value, signed
 _COLUMNS = ("check", "reference", "candidate", "change", "interval", "p", "")
 _MOST_CLASSES = 12  # shown while they pass; of more only those nearest to failing
 _SHOWN_CLASSES = 5
-_LOG_WIDTH = 120
 _STYLES = {Status.FAILED: "bold red", Status.IMPOSSIBLE: "bold yellow", Status.UNTESTED: "yellow"}
 
 
@@ -36,15 +35,14 @@ def print_table(outcome: Outcome, console: Console) -> None:
     """Print every check, then what failed."""
     if outcome.findings:
         shown, hidden = _selection(outcome.findings)
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
         for column in _COLUMNS:
             right = column in _COLUMNS[1:-1]
             table.add_column(column, justify="right" if right else "left", overflow="fold")
         for finding in shown:
             cells = [printable(cell) for cell in _cells(finding)]
             table.add_row(*cells, style=_STYLES.get(finding.status))
-        # A pipe or a log has no width to keep to.
-        console.print(table, width=console.width if console.is_terminal else _LOG_WIDTH)
+        console.print(table)
         if hidden:
             console.print(f"and {hidden} more classes, all further from failing", soft_wrap=True)
     for line in _summary(outcome):

@@ -76,7 +76,7 @@ def newcombe(reference: Count, candidate: Count, *, level: float) -> tuple[float
 
 def _within(reference: Count, candidate: Count, tolerated: float) -> float:
     """Level at which the interval begins there: the p value of a loss of at most `tolerated`."""
-    if reference.share - candidate.share <= tolerated:
+    if reference.share - candidate.share <= tolerated + _SMALLEST:
         return 1.0
 
     def beyond(level: float) -> float:

@@ -21,7 +21,7 @@ def out_of_bounds(
     return reasons
 
 
-def untested_finding(
+def plain_finding(
     name: str,
     reasons: list[str],
     *,
@@ -42,7 +42,7 @@ def untested_finding(
     )
 
 
-def tested_finding(
+def compared_finding(
     name: str,
     tested: Tested,
     *,
@@ -93,7 +93,8 @@ def tested_finding(
 def worse(name: str, before: float, now: float, *, tolerated: float, chance: str = "") -> str:
     """Say what got worse, and by how much."""
     verb = "fell" if now < before else "rose"
+    change = signed(now - before, beside=now)
     return (
-        f"{name} {verb} from {number(before)} to {number(now)}: {signed(now - before, beside=now)}{chance}; "
+        f"{name} {verb} from {number(before)} to {number(now)}: {change}{chance}; "
         f"tolerated: {number(tolerated)}"
     )

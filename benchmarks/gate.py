@@ -148,9 +148,9 @@ def show_spread(seeds: list[Side]) -> None:
     pairs = list(itertools.combinations(right, 2))
     gaps = [float(one.mean() - other.mean()) for one, other in pairs]
     differing = statistics.fmean(float((one != other).mean()) for one, other in pairs)
-    found = math.sqrt(statistics.fmean(gap**2 for gap in gaps))
+    apart = math.sqrt(statistics.fmean(gap**2 for gap in gaps))
     print(
-        f"\naccuracies of two seeds differ by {found:.4f} (root mean square); McNemar's standard "
+        f"\naccuracies of two seeds differ by {apart:.4f} (root mean square); McNemar's standard "
         f"error: {math.sqrt(differing / len(right[0])):.4f}, {differing:.1%} of photos differing"
     )
 

@@ -35,14 +35,16 @@ def print_table(outcome: Outcome, console: Console) -> None:
     """Print every check, then what failed."""
     if outcome.findings:
         shown, hidden = _selection(outcome.findings)
-        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)  # fits 80 columns
         for column in _COLUMNS:
             right = column in _COLUMNS[1:-1]
             table.add_column(column, justify="right" if right else "left", overflow="fold")
         for finding in shown:
             cells = [printable(cell) for cell in _cells(finding)]
             table.add_row(*cells, style=_STYLES.get(finding.status))
+        console.print()
         console.print(table)
+        console.print()
         if hidden:
             console.print(f"and {hidden} more classes, all further from failing", soft_wrap=True)
     for line in _summary(outcome):
@@ -109,7 +111,7 @@ def _cells(finding: Finding) -> list[str]:
         number(finding.candidate),
         signed(finding.change, beside=finding.candidate),
         interval,
-        p_value(finding.p),
+        p_value(finding.p).replace(" ", ""),
         finding.status,
     ]
 

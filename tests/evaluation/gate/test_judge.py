@@ -48,7 +48,10 @@ def test_a_lost_accuracy_is_named_with_its_interval(check, make_predictions):
     assert found.low < -0.1 < found.high < -0.01
     assert found.reason == (
         "test.acc fell from 0.900 to 0.800: −0.100 (96 % interval −0.125 to −0.075, "
-        "p < 0.0001); tolerated: 0.010"
+        "p < 0.0001); tolerated: 0.010; most in "
+        "ant −0.100 (40 of its 200 photos are called bee, before 20), "
+        "bee −0.100 (40 of its 200 photos are called crab, before 20), "
+        "crab −0.100 (40 of its 200 photos are called ant, before 20)"
     )
     # The other way round it is a gain.
     assert check(ACC, make_predictions(160, 160, 160), make_predictions()).exit_status == 0
@@ -196,6 +199,11 @@ def test_a_class_without_numbers_fails(make_checks, make_side, make_predictions)
         "recall.bee of mine: found missing",
         "recall.crab of mine: found {'recall': 'nan', 'photos': 200}",
     ]
+    for side in (old, new):  # no test photo of it: nothing to lose
+        side.per_class["bee"] = side.per_class["crab"] = {"recall": 0.0, "photos": 0}
+    assert judge(make_checks(CLASSES), old, new).exit_status == 0
+    old.per_class["ant"] = {"recall": None, "photos": 200}
+    assert judge(make_checks(CLASSES), old, new).exit_status == 2
     old.per_class.clear()
     assert judge(make_checks(CLASSES), old, new).exit_status == 2
 

@@ -17,14 +17,15 @@ from fieldguide.evaluation.gate.scores import (
 )
 from fieldguide.evaluation.gate.sides import Side, align
 from fieldguide.evaluation.gate.unpaired import Count, compare_counts
-from fieldguide.evaluation.gate.values import is_number
+from fieldguide.evaluation.gate.values import is_number, signed
 from fieldguide.evaluation.predictions import Predictions
 
 _SHARES: dict[str, Callable[[Predictions], Hits]] = {
     "test.acc": right,
     "test.top3_acc": right_in_top3,
 }
-_NEW_CONFUSION = 0.05  # of a class's photos, from which it is worth a word
+_WORTH_A_WORD = 0.05  # of a class's photos: lost, or called something else than before
+_MOST_NAMED = 3  # classes
 
 
 class Tested(NamedTuple):
@@ -69,13 +70,13 @@ class Evidence:
         return sorted(
             name
             for name in self.old.per_class.keys() & self.new.per_class.keys()
-            if all(_class_count(side, name) for side in self._sides)
+            if all(class_count(side, name) for side in self._sides)
         )
 
     def recall(self, name: str, *, tolerated: float, level: float) -> Tested | None:
         """Test the recall of a class of `classes`."""
         if self.pair is None:
-            counts = (_class_count(side, name) for side in self._sides)
+            counts = (class_count(side, name) for side in self._sides)
             return _by_counts(*counts, tolerated=tolerated, level=level)
         here = self._photos_of(name)
         old, new = (right(one)[here] for one in self.pair)
@@ -92,12 +93,30 @@ class Evidence:
         more = now - before
         more[classes.index(name)] = 0
         most = int(more.argmax())
-        if more[most] < _NEW_CONFUSION * here.sum():
+        if more[most] < _WORTH_A_WORD * here.sum():
             return ""
         return (
             f"{now[most]:,} of its {here.sum():,} photos are called {classes[most]}, "
             f"before {before[most]:,}"
         )
+
+    def most_lost(self) -> str:
+        """Say where an accuracy was lost: in which classes, and what they are called now."""
+        if self.pair is None:
+            return ""
+        losses = {}
+        for name in self.classes():
+            old, new = (right(one)[self._photos_of(name)].mean() for one in self.pair)
+            losses[name] = float(old - new)
+        worst = sorted(losses, key=losses.__getitem__, reverse=True)[:_MOST_NAMED]
+        parts = []
+        for name in worst:
+            if losses[name] >= _WORTH_A_WORD:
+                confused = self.confusion(name)
+                parts.append(
+                    f"{name} {signed(-losses[name])}" + (f" ({confused})" if confused else "")
+                )
+        return f"most in {', '.join(parts)}" if parts else ""
 
     @property
     def _sides(self) -> tuple[Side, Side]:
@@ -132,7 +151,8 @@ def _count(metrics: dict[str, object], name: str) -> Count | None:
     return _as_count(metrics.get(f"test.{name}"), metrics.get("test.photos"))
 
 
-def _class_count(side: Side, name: str) -> Count | None:
+def class_count(side: Side, name: str) -> Count | None:
+    """Of a class, the photos that were right; None where that is not known."""
     found = side.per_class.get(name)
     return _as_count(found.get("recall"), found.get("photos")) if isinstance(found, dict) else None
 

@@ -105,6 +105,7 @@ def _judge_metric(name: str, check: MetricCheck, evidence: Evidence) -> Finding:
         level=check.significance,
         p=tested.comparison.p,
         significance=check.significance,
+        aside=evidence.most_lost() if name == "test.acc" else "",
     )
 
 

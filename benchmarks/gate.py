@@ -31,6 +31,9 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from fieldguide.evaluation.gate.checks import Checks
     from fieldguide.evaluation.gate.findings import Finding
     from fieldguide.evaluation.gate.sides import Side
@@ -136,23 +139,31 @@ def show_scores(sides: dict[str, Side]) -> None:
 def show_spread(seeds: list[Side]) -> None:
     """Print how far trainings that differ in their seed alone lie apart.
 
-    For accuracy also beside what McNemar's test takes for chance: a standard error of
-    √(differing photos) / photos.
+    Beside it what McNemar's test takes for chance, a standard error of √(differing photos) / photos,
+    of all photos, and of the class that changes most from seed to seed.
     """
     print(f"\n{'over seeds':>15}{'mean':>15}{'SD':>15}{'largest gap':>15}")
     for score in SCORES:
         found = [side.metrics[score] for side in seeds]
         numbers = (statistics.fmean(found), statistics.stdev(found), max(found) - min(found))
         print(f"{score:>15}" + "".join(f"{number:>15.4f}" for number in numbers))
-    right = [side.predictions.labels == side.predictions.predicted for side in seeds]  # type: ignore[union-attr]
+    tables = [side.predictions for side in seeds if side.predictions is not None]
+    right = [table.labels == table.predicted for table in tables]
+    print(f"\n{'two seeds':>15}{'RMS apart':>15}{'McNemar error':>15}")
+    rows = {"test.acc": apart(right)}
+    for k, name in enumerate(tables[0].classes):
+        rows[name] = apart([one[tables[0].labels == k] for one in right])
+    most = max(tables[0].classes, key=lambda name: rows[name][0] / rows[name][1])
+    for name in ("test.acc", most):
+        print(f"{name:>15}" + "".join(f"{number:>15.4f}" for number in rows[name]))
+
+
+def apart(right: list[npt.NDArray[np.bool_]]) -> tuple[float, float]:
+    """Root mean square difference of two trainings' shares, and McNemar's standard error of it."""
     pairs = list(itertools.combinations(right, 2))
-    gaps = [float(one.mean() - other.mean()) for one, other in pairs]
+    gaps = statistics.fmean(float(one.mean() - other.mean()) ** 2 for one, other in pairs)
     differing = statistics.fmean(float((one != other).mean()) for one, other in pairs)
-    apart = math.sqrt(statistics.fmean(gap**2 for gap in gaps))
-    print(
-        f"\naccuracies of two seeds differ by {apart:.4f} (root mean square); McNemar's standard "
-        f"error: {math.sqrt(differing / len(right[0])):.4f}, {differing:.1%} of photos differing"
-    )
+    return math.sqrt(gaps), math.sqrt(differing / len(right[0]))
 
 
 def show_pairs(checks: Checks, seeds: list[Side]) -> None:
@@ -175,6 +186,15 @@ def show_pairs(checks: Checks, seeds: list[Side]) -> None:
     print(
         f"\n{failed} of {len(outcomes)} comparisons of two seeds fail (21 pairs, both directions)"
     )
+
+
+def without_tolerance(checks: Checks) -> Checks:
+    """Return the same checks with every tolerated_loss 0, and fewer resamples."""
+    assert checks.per_class is not None
+    none = {"tolerated_loss": 0.0}
+    metrics = {name: check.model_copy(update=none) for name, check in checks.metrics.items()}
+    per_class = checks.per_class.model_copy(update=none)
+    return checks.model_copy(update={"metrics": metrics, "per_class": per_class, "resamples": 999})
 
 
 def show_bad(checks: Checks, seeds: dict[str, Side], bad: dict[str, Side]) -> None:

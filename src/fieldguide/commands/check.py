@@ -38,6 +38,8 @@ def check(
     """Compare with another model; exit status 1: it is worse, 2: it cannot be compared."""
     try:
         status = _check(against, candidate, checks, as_json, as_markdown)
+    except BrokenPipeError:  # as by `| head`; nothing is wrong with the comparison
+        raise
     except (FieldguideError, OSError) as err:  # 1 is a regression's
         print(printable(f"fieldguide: {err}"), file=sys.stderr)
         raise typer.Exit(2) from err

@@ -139,7 +139,7 @@ def show_scores(sides: dict[str, Side]) -> None:
 def show_spread(seeds: list[Side]) -> None:
     """Print how far trainings that differ in their seed alone lie apart.
 
-    Beside it what McNemar's test takes for chance, a standard error of √(differing photos) / photos,
+    Beside it what McNemar's test takes for chance, an error of √(differing photos) / photos,
     of all photos, and of the class that changes most from seed to seed.
     """
     print(f"\n{'over seeds':>15}{'mean':>15}{'SD':>15}{'largest gap':>15}")

@@ -168,6 +168,7 @@ def apart(right: list[npt.NDArray[np.bool_]]) -> tuple[float, float]:
 
 def show_pairs(checks: Checks, seeds: list[Side]) -> None:
     """Print how often each check fails a seed against another one."""
+    from fieldguide.evaluation.gate.findings import Status
     from fieldguide.evaluation.gate.judge import judge
 
     outcomes = [judge(checks, old, new) for old, new in itertools.permutations(seeds, 2)]
@@ -186,6 +187,11 @@ def show_pairs(checks: Checks, seeds: list[Side]) -> None:
     print(
         f"\n{failed} of {len(outcomes)} comparisons of two seeds fail (21 pairs, both directions)"
     )
+    strict = without_tolerance(checks)
+    outcomes = [judge(strict, old, new) for old, new in itertools.permutations(seeds, 2)]
+    names = [one.name for outcome in outcomes for one in outcome.of(Status.FAILED)]
+    failed = sum(outcome.exit_status != 0 for outcome in outcomes)
+    print(f"with every tolerated_loss 0: {failed} fail, by {', '.join(names) or 'nothing'}")
 
 
 def without_tolerance(checks: Checks) -> Checks:

@@ -70,7 +70,7 @@ def test_each_worker_has_a_gpu_of_its_own_where_there_are_several(monkeypatch):
     base = load_params(ROOT / "params.yaml")
 
     def gpus(**changes):
-        return _gpus(base.model_copy(update={"train": base.train.model_copy(update=changes)}))
+        return _gpus(base, {f"train.{key}": value for key, value in changes.items()})
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-8f")
     assert gpus(accelerator="auto") == gpus(accelerator="gpu") == ["3", "GPU-8f"]
@@ -107,6 +107,13 @@ def test_trials_are_experiments_and_leave_the_workspace_alone(project, capsys):
     assert "3 trials have ended before" in capsys.readouterr().out
     assert sorted(project.noted("ended"))[-3:] == sorted(names)  # none was trained again
     (project.folder / "notes.txt").unlink()
+
+
+def test_a_fixed_value_may_need_one_that_is_searched(project):
+    space = {"model.name": {"values": ["resnet18"]}, "model.weights": {"value": "pretrained"}}
+    assert project.search(project.write_sweep("pair", method="grid", parameters=space))
+    (name,) = [name for name in project.experiments() if name.startswith("pair-")]
+    assert "weights: pretrained" in project.git("show", f"{ref_of(project, name)}:params.yaml")
 
 
 def test_what_is_changed_and_not_committed_is_part_of_every_trial(project):

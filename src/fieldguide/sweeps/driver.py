@@ -35,7 +35,7 @@ from fieldguide.sweeps.slot import (
     remove_aside,
     take_snapshot,
 )
-from fieldguide.sweeps.space import Sweep, with_values
+from fieldguide.sweeps.space import Sweep, Values
 from fieldguide.sweeps.table import Table
 from fieldguide.trial import VARIABLE, Channel
 
@@ -104,7 +104,7 @@ class _Driver:
         self.earlier = read_trials(root, sweep.name)  # experiments there are already
         self.start = self._begin()
         self.workers: list[_Worker] = []
-        self.gpus = _gpus(with_values(base, sweep.fixed))
+        self.gpus = _gpus(base, sweep.fixed)
         self.starts: Counter[str] = Counter()  # of each run, by this driver
         self.table = Table(self.record, jobs)
 
@@ -250,9 +250,11 @@ def _threads(jobs: int) -> dict[str, str]:
     return {"OMP_NUM_THREADS": str(threads)}
 
 
-def _gpus(base: Params) -> list[str]:
+def _gpus(base: Params, fixed: Values) -> list[str]:
     """The GPUs that trials take in turn; none where there is one at most, or they want several."""
-    if base.train.accelerator not in ("auto", "gpu") or base.train.devices > 1:
+    # Not checked as a whole: what is fixed may be allowed only with a value that is searched.
+    accelerator = fixed.get("train.accelerator", base.train.accelerator)
+    if accelerator not in ("auto", "gpu") or fixed.get("train.devices", base.train.devices) != 1:
         return []
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:

@@ -17,7 +17,13 @@ def git(root: Path, *arguments: str, text: str | None = None) -> str:
     """
     command = ["git", "-c", "core.hooksPath=/dev/null", *arguments]  # hooks are the user's
     done = subprocess.run(
-        command, cwd=root, input=text, capture_output=True, text=True, check=False
+        command,
+        cwd=root,
+        input=text,
+        capture_output=True,
+        encoding="utf-8",
+        errors="surrogateescape",  # names of files may be any bytes
+        check=False,
     )
     if done.returncode != 0:
         what = next(word for word in arguments if not word.startswith("-"))

@@ -215,7 +215,7 @@ def find_revision(name: str, root: Path = Path()) -> Revision:
         root: the project.
 
     Raises:
-        RevisionError: there is none.
+        RevisionError: there is none, or it is a stage or version that was withdrawn.
     """
     if name == WORKSPACE:
         return Revision(root, name, None)
@@ -224,6 +224,8 @@ def find_revision(name: str, root: Path = Path()) -> Revision:
     try:
         with Repo(str(root)) as repo:
             return Revision(root, name, _commit(repo, name))
+    except RevisionError:
+        raise
     except Exception as err:  # DVC's, Git's and GTO's own have nothing in common
         raise RevisionError(
             f"{name}: no such stage, version, revision or experiment ({err})"
@@ -231,14 +233,12 @@ def find_revision(name: str, root: Path = Path()) -> Revision:
 
 
 def _commit(repo: Repo, name: str) -> str:
-    from dvc.repo.artifacts import ArtifactNotFoundError  # noqa: PLC0415
     from dvc.scm import resolve_rev  # noqa: PLC0415
 
-    for kind in ("stage", "version"):
-        try:
-            return str(repo.artifacts.get_rev(ARTIFACT, **{kind: name}))
-        except ArtifactNotFoundError:
-            continue
+    from fieldguide.registry.tags import find_commit  # noqa: PLC0415 - it knows ARTIFACT from here
+
+    if (commit := find_commit(repo.scm, name)) is not None:
+        return commit
     return str(resolve_rev(repo.scm, name))
 
 

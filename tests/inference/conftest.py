@@ -4,40 +4,9 @@ import threading
 import time
 
 import pytest
-import torch
+from bundles import bundle_of
 
-from fieldguide.data.transforms import Preprocessing
-from fieldguide.models.bundle import Bundle, save_bundle
-from fieldguide.models.cnn import CNN
-from fieldguide.params import CNNParams
-
-
-def bundle_of(classes):
-    """A CNN of 16 × 16 pixels with random weights."""
-    architecture = CNNParams(
-        conv_layers=2,
-        first_layer_filters=4,
-        filter_org=2.0,
-        kernel_size=3,
-        activation="relu",
-        batch_norm=True,
-        num_neurons_dense=8,
-        dropout=0.0,
-    )
-    torch.manual_seed(0)
-    net = CNN(architecture, image_size=16, num_classes=len(classes))
-    with torch.no_grad():
-        net.get_classifier().weight.mul_(20)  # answers differ from photo to photo
-    return Bundle(
-        net=net.eval(),
-        architecture=architecture,
-        classes=classes,
-        image_size=16,
-        resize="crop",
-        preprocessing=Preprocessing(16, "bilinear", mean=[0.4, 0.5, 0.6], std=[0.1, 0.2, 0.3]),
-        val_acc=0.625,
-        started_from="none",
-    )
+from fieldguide.models.bundle import save_bundle
 
 
 @pytest.fixture(scope="session")

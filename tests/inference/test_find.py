@@ -90,7 +90,7 @@ def test_a_path_is_taken_as_it_is(project, classifier_folder):
 @pytest.mark.slow
 def test_what_is_unknown_is_named(project):
     with pytest.raises(
-        BundleError, match="--model staging: no such folder, nor staging: no such stage, version"
+        BundleError, match="--model staging: no such folder; staging: no such stage, version"
     ):
         find_model("staging", project)
 

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import hashlib
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from fieldguide.errors import BundleError, RevisionError
 from fieldguide.files import new_folder
+
+if TYPE_CHECKING:
+    from dvc.api import DVCFileSystem
+
+    from fieldguide.revisions import Revision
 
 FOLDER = "models/classifier"
 
@@ -31,13 +39,13 @@ def find_model(model: str, root: Path = Path()) -> Path:
     try:
         revision = find_revision(model, root)
     except RevisionError as err:
-        raise BundleError(f"--model {model}: no such folder, nor {err}") from err
+        raise BundleError(f"--model {model}: no such folder; {err}") from err
     if revision.rev is None:
         return root / FOLDER
     folder = root / ".fieldguide" / "models" / revision.rev
     if not folder.is_dir():
         try:
-            _fetch(root, revision.rev, folder)
+            _fetch(revision, folder)
         except Exception as err:  # remotes' own have nothing in common
             raise BundleError(
                 f"--model {model}: {FOLDER} of {revision.rev[:7]} cannot be had from DVC's cache "
@@ -46,8 +54,22 @@ def find_model(model: str, root: Path = Path()) -> Path:
     return folder
 
 
-def _fetch(root: Path, rev: str, folder: Path) -> None:
+def _fetch(revision: Revision, folder: Path) -> None:
     from dvc.api import DVCFileSystem  # noqa: PLC0415
 
+    project = DVCFileSystem(str(revision.root), rev=revision.rev)
     with new_folder(folder) as aside:
-        DVCFileSystem(str(root), rev=rev).get(f"{FOLDER}/", str(aside), recursive=True)
+        project.get(f"{FOLDER}/", str(aside), recursive=True)
+        for path, md5 in _files(revision, project).items():  # DVC takes what the remote gives
+            file = aside / PurePosixPath(path).relative_to(FOLDER)
+            with file.open("rb") as data:
+                found = hashlib.file_digest(data, partial(hashlib.md5, usedforsecurity=False))
+            if found.hexdigest() != md5:
+                raise BundleError(f"{path} is damaged there; `fieldguide remote verify` says more")
+
+
+def _files(revision: Revision, project: DVCFileSystem) -> dict[str, str]:
+    if FOLDER in revision.outs():
+        return revision.files(FOLDER)
+    found = project.find(FOLDER, detail=True, dvc_only=True)  # of `dvc add`
+    return {path: one["dvc_info"]["md5"] for path, one in found.items()}

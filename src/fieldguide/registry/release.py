@@ -1,0 +1,310 @@
+"""Releasing a commit's classifier: everything is checked before anything is written."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fieldguide.errors import GitError
+from fieldguide.files import write_text
+from fieldguide.git import git
+from fieldguide.registry import RegistryError, tags
+from fieldguide.registry.card import CARD, write_card
+from fieldguide.registry.facts import Facts, collect
+from fieldguide.registry.pushed import check_pushed
+from fieldguide.revisions import Revision
+
+if TYPE_CHECKING:
+    from scmrepo.git import Git
+
+SHOWN = 5  # names in a message
+
+
+@dataclass
+class Done:
+    """What a command has changed, for a person to read."""
+
+    commit: str
+    card: str | None = None  # its text, where nothing was to be written
+    committed: bool = False  # the card
+    tags: list[str] = field(default_factory=list)  # made now
+    pushed_to: str | None = None  # a Git remote
+
+
+def release(
+    root: Path,
+    version: str,
+    *,
+    stage: str | None = None,
+    message: str | None = None,
+    push: bool = False,
+    dry_run: bool = False,
+) -> Done:
+    """Register the committed classifier as a version, with its model card.
+
+    The card is committed, and that commit tagged. A release that was killed is finished by the same
+    call: what is there already, card, tag or stage, is left as it is.
+
+    Args:
+        root: the project, the top folder of its Git repository.
+        version: v1.2.0, after https://semver.org.
+        stage: to assign it to.
+        message: of the tags; else GTO's own.
+        push: commit and tags to the Git remote, all of them or none.
+        dry_run: check, and return the card; nothing is written.
+
+    Raises:
+        RegistryError: it cannot be released; the message says what to do.
+        RevisionError: a result cannot be read.
+        GitError: Git refuses.
+    """
+    check_version(version)
+    with tags.registry(root) as scm:
+        check_stage(scm, stage)
+        upstream = _fetched(root, branch=True) if push else None
+        commit = git(root, "rev-parse", "HEAD").strip()
+        registered = _check_free(scm, version, commit)
+        head = Revision(root, "HEAD", commit)
+        _check_clean(root)
+        facts = collect(head)
+        card = _card(head, facts, version)
+        _check_reproduced(root)
+        check_pushed(head)
+        done = Done(commit)
+        if dry_run:
+            done.card = card
+            return done
+        if not registered:
+            if head.read(CARD) != card.encode():
+                done.commit, done.committed = _commit_card(root, card, version), True
+            made = tags.register(scm, version, commit=done.commit, message=message)
+            done.tags.append(made)
+        if stage is not None and not _holds(scm, stage, done.commit):
+            done.tags.append(tags.assign(scm, stage, commit=done.commit, message=message))
+        if upstream is not None:
+            wanted = [tags.versions(scm)[version].tag]
+            wanted += [tags.stages(scm)[stage].tag] if stage is not None else []
+            done.pushed_to = _push(root, upstream, wanted, branch=True)
+    return done
+
+
+def assign(
+    root: Path, version: str, stage: str, *, message: str | None = None, push: bool = False
+) -> Done:
+    """Assign a stage to a version, an older one too; the assignment before is history.
+
+    Args:
+        root: as in `release`.
+        version: that is registered, and whose classifier lies on the DVC remote.
+        stage: prod, or another that the file .gto allows.
+        message: of the tag; else GTO's own.
+        push: the tag to the Git remote.
+
+    Raises:
+        RegistryError: there is no such version or stage, or its classifier is not on the remote.
+        RevisionError: the version was withdrawn.
+        GitError: Git refuses.
+    """
+    check_version(version)
+    with tags.registry(root) as scm:
+        check_stage(scm, stage)
+        upstream = _fetched(root) if push else None
+        if version not in tags.versions(scm):
+            raise RegistryError(
+                f"{version}: not registered; allowed: {', '.join(tags.versions(scm)) or 'none yet'}"
+            )
+        commit = tags.find_commit(scm, version)
+        assert commit is not None
+        check_pushed(Revision(root, version, commit))
+        done = Done(commit)
+        if not _holds(scm, stage, commit):
+            done.tags.append(tags.assign(scm, stage, commit=commit, message=message))
+        if upstream is not None:
+            done.pushed_to = _push(root, upstream, [tags.stages(scm)[stage].tag])
+    return done
+
+
+def unassign(root: Path, stage: str, *, message: str | None = None, push: bool = False) -> Done:
+    """Leave a stage without a version, so that asking for it is refused.
+
+    Args:
+        root: as in `release`.
+        stage: prod.
+        message: of the tags; else GTO's own.
+        push: the tags to the Git remote.
+
+    Raises:
+        RegistryError: nothing is assigned to it.
+        GitError: Git refuses.
+    """
+    with tags.registry(root) as scm:
+        upstream = _fetched(root) if push else None
+        last = tags.stages(scm).get(stage)
+        if last is None:
+            raise RegistryError(
+                f"{stage}: no version was ever assigned to it; allowed: "
+                f"{', '.join(tags.stages(scm)) or 'none yet'}"
+            )
+        done = Done(last.commit)
+        done.tags = tags.unassign(scm, stage, message=message)
+        if upstream is not None:
+            gone = [e.tag for e in tags.events(scm) if e.stage == stage and e.withdraws]
+            done.pushed_to = _push(root, upstream, gone)
+    return done
+
+
+def check_version(version: str) -> None:
+    """Check that it is semantic, with a v before it, as GTO wants it.
+
+    Raises:
+        RegistryError: it is not.
+    """
+    from gto.constants import semver  # noqa: PLC0415 - it takes a second
+
+    if not re.fullmatch(f"v{semver}", version):
+        raise RegistryError(f"version: found {version!r}; allowed: like v1.2.0 or v1.2.0-rc.1")
+
+
+def check_stage(scm: Git, stage: str | None) -> None:
+    """Check that a stage may be assigned.
+
+    Raises:
+        RegistryError: the file .gto does not list it, or it is no name.
+    """
+    from gto.constants import name_re  # noqa: PLC0415
+
+    if stage is None:
+        return
+    allowed = tags.allowed_stages(scm)
+    if allowed is not None and stage not in allowed:
+        raise RegistryError(
+            f"stage: found {stage!r}; allowed, by the file .gto: {', '.join(allowed)}"
+        )
+    if not name_re.search(stage):
+        raise RegistryError(f"stage: found {stage!r}; allowed: letters, digits, '-', '_' and '/'")
+
+
+def _check_free(scm: Git, version: str, commit: str) -> bool:
+    """Return whether the version is this very commit's already."""
+    event = tags.versions(scm).get(version)
+    if event is None:
+        return False
+    if event.withdraws:
+        raise RegistryError(
+            f"{version}: withdrawn by the tag {event.tag}; allowed: another version"
+        )
+    if event.commit != commit:
+        raise RegistryError(
+            f"{version}: released already, as commit {event.commit[:7]}, and this is {commit[:7]}; "
+            "allowed: another version"
+        )
+    return True
+
+
+def _check_clean(root: Path) -> None:
+    # The card may lie there, written by a release that was killed; _card looks at it.
+    entries = git(root, "status", "--porcelain", "-z", "--untracked-files=all", "--no-renames")
+    names = [entry[3:] for entry in entries.split("\0") if entry and entry[3:] != CARD]
+    if names:
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        raise RegistryError(
+            f"{', '.join(names[:SHOWN])}{more}: changed or new, not committed; allowed: a clean "
+            "`git status`, because a release is a commit"
+        )
+
+
+def _card(head: Revision, facts: Facts, version: str) -> str:
+    committed = head.read(CARD)
+    before = None if committed is None else committed.decode(errors="replace")
+    card = write_card(facts, version, before=before)
+    lies = Revision(head.root, "workspace", None).read(CARD)
+    if lies is not None and lies not in (committed, card.encode()):
+        raise RegistryError(
+            f"{CARD}: changed by hand and not committed; allowed: commit it (own words between its "
+            f"two comments are kept) or `git checkout {CARD}`"
+        )
+    return card
+
+
+def _check_reproduced(root: Path) -> None:
+    from dvc.repo import Repo  # noqa: PLC0415 - it takes a second
+
+    try:
+        with Repo(str(root)) as repo:
+            changed = repo.status(targets=[str(root.resolve() / "dvc.yaml")])
+    except Exception as err:  # DVC's own have nothing in common
+        raise RegistryError(f"`dvc status` fails: {err}") from err
+    if changed:
+        raise RegistryError(
+            f"{', '.join(sorted(changed))}: not as dvc.lock says; allowed: a clean `dvc status`, "
+            "by `dvc repro` and a commit, or by `dvc pull` where files are only missing"
+        )
+
+
+def _commit_card(root: Path, card: str, version: str) -> str:
+    try:
+        git(root, "symbolic-ref", "HEAD")
+    except GitError as err:
+        raise RegistryError(
+            "HEAD: no branch is checked out, which the card would be committed on; allowed: "
+            "`git switch main`"
+        ) from err
+    write_text(root / CARD, card)
+    git(root, "add", "--", CARD)
+    git(root, "commit", "--quiet", "--message", f"Release {version}", "--only", "--", CARD)
+    return git(root, "rev-parse", "HEAD").strip()
+
+
+def _holds(scm: Git, stage: str, commit: str) -> bool:
+    last = tags.stages(scm).get(stage)
+    return last is not None and not last.withdraws and last.commit == commit
+
+
+@dataclass(frozen=True)
+class _Upstream:
+    remote: str
+    branch: str | None  # refs/heads/main there; None where no branch is checked out
+
+
+def _fetched(root: Path, *, branch: bool = False) -> _Upstream:
+    """Bring the Git remote's tags, so that versions and the counter of stages go on from them.
+
+    With `branch`, that is to be pushed too, it may not lack a commit that is there.
+    """
+    try:
+        here = git(root, "symbolic-ref", "--short", "HEAD").strip()
+    except GitError:
+        here = ""
+    remote = _config(root, f"branch.{here}.remote") or "origin"
+    if remote not in git(root, "remote").split():
+        raise RegistryError(
+            f"--push: no Git remote {remote}; allowed: after `git remote add {remote} URL`"
+        )
+    git(root, "fetch", "--quiet", "--tags", remote)
+    git(root, "fetch", "--quiet", remote)
+    there = _config(root, f"branch.{here}.merge") or f"refs/heads/{here}"
+    tracked = f"refs/remotes/{remote}/{there.removeprefix('refs/heads/')}"
+    if branch and here and git(root, "for-each-ref", tracked):
+        behind = git(root, "rev-list", "--count", f"HEAD..{tracked}").strip()
+        if behind != "0":
+            raise RegistryError(
+                f"--push: {remote} has {behind} commits {here} lacks; allowed: after `git pull`"
+            )
+    return _Upstream(remote, there if here else None)
+
+
+def _config(root: Path, key: str) -> str:
+    try:
+        return git(root, "config", "--get", key).strip()
+    except GitError:  # it is not set
+        return ""
+
+
+def _push(root: Path, to: _Upstream, names: list[str], *, branch: bool = False) -> str:
+    refs = [f"refs/tags/{name}" for name in names]
+    if branch and to.branch is not None:
+        refs.append(f"HEAD:{to.branch}")
+    git(root, "push", "--quiet", "--atomic", to.remote, *refs)
+    return to.remote

@@ -7,12 +7,13 @@ import sys
 
 import typer
 
-from fieldguide.commands import inference, sweep
+from fieldguide.commands import inference, remote, sweep
 from fieldguide.errors import FieldguideError, printable
 
 # `--help` answers at once, because commands import what is heavy when they run.
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(inference.app)
+app.add_typer(remote.app, name="remote")
 app.add_typer(sweep.app, name="sweep")
 
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -83,7 +84,8 @@ class S3(Server):
                  for kind in ("", ".grpc")]  # fmt: skip
         ports = dict(zip(names, free_ports(len(names)), strict=True))
         self.ports = list(ports.values())
-        self.endpoint = f"http://127.0.0.1:{ports['s3.port']}"
+        self.port = ports["s3.port"]
+        self.endpoint = f"http://127.0.0.1:{self.port}"
         options = {
             **ports,
             "dir": folder / "stored",
@@ -152,12 +154,13 @@ class S3(Server):
     def delete(self, bucket, key):
         self.client.delete_object(Bucket=bucket, Key=key)
 
-    def remote(self, url):
+    def remote(self, url, port=None):
         """`.dvc/config`'s lines of a default remote `storage` there: what Git may see."""
+        endpoint = f"http://127.0.0.1:{port or self.port}"
         return (
             "[core]\n    remote = storage\n"
             f"['remote \"storage\"']\n    url = {url}\n"
-            f"    endpointurl = {self.endpoint}\n    region = {self.region}\n"
+            f"    endpointurl = {endpoint}\n    region = {self.region}\n"
         )
 
     def keys_of_remote(self, secret=None):
@@ -200,6 +203,73 @@ class SSH(Server):
                 return connection.recv(4) == b"SSH-"
         except OSError:
             return False
+
+
+class Line:
+    """A line to a server on loopback, which can be cut when so many bytes have passed."""
+
+    def __init__(self, port):
+        self.to = ("127.0.0.1", port)
+        self.left = None  # bytes in both directions until it is cut; None: never
+        self.at_the_cut = None
+        self._lock = threading.Lock()
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listening.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut_after(self, count, do):
+        """Call `do`, as to kill the server, after that many bytes; from then on nothing passes."""
+        self.at_the_cut = do
+        self.left = count
+
+    def mend(self):
+        self.left = None
+
+    def close(self):
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+
+    def _accept(self):
+        while True:
+            try:
+                near, _ = self._listening.accept()
+            except OSError:
+                return
+            try:
+                far = socket.create_connection(self.to, timeout=60)
+            except OSError:
+                near.close()
+                continue
+            for pair in ((near, far), (far, near)):
+                threading.Thread(target=self._pump, args=pair, daemon=True).start()
+
+    def _pump(self, source, sink):
+        with contextlib.suppress(OSError), source, sink:
+            while data := source.recv(1 << 14):
+                with self._lock:
+                    if self.left is not None:
+                        passed = data[: self.left]
+                        self.left -= len(passed)
+                        if self.left == 0 and self.at_the_cut is not None:
+                            self.at_the_cut()
+                            self.at_the_cut = None
+                        if len(passed) < len(data):
+                            break
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def line():
+    """Makes a line to a port: line(s3.port)."""
+    with contextlib.ExitStack() as stack:
+
+        def make(port):
+            made = Line(port)
+            stack.callback(made.close)
+            return made
+
+        yield make
 
 
 @pytest.fixture(scope="session")

@@ -7,15 +7,16 @@ import sys
 
 import typer
 
-from fieldguide.commands import check, inference, registry, report, sweep
+from fieldguide.commands import check, inference, registry, remote, report, sweep
 from fieldguide.errors import FieldguideError, printable
 
 # `--help` answers at once, because commands import what is heavy when they run.
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(inference.app)
 app.add_typer(check.app)
-app.add_typer(registry.app)
 app.add_typer(report.app)
+app.add_typer(registry.app)
+app.add_typer(remote.app, name="remote")
 app.add_typer(sweep.app, name="sweep")
 
 

@@ -1,0 +1,1 @@
+"""Remote storage, looked at itself and not through DVC's memory of it."""

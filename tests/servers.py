@@ -80,6 +80,8 @@ class S3(Server):
         identities = [{"name": "tests", "credentials": [who], "actions": may}]
         (folder / "s3.json").write_text(json.dumps({"identities": identities}))
         (folder / "stored").mkdir()
+        # Each bucket has its own volumes, and by default seven at once.
+        (folder / "master.toml").write_text("[master.volume_growth]\ncopy_1 = 1\n")
         names = [f"{part}.port{kind}" for part in ("master", "volume", "filer", "s3")
                  for kind in ("", ".grpc")]  # fmt: skip
         ports = dict(zip(names, free_ports(len(names)), strict=True))
@@ -102,7 +104,7 @@ class S3(Server):
             "master.electionTimeout": "1s",  # of the one there is
             "master.telemetry": "false",
             "master.volumeSizeLimitMB": "64",
-            "volume.max": "32",
+            "volume.max": "500",
         }
         command = [need("weed"), "-logtostderr", "server"]
         super().__init__(folder, command + [f"-{name}={value}" for name, value in options.items()])

@@ -79,7 +79,11 @@ def _progress() -> Iterator[Advance]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     columns = (TextColumn("{task.description:<9}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    # Where nobody watches, it would leave an empty line.
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
         task = bar.add_task("Listing", total=None)
 
         def advance(what: str, done: int, total: int) -> None:
@@ -105,6 +109,16 @@ def _described(report: Report, *, deep: bool, repair: bool) -> str:
         lines += [f"  {use}" for use in finding.uses[:SHOWN]]
     if len(report.findings) > SHOWN:
         lines += ["", f"and {len(report.findings) - SHOWN} more"]
+    for path, uses in report.damaged_here.items():
+        lines += ["", f"damaged in the local cache: {path}", *(f"  {use}" for use in uses[:SHOWN])]
+    if report.damaged_here:
+        lines.append("Delete these files, in the cache and in the workspace; then `dvc pull`.")
+    for name in report.trusted:
+        lines += [
+            "",
+            f"DVC does not check what it pulls from {name}: a pull that is cut leaves half a file",
+            f"that it takes as whole. Once: dvc remote modify {name} verify true",
+        ]
     for reason, uses in report.left_out.items():
         lines += ["", f"not looked for ({reason}): {', '.join(map(str, uses))}"]
     return "\n".join([*lines, "", _conclusion(report, deep=deep, repair=repair)])

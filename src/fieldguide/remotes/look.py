@@ -172,6 +172,11 @@ class Look:
                 one.note = "not in the local cache" if missing else "damaged in the local cache too"
             self.advance("Uploading", done, len(ordered))
 
+    def damaged_here(self, oids: Iterable[str]) -> dict[str, Path]:
+        """Files of the local cache whose bytes are not those of their names; DVC trusts them."""
+        known = [oid for oid in sorted(oids) if self._local_size(oid) is not None]
+        return {oid: Path(self.cache.oid_to_path(oid)) for oid in known if not self.intact(oid)}
+
     def intact(self, oid: str) -> bool:
         """Whether the local cache has an object, with the bytes of its name."""
         if self._local_size(oid) is None:

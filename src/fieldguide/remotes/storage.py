@@ -29,6 +29,7 @@ class Storage:
         self.name = name
         self.hash_name = hash_name
         self.config = dict(repo.config["remote"].get(name.lower(), {}))
+        self.verifies_pulls = bool(self.config.get("verify"))
         self.url = _without_password(str(self.config.get("url", "")))
         with self._explained():
             self._base = repo.cloud.get_remote(name).path
@@ -71,9 +72,9 @@ class Storage:
             if isinstance(info, Exception) and not isinstance(info, FileNotFoundError):
                 raise info
         if all(isinstance(info, Exception) for info in infos):
-            # A web server that does not answer is "not found" to `info`, and not to `open`.
-            with suppress(FileNotFoundError), self.fs.open(paths[0], "rb") as file:
-                file.read(1)
+            # A web server that does not answer is "not found" to `info`, and not to this.
+            with suppress(FileNotFoundError):
+                self.fs.fs.cat_file(paths[0], start=0, end=1)
         return {
             oid: int(info["size"])
             for oid, info in zip(oids, infos, strict=True)

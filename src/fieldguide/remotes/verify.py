@@ -41,19 +41,23 @@ class Report:
         urls: of the remotes, by their names.
         findings: what is or was wrong, in the order of the paths.
         left_out: outs that the remote need not have, by the reason.
+        damaged_here: files of the local cache, if it was hashed too, and where they are used.
+        trusted: remotes of which DVC takes what it pulls without a look.
     """
 
     urls: dict[str, str] = field(default_factory=dict)
     outs: list[Checked] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     left_out: dict[str, list[Use]] = field(default_factory=dict)
+    damaged_here: dict[Path, list[Use]] = field(default_factory=dict)
+    trusted: list[str] = field(default_factory=list)
     objects: int = 0
     size: int = 0  # bytes
 
     @property
     def complete(self) -> bool:
         """Whether nothing is missing or damaged now."""
-        return all(one.repaired for one in self.findings)
+        return all(one.repaired for one in self.findings) and not self.damaged_here
 
 
 def _silent(_what: str, _done: int, _total: int) -> None:
@@ -77,7 +81,7 @@ def verify(
         scope: the revisions; without them the workspace.
         remote: its name; without it the default one, and those that single outs name.
         only: paths of outs, as models/classifier; without any, all.
-        deep: download every object and hash it.
+        deep: download every object and hash it, and hash the local cache's too.
         repair: upload from the local cache what is missing or damaged.
         advance: is told how far it is.
 
@@ -109,6 +113,11 @@ def verify(
             if repair:
                 look.repair(findings)
             _add(report, uses, found, findings)
+            if deep:
+                for oid, path in look.damaged_here(found.uses).items():
+                    report.damaged_here[path] = found.uses[oid]
+            if not storage.verifies_pulls and name not in report.trusted:
+                report.trusted.append(name)
         report.findings.sort(key=lambda one: (one.uses, one.key))
         report.outs.sort(key=lambda one: one.use)
         return report

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import re
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fieldguide.git import git
 from fieldguide.remotes.storage import RemoteError
 
 if TYPE_CHECKING:
@@ -87,15 +91,17 @@ def collect(
         RemoteError: a revision cannot be read, or there is no remote.
     """
     wanted = Wanted()
+    root = Path(repo.root_dir)
+    config = repo.config  # the workspace's: at an old revision DVC would read that one's
     for rev, out in _outs(repo, scope):
-        use = Use(repo.fs.relpath(out.fs_path, repo.root_dir).replace("\\", "/"), rev)
+        use = Use(repo.fs.relpath(out.fs_path, repo.root_dir), _label(root, rev))
         if only and use.path not in only:
             continue
         reason = _why_not(out, remote)
         if reason is not None:
             wanted.left_out.setdefault(reason, []).append(use)
             continue
-        name = out.remote or remote or _default(repo)
+        name = out.remote or remote or _default(config)
         key = Key(name, out.hash_info.name, out.hash_info.value)
         wanted.uses.setdefault(key, []).append(use)
         if out.meta.size is not None:
@@ -125,6 +131,15 @@ def _outs(repo: Repo, scope: Scope) -> Iterator[tuple[str, Output]]:
         raise RemoteError(f"{where}: its dvc.yaml or .dvc files cannot be read ({err})") from err
 
 
+@cache
+def _label(root: Path, rev: str) -> str:
+    """Name of a commit's experiment, branch or tag, or its first letters."""
+    if not re.fullmatch("[0-9a-f]{40}", rev):
+        return rev
+    refs = git(root, "for-each-ref", f"--points-at={rev}", "--format=%(refname:lstrip=2)").split()
+    return refs[0].rpartition("/")[2] if refs else rev[:7]
+
+
 def _why_not(out: Output, remote: str | None) -> str | None:
     """Reason for which DVC would not push an out to this remote either."""
     if out.stage.is_repo_import:
@@ -138,11 +153,11 @@ def _why_not(out: Output, remote: str | None) -> str | None:
     return None
 
 
-def _default(repo: Repo) -> str:
-    name = repo.config["core"].get("remote")
+def _default(config: Mapping[str, Any]) -> str:
+    name = config["core"].get("remote")
     if name:
         return str(name)
-    known = ", ".join(sorted(repo.config["remote"]))
+    known = ", ".join(sorted(config["remote"]))
     mend = (
         f"choose one of: {known}, with --remote or `dvc remote default NAME`"
         if known

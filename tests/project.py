@@ -43,6 +43,11 @@ def write_photos(path, classes=("ant", "bee", "crab"), each=150):
                 archive.writestr(entry, buffer.getvalue())
 
 
+def remote_at(url, name="storage"):
+    """`.dvc/config`'s lines of a default remote."""
+    return f"[core]\nremote = {name}\n['remote \"{name}\"']\nurl = {url}\n"
+
+
 class Project:
     """A folder in which commands are run as a user would."""
 
@@ -56,6 +61,17 @@ class Project:
         }
         for name in ("DVC_ROOT", "PYTHONPATH"):
             self.env.pop(name, None)
+
+    def clone(self, folder, source=None):
+        """Another person's copy, from a Git remote or this folder."""
+        self.git("clone", "--quiet", source or self.folder, folder)
+        other = type(self)(folder)
+        other.name_user()
+        return other
+
+    def name_user(self):
+        self.git("config", "user.name", "test")
+        self.git("config", "user.email", "test@localhost")
 
     def start(self, *command):
         return subprocess.Popen(
@@ -80,6 +96,14 @@ class Project:
 
     def git(self, *command):
         return self.run("git", *command)
+
+    def fieldguide(self, *command, status=0):
+        """The command of this tree, wherever the project is."""
+        return self.run(
+            *("env", f"PYTHONPATH={ROOT / 'src'}", sys.executable, "-m", "fieldguide.cli"),
+            *command,
+            status=status,
+        )
 
     def edit(self, name, old, new):
         file = self.folder / name
@@ -112,8 +136,7 @@ def finished(tmp_path_factory):
     write_photos(folder / "data" / "photos.zip")
     project = Project(folder)
     project.git("init", "--quiet", "--initial-branch=main")
-    project.git("config", "user.name", "test")
-    project.git("config", "user.email", "test@localhost")
+    project.name_user()
     project.dvc("init", "--quiet")
     shutil.copy(ROOT / ".dvc" / "config", folder / ".dvc" / "config")
     shutil.copytree(ROOT / ".dvc" / "plots", folder / ".dvc" / "plots")

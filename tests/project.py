@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from filelock import FileLock
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -116,10 +117,8 @@ class Project:
         return (self.folder / name).read_bytes()
 
 
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory):
-    """The project after its first `dvc repro`, committed; copied for each test."""
-    folder = tmp_path_factory.mktemp("finished") / "project"
+def make_project(folder):
+    """Run the pipeline once, commit its results, and return what `dvc repro` printed."""
     (folder / "data").mkdir(parents=True)
     for name in TRACKED:
         source = ROOT / name
@@ -142,9 +141,27 @@ def finished(tmp_path_factory):
     shutil.copytree(ROOT / ".dvc" / "plots", folder / ".dvc" / "plots")
     project.git("add", ".")
     project.git("commit", "--quiet", "--message", "photos and pipeline")
-    project.output = project.dvc("repro")
+    output = project.dvc("repro")
     project.git("add", ".")
     project.git("commit", "--quiet", "--message", "first results")
+    return output
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, worker_id):
+    """The project after its first `dvc repro`, committed: to be read and copied, never changed.
+
+    Made once for all of pytest-xdist's workers.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "finished" / "project"
+    printed = folder.with_name("printed.txt")
+    folder.parent.mkdir(exist_ok=True)
+    with FileLock(folder.with_name("lock")):
+        if not printed.exists():
+            printed.write_text(make_project(folder), encoding="utf-8")
+    project = Project(folder)
+    project.output = printed.read_text(encoding="utf-8")
     return project
 
 

@@ -46,9 +46,9 @@ def test_first_repro_makes_every_output_and_says_where(finished):
         assert metrics in finished.git("ls-files", "metrics")
 
 
-def test_status_is_clean_right_after(finished):
-    assert stages_that_changed(finished) == []
-    assert finished.git("status", "--porcelain") == ""
+def test_status_is_clean_right_after(project):
+    assert stages_that_changed(project) == []
+    assert project.git("status", "--porcelain") == ""
 
 
 def test_forced_repro_leaves_the_lock_byte_identical(project):

@@ -37,6 +37,7 @@ def test_the_projects_own():
             ACC.replace("0.01", "-0.01"),
             r"tolerated_loss: found -0\.01; allowed: greater than or eq",
         ),
+        (ACC.replace("0.01", "1"), r"test\.acc\.tolerated_loss: found 1; allowed: below 1"),
         (
             ACC.replace("0.02", "0"),
             r"significance: found 0; allowed: greater than or equal to 0\.00",

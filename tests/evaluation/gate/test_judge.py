@@ -85,6 +85,13 @@ def test_macro_f1_and_calibration(check, make_predictions):
     assert "test.macro_f1 fell from 0.900 to 0.750" in outcome.findings[0].reason
 
 
+def test_the_strictest_check_with_the_fewest_resamples_can_fail(check, make_predictions):
+    text = "metrics: {test.macro_f1: {direction: maximize, tolerated_loss: 0, significance: 0.001}}"
+    outcome = check(text, make_predictions(), make_predictions(0, 0, 0))
+    assert outcome.findings[0].p == 0.001  # 1 / (999 + 1)
+    assert outcome.exit_status == 1
+
+
 def test_one_class_cannot_collapse_behind_a_good_mean(check, make_predictions):
     outcome = check(ACC + CLASSES, make_predictions(150, 180, 180), make_predictions(190, 140, 190))
     assert outcome.findings[0].change > 0

@@ -78,6 +78,11 @@ class Checks(_Part):
                 raise ValueError(
                     f"{key}.direction: found {check.direction}; allowed: {TESTED[name]}"
                 )
+            if name in TESTED and check.tolerated_loss is not None and check.tolerated_loss >= 1:
+                raise ValueError(
+                    f"{key}.tolerated_loss: found {check.tolerated_loss:g}; allowed: below 1, "
+                    "because a fraction cannot lose more; 1 % is 0.01"
+                )
             if check.significance is not None and check.tolerated_loss is None:
                 raise ValueError(f"{key}.tolerated_loss: missing; significance needs it, 0 or more")
             if None not in (check.floor, check.ceiling) and check.floor > check.ceiling:  # type: ignore[operator]

@@ -64,7 +64,7 @@ def compared_finding(
         tolerated: loss.
         level: significance of the interval's each side.
         p: in [0, 1], adjusted where there are several classes.
-        significance: below which p fails.
+        significance: up to which p fails.
         aside: what else to say of a failure.
     """
     before, now, comparison = tested
@@ -81,7 +81,7 @@ def compared_finding(
         "tolerated_loss": tolerated,
         "method": comparison.method,
     }
-    if p < significance:
+    if p <= significance:  # the smallest p of so many resamples may just reach it
         percent = 100 * (1 - 2 * level)
         chance = f" ({percent:.3g} % interval {signed(low)} to {signed(high)}, p {p_value(p)})"
         reason = worse(name, before, now, tolerated=tolerated, chance=chance)

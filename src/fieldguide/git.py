@@ -32,14 +32,21 @@ def git(root: Path, *arguments: str, text: str | None = None) -> str:
 
 
 def read_blobs(root: Path, objects: list[str]) -> Iterator[bytes | None]:
-    """Yield the bytes of each `<commit>:<path>` or object, by one Git process; None if missing."""
+    """Yield the bytes of each `<commit>:<path>` or object, by one Git process; None if missing.
+
+    Raises:
+        GitError: it fails, as for a path outside the repository; the message has its own.
+    """
     done = subprocess.run(
         ["git", "cat-file", "--batch"],
         cwd=root,
         input="\n".join(objects).encode() + b"\n",
         capture_output=True,
-        check=True,
+        check=False,
     )
+    if done.returncode != 0:
+        why = done.stderr.decode(errors="replace").strip()
+        raise GitError(f"git cat-file failed in {root}: {why}")
     text, at = done.stdout, 0
     for _ in objects:
         end = text.index(b"\n", at)

@@ -42,7 +42,7 @@ class NotAvailableError(RevisionError):
 
 @dataclass(frozen=True)
 class Out:
-    """What dvc.lock, or a .dvc file, says of one file or folder."""
+    """What dvc.lock says of one file or folder."""
 
     path: str
     md5: str  # of a folder with ".dir" behind it
@@ -103,13 +103,22 @@ class Revision:
         return found
 
     def outs(self) -> dict[str, Out]:
-        """Return the outs of dvc.lock by path."""
-        stages = self.read_yaml("dvc.lock").get("stages", {})
-        return {
-            out["path"]: Out(out["path"], out["md5"], out.get("size"), out.get("nfiles"))
-            for stage in stages.values()
-            for out in stage.get("outs", ())
-        }
+        """Return the outs of dvc.lock by path.
+
+        Raises:
+            RevisionError: it is not laid out as DVC does, or an out has no MD5.
+        """
+        try:
+            return {
+                out["path"]: Out(out["path"], out["md5"], out.get("size"), out.get("nfiles"))
+                for stage in self.read_yaml("dvc.lock").get("stages", {}).values()
+                for out in stage.get("outs", ())
+            }
+        except (KeyError, TypeError, AttributeError) as err:
+            raise RevisionError(
+                f"dvc.lock of {self.label}: found an out without path or md5, or no stages; "
+                "allowed: what `dvc repro` writes without a version-aware remote"
+            ) from err
 
     def files(self, folder: str) -> dict[str, str]:
         """Return the MD5 of every file of a folder of which Git has only the hash, by path.

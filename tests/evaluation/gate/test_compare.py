@@ -233,6 +233,9 @@ def test_results_that_no_run_wrote_are_refused(clone):
     head, tail = lock.rsplit(md5, 1)  # the last one is train's
     (clone / "dvc.lock").write_text(f"{head}{'0' * 32}.dir{tail}", encoding="utf-8")
     assert "evaluate did not run on its models/classifier, but on an earlier one" in refused()
+    # A folder on a version-aware remote has a list of files in place of a hash.
+    (clone / "dvc.lock").write_text(lock.replace(f"md5: {md5}", "files: []", 1), encoding="utf-8")
+    assert refused().startswith("dvc.lock of workspace: found an out without path or md5")
     (clone / "dvc.lock").unlink()
     assert refused().startswith("dvc.lock of workspace: has no stage evaluate; run `dvc repro`")
 
@@ -244,3 +247,6 @@ def test_loosened_checks_are_told(clone):
     outcome = compare(clone, "main", candidate="main")
     assert outcome.exit_status == 0
     assert outcome.notes[0].startswith("checks.yaml is not that of main (")
+    shutil.copy(file, clone.parent)  # one that no revision has
+    outcome = compare(clone, "main", candidate="main", checks=Path("../checks.yaml"))
+    assert (outcome.exit_status, outcome.notes) == (0, [])

@@ -45,13 +45,12 @@ def read_side(revision: Revision) -> Side:
         RevisionError: dvc.lock is missing or contradicts itself, or a file is not the one that it
             names.
     """
-    lock = revision.read_yaml("dvc.lock")
-    evaluated = lock.get("stages", {}).get("evaluate")
+    outs = revision.outs()
+    evaluated = revision.read_yaml("dvc.lock").get("stages", {}).get("evaluate")
     if evaluated is None:
         raise RevisionError(
             f"dvc.lock of {revision.label}: has no stage evaluate; run `dvc repro`, and commit it"
         )
-    outs = revision.outs()
     _check_deps(revision, evaluated)
     metrics: dict[str, Any] = {}
     for path in METRICS:

@@ -118,7 +118,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
         ("plots/confusion.csv", "a,b\n1,2\n", "not what this version writes"),
         ("plots/reliability.csv", "confidence,accuracy\nx,y\n", "not what this version writes"),
         ("metrics/train/plots/metrics/val/acc.tsv", "step\tacc\n0\tx\n", "not what this version"),
-        ("dvc.lock", "stages: {train: {outs: [1]}}", "not what this version writes"),
+        ("dvc.lock", "stages: {train: {outs: [1]}}", "found an out without path or md5"),
         ("dvc.lock", "a: b: c", "not YAML"),
         ("params.yaml", "[1, 2]", "allowed: a mapping"),
     ],
@@ -148,3 +148,13 @@ def test_values_that_are_no_numbers_are_shown_as_what_they_are(folder):
     for block in blocks:
         json.loads(block.split(">", 1)[1].split("</script>")[0], parse_constant=pytest.fail)
     assert "`no number: 'NaN'`" in render_markdown(run, run)
+
+
+def test_a_metric_of_an_unknown_name_is_no_markup(folder):
+    write_train(folder)
+    write_test(folder, **{"@all [x](http://y) |": 1})
+    run = read(folder)
+    row = r"| `test.@all [x](http://y) \|` | 1 |"
+    for text in (render_markdown(run, None), render_markdown(run, run)):
+        assert row in text
+        assert "| test accuracy | 70.0% |" in text

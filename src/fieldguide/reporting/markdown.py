@@ -12,7 +12,9 @@ from fieldguide.errors import printable
 from fieldguide.reporting.changes import compare, other_data, show_value
 from fieldguide.reporting.run import Run
 from fieldguide.reporting.scores import (
+    KNOWN,
     NONE,
+    Metric,
     rows_of,
     show_interval,
     show_seconds,
@@ -94,11 +96,11 @@ def _metrics(run: Run, other: Run | None) -> str:
     if not rows:
         return "No metrics."
     if other is None:
-        cells = [[r.metric.label, _value(r.value), r.interval] for r in rows]
+        cells = [[_label(r.metric), _value(r.value), r.interval] for r in rows]
         return table(["metric", "value", "95 % interval"], cells, numbers=[1, 2])
     cells = [
         [
-            r.metric.label,
+            _label(r.metric),
             _value(r.value),
             r.interval,
             _value(r.other),
@@ -118,6 +120,11 @@ def _metrics(run: Run, other: Run | None) -> str:
 
 def _difference(text: str, better: bool | None) -> str:  # noqa: FBT001
     return text if better is None else f"{text}, {'better' if better else 'worse'}"
+
+
+def _label(metric: Metric) -> str:
+    """A name of ours as it is; a key of metrics/test.json that is not known as code."""
+    return metric.label if metric in KNOWN else code(metric.label)
 
 
 def _value(text: str) -> str:

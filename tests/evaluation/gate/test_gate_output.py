@@ -82,12 +82,13 @@ def test_markdown(outcome):
 
 
 def test_names_of_strangers_stay_text():
-    name = "recall.<img src=x>|*a*\x1b[2J [b](http://c) @all `d`"
+    name = "recall.<img src=x>|*a*\x1b[2J [b](http://c) @all `d` www.e.org $f$"
     outcome = Outcome("main", "mine", [Finding(name, Status.FAILED, f"{name}\nfell")])
     assert "\x1b" not in shown(outcome) + markdown(outcome)
     assert "[b](http://c)" in shown(outcome, 200)  # Rich takes no markup from it
     text = markdown(outcome)
     assert r"\<img src=x\>\|\*a\*" in text
-    assert r"\[b\](http://c) @" in text
+    assert r"\[b\](http\://c) @" in text
+    assert r"www\.e.org \$f\$" in text  # GitHub links a bare address, and sets formulas
     assert "@all" not in text
     assert len(text.splitlines()) == 11

@@ -27,7 +27,6 @@ def as_dict(outcome: Outcome) -> dict[str, Any]:
         "verdict": outcome.verdict,
         "exit_status": outcome.exit_status,
         **asdict(outcome),
-        "findings": [asdict(finding) for finding in outcome.findings],
     }
 
 
@@ -119,5 +118,5 @@ def _cells(finding: Finding) -> list[str]:
 def _escape(text: str) -> str:
     """Names come from archives of strangers; a pull request's comment is no place for theirs."""
     text = printable(text).replace("\n", " ")
-    text = re.sub(r"([\\`*_{}\[\]<>#|~!@&])", r"\\\1", text)
+    text = re.sub(r"([\\`*_{}\[\]<>#|~!@&$]|:(?=//)|(?<=[Ww]{3})\.)", r"\\\1", text)
     return text.replace(r"\@", "@\u200b")  # Markdown cannot escape a mention

@@ -112,3 +112,6 @@ def test_what_dvc_does_not_declare_or_has_not_made(files):
     files.write("dvc.yaml", yaml.safe_dump({"artifacts": {"classifier": {"path": "models/other"}}}))
     with pytest.raises(RegistryError, match=r"dvc\.yaml of .*: found artifacts\.classifier {'pa"):
         found(files)
+    files.write("dvc.yaml", "artifacts:\n")
+    with pytest.raises(RegistryError, match=r"found artifacts\.classifier None; allowed"):
+        found(files)

@@ -154,7 +154,7 @@ def collect(revision: Revision) -> Facts:
 
 
 def _artifact(revision: Revision) -> dict[str, Any]:
-    artifact = revision.read_yaml("dvc.yaml").get("artifacts", {}).get(ARTIFACT)
+    artifact = (revision.read_yaml("dvc.yaml").get("artifacts") or {}).get(ARTIFACT)
     if not isinstance(artifact, dict) or artifact.get("path") != FOLDER:
         raise RegistryError(
             f"dvc.yaml of {revision.label}: found artifacts.{ARTIFACT} {artifact!r}; allowed: one "

@@ -60,7 +60,8 @@ class Forge:
             return {"markdown": f"![picture](/uploads/{len(self.uploads)}.png)"}
         text = text_of(headers, body)
         if method == "POST":
-            self.comments.append({"id": 100 + len(self.comments), "body": text})
+            made = {"id": 100 + len(self.comments), "body": text, "user": {"type": "Bot"}}
+            self.comments.append(made)
             return self.comments[-1]
         (found,) = [one for one in self.comments if one["id"] == int(path.split("/")[-1])]
         found["body"] = text
@@ -92,7 +93,7 @@ def filled(text, values):
 
 
 def bash(script, *, cwd, env):
-    """Run a step as GitHub's runner does; return its status and what it prints."""
+    """Run a step as GitHub's runner does by `shell: bash`; return its status and what it prints."""
     done = subprocess.run(
         ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script],
         cwd=cwd,

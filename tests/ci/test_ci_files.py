@@ -157,7 +157,8 @@ def test_a_pull_request_that_makes_it_worse_fails_and_its_comment_is_written_ane
     team, github, certificate, tmp_path
 ):
     before = len(github.comments)
-    github.comments.insert(0, {"id": 1, "body": "Looks good to me <!-- fieldguide -->"})
+    for body in ("Looks good to me <!-- fieldguide -->", "<!-- fieldguide -->\nAll is well"):
+        github.comments.insert(0, {"id": 1, "body": body, "user": {"type": "User"}})
     folder = clone(team, tmp_path / "clone", "worse")
     env, values = on_github(folder, tmp_path, event="pull_request", number="8", values={})
     job = workflow(".github/workflows/pipeline.yml")["jobs"]["pipeline"]
@@ -169,13 +170,27 @@ def test_a_pull_request_that_makes_it_worse_fails_and_its_comment_is_written_ane
     passed, printed = publish(team, github, certificate, tmp_path, **arguments)
     assert passed, "\n".join(printed.values())
     # The one of before is replaced; what people wrote stays.
-    assert len(github.comments) == 1 + max(before, 1)
-    assert github.comments[0]["body"] == "Looks good to me <!-- fieldguide -->"
-    body = github.comments[1]["body"]
+    assert len(github.comments) == 2 + max(before, 1)
+    assert github.comments[0]["body"] == "<!-- fieldguide -->\nAll is well"
+    assert github.comments[1]["body"] == "Looks good to me <!-- fieldguide -->"
+    body = github.comments[2]["body"]
     assert "The results of this commit are not those of its code and params" in body
     assert "test.acc" in body
     assert "train.epochs" in body  # what changed, by the report
-    github.comments.pop(0)
+    del github.comments[:2]
+
+
+def test_a_run_that_failed_before_the_gate_says_so(team, github, certificate, tmp_path):
+    env, values = on_github(team / "mine", tmp_path, event="pull_request", number="9", values={})
+    (tmp_path / "next").mkdir()
+    env |= {"GH_HOST": f"localhost:{github.port}", "GH_ENTERPRISE_TOKEN": "token"}
+    env["SSL_CERT_FILE"] = str(certificate)
+    job = workflow(".github/workflows/pipeline.yml")["jobs"]["publish"]
+    before = [dict(one) for one in github.comments]
+    passed, printed = run_job(job, cwd=tmp_path / "next", env=env, values=values)
+    assert passed, "\n".join(printed.values())
+    assert "> **Not checked: the gate" in github.comments[-1]["body"]
+    github.comments[:] = before
 
 
 def test_an_experiment_on_demand_is_pushed(team, tmp_path):
@@ -230,8 +245,20 @@ def test_gitlab_does_the_same(team, tmp_path):
         for path in job["artifacts"]["paths"]:
             assert (folder / path).exists(), path
         assert forge.requests[-1] == ("PUT", "/api/v4/projects/42/merge_requests/3/notes/100")
+        # Where nothing was drawn and the gate did not run.
+        shutil.rmtree(folder / "pictures")
+        (folder / "check.md").unlink()
+        status, output = bash(job["after_script"][-1], cwd=folder, env=env)
+        assert status == 0, output
+        assert "> **Not checked: the gate" in comment["body"]
     finally:
         forge.close()
+
+
+def test_pipes_fail_as_they_do_here():
+    """By default a list of comments that cannot be had is an empty one: a second comment."""
+    for name in ("pipeline", "experiment"):
+        assert workflow(f".github/workflows/{name}.yml")["defaults"] == {"run": {"shell": "bash"}}
 
 
 def test_both_do_the_same_commands():

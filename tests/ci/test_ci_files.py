@@ -91,7 +91,7 @@ def on_github(folder, tmp_path, *, event, number, values):
         "github.token": "token",
         "github.repository": "team/photos",
         "github.event_name == 'pull_request'": str(event == "pull_request").lower(),
-        f"!cancelled() && (github.event_name == 'push' || {own})": "true",
+        f"!cancelled() && !github.event.created && (github.event_name == 'push' || {own})": "true",
         "github.event.pull_request.base.sha || github.event.before": revision(
             folder, "origin/main"
         ),
@@ -220,6 +220,8 @@ def test_an_experiment_on_demand_is_pushed(team, tmp_path):
 
 def test_gitlab_does_the_same(team, tmp_path):
     forge = Forge()
+    theirs = {"id": 1, "body": "<!-- fieldguide -->\nAll is well.", "author": {"id": 4}}
+    forge.comments.append(theirs.copy())
     file = workflow(".gitlab-ci.yml")
     folder = clone(team, tmp_path / "clone", "words")
     env = environment(tmp_path) | {
@@ -235,7 +237,8 @@ def test_gitlab_does_the_same(team, tmp_path):
         for lines in (job["script"], job["after_script"], job["after_script"][-1:]):
             status, output = bash("\n".join(lines), cwd=folder, env=env)
             assert status == 0, output
-        (comment,) = forge.comments
+        first, comment = forge.comments
+        assert first == theirs
         assert comment["body"].startswith("<!-- fieldguide -->\n")
         assert "test.acc" in comment["body"]
         pictures = list((folder / "pictures").glob("*.png"))
@@ -244,7 +247,7 @@ def test_gitlab_does_the_same(team, tmp_path):
         assert f"/uploads/{len(forge.uploads)}.png" in comment["body"]
         for path in job["artifacts"]["paths"]:
             assert (folder / path).exists(), path
-        assert forge.requests[-1] == ("PUT", "/api/v4/projects/42/merge_requests/3/notes/100")
+        assert forge.requests[-1] == ("PUT", "/api/v4/projects/42/merge_requests/3/notes/101")
         # Where nothing was drawn and the gate did not run.
         shutil.rmtree(folder / "pictures")
         (folder / "check.md").unlink()

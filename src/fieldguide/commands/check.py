@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,6 +43,9 @@ def check(
         raise
     except (FieldguideError, OSError) as err:  # 1 is a regression's
         print(printable(f"fieldguide: {err}"), file=sys.stderr)
+        raise typer.Exit(2) from err
+    except Exception as err:  # a fault of our own says nothing about the model
+        traceback.print_exc()
         raise typer.Exit(2) from err
     raise typer.Exit(status)
 

@@ -7,12 +7,12 @@ import io
 import math
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from fieldguide.inference.find import FOLDER
 from fieldguide.registry import RegistryError
+from fieldguide.remotes.storage import without_credentials
 from fieldguide.reporting.classes import Confusion, confusion_of
 from fieldguide.revisions import ARTIFACT, Out, Revision, flat
 
@@ -139,10 +139,10 @@ def collect(revision: Revision) -> Facts:
     return Facts(
         description=str(artifact.get("desc", "")),
         labels=[str(label) for label in artifact.get("labels", ())],
-        archive=_archive(revision, prepared, str(params["data.archive"])),
+        archive=_archive(revision, prepared, str(params.get("data.archive"))),
         data=_read(revision, "metrics/prepare.json", DataCounts),
         params=params,
-        weights=_weights(revision, trained, str(params["model.weights"])),
+        weights=_weights(revision, trained, str(params.get("model.weights", "none"))),
         train=_read(revision, "metrics/train/metrics.json", TrainScores),
         test=_read(revision, "metrics/test.json", _Test).test,
         per_class=_read(revision, "metrics/per_class.json", dict[str, ClassScores]),
@@ -195,7 +195,7 @@ def _archive(revision: Revision, stage: dict[str, Any], path: str) -> Archive:
         )
     imported = (revision.read_yaml(f"{path}.dvc").get("deps") or [{}])[0]
     source = imported.get("repo", {}).get("url") or imported.get("path")
-    return Archive(path, dep["md5"], dep.get("size"), _without_credentials(source))
+    return Archive(path, dep["md5"], dep.get("size"), source and without_credentials(source))
 
 
 def _weights(revision: Revision, stage: dict[str, Any], name: str) -> Archive | None:
@@ -203,13 +203,6 @@ def _weights(revision: Revision, stage: dict[str, Any], name: str) -> Archive | 
     if name in ("none", "pretrained") or _dep(stage, path) is None:
         return None
     return _archive(revision, stage, path)
-
-
-def _without_credentials(url: str | None) -> str | None:
-    if not url or "://" not in url:
-        return url
-    parts = urlsplit(url)  # a query may be a signature
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
 def _confusion(revision: Revision) -> Confusion:

@@ -30,7 +30,7 @@ class Storage:
         self.hash_name = hash_name
         self.config = dict(repo.config["remote"].get(name.lower(), {}))
         self.verifies_pulls = bool(self.config.get("verify"))
-        self.url = _without_password(str(self.config.get("url", "")))
+        self.url = without_credentials(str(self.config.get("url", "")))
         with self._explained():
             self._base = repo.cloud.get_remote(name).path
             self.odb = repo.cloud.get_remote_odb(name, "verify", hash_name=hash_name)
@@ -172,11 +172,14 @@ def md5_of(data: bytes) -> str:
     return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.password is None:
+def without_credentials(url: str) -> str:
+    """Return an address as it may be shown: who logs in by SSH stays, tokens and signatures go."""
+    if "://" not in url:
         return url
-    return parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":***@")).geturl()
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    shown = f"{user.partition(':')[0]}@{host}" if at and parts.scheme == "ssh" else host
+    return parts._replace(netloc=shown, query="", fragment="").geturl()
 
 
 def _mend(err: Exception, name: str) -> str:

@@ -8,11 +8,10 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from fieldguide.errors import GitError, RevisionError, StoreError
+from fieldguide.errors import GitError, RevisionError
+from fieldguide.evaluation.fetched import PREDICTIONS, fetch_predictions
 from fieldguide.git import git
 from fieldguide.reporting.calibration import Bin, bins_of, bins_of_table
 from fieldguide.reporting.classes import ClassScores, Confusion, class_scores, confusion_of
@@ -26,7 +25,6 @@ TEST = "metrics/test.json"
 PER_CLASS = "metrics/per_class.json"
 CONFUSION = "plots/confusion.csv"
 RELIABILITY = "plots/reliability.csv"
-PREDICTIONS = "metrics/predictions.csv"
 ENVIRONMENT = "metrics/environment.json"
 TIMING = "metrics/timing.json"
 FIGURES = "plots/figures"
@@ -207,15 +205,8 @@ def _read_calibration(reader: _Reader, run: Run, *, predictions: bool) -> None:
     bins = run.params.get("evaluate.calibration_bins")
     if not predictions or not isinstance(bins, int) or PREDICTIONS not in run.outs:
         return
-    from fieldguide.evaluation.predictions import read_predictions  # noqa: PLC0415
-
-    with reader.noting(PREDICTIONS) as path, TemporaryDirectory() as folder:
-        copy = Path(folder) / "predictions.csv"
-        copy.write_bytes(reader.revision.fetch(path))
-        try:
-            run.calibration = bins_of(read_predictions(copy), bins=bins)
-        except StoreError as err:
-            raise RevisionError("not a table of predictions; run `dvc repro`") from err
+    with reader.noting(PREDICTIONS):
+        run.calibration = bins_of(fetch_predictions(reader.revision), bins=bins)
 
 
 def _read_figures(reader: _Reader, run: Run) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from html import escape
 
+from fieldguide.evaluation.fetched import PREDICTIONS
 from fieldguide.figures.canvas import VAL
 from fieldguide.page import bar, chart, table
 from fieldguide.reporting.changes import show_value
@@ -26,7 +27,6 @@ from fieldguide.reporting.run import (
     FIGURES,
     MODEL,
     PER_CLASS,
-    PREDICTIONS,
     PREPARED,
     RELIABILITY,
     SPLITS,

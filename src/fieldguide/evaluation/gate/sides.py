@@ -5,17 +5,16 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import tempfile
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fieldguide.errors import RevisionError, StoreError
-from fieldguide.evaluation.predictions import Predictions, read_predictions
+from fieldguide.errors import RevisionError
+from fieldguide.evaluation.fetched import PREDICTIONS, fetch_predictions
+from fieldguide.evaluation.predictions import Predictions
 from fieldguide.revisions import NotAvailableError, Revision, flat
 
-MODEL, PREDICTIONS, PREPARED = "models/classifier", "metrics/predictions.csv", "data/prepared"
+MODEL, PREPARED = "models/classifier", "data/prepared"
 PER_CLASS = "metrics/per_class.json"
 TEST_INDEX = f"{PREPARED}/test.csv"
 METRICS = (
@@ -154,21 +153,14 @@ def _bins(revision: Revision, evaluated: dict[str, Any]) -> int:
 
 def _read_predictions(revision: Revision) -> tuple[Predictions | None, str]:
     try:
-        data = revision.fetch(PREDICTIONS)
+        predictions = fetch_predictions(revision)
     except NotAvailableError as err:
         return None, str(err)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "predictions.csv"
-            path.write_bytes(data)
-            predictions = read_predictions(path)
-        if len(predictions.labels) == 0 or not np.isfinite(predictions.probabilities).all():
-            raise StoreError("no photo, or a probability that is no number")
-    except StoreError as err:
+    if len(predictions.labels) == 0 or not np.isfinite(predictions.probabilities).all():
         raise RevisionError(
-            f"{PREDICTIONS} of {revision.label}: not a table of predictions ({err}); "
+            f"{PREDICTIONS} of {revision.label}: no photo, or a probability that is no number; "
             "run `dvc repro`"
-        ) from err
+        )
     return predictions, ""
 
 

@@ -193,6 +193,7 @@ def test_a_run_that_failed_before_the_gate_says_so(team, github, certificate, tm
     github.comments[:] = before
 
 
+@pytest.mark.soak
 def test_an_experiment_on_demand_is_pushed(team, tmp_path):
     folder = clone(team, tmp_path / "clone", "main")
     subprocess.run(["git", "config", "user.name", "bot"], cwd=folder, check=True)

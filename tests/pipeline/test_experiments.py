@@ -55,6 +55,7 @@ def test_queue_runs_each_setting_from_its_own_tree(project):
         assert "HERE epoch" in project.dvc("queue", "logs", name)
 
 
+@pytest.mark.soak
 def test_killed_experiment_goes_on_in_another_workspace(project):
     command = ["exp", "run", "--temp", "--set-param", "train.seed=0", "--force", "train"]
     process = project.start(sys.executable, "-m", "dvc", *command)

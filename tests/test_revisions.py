@@ -158,6 +158,15 @@ def test_what_is_no_out_no_json_or_no_revision(copy):
         RevisionError, match=r"in\.csv of main \(.*\): found 'a b'; allowed: a mapp"
     ):
         find_revision("main", copy).read_yaml("in.csv")
+    for name in ("", " "):  # of a variable that is not set; Git would say HEAD
+        with pytest.raises(RevisionError, match="found an empty name"):
+            find_revision(name, copy)
+    with pytest.raises(RevisionError, match=r"HEAD\^\{tree\}: no such stage"):
+        find_revision("HEAD^{tree}", copy)
+    (copy / ".git" / "shallow").write_text("")
+    with pytest.raises(RevisionError, match=r"shallow: `git fetch --unshallow --tags`"):
+        find_revision("HEAD~9", copy)
+    (copy / ".git" / "shallow").unlink()
     with pytest.raises(RevisionError, match=r"v9: no such stage, version, revision or experiment"):
         find_revision("v9", copy)
 

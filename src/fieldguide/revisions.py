@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from fieldguide.errors import RevisionError
-from fieldguide.git import read_blobs
+from fieldguide.git import git, read_blobs
 
 if TYPE_CHECKING:
     from dvc.api import DVCFileSystem
@@ -85,7 +85,7 @@ class Revision:
         text = self.read(path)
         try:
             return None if text is None else json.loads(text)
-        except ValueError as err:
+        except (ValueError, RecursionError) as err:
             raise RevisionError(f"{path} of {self.label}: not JSON ({err})") from err
 
     def read_yaml(self, path: str) -> dict[str, Any]:
@@ -226,6 +226,11 @@ def find_revision(name: str, root: Path = Path()) -> Revision:
     Raises:
         RevisionError: there is none, or it is a stage or version that was withdrawn.
     """
+    if not name.strip():  # as of a variable that is not set; Git would take it for HEAD
+        raise RevisionError(
+            "revision: found an empty name; allowed: workspace, or a stage, version, Git revision "
+            "or experiment"
+        )
     if name == WORKSPACE:
         return Revision(root, name, None)
     from dvc.repo import Repo  # noqa: PLC0415 - as above
@@ -236,8 +241,10 @@ def find_revision(name: str, root: Path = Path()) -> Revision:
     except RevisionError:
         raise
     except Exception as err:  # DVC's, Git's and GTO's own have nothing in common
+        shallow = (root / ".git" / "shallow").exists()
+        hint = "; this clone is shallow: `git fetch --unshallow --tags`" if shallow else ""
         raise RevisionError(
-            f"{name}: no such stage, version, revision or experiment ({err})"
+            f"{name}: no such stage, version, revision or experiment ({err}){hint}"
         ) from err
 
 
@@ -248,7 +255,9 @@ def _commit(repo: Repo, name: str) -> str:
 
     if (commit := find_commit(repo.scm, name)) is not None:
         return commit
-    return str(resolve_rev(repo.scm, name))
+    # A tree or a file has a name for Git, too.
+    wanted = f"{resolve_rev(repo.scm, name)}^{{commit}}"
+    return git(Path(repo.root_dir), "rev-parse", "--verify", "--quiet", wanted).strip()
 
 
 def load_yaml(text: bytes) -> Any:

@@ -86,6 +86,7 @@ def on_github(folder, tmp_path, *, event, number, values):
     }
     own = "github.event.pull_request.head.repo.full_name == github.repository"
     return env, {
+        "github.event.pull_request.head.repo.fork && ' ' || '--pull'": "--pull",
         "secrets.AWS_ACCESS_KEY_ID": "",
         "secrets.AWS_SECRET_ACCESS_KEY": "",
         "github.token": "token",
@@ -136,7 +137,7 @@ def test_a_pull_request_that_changes_words_pulls_nothing_and_passes(
     assert "test.acc" in body
     assert "not those of its code" not in body
     # Each picture that is shown lies in the commit that was pushed for it.
-    commit = revision(team / "remote.git", "refs/heads/fieldguide-pictures/7")
+    commit = revision(team / "remote.git", "refs/fieldguide/pictures/7")
     links = [line for line in body.splitlines() if line.startswith("![")]
     assert len(links) == len(list((folder / "pictures").glob("*.png"))) > 3
     for line in links:
@@ -231,6 +232,7 @@ def test_gitlab_does_the_same(team, tmp_path):
         "GITLAB_TOKEN": "token",
         "CI_API_V4_URL": f"http://127.0.0.1:{forge.port}/api/v4",
         "CI_PROJECT_ID": "42",
+        "PULL": file["variables"]["PULL"],
     }
     try:
         job = file["pipeline"]

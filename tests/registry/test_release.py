@@ -9,7 +9,7 @@ from trained import Project
 from typer.testing import CliRunner
 
 from fieldguide.cli import app
-from fieldguide.errors import BundleError, FieldguideError
+from fieldguide.errors import BundleError, FieldguideError, GitError
 from fieldguide.inference.find import find_model
 from fieldguide.registry import RegistryError
 from fieldguide.registry.card import CARD
@@ -102,6 +102,14 @@ def test_what_is_refused_leaves_nothing_behind(project, tmp_path):
     project.commit("a number by hand")
     refused(project, r"evaluate: not as dvc\.lock says; allowed: a clean `dvc status`")
     project.git("reset", "--quiet", "--hard", head)
+
+    # A commit that Git refuses, as without a name, is as if it had not been tried.
+    project.git("config", "commit.gpgSign", "true")
+    project.git("config", "gpg.program", "false")
+    with pytest.raises(GitError, match="git commit failed"):
+        release(project.folder, "v1.0.0")
+    assert project.git("status", "--porcelain") == ""
+    project.git("config", "--unset", "commit.gpgSign")
 
     # DVC's own memory of the remote says that all is there.
     stored = project.folder.parent / "store"
@@ -203,8 +211,11 @@ def test_another_clone_gets_exactly_what_the_stage_holds(project, tmp_path, s3, 
         find_model("prod", clone.folder) / "model.json"
     ).read_bytes()
 
+    # A version that was registered without a push goes with its stage.
+    project.git("push", "--quiet", "origin", ":refs/tags/classifier@v2.0.0")
     # The clone moves prod on; then the first goes back; then prod is taken away.
     assert assign(clone.folder, "v2.0.0", "prod", push=True).tags == ["classifier#prod#3"]
+    assert "classifier@v2.0.0" in clone.git("ls-remote", "--tags", "origin")
     assert val_acc(clone, "prod") == 0.2
     assert val_acc(project, "prod") == 0.1  # it has not fetched
     assert assign(project.folder, "v1.0.0", "prod", push=True).tags == ["classifier#prod#4"]

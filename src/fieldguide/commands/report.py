@@ -43,7 +43,7 @@ def report(
     from fieldguide.revisions import find_revision
 
     run = read_run(find_revision(rev, ROOT))
-    other = read_run(find_revision(against, ROOT), figures=False) if against else None
+    other = read_run(find_revision(against, ROOT), figures=False) if against is not None else None
     out = sys.stderr if markdown == Path("-") else sys.stdout
     write_text(output, render(run, other))
     what = f"{run.label}" + (f", against {other.label}" if other else "")

@@ -122,7 +122,9 @@ def assign(
         if not _holds(scm, stage, commit):
             done.tags.append(tags.assign(scm, stage, commit=commit, message=message))
         if upstream is not None:
-            done.pushed_to = _push(root, upstream, [tags.stages(scm)[stage].tag])
+            # The version, too: it may have been registered without a push.
+            wanted = [tags.versions(scm)[version].tag, tags.stages(scm)[stage].tag]
+            done.pushed_to = _push(root, upstream, wanted)
     return done
 
 
@@ -223,7 +225,7 @@ def _card(head: Revision, facts: Facts, version: str) -> str:
     if lies is not None and lies not in (committed, card.encode()):
         raise RegistryError(
             f"{CARD}: changed by hand and not committed; allowed: commit it (own words between its "
-            f"two comments are kept) or `git checkout {CARD}`"
+            f"two comments are kept) or `git checkout HEAD -- {CARD}`"
         )
     return card
 
@@ -252,8 +254,16 @@ def _commit_card(root: Path, card: str, version: str) -> str:
             "`git switch main`"
         ) from err
     write_text(root / CARD, card)
-    git(root, "add", "--", CARD)
-    git(root, "commit", "--quiet", "--message", f"Release {version}", "--only", "--", CARD)
+    try:
+        git(root, "add", "--", CARD)
+        git(root, "commit", "--quiet", "--message", f"Release {version}", "--only", "--", CARD)
+    except GitError:  # as without a name and address: as if it had not been tried
+        git(root, "reset", "--quiet", "--", CARD)
+        if git(root, "ls-tree", "--name-only", "HEAD", "--", CARD):
+            git(root, "checkout", "--quiet", "HEAD", "--", CARD)
+        else:
+            (root / CARD).unlink()
+        raise
     return git(root, "rev-parse", "HEAD").strip()
 
 

@@ -134,6 +134,7 @@ def test_without_a_significance_the_tolerance_alone_decides(
         ((0.7, "nan"), (1, "best.val_loss of mine: found 'nan'; allowed: a finite number")),
         ((0.7, True), (1, "best.val_loss of mine: found True; allowed: a finite number")),
         ((0.7, float("inf")), (1, "best.val_loss of mine: found inf; allowed: a finite number")),
+        ((0.7, 10**400), (1, f"best.val_loss of mine: found {10**400}; allowed: a finite number")),
         (("nan", "nan"), (1, "best.val_loss of mine: found 'nan'; allowed: a finite number")),
         ((None, 0.7), (2, "best.val_loss of main: missing; allowed: a finite number")),
         ((float("nan"), 0.7), (2, "best.val_loss of main: found nan; allowed: a finite number")),

@@ -39,7 +39,12 @@ def judge(checks: Checks, reference: Side, candidate: Side) -> Outcome:
         needed = limit.ratio is not None
         unusable = _unusable(name, reference, candidate, reference_needed=needed)
         findings.append(unusable or _judge_limit(name, limit, evidence))
-    photos = candidate.metrics.get("test.photos")
+    # Counted where they can be.
+    photos = (
+        candidate.metrics.get("test.photos")
+        if candidate.predictions is None
+        else len(candidate.predictions.labels)
+    )
     return Outcome(
         reference=reference.revision.label,
         candidate=candidate.revision.label,

@@ -78,9 +78,11 @@ def _summary(outcome: Outcome) -> list[str]:
         return [f"Not compared: {between}", f"  {outcome.refused}"]
     failed, impossible = outcome.of(Status.FAILED), outcome.of(Status.IMPOSSIBLE)
     count = len(outcome.findings)
+    untested = len(outcome.of(Status.UNTESTED))
+    tested = f"{count - untested} of {count} checks" if untested else f"{count} checks"
     photos = "" if outcome.photos is None else f", on the same {outcome.photos:,} test photos"
     head = {
-        Verdict.PASSED: f"No regression in {count} checks: {between}{photos}",
+        Verdict.PASSED: f"No regression in {tested}: {between}{photos}",
         Verdict.REGRESSION: f"Regression in {len(failed)} of {count} checks: {between}{photos}",
         Verdict.NOT_COMPARED: f"Not compared in {len(impossible)} of {count} checks: {between}",
     }[outcome.verdict]

@@ -46,7 +46,7 @@ def read_side(revision: Revision) -> Side:
     """
     outs = revision.outs()
     evaluated = revision.read_yaml("dvc.lock").get("stages", {}).get("evaluate")
-    if evaluated is None:
+    if not isinstance(evaluated, dict):
         raise RevisionError(
             f"dvc.lock of {revision.label}: has no stage evaluate; run `dvc repro`, and commit it"
         )

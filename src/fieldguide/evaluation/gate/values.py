@@ -12,7 +12,10 @@ _SMALLEST_P = 0.0001  # p values below are shown as below it
 
 def is_number(value: Any) -> TypeGuard[int | float]:
     """Whether it is a finite number, and not true or false."""
-    return type(value) in (int, float) and math.isfinite(value)
+    try:
+        return type(value) in (int, float) and math.isfinite(value)
+    except OverflowError:  # an integer that no float can hold
+        return False
 
 
 def number(value: float | None, *, beside: float | None = None) -> str:

@@ -36,7 +36,7 @@ test: venv  ## run the tests, one worker and thread per core
 	@OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 soak: venv  ## run the tests that `make test` leaves out, which take minutes each
-	@OMP_NUM_THREADS=1 python -m pytest -m soak
+	@OMP_NUM_THREADS=1 python -m pytest -m soak --numprocesses auto --maxprocesses 8 --dist worksteal
 
 lint: venv  ## style, formatting, types and the files of CI
 	@ruff check .

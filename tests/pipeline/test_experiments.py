@@ -35,6 +35,7 @@ def queue_states(project):
         time.sleep(1)
 
 
+@pytest.mark.soak
 def test_queue_runs_each_setting_from_its_own_tree(project):
     # Code that is in the experiments' trees alone: an editable install elsewhere lacks it.
     project.edit("src/fieldguide/training/fit.py", 'print(f"Kept epoch', 'print(f"HERE epoch')

@@ -70,6 +70,7 @@ def test_a_rerun_needs_a_reason(project):
     assert stages_that_changed(project) == ["train", "visualize"]
 
 
+@pytest.mark.soak
 def test_killed_training_goes_on_and_ends_the_same(project):
     before = project.read("dvc.lock")
     process = project.start(sys.executable, "-m", "dvc", "repro", "--force", "train")

@@ -8,7 +8,7 @@ import sys
 import pytest
 from project import remote_at
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.soak]
 MEGABYTE = 1 << 20
 
 

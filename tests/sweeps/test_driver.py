@@ -308,14 +308,10 @@ def test_a_broken_pipeline_stops_the_sweep_with_its_log(project):
         (project.folder / "kept").replace(project.folder / "dvc.yaml")
 
 
-@pytest.mark.parametrize(
-    ("trials", "kills"), [(40, 6), pytest.param(200, 21, marks=pytest.mark.soak)]
-)
-def test_kills_of_trials_workers_and_driver_lose_nothing_and_repeat_nothing(
-    trials, kills, tmp_path
-):
-    """Again and again a process of the sweep, drawn at random, gets kill -9."""
-    kills = ["driver", "worker", "trial"] * (kills // 3)
+@pytest.mark.soak
+def test_kills_of_trials_workers_and_driver_lose_nothing_and_repeat_nothing(tmp_path):
+    """200 trials; 21 times a process of the sweep, drawn at random, gets kill -9."""
+    trials, kills = 200, ["driver", "worker", "trial"] * 7
     project = Stub(tmp_path)
     file = project.write_sweep(run_cap=trials)
     rng = random.Random(0)

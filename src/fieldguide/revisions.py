@@ -103,11 +103,15 @@ class Revision:
         return found
 
     def outs(self) -> dict[str, Out]:
-        """Return the outs of dvc.lock by path.
+        """Return the outs of dvc.lock by path, read once.
 
         Raises:
             RevisionError: it is not laid out as DVC does, or an out has no MD5.
         """
+        return self._outs
+
+    @cached_property
+    def _outs(self) -> dict[str, Out]:
         try:
             return {
                 out["path"]: Out(out["path"], out["md5"], out.get("size"), out.get("nfiles"))
@@ -149,7 +153,7 @@ class Revision:
         data = self.read(path) if self.rev is None else None
         if data is None:
             data = self._fetch(path)
-        if hashlib.md5(data, usedforsecurity=False).hexdigest() != md5:
+        if md5_of(data) != md5:
             where = "the workspace's" if self.rev is None else "DVC's"
             raise RevisionError(
                 f"{path} of {self.label}: {where} file is not the one that dvc.lock names "
@@ -193,8 +197,7 @@ class Revision:
         # DVC's own hash of a folder: that of its list as JSON.
         rows = [{"md5": md5, "relpath": path[len(out.path) + 1 :]} for path, md5 in files.items()]
         rows.sort(key=itemgetter("relpath"))
-        digest = hashlib.md5(json.dumps(rows, sort_keys=True).encode(), usedforsecurity=False)
-        if f"{digest.hexdigest()}.dir" != out.md5:
+        if f"{md5_of(json.dumps(rows, sort_keys=True).encode())}.dir" != out.md5:
             raise RevisionError(
                 f"{out.path} of {self.label}: DVC's list of its files is not the one that dvc.lock "
                 f"names ({out.md5}); `fieldguide remote verify` says more"
@@ -258,6 +261,11 @@ def _commit(repo: Repo, name: str) -> str:
     # A tree or a file has a name for Git, too.
     wanted = f"{resolve_rev(repo.scm, name)}^{{commit}}"
     return git(Path(repo.root_dir), "rev-parse", "--verify", "--quiet", wanted).strip()
+
+
+def md5_of(data: bytes) -> str:
+    """Return the hash by which DVC knows a file; MD5 is a name here, not for secrecy."""
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
 def load_yaml(text: bytes) -> Any:

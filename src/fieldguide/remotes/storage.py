@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
@@ -165,11 +164,6 @@ def hash_of(fs: Any, path: str, hash_name: str) -> str:
 
     with fs.open(path, "rb") as file:
         return str(fobj_md5(file, name=hash_name))
-
-
-def md5_of(data: bytes) -> str:
-    """Return the hash of a folder's list; DVC uses MD5 as a name, not for secrecy."""
-    return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
 def without_credentials(url: str) -> str:

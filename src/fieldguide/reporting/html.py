@@ -13,6 +13,7 @@ from fieldguide.reporting.run import (
     TEST,
     TIMING,
     Run,
+    notes_of,
 )
 from fieldguide.reporting.scores import (
     NONE,
@@ -90,9 +91,7 @@ def _head(run: Run, other: Run | None) -> str:
 
 
 def _notices(run: Run, other: Run | None) -> str:
-    lines = list(run.notes.items())
-    if other:
-        lines += [(f"{path} of {other.label}", text) for path, text in other.notes.items()]
+    lines = notes_of(run, other)
     if not lines:
         return ""
     items = "".join(

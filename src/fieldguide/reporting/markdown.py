@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from fieldguide.errors import printable
 from fieldguide.reporting.changes import compare, other_data, show_value
-from fieldguide.reporting.run import Run
+from fieldguide.reporting.run import Run, notes_of
 from fieldguide.reporting.scores import (
     KNOWN,
     NONE,
@@ -81,9 +81,7 @@ def _about(run: Run) -> str:
 
 
 def _notes(run: Run, other: Run | None) -> str:
-    lines = list(run.notes.items())
-    if other:
-        lines += [(f"{path} of {other.label}", text) for path, text in other.notes.items()]
+    lines = notes_of(run, other)
     if not lines:
         return ""
     shown = "\n".join(f"> - {code(path)}: {_plain(text)}" for path, text in lines[:WEAKEST])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from fieldguide.evaluation.fetched import PREDICTIONS, fetch_predictions
 from fieldguide.git import git
 from fieldguide.reporting.calibration import Bin, bins_of, bins_of_table
 from fieldguide.reporting.classes import ClassScores, Confusion, class_scores, confusion_of
-from fieldguide.revisions import Out, Revision, flat
+from fieldguide.revisions import Out, Revision, flat, md5_of
 
 SPLITS = ("train", "val", "test")
 CURVES = ("train/acc", "val/acc", "train/loss", "val/loss")
@@ -98,6 +97,14 @@ def read_run(revision: Revision, *, figures: bool = True) -> Run:
     return run
 
 
+def notes_of(run: Run, other: Run | None) -> list[tuple[str, str]]:
+    """Path and trouble of every file that is missing or not in order, on either side."""
+    lines = list(run.notes.items())
+    if other:
+        lines += [(f"{path} of {other.label}", text) for path, text in other.notes.items()]
+    return lines
+
+
 class _Reader:
     """Reads a revision's files and notes those that are missing or damaged."""
 
@@ -124,7 +131,7 @@ class _Reader:
         if data is None:
             raise RevisionError("missing; `dvc repro` writes it")
         out = self.outs.get(path)
-        if out and hashlib.md5(data, usedforsecurity=False).hexdigest() != out.md5:
+        if out and md5_of(data) != out.md5:
             self.note(path, "not the one that dvc.lock names: changed since; run `dvc repro`")
         return data
 

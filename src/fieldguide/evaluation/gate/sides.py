@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 from typing import Any, NamedTuple
 
@@ -12,7 +11,7 @@ import numpy as np
 from fieldguide.errors import RevisionError
 from fieldguide.evaluation.fetched import PREDICTIONS, fetch_predictions
 from fieldguide.evaluation.predictions import Predictions
-from fieldguide.revisions import NotAvailableError, Revision, flat
+from fieldguide.revisions import NotAvailableError, Revision, flat, md5_of
 
 MODEL, PREPARED = "models/classifier", "data/prepared"
 PER_CLASS = "metrics/per_class.json"
@@ -117,7 +116,7 @@ def _read_result(revision: Revision, path: str) -> dict[str, Any]:
     data, out = revision.read(path), revision.outs().get(path)
     if data is None:
         return {}
-    if out is not None and hashlib.md5(data, usedforsecurity=False).hexdigest() != out.md5:
+    if out is not None and md5_of(data) != out.md5:
         raise RevisionError(
             f"{path} of {revision.label}: is not the file that dvc.lock names, so that no run "
             "wrote it; run `dvc repro`"

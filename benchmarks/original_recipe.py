@@ -148,7 +148,7 @@ def train_fieldguide(store: Path, *, epochs: int | None, seed: int) -> dict[str,
     return {
         "seconds": seconds,
         "epochs": fitted["epochs"],
-        "val_acc": bundle.val_acc,
+        "val_acc": bundle.val_acc or 0.0,
         "test_acc": float(hits.mean()),
     }
 

@@ -7,19 +7,25 @@ from fieldguide.models.bundle import Bundle
 from fieldguide.models.cnn import CNN
 from fieldguide.params import CNNParams
 
+SETTINGS = {
+    "conv_layers": 2,
+    "first_layer_filters": 4,
+    "filter_org": 2.0,
+    "filters": "auto",
+    "kernel_size": 3,
+    "residual_units": 0,
+    "activation": "relu",
+    "batch_norm": True,
+    "norm_after_activation": False,
+    "pooling": "flatten",
+    "num_neurons_dense": 8,
+    "dropout": 0.0,
+}
+
 
 def bundle_of(classes):
     """A CNN of 16 × 16 pixels with random weights."""
-    architecture = CNNParams(
-        conv_layers=2,
-        first_layer_filters=4,
-        filter_org=2.0,
-        kernel_size=3,
-        activation="relu",
-        batch_norm=True,
-        num_neurons_dense=8,
-        dropout=0.0,
-    )
+    architecture = CNNParams(**SETTINGS)
     torch.manual_seed(0)
     net = CNN(architecture, image_size=16, num_classes=len(classes))
     with torch.no_grad():

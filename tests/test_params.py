@@ -8,7 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from fieldguide.errors import ParamsError
-from fieldguide.params import CNNParams, load_params
+from fieldguide.params import CNNParams, epoch_size, load_params
 
 ROOT = Path(__file__).resolve().parents[1]
 DELETE = object()
@@ -26,15 +26,24 @@ RANGES = [
     ("model.first_layer_filters", (1, 512), (0, 1025)),
     ("model.filter_org", (0.25, 4), (0.24, 4.1)),
     ("model.kernel_size", (1, 11), (0, 13)),
-    ("model.num_neurons_dense", (1, 8192), (0, 8193)),
+    ("model.residual_units", (0, 4), (-1, 5)),
+    ("model.num_neurons_dense", (0, 8192), (-1, 8193)),
     ("model.dropout", (0, 0.95), (-0.1, 0.96)),
     ("train.batch_size", (1, 8192), (0, 8193)),
     ("train.epochs", (1, 10_000), (0, 10_001)),
     ("train.patience", (1, 10_000), (0, 10_001)),
     ("train.learning_rate", (1e-12, 10), (0, 10.1)),
+    ("train.warmup", (0, 0.9), (-0.1, 0.91)),
+    ("train.gradient_clipping", (0, 1000), (-0.1, float("inf"))),
+    ("train.ema_decay", (0, 0.9999), (-0.1, 1)),
     ("train.weight_decay", (0, 1), (-0.1, 1.1)),
     ("train.label_smoothing", (0, 0.5), (-0.1, 0.51)),
+    ("train.crop_area", (1e-6, 1), (0, 1.1)),
     ("train.color_jitter", (0, 0.9), (-0.1, 0.91)),
+    ("train.random_erasing", (0, 1), (-0.1, 1.1)),
+    ("train.mixup", (0, 10), (-0.1, 10.1)),
+    ("train.cutmix", (0, 10), (-0.1, 10.1)),
+    ("train.start_size", (0.25, 1), (0.24, 1.01)),
     ("train.devices", (1, 64), (0, 65)),
     ("train.seed", (0, 2**32 - 1), (-1, 2**32)),
     ("evaluate.calibration_bins", (2, 100), (1, 101)),
@@ -93,8 +102,10 @@ def test_parameters_cannot_be_changed_after_the_check(load):
 @pytest.mark.parametrize(("key", "ends", "beyond"), RANGES)
 def test_both_ends_of_a_range_are_allowed_and_no_more(key, ends, beyond, load):
     section, name = key.split(".")
+    # Growing photos need a network and a size that allow for it.
+    room = {"model.pooling": "average", "model.conv_layers": 2} if name == "start_size" else {}
     for value in ends:
-        assert getattr(getattr(load({key: value}), section), name) == value
+        assert getattr(getattr(load(room | {key: value}), section), name) == value
     for value in beyond:
         with pytest.raises(ParamsError, match=rf"{key}: found {value}; allowed: "):
             load({key: value})
@@ -117,6 +128,12 @@ def test_every_number_has_a_tested_range():
         ("data.resize", ["crop", "squash"]),
         ("model.activation", ["relu", "gelu", "silu", "mish"]),
         ("model.batch_norm", [True, False]),
+        ("model.norm_after_activation", [True, False]),
+        ("model.pooling", ["flatten", "average"]),
+        ("train.crop", ["shift", "resized", "none"]),
+        ("train.train_on_val", [True, False]),
+        ("train.compile", [True, False]),
+        ("evaluate.flip_averaging", [True, False]),
         ("train.optimizer", ["adam", "adamw", "nadam", "rmsprop", "sgd"]),
         ("train.schedule", ["one_cycle", "cosine", "constant"]),
         ("train.precision", ["32", "16-mixed", "bf16-mixed"]),
@@ -198,7 +215,6 @@ def test_all_problems_are_listed_at_once(load):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model.kernel_size": 4}, r"model\.kernel_size: 4 is even; allowed: odd"),
         (
             {"model.first_layer_filters": 1024, "model.filter_org": 2.0},
             r"model\.filter_org: 2\.0 makes 16384 filters .*allowed: at most 8192",
@@ -313,7 +329,12 @@ def test_starts_that_can_be(changes, load):
             r"model\.conv_layers: 5 blocks halve model\.input_size 31 .*: 1 to 4$",
         ),
         (
-            {"model.input_size": 512, "model.conv_layers": 1, "model.num_neurons_dense": 8192},
+            {
+                "model.input_size": 512,
+                "model.conv_layers": 1,
+                "model.num_neurons_dense": 8192,
+                "model.pooling": "flatten",
+            },
             r"model\.num_neurons_dense: 8192 neurons over 256×256 pixels of 32 filters are",
         ),
     ],
@@ -334,7 +355,7 @@ def test_the_size_of_photos_does_not_matter_where_the_cnn_sees_another(load):
 def test_filters_grow_by_the_factor_and_are_never_none(first, factor, layers, filters, load):
     changes = {"first_layer_filters": first, "filter_org": factor, "conv_layers": layers}
     params = load({f"model.{key}": value for key, value in changes.items()})
-    assert params.model.filters == filters
+    assert params.model.widths == filters
 
 
 @pytest.mark.parametrize(
@@ -367,3 +388,30 @@ def test_a_missing_file_is_named(tmp_path):
 def test_a_folder_is_not_a_file(tmp_path):
     with pytest.raises(ParamsError, match=r"cannot be read \(Is a directory"):
         load_params(tmp_path)
+
+
+def test_growing_photos_need_a_network_for_any_size(load):
+    with pytest.raises(ParamsError, match=r"train.start_size: 0.5 needs .* allowed there: 1.0, or"):
+        load({"train.start_size": 0.5, "model.pooling": "flatten"})
+
+
+def test_photos_of_the_first_epoch_must_survive_the_blocks(load):
+    changes = {"data.image_size": 64, "model.pooling": "average", "model.conv_layers": 5}
+    match = r"train.start_size: 0.25 of data.image_size 64 is 16 pixels, .* allowed there: at least"
+    with pytest.raises(ParamsError, match=f"{match} 0.5"):
+        load(changes | {"train.start_size": 0.25})
+    assert load(changes | {"train.start_size": 0.5}).train.start_size == 0.5
+
+
+@pytest.mark.parametrize(
+    ("size", "start", "epochs", "expected"),
+    [
+        (64, 0.5, 6, [32, 40, 48, 56, 64, 64]),  # 1/2 + 1/2 · k/4 of 64
+        (64, 1.0, 3, [64, 64, 64]),
+        (100, 0.5, 3, [48, 72, 100]),  # 50 and 75, to multiples of 8 (ties to even), and all
+        (32, 0.25, 1, [8]),
+        (12, 0.25, 3, [8, 8, 12]),
+    ],
+)
+def test_sizes_of_epochs_by_hand(size, start, epochs, expected):
+    assert [epoch_size(size, start, k, of=epochs) for k in range(epochs)] == expected

@@ -26,6 +26,7 @@ from fieldguide.errors import ParamsError
 Fraction = Annotated[float, Field(allow_inf_nan=False)]
 MIN_SIZE, MAX_SIZE = 8, 512  # pixels
 PixelSize = Annotated[int, Field(ge=MIN_SIZE, le=MAX_SIZE)]
+_WIDTHS = range(1, 8193)  # filters of a block; beyond it a layer alone fills a GPU
 WEIGHTS_FILES = (".safetensors", ".pth", ".pt", ".bin")
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # NumPy's and scikit-learn's range
 
@@ -60,35 +61,72 @@ def _input_size(value: object) -> int | Literal["auto"]:
     )
 
 
+def _kernels(value: object) -> int | list[int]:
+    sizes = value if isinstance(value, list) and value else [value]
+    if all(type(size) is int and size in range(1, 12, 2) for size in sizes):
+        return value  # type: ignore[return-value]
+    raise ValueError(
+        f"model.kernel_size: found {value!r}; allowed: an odd number of pixels from 1 to 11, or a "
+        "list of one for each block"
+    )
+
+
+def _filters(value: object) -> list[int] | Literal["auto"]:
+    if value == "auto":
+        return "auto"
+    if isinstance(value, list) and value and all(type(n) is int and n in _WIDTHS for n in value):
+        return value
+    raise ValueError(
+        f"model.filters: found {value!r}; allowed: auto, or a list of {_WIDTHS[0]} to "
+        f"{_WIDTHS[-1]} filters for each block"
+    )
+
+
 class CNNParams(_Section):
     """The course work's network; the names are those of the original search space."""
 
     conv_layers: int = Field(ge=1, le=8)
     first_layer_filters: int = Field(ge=1, le=1024)
     filter_org: Fraction = Field(ge=0.25, le=4)
-    kernel_size: int = Field(ge=1, le=11)  # pixels
+    filters: Annotated[list[int] | Literal["auto"], PlainValidator(_filters)]
+    kernel_size: Annotated[int | list[int], PlainValidator(_kernels)]  # pixels
+    residual_units: int = Field(ge=0, le=4)
     activation: Literal["relu", "gelu", "silu", "mish"]
     batch_norm: bool
-    num_neurons_dense: int = Field(ge=1, le=8192)
+    norm_after_activation: bool
+    pooling: Literal["flatten", "average"]
+    num_neurons_dense: int = Field(ge=0, le=8192)
     dropout: Fraction = Field(ge=0, le=0.95)
 
     @property
-    def filters(self) -> list[int]:
-        """Filters of each block: first_layer_filters × filter_org^k, rounded, at least one."""
+    def widths(self) -> list[int]:
+        """Filters of each block: the list, or first_layer_filters × filter_org^k, rounded."""
+        if self.filters != "auto":
+            return self.filters
         return [
             max(1, round(self.first_layer_filters * self.filter_org**k))
             for k in range(self.conv_layers)
         ]
 
+    @property
+    def kernels(self) -> list[int]:
+        """Kernel size of each block, in pixels."""
+        size = self.kernel_size
+        return size if isinstance(size, list) else [size] * self.conv_layers
+
     @model_validator(mode="after")
     def _check_layers(self) -> Self:
-        if self.kernel_size % 2 == 0:
-            raise ValueError(f"model.kernel_size: {self.kernel_size} is even; allowed: odd numbers")
-        if max(self.filters) > 8192:  # noqa: PLR2004 - beyond it a layer alone fills a GPU
+        for name, values in (("filters", self.widths), ("kernel_size", self.kernels)):
+            if len(values) != self.conv_layers:
+                raise ValueError(
+                    f"model.{name}: found {len(values)} entries; allowed: one for each of "
+                    f"model.conv_layers: {self.conv_layers}"
+                )
+        if max(self.widths) > _WIDTHS[-1]:
             raise ValueError(
-                f"model.filter_org: {self.filter_org} makes {max(self.filters)} filters in a block "
+                f"model.filter_org: {self.filter_org} makes {max(self.widths)} filters in a block "
                 f"of {self.conv_layers}, from first_layer_filters {self.first_layer_filters}; "
-                "allowed: at most 8192"
+                f"allowed: at most {_WIDTHS[-1]}"
             )
         return self
 
@@ -180,10 +218,20 @@ class TrainParams(_Section):
     optimizer: Literal["adam", "adamw", "nadam", "rmsprop", "sgd"]
     learning_rate: Fraction = Field(gt=0, le=10)
     schedule: Literal["one_cycle", "cosine", "constant"]
+    warmup: Fraction = Field(ge=0, le=0.9)  # of all steps
     weight_decay: Fraction = Field(ge=0, le=1)
+    gradient_clipping: Fraction = Field(ge=0)
+    ema_decay: Fraction = Field(ge=0, lt=1)
     label_smoothing: Fraction = Field(ge=0, le=0.5)
     use_augmentation: bool
+    crop: Literal["shift", "resized", "none"]
+    crop_area: Fraction = Field(gt=0, le=1)
     color_jitter: Fraction = Field(ge=0, le=0.9)
+    random_erasing: Fraction = Field(ge=0, le=1)
+    mixup: Fraction = Field(ge=0, le=10)
+    cutmix: Fraction = Field(ge=0, le=10)
+    start_size: Fraction = Field(ge=0.25, le=1)
+    train_on_val: bool
     # `-S train.precision=32` arrives as a number.
     precision: Annotated[
         Literal["32", "16-mixed", "bf16-mixed"],
@@ -191,6 +239,7 @@ class TrainParams(_Section):
     ]
     accelerator: Literal["auto", "cpu", "gpu", "mps"]
     devices: int = Field(ge=1, le=64)
+    compile: bool
     seed: Seed
 
     @model_validator(mode="after")
@@ -207,6 +256,7 @@ class EvaluateParams(_Section):
     """What `evaluate` reads."""
 
     calibration_bins: int = Field(ge=2, le=100)
+    flip_averaging: bool
 
 
 class VisualizeParams(_Section):
@@ -231,6 +281,11 @@ class Params(_Section):
         if self.model.name != "cnn":
             return self
         model, key = self.model, "model.input_size"
+        if self.train.start_size < 1 and model.pooling == "flatten":
+            raise ValueError(
+                f"train.start_size: {self.train.start_size} needs a network for photos of any "
+                "size and model.pooling is flatten; allowed there: 1.0, or model.pooling: average"
+            )
         if model.input_size != "auto":
             size = model.input_size
         elif model.weights == "none":
@@ -243,15 +298,33 @@ class Params(_Section):
                 f"model.conv_layers: {model.conv_layers} blocks halve {key} {size} to nothing; "
                 f"allowed: 1 to {most}"
             )
-        side = size // 2**model.conv_layers
-        weights = model.filters[-1] * side**2 * model.num_neurons_dense
+        smallest = epoch_size(size, self.train.start_size, 0, of=self.train.epochs)
+        if smallest < 2**model.conv_layers:
+            raise ValueError(
+                f"train.start_size: {self.train.start_size} of {key} {size} is {smallest} pixels, "
+                f"and {model.conv_layers} blocks halve that to nothing; allowed there: at least "
+                f"{2**model.conv_layers / size:g}"
+            )
+        side = size // 2**model.conv_layers if model.pooling == "flatten" else 1
+        weights = model.widths[-1] * side**2 * model.num_neurons_dense
         if weights > 2**28:
             raise ValueError(
                 f"model.num_neurons_dense: {model.num_neurons_dense} neurons over {side}×{side} "
-                f"pixels of {model.filters[-1]} filters are {weights:,} weights; allowed: "
+                f"pixels of {model.widths[-1]} filters are {weights:,} weights; allowed: "
                 f"{2**28:,} (1 GiB); more conv_layers leave fewer pixels"
             )
         return self
+
+
+def epoch_size(size: int, start: float, epoch: int, *, of: int) -> int:
+    """Pixels of the photos in an epoch `of` all, from 0: growing evenly, whole in the last third.
+
+    Multiples of 8 before that, so that halving leaves no rest.
+
+    Source: Tan & Le 2021, section 4 (https://arxiv.org/abs/2104.00298).
+    """
+    grown = min(1.0, start + (1 - start) * epoch / max(1.0, of * 2 / 3))
+    return size if grown == 1 else min(size, max(8, round(size * grown / 8) * 8))
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:

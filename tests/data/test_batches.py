@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from fieldguide.data.augmentation import Augmentation
 from fieldguide.data.batches import Batches, Order, derive_seed
 from fieldguide.data.store import Store
 from fieldguide.data.transforms import Preprocessing
@@ -49,14 +50,15 @@ def split_of(tmp_path):
     return make
 
 
-def batches_of(split, batch_size, *, store=None, jitter=None, **options):
+def batches_of(split, batch_size, *, store=None, jitter=None, size_of=None, **options):
     """Batches on the CPU; as they are, or normalised as a store says."""
     order = Order(split, batch_size, device=CPU, **options)
     if store is None:
         preprocessing = Preprocessing(SIZE, "bilinear", mean=[0.0] * 3, std=[1.0] * 3)
     else:
         preprocessing = Preprocessing(store.image_size, "bilinear", store.mean, store.std)
-    return Batches(split, order, preprocessing, jitter=jitter)
+    change = None if jitter is None else Augmentation(crop="shift", color_jitter=jitter)
+    return Batches(split, order, preprocessing, augmentation=change, size_of=size_of)
 
 
 def rows_of(batches, epoch=0):
@@ -223,6 +225,14 @@ def test_batches_are_normalised_and_channels_last(store):
         assert batch.is_contiguous(memory_format=torch.channels_last)
         assert batch.dtype == torch.float32
         assert labels.dtype == torch.int64
+
+
+def test_photos_of_an_epoch_have_its_size(split_of):
+    split = split_of(10)
+    batches = batches_of(split, 4, seed=0, size_of=lambda epoch: 4 + 2 * epoch)
+    for epoch in (0, 1, 2):
+        assert sorted(flat(rows_of(batches, epoch))) == list(range(10))
+        assert {images.shape[1:] for images, _ in batches} == {(3, 4 + 2 * epoch, 4 + 2 * epoch)}
 
 
 def test_derived_seeds_differ_and_are_stable():

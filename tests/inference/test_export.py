@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from bundles import SETTINGS
 from torch.nn import functional as F
 
 from fieldguide.data.transforms import Preprocessing, to_unit
@@ -24,16 +25,7 @@ from fieldguide.params import CNNParams
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = ["a", 'Kūrmušis "🐭"', "with, comma"]
-CNN = {
-    "conv_layers": 2,
-    "first_layer_filters": 4,
-    "filter_org": 1.5,
-    "kernel_size": 3,
-    "activation": "relu",
-    "batch_norm": True,
-    "num_neurons_dense": 8,
-    "dropout": 0.5,
-}
+CNN = SETTINGS | {"filter_org": 1.5, "dropout": 0.5}
 
 
 def bundle_of(architecture, *, size=16, input_size=16, interpolation="bilinear"):

@@ -6,6 +6,7 @@ from dataclasses import fields
 
 import pytest
 import torch
+from bundles import SETTINGS
 from safetensors.torch import load_file, save_file
 
 from fieldguide.data.transforms import Preprocessing
@@ -19,16 +20,7 @@ CLASSES = ["a", "Kūrmušis 🐭", "with, comma"]
 
 
 def bundle_of(seed=0, **changes):
-    settings = {
-        "conv_layers": 2,
-        "first_layer_filters": 4,
-        "filter_org": 1.5,
-        "kernel_size": 3,
-        "activation": "mish",
-        "batch_norm": True,
-        "num_neurons_dense": 8,
-        "dropout": 0.5,
-    }
+    settings = SETTINGS | {"filter_org": 1.5, "activation": "mish", "dropout": 0.5}
     params = CNNParams(**(settings | changes))
     torch.manual_seed(seed)
     net = CNN(params, image_size=12, num_classes=3).to(memory_format=torch.channels_last)
@@ -197,11 +189,27 @@ def test_an_incomplete_description_is_refused(name, saved):
         load_bundle(saved)
 
 
-@pytest.mark.parametrize("other", [1, 3, "2", None])
+@pytest.mark.parametrize("other", [1, 4, "3", None])
 def test_another_format_is_refused(other, saved):
     changed(saved, format=other)
-    with pytest.raises(BundleError, match="'format': Input should be 2"):
+    with pytest.raises(BundleError, match="'format': Input should be 3"):
         load_bundle(saved)
+
+
+def test_a_classifier_of_format_2_is_what_it_was(saved):
+    text = json.loads((saved / "model.json").read_text(encoding="utf-8"))
+    new = ("filters", "residual_units", "norm_after_activation", "pooling")
+    old = {key: value for key, value in text["architecture"].items() if key not in new}
+    changed(saved, format=2, architecture=old)
+    bundle, same = load_bundle(saved), bundle_of()
+    assert bundle.architecture == same.architecture
+    with torch.no_grad():
+        assert torch.equal(bundle.net(images_of(4)), same.net(images_of(4)))
+
+
+def test_a_classifier_trained_on_all_photos_has_no_validation_score(tmp_path):
+    save_bundle(Bundle(**(vars(bundle_of()) | {"val_acc": None})), tmp_path / "one")
+    assert load_bundle(tmp_path / "one").val_acc is None
 
 
 @pytest.mark.parametrize("size", [16, 17])
@@ -283,7 +291,7 @@ def test_an_architecture_out_of_range_is_refused(change, saved):
         {"mean": [0.5]},
         {"std": [0.1, 0.2, None]},
         {"resize": "stretch"},
-        {"val_acc": None},
+        {"val_acc": "0.5"},
         {"image_size": 13.5},
         {"input_size": 13.5},
         {"input_size": 0},

@@ -1,25 +1,18 @@
 """The network's shapes, names and size follow from its settings."""
 
 import itertools
+import re
 
 import pytest
 import torch
+from bundles import SETTINGS
 from pydantic import ValidationError
 from torch import nn
 
 from fieldguide.models.cnn import CNN
 from fieldguide.params import CNNParams, Params
 
-BASE = {
-    "conv_layers": 3,
-    "first_layer_filters": 4,
-    "filter_org": 2.0,
-    "kernel_size": 3,
-    "activation": "relu",
-    "batch_norm": True,
-    "num_neurons_dense": 10,
-    "dropout": 0.0,
-}
+BASE = SETTINGS | {"conv_layers": 3, "num_neurons_dense": 10}
 
 
 def params_of(**changes):
@@ -49,10 +42,11 @@ def parameters_by_hand(filters, kernel, side, dense, classes, *, batch_norm):
         ({"filter_org": 0.25, "conv_layers": 4}, [4, 1, 1, 1]),  # 0.25 and 0.0625: at least one
         ({"filter_org": 1.5, "first_layer_filters": 6}, [6, 9, 14]),  # 13.5 rounds to even
         ({"conv_layers": 1}, [4]),
+        ({"filters": [5, 3, 7]}, [5, 3, 7]),
     ],
 )
 def test_filters_of_each_block(changes, filters):
-    assert params_of(**changes).filters == filters
+    assert params_of(**changes).widths == filters
     assert [block.conv.out_channels for block in net_of(**changes).blocks.values()] == filters
 
 
@@ -73,10 +67,10 @@ def test_shapes_and_parameter_count(image_size, changes, side):
     net = net_of(image_size=image_size, num_classes=5, **changes)
     params = params_of(**changes)
     images = torch.zeros(2, 3, image_size, image_size)
-    assert net.features(images).shape == (2, params.filters[-1], side, side)
+    assert net.features(images).shape == (2, params.widths[-1], side, side)
     assert net(images).shape == (2, 5)
     expected = parameters_by_hand(
-        params.filters, params.kernel_size, side, 10, 5, batch_norm=params.batch_norm
+        params.widths, params.kernel_size, side, 10, 5, batch_norm=params.batch_norm
     )
     assert sum(p.numel() for p in net.parameters()) == expected
 
@@ -121,6 +115,71 @@ def test_order_of_layers_in_a_block():
 def test_convolution_has_a_bias_only_without_batch_norm(batch_norm):
     net = net_of(batch_norm=batch_norm)
     assert all((block.conv.bias is None) == batch_norm for block in net.blocks.values())
+
+
+def test_norm_comes_last_where_it_follows_the_activation():
+    block = net_of(norm_after_activation=True).blocks["conv1"]
+    assert [name for name, _ in block.named_children()] == ["conv", "activation", "pool", "norm"]
+    assert block.conv.bias is not None
+
+
+@pytest.mark.parametrize("size", [16, 24, 40])
+def test_average_pooling_takes_photos_of_any_size(size):
+    net = net_of(pooling="average").eval()
+    images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    features = net.forward_features(images)
+    expected = net.classifier[2:](features.mean((2, 3)))
+    torch.testing.assert_close(net(images), expected)
+    assert net.classifier.dense.in_features == 16
+
+
+def test_without_a_dense_layer_the_output_sees_the_features():
+    net = net_of(num_neurons_dense=0)
+    assert [name for name, _ in net.classifier.named_children()] == ["flatten", "dropout", "output"]
+    assert net.classifier.output.in_features == 16 * 2 * 2
+
+
+@pytest.mark.parametrize("norm_after", [False, True])
+def test_a_residual_unit_adds_two_convolutions_of_the_same_shape(norm_after):
+    net = net_of(residual_units=2, norm_after_activation=norm_after)
+    block = net.blocks["conv2"]
+    unit = block.residual2
+    convolutions = [layer for layer in unit.layers if isinstance(layer, nn.Conv2d)]
+    assert [(c.in_channels, c.out_channels) for c in convolutions] == [(8, 8), (8, 8)]
+    features = torch.rand(2, 8, 4, 4, generator=torch.Generator().manual_seed(0))
+    unit.eval()
+    torch.testing.assert_close(unit(features) - features, unit.layers(features))
+    with torch.no_grad():  # nothing added: the shortcut alone
+        for convolution in convolutions:
+            convolution.weight.zero_()
+            if convolution.bias is not None:
+                convolution.bias.zero_()
+    assert torch.equal(unit(features), features)
+
+
+@pytest.mark.parametrize("changes", [{}, {"norm_after_activation": True}, {"batch_norm": False}])
+def test_pooling_before_relu_changes_neither_scores_nor_gradients(changes):
+    net = net_of(**changes).train()
+    images = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+    def scores_and_gradients(run):
+        torch.manual_seed(0)
+        net.zero_grad()
+        scores = run(images)
+        scores.square().sum().backward()
+        return scores.detach(), [p.grad.clone() for p in net.parameters()]
+
+    def as_written(images):
+        for block in net.features:
+            for layer in block:
+                images = layer(images)
+        return net.forward_head(images)
+
+    found, gradients = scores_and_gradients(net)
+    expected, others = scores_and_gradients(as_written)
+    assert torch.equal(found, expected)
+    for gradient, other in zip(gradients, others, strict=True):
+        torch.testing.assert_close(gradient, other)
 
 
 def test_dropout_acts_in_training_only():
@@ -179,10 +238,33 @@ def with_size(values, *, image_size, conv_layers):
     return values
 
 
-@pytest.mark.parametrize("kernel_size", [2, 4, 10])
-def test_an_even_kernel_is_refused(kernel_size):
-    with pytest.raises(ValidationError, match=f"model.kernel_size: {kernel_size} is even"):
+@pytest.mark.parametrize("kernel_size", [2, 4, 10, 0, 13, [], [3, 4, 3], "3", [3, True, 3]])
+def test_kernels_that_are_not_odd_and_small_are_refused(kernel_size):
+    match = f"model.kernel_size: found {re.escape(repr(kernel_size))}; allowed: an odd number"
+    with pytest.raises(ValidationError, match=match):
         params_of(kernel_size=kernel_size)
+
+
+@pytest.mark.parametrize("filters", [[], [4, 0, 4], [4, 8193, 4], "all", 4, [4, 4.0, 4], [True]])
+def test_filters_that_are_no_list_of_counts_are_refused(filters):
+    match = (
+        f"model.filters: found {re.escape(repr(filters))}; allowed: auto, or a list of 1 to 8192"
+    )
+    with pytest.raises(ValidationError, match=match):
+        params_of(filters=filters)
+
+
+@pytest.mark.parametrize(("name", "value"), [("filters", [4, 8]), ("kernel_size", [3, 3, 3, 3])])
+def test_a_list_of_another_length_than_blocks_is_refused(name, value):
+    match = f"model.{name}: found {len(value)} entries; allowed: one for each of .*conv_layers: 3"
+    with pytest.raises(ValidationError, match=match):
+        params_of(**{name: value})
+
+
+def test_each_block_has_its_own_kernel():
+    net = net_of(kernel_size=[5, 1, 3])
+    assert [block.conv.kernel_size for block in net.blocks.values()] == [(5, 5), (1, 1), (3, 3)]
+    assert net(torch.zeros(2, 3, 16, 16)).shape == (2, 3)
 
 
 def test_a_network_that_grows_beyond_8192_filters_is_refused():

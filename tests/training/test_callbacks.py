@@ -24,7 +24,7 @@ def test_a_line_is_printed_for_each_epoch(run_training, capsys):
 
 
 def test_the_rate_that_is_logged_is_that_of_the_schedule_at_the_end_of_the_epoch(run_training):
-    files = run_training(epochs=4, schedule="cosine", learning_rate=0.01)
+    files = run_training(epochs=4, schedule="cosine", warmup=0.0, learning_rate=0.01)
     rates = files["metrics/plots/metrics/learning_rate.tsv"].decode().split()[3::2]
     expected = [0.005 * (1 + math.cos(math.pi * epoch / 4)) for epoch in (1, 2, 3, 4)]
     assert [float(rate) for rate in rates] == pytest.approx(expected, abs=1e-12)

@@ -57,11 +57,11 @@ def test_frozen_parameters_are_left_out(net_of, tiny_params):
     assert sum(len(group["params"]) for group in made.param_groups) == 4
 
 
-def rates_of(schedule, steps, tiny_params, peak=0.5):
+def rates_of(schedule, steps, tiny_params, peak=0.5, **changes):
     """The rate that each step uses, and the one after the last."""
     parameter = torch.nn.Parameter(torch.zeros(1, 1))
     optimizer = torch.optim.SGD([parameter], peak)
-    params = tiny_params(schedule=schedule, learning_rate=peak).train
+    params = tiny_params(schedule=schedule, learning_rate=peak, **changes).train
     made = make_schedule(optimizer, params, steps=steps)
     rates = []
     for _ in range(steps):
@@ -85,11 +85,25 @@ def test_one_cycle_by_hand(tiny_params):
 
 
 def test_cosine_by_hand(tiny_params):
-    rates = rates_of("cosine", 8, tiny_params)
+    rates = rates_of("cosine", 8, tiny_params, warmup=0.0)
     assert rates == pytest.approx([0.25 * (1 + math.cos(math.pi * k / 8)) for k in range(9)])
     assert rates[0] == 0.5
     assert rates[4] == pytest.approx(0.25)
     assert rates[8] == pytest.approx(0, abs=1e-9)
+
+
+def test_cosine_with_warm_up_by_hand(tiny_params):
+    # A quarter of 8 steps rises evenly, by thirds of the peak; six fall.
+    rates = rates_of("cosine", 8, tiny_params, warmup=0.25)
+    falling = [0.25 * (1 + math.cos(math.pi * k / 6)) for k in range(7)]
+    assert rates == pytest.approx([0.5 / 3, 1 / 3, *falling], abs=1e-9)
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.1, 0.5, 0.9])
+def test_one_cycle_peaks_where_the_warm_up_ends(warmup, tiny_params):
+    rates = rates_of("one_cycle", 99, tiny_params, warmup=warmup)
+    assert abs(rates.index(max(rates)) - warmup * 100) <= 1
+    assert max(rates) == pytest.approx(0.5, rel=1e-3)
 
 
 def test_constant_stays(tiny_params):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fieldguide.data.augmentation import DRAWS, Augmentation
 from fieldguide.data.store import Split
-from fieldguide.data.transforms import DRAWS, Preprocessing, augment, to_unit
+from fieldguide.data.transforms import Preprocessing, to_unit
 from fieldguide.errors import TrainingError
 
 # Share of the free GPU memory that the store may take; the rest is for the network.
@@ -85,7 +87,8 @@ class Batches:
         order: Order,
         preprocessing: Preprocessing,
         *,
-        jitter: float | None = None,
+        augmentation: Augmentation | None = None,
+        size_of: Callable[[int], int] | None = None,
     ) -> None:
         """Choose how photos become input.
 
@@ -93,10 +96,12 @@ class Batches:
             split: where images come from.
             order: of which batches.
             preprocessing: what the network takes.
-            jitter: strength of the colour jitter; None for no augmentation at all.
+            augmentation: how photos are changed, if order has draws.
+            size_of: an epoch -> pixels of its photos; None for those of `preprocessing`.
         """
         self.order = order
-        self._split, self._preprocessing, self._jitter = split, preprocessing, jitter
+        self._split, self._preprocessing = split, preprocessing
+        self._augmentation, self._size_of = augmentation, size_of
         self._device = order.device
         self._labels = torch.from_numpy(split.labels)
         self._resident = self._load() if _fits(split, self._device) else None
@@ -105,13 +110,22 @@ class Batches:
         return self.order.steps
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        preprocessing = self._preprocessing
+        if self._size_of is not None:
+            preprocessing = replace(preprocessing, size=self._size_of(self.order.epoch))
         for rows, draws in self.order:
-            images = self._images(rows)
-            if draws is None or self._jitter is None:
-                images = to_unit(images)
-            else:
-                images = augment(images, draws.to(self._device), self._jitter)
-            yield self._preprocessing(images), self._labels[rows].to(self._device)
+            images = self._input(self._images(rows), draws, preprocessing)
+            images = images.contiguous(memory_format=torch.channels_last)
+            yield images, self._labels[rows].to(self._device)
+
+    def _input(self, images: Tensor, draws: Tensor | None, preprocessing: Preprocessing) -> Tensor:
+        """(B, H, W, 3) uint8 -> (B, 3, size, size), augmented where there are draws for it."""
+        change = self._augmentation
+        if draws is None or change is None:
+            return preprocessing(to_unit(images))
+        draws = draws.to(self._device)
+        moved = change(images, draws, preprocessing.size, preprocessing.interpolation)
+        return change.erase(preprocessing(moved), draws)
 
     def _images(self, rows: Tensor) -> Tensor:
         """(B,) -> (B, H, W, 3) uint8 on the device."""

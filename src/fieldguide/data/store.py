@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import json
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,25 +24,19 @@ SPLITS = ("train", "val", "test")
 
 
 class Split:
-    """The photos of one split; pixels stay on disk until they are asked for."""
+    """The photos of a split, or of several in turn; pixels stay on disk until asked for."""
 
-    def __init__(self, folder: Path, name: str, description: dict[str, Any]) -> None:
-        self.name = name
+    def __init__(self, folder: Path, names: tuple[str, ...], description: dict[str, Any]) -> None:
+        self.name = "+".join(names)
         self._classes: list[str] = description["classes"]
-        self._index = folder / f"{name}.csv"
+        self._rows_of: dict[Path, int] = {}  # of each index file
         self._shards = []
-        for shard in description["shards"][name]:
-            file = folder / shard["file"]
-            try:
-                pixels = np.load(file, mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError, EOFError) as err:
-                raise StoreError(f"{file}: cannot be read ({err}); run `dvc repro`") from err
-            expected = (shard["rows"], *[description["image_size"]] * 2, 3)
-            if pixels.shape != expected or pixels.dtype != np.uint8:
-                raise StoreError(
-                    f"{file}: found {pixels.dtype} {pixels.shape}; allowed: uint8 {expected}"
-                )
-            self._shards.append(pixels)
+        for name in names:
+            shards = description["shards"][name]
+            self._rows_of[folder / f"{name}.csv"] = sum(shard["rows"] for shard in shards)
+            for shard in shards:
+                shape = (shard["rows"], *[description["image_size"]] * 2, 3)
+                self._shards.append(_open_shard(folder / shard["file"], shape))
         self._starts = np.cumsum([0, *map(len, self._shards)])
 
     def __len__(self) -> int:
@@ -54,25 +49,14 @@ class Split:
 
     @cached_property
     def _lines(self) -> list[dict[str, str]]:
-        try:
-            with self._index.open(encoding="utf-8", newline="") as file:
-                lines = list(csv.DictReader(file))
-        except (OSError, ValueError) as err:
-            raise StoreError(f"{self._index}: cannot be read ({err}); run `dvc repro`") from err
-        if len(lines) != len(self):
-            raise StoreError(f"{self._index}: found {len(lines)} rows; the shards have {len(self)}")
-        return lines
+        parts = (_read_index(index, rows, self._classes) for index, rows in self._rows_of.items())
+        return list(chain.from_iterable(parts))
 
     @cached_property
     def labels(self) -> npt.NDArray[np.int64]:
         """Class index of each row: (N,), in [0, K)."""
         index = {name: k for k, name in enumerate(self._classes)}
-        try:
-            return np.array([index[line["class"]] for line in self._lines], dtype=np.int64)
-        except KeyError as err:
-            raise StoreError(
-                f"{self._index}: found class {err}; allowed: {', '.join(self._classes)}"
-            ) from err
+        return np.array([index[line["class"]] for line in self._lines], dtype=np.int64)
 
     @cached_property
     def sources(self) -> list[str]:
@@ -89,6 +73,29 @@ class Split:
             here = shard_of == k
             pixels[here] = self._shards[k][rows[here] - self._starts[k]]
         return pixels
+
+
+def _open_shard(file: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    try:
+        pixels: npt.NDArray[np.uint8] = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as err:
+        raise StoreError(f"{file}: cannot be read ({err}); run `dvc repro`") from err
+    if pixels.shape != shape or pixels.dtype != np.uint8:
+        raise StoreError(f"{file}: found {pixels.dtype} {pixels.shape}; allowed: uint8 {shape}")
+    return pixels
+
+
+def _read_index(file: Path, rows: int, classes: list[str]) -> list[dict[str, str]]:
+    try:
+        with file.open(encoding="utf-8", newline="") as opened:
+            lines = list(csv.DictReader(opened))
+    except (OSError, ValueError) as err:
+        raise StoreError(f"{file}: cannot be read ({err}); run `dvc repro`") from err
+    if len(lines) != rows:
+        raise StoreError(f"{file}: found {len(lines)} rows; the shards have {rows}")
+    for unknown in {line["class"] for line in lines} - set(classes):
+        raise StoreError(f"{file}: found class {unknown!r}; allowed: {', '.join(classes)}")
+    return lines
 
 
 class Store:
@@ -120,13 +127,15 @@ class Store:
             ) from err
         self._description = description
 
-    def split(self, name: str) -> Split:
-        """Open "train", "val" or "test".
+    def split(self, *names: str) -> Split:
+        """Open "train", "val" or "test", or several as one.
 
         Raises:
             StoreError: a file is missing or damaged, or there is no photo.
         """
-        split = Split(self.folder, name, self._description)
+        split = Split(self.folder, names, self._description)
         if len(split) == 0:
-            raise StoreError(f"{self.folder}: the {name} split is empty; allowed: a photo or more")
+            raise StoreError(
+                f"{self.folder}: the {split.name} split is empty; allowed: a photo or more"
+            )
         return split

@@ -13,7 +13,7 @@ from fieldguide.models.bundle import Bundle
 
 @torch.inference_mode()
 def predict_split(
-    bundle: Bundle, split: Split, device: torch.device | None = None
+    bundle: Bundle, split: Split, device: torch.device | None = None, *, mirrored: bool = False
 ) -> npt.NDArray[np.float64]:
     """Probability of each class for each photo, in the split's order.
 
@@ -21,6 +21,7 @@ def predict_split(
         bundle: the classifier.
         split: photos of the size that the classifier takes.
         device: where to compute; None for a GPU where there is one.
+        mirrored: whether each photo is shown as its mirror image.
 
     Returns:
         (N, K), each row summing to 1.
@@ -29,6 +30,7 @@ def predict_split(
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     net = bundle.net.eval().to(device)
     batches = in_order(split, bundle.preprocessing, device)
-    parts = [net(images).double().softmax(dim=1).cpu() for images, _ in batches]  # (B, K)
+    shown = (images.flip(-1) if mirrored else images for images, _ in batches)
+    parts = [net(images).double().softmax(dim=1).cpu() for images in shown]  # (B, K)
     net.to("cpu")
     return np.asarray(torch.cat(parts).numpy())

@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from fieldguide.data.store import Store
+from fieldguide.data.store import Split, Store
 from fieldguide.errors import BundleError
 from fieldguide.evaluation.metrics import Evaluation, evaluate, reliability
 from fieldguide.evaluation.predict import predict_split
@@ -18,6 +18,7 @@ from fieldguide.files import write_csv, write_json
 from fieldguide.models.bundle import Bundle
 from fieldguide.params import EvaluateParams
 
+_ACCURACY = ("acc", "acc_low", "acc_high")
 _SCORES = ("photos", "acc", "acc_low", "acc_high", "macro_f1", "top3_acc", "ece")
 
 
@@ -49,8 +50,11 @@ def evaluate_bundle(
         probabilities=predict_split(bundle, test),
     )
     result = evaluate(predictions, bins=params.calibration_bins)
-    scores = {name: getattr(result, name) for name in _SCORES}
-    write_json(outputs.metrics, {"test": {name: round(v, 6) for name, v in scores.items()}})
+    metrics = {"test": _scores(result, _SCORES)}
+    averaged = _flip_averaged(bundle, predictions, test, params) if params.flip_averaging else None
+    if averaged is not None:
+        metrics["test_flip_averaged"] = _scores(averaged, _ACCURACY)
+    write_json(outputs.metrics, metrics)
     write_json(
         outputs.per_class_metrics,
         {
@@ -71,6 +75,28 @@ def evaluate_bundle(
         ([c.name, f"{c.precision:.6f}", f"{c.recall:.6f}", c.photos] for c in result.per_class),
     )
     _print(result)
+    if averaged is not None:
+        print(f"averaged over photo and mirror image: {_interval(averaged)}")
+
+
+def _flip_averaged(
+    bundle: Bundle, predictions: Predictions, test: Split, params: EvaluateParams
+) -> Evaluation:
+    """Evaluate the mean of what the classifier says of a photo and of its mirror image."""
+    mirrored = predict_split(bundle, test, mirrored=True)
+    mean = (predictions.probabilities + mirrored) / 2
+    return evaluate(predictions._replace(probabilities=mean), bins=params.calibration_bins)
+
+
+def _scores(result: Evaluation, names: tuple[str, ...]) -> dict[str, float]:
+    return {name: round(getattr(result, name), 6) for name in names}
+
+
+def _interval(result: Evaluation) -> str:
+    return (
+        f"test accuracy {result.acc:.2%} (95 % interval {result.acc_low:.2%} to "
+        f"{result.acc_high:.2%})"
+    )
 
 
 def check_fit(bundle: Bundle, store: Store) -> None:
@@ -97,8 +123,7 @@ def _print(result: Evaluation) -> None:
     console = Console(highlight=False, markup=False, emoji=False)
     console.print(table)
     console.print(
-        f"test accuracy {result.acc:.2%} (95 % interval {result.acc_low:.2%} to "
-        f"{result.acc_high:.2%}), macro F1 {result.macro_f1:.3f}, top 3 {result.top3_acc:.2%}, "
+        f"{_interval(result)}, macro F1 {result.macro_f1:.3f}, top 3 {result.top3_acc:.2%}, "
         f"ECE {result.ece:.3f}, on {result.photos:,} photos",
         soft_wrap=True,
     )

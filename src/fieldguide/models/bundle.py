@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import (
@@ -16,6 +16,7 @@ from pydantic import (
     Field,
     Tag,
     ValidationError,
+    model_validator,
 )
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -27,7 +28,14 @@ from fieldguide.models.backbones import build
 from fieldguide.models.network import Network
 from fieldguide.params import CNNParams, Fraction, PixelSize, check_timm_name
 
-FORMAT = 2
+FORMAT = 3
+# What a CNN of format 2 was, before there was a choice.
+_FORMAT_2_CNN = {
+    "filters": "auto",
+    "residual_units": 0,
+    "norm_after_activation": False,
+    "pooling": "flatten",
+}
 
 
 @dataclass(frozen=True)
@@ -40,7 +48,7 @@ class Bundle:
     image_size: int  # pixels of a stored photo
     resize: Literal["crop", "squash"]  # how a photo becomes a square
     preprocessing: Preprocessing  # from a stored photo to the network
-    val_acc: float  # fraction, of the epoch that was kept
+    val_acc: float | None  # fraction, of the epoch that was kept; None: trained on all photos
     started_from: str  # "none", or the weights that training began with
 
     @property
@@ -86,7 +94,7 @@ class _Description(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    format: Literal[2]
+    format: Literal[3]
     architecture: _Architecture
     classes: Annotated[list[str], Field(min_length=2), AfterValidator(_distinct)]
     image_size: PixelSize
@@ -95,8 +103,18 @@ class _Description(BaseModel):
     interpolation: Literal["bilinear", "bicubic"]
     mean: Channels
     std: Channels
-    val_acc: Fraction = Field(ge=0, le=1)
+    val_acc: Annotated[Fraction, Field(ge=0, le=1)] | None
     started_from: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_format_2(cls, found: Any) -> Any:
+        if not isinstance(found, dict) or found.get("format") != 2:  # noqa: PLR2004
+            return found
+        architecture = found.get("architecture")
+        if isinstance(architecture, dict) and architecture.get("name") == "cnn":
+            found = found | {"architecture": _FORMAT_2_CNN | architecture}
+        return found | {"format": FORMAT}
 
 
 def save_bundle(bundle: Bundle, folder: Path) -> None:

@@ -18,30 +18,74 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 
 
+def _conv(channels: int, filters: int, kernel: int, params: CNNParams) -> nn.Conv2d:
+    # Without a bias where batch norm, which has its own, comes right after it.
+    bias = not params.batch_norm or params.norm_after_activation
+    return nn.Conv2d(channels, filters, kernel, padding="same", bias=bias)
+
+
 class ConvBlock(nn.Sequential):
-    """conv -> [batch norm] -> activation -> max-pool: (B, C, H, W) -> (B, F, H/2, W/2)."""
+    """conv -> [batch norm] -> activation -> max-pool [-> batch norm] -> residual units.
+
+    (B, C, H, W) -> (B, F, H/2, W/2).
+    """
 
     conv: nn.Conv2d
     activation: nn.Module
+    pool: nn.Module
 
-    def __init__(self, channels: int, filters: int, params: CNNParams) -> None:
+    def __init__(self, channels: int, filters: int, kernel: int, params: CNNParams) -> None:
+        norm: dict[str, nn.Module] = {"norm": nn.BatchNorm2d(filters)} if params.batch_norm else {}
         layers: OrderedDict[str, nn.Module] = OrderedDict()
-        layers["conv"] = nn.Conv2d(
-            channels,
-            filters,
-            params.kernel_size,
-            padding="same",
-            bias=not params.batch_norm,  # batch norm has its own
-        )
-        if params.batch_norm:
-            layers["norm"] = nn.BatchNorm2d(filters)
+        layers["conv"] = _conv(channels, filters, kernel, params)
+        layers |= {} if params.norm_after_activation else norm
         layers["activation"] = ACTIVATIONS[params.activation]()
         layers["pool"] = nn.MaxPool2d(2)
+        layers |= norm if params.norm_after_activation else {}
+        for k in range(1, params.residual_units + 1):
+            layers[f"residual{k}"] = ResidualUnit(filters, kernel, params)
         super().__init__(layers)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Pool before the activation where that changes nothing but saves three quarters of it.
+
+        The largest of four values stays the largest after ReLU, which never falls. Not when a
+        trained network is looked into: figures show the activation before pooling.
+        """
+        layers = list(self)
+        if self.training and isinstance(self.activation, nn.ReLU):
+            k = layers.index(self.activation)
+            layers[k : k + 2] = [self.pool, self.activation]
+        for layer in layers:
+            images = layer(images)
+        return images
+
+
+class ResidualUnit(nn.Module):
+    """Two convolutions beside a shortcut, of one shape: (B, F, H, W).
+
+    Source: He et al. 2016, figure 2 (https://arxiv.org/abs/1512.03385).
+    """
+
+    def __init__(self, filters: int, kernel: int, params: CNNParams) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for _ in range(2):
+            norm = [nn.BatchNorm2d(filters)] if params.batch_norm else []
+            layers.append(_conv(filters, filters, kernel, params))
+            layers += [] if params.norm_after_activation else norm
+            layers.append(ACTIVATIONS[params.activation]())
+            layers += norm if params.norm_after_activation else []
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Add what the convolutions make of it."""
+        added: Tensor = features + self.layers(features)
+        return added
 
 
 class CNN(Network):
-    """`conv_layers` blocks, then flatten -> dense -> activation -> dropout -> output.
+    """`conv_layers` blocks, then flatten or average -> [dense -> activation] -> dropout -> output.
 
     Blocks are named conv1, conv2, ... in `features`. Where the methods have names of timm's models
     they mean the same, so that fine-tuning treats both alike (`Network`).
@@ -58,19 +102,23 @@ class CNN(Network):
         super().__init__()
         self.features = nn.Sequential()
         channels = 3
-        for k, filters in enumerate(params.filters, start=1):
-            self.features.add_module(f"conv{k}", ConvBlock(channels, filters, params))
+        sizes = zip(params.widths, params.kernels, strict=True)
+        for k, (filters, kernel) in enumerate(sizes, start=1):
+            self.features.add_module(f"conv{k}", ConvBlock(channels, filters, kernel, params))
             channels = filters
-        side = image_size // 2**params.conv_layers
-        self.classifier = nn.Sequential(
-            OrderedDict(
-                flatten=nn.Flatten(),
-                dense=nn.Linear(channels * side * side, params.num_neurons_dense),
-                activation=ACTIVATIONS[params.activation](),
-                dropout=nn.Dropout(params.dropout),
-                output=nn.Linear(params.num_neurons_dense, num_classes),
-            )
-        )
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        if params.pooling == "average":
+            layers["average"] = nn.AdaptiveAvgPool2d(1)
+        else:
+            channels *= (image_size // 2**params.conv_layers) ** 2
+        layers["flatten"] = nn.Flatten()
+        if params.num_neurons_dense > 0:
+            layers["dense"] = nn.Linear(channels, params.num_neurons_dense)
+            layers["activation"] = ACTIVATIONS[params.activation]()
+            channels = params.num_neurons_dense
+        layers["dropout"] = nn.Dropout(params.dropout)
+        layers["output"] = nn.Linear(channels, num_classes)
+        self.classifier = nn.Sequential(layers)
 
     def forward(self, images: Tensor) -> Tensor:
         """Unnormalised scores: (B, 3, H, W) -> (B, K)."""

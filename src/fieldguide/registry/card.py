@@ -158,9 +158,17 @@ def _results(facts: Facts) -> str:
         _table(("metric", "value", "95 % interval"), rows),
         "Intervals are Wilson's, of macro F1 a bootstrap's, and speak of other test photos of the "
         "same kind; another seed of the training would widen them. ECE has none, because "
-        "resampling inflates it. The epoch was chosen by "
-        f"{facts.data.photos.get('val', 0):,} other photos, of which "
-        f"{_percent(facts.train.best.val_acc)} are right: for that reason an optimistic figure.",
+        "resampling inflates it. " + _how_chosen(facts),
+    )
+
+
+def _how_chosen(facts: Facts) -> str:
+    val, score = f"{facts.data.photos.get('val', 0):,}", facts.train.best.val_acc
+    if score is None:
+        return f"The {val} photos held out for validation were trained on; the last epoch is kept."
+    return (
+        f"The epoch was chosen by {val} other photos, of which {_percent(score)} are right: for "
+        "that reason an optimistic figure."
     )
 
 

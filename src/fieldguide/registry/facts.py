@@ -57,7 +57,7 @@ class DataCounts(_Part):
 
 
 class _Best(_Part):
-    val_acc: Share
+    val_acc: Share | None = None  # none where all photos were trained on
     epoch: Count
 
 

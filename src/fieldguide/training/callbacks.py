@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning as L
 from dvclive import Live
+from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import Tensor
 
 from fieldguide.errors import TrainingError
@@ -16,7 +17,7 @@ from fieldguide.trial import Channel
 
 MONITOR = "val/acc"
 _CHECK_EVERY = 50  # batches between looks at the loss, which make a GPU wait
-_COLUMNS = ("train/loss", "train/acc", "val/loss", "val/acc", "learning_rate")
+_TRAIN, _VAL = ("train/loss", "train/acc"), ("val/loss", "val/acc")
 
 
 class History(L.Callback):
@@ -26,8 +27,9 @@ class History(L.Callback):
     going on they are logged again from the checkpoint.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, validated: bool = True) -> None:
         """Log into `folder` (metrics.json, plots/metrics/**.tsv), which is emptied first."""
+        self._columns = (*_TRAIN, *(_VAL if validated else ()), "learning_rate")
         self.rows: list[dict[str, float]] = []
         self.seconds: list[float] = []  # of each epoch; never logged, as it differs between runs
         self._folder = folder
@@ -48,7 +50,9 @@ class History(L.Callback):
         self._live = Live(str(self._folder), dvcyaml=None, save_dvc_exp=False)
         if self.rows:
             print(f"Going on after epoch {len(self.rows)} of {trainer.max_epochs}.")
-        print(f"{'epoch':>9}" + "".join(f"{name:>15}" for name in _COLUMNS) + f"{'seconds':>9}")
+        print(
+            f"{'epoch':>9}" + "".join(f"{name:>15}" for name in self._columns) + f"{'seconds':>9}"
+        )
         for row in self.rows:
             self._log(row)
 
@@ -57,7 +61,7 @@ class History(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:  # noqa: ARG002, D102
         # Rounded: sums in single precision are no better, and Git keeps them.
-        row = {name: round(float(trainer.callback_metrics[name]), 6) for name in _COLUMNS[:-1]}
+        row = {name: round(float(trainer.callback_metrics[name]), 6) for name in self._columns[:-1]}
         row["learning_rate"] = _learning_rate(trainer)
         for name, value in row.items():
             _check_finite(value, name, trainer)
@@ -66,7 +70,7 @@ class History(L.Callback):
         if trainer.is_global_zero:
             self._log(row)
             line = f"{len(self.rows):>4}/{trainer.max_epochs:<4}"
-            line += "".join(f"{row[name]:>15.4g}" for name in _COLUMNS)
+            line += "".join(f"{row[name]:>15.4g}" for name in self._columns)
             line += f"{self.seconds[-1]:>9.1f}"
             bar = trainer.progress_bar_callback
             (bar.print if bar is not None else print)(line)
@@ -75,8 +79,10 @@ class History(L.Callback):
         """Log which epoch was kept, counted from 1, and sizes of the network; close the files."""
         assert self._live is not None
         row = self.rows[kept - 1]
-        best = {"val_acc": row["val/acc"], "val_loss": row["val/loss"], "epoch": kept}
-        for name, value in best.items():
+        best = {f"val_{name}": row.get(f"val/{name}") for name in ("acc", "loss")}
+        for name, value in (best | {"epoch": kept}).items():
+            if value is None:  # validation photos were trained on
+                continue
             self._live.log_metric(f"best/{name}", value, plot=False)
         for name, count in parameters.items():
             self._live.log_metric(f"parameters/{name}", count, plot=False)
@@ -91,6 +97,20 @@ class History(L.Callback):
         self._live.next_step()
 
 
+class Averaging(EMAWeightAveraging):
+    """An exponential moving average of the weights, which is validated and kept in their place.
+
+    Source: Polyak & Juditsky 1992, section 2 (https://doi.org/10.1137/0330046).
+    """
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The averages so far, named as in the module."""
+        assert self._average_model is not None
+        state: dict[str, Tensor] = self._average_model.module.state_dict()
+        return state
+
+
 class BestWeights(L.Callback):
     """Keeps the weights of the epoch with the best MONITOR; of equals, the first.
 
@@ -98,10 +118,17 @@ class BestWeights(L.Callback):
     files could otherwise leave halves of different epochs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, averaging: Averaging | None = None, *, validated: bool = True) -> None:
+        """Choose what to keep.
+
+        Args:
+            averaging: whose weights are kept, if not the module's own.
+            validated: whether there is a MONITOR; if not, the last epoch is kept.
+        """
         self.score = -math.inf
         self.epoch = 0  # counted from 1
         self.weights: dict[str, Tensor] = {}
+        self._averaging, self._validated = averaging, validated
 
     def state_dict(self) -> dict[str, Any]:  # noqa: D102
         return {"score": self.score, "epoch": self.epoch, "weights": self.weights}
@@ -111,14 +138,15 @@ class BestWeights(L.Callback):
         self.weights = state["weights"]
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:  # noqa: D102
-        score = round(float(trainer.callback_metrics[MONITOR]), 6)
-        if score > self.score:
-            self.score, self.epoch = score, trainer.current_epoch + 1
-            # A copy on the CPU: the GPU's memory is for training.
-            self.weights = {
-                name: value.detach().to("cpu", copy=True)
-                for name, value in module.state_dict().items()
-            }
+        if self._validated:
+            score = round(float(trainer.callback_metrics[MONITOR]), 6)
+            if score <= self.score:
+                return
+            self.score = score
+        self.epoch = trainer.current_epoch + 1
+        state = self._averaging.weights if self._averaging else module.state_dict()
+        # A copy on the CPU: the GPU's memory is for training.
+        self.weights = {name: value.detach().to("cpu", copy=True) for name, value in state.items()}
 
 
 class StopIfNotFinite(L.Callback):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import lightning as L
 
+from fieldguide.data.augmentation import Augmentation
 from fieldguide.data.batches import Batches, Order, eval_batch
 from fieldguide.data.store import Store
 from fieldguide.models.start import Start
-from fieldguide.params import TrainParams
+from fieldguide.params import TrainParams, epoch_size
 from fieldguide.training.features import FeatureBatches, cached_features
 
 
@@ -32,40 +34,55 @@ class StoreData(L.LightningDataModule):
         self._loaders: dict[str, Batches | FeatureBatches] = {}
 
     def setup(self, stage: str) -> None:  # noqa: ARG002 - Lightning's hook
-        """Make both loaders, which may take a while where features are computed."""
-        params, size = self.params, self.start.preprocessing.size
-        self._loaders = {
-            "train": self._batches(
-                "train", params.batch_size, seed=params.seed, augment=params.use_augmentation
-            ),
-            "val": self._batches("val", eval_batch(size)),
-        }
+        """Make the loaders, which may take a while where features are computed."""
+        self._loaders = {"train": self._batches(["train"], training=True)}
+        if self.params.train_on_val:
+            self._loaders = {"train": self._batches(["train", "val"], training=True)}
+        else:
+            self._loaders["val"] = self._batches(["val"], training=False)
 
     def train_dataloader(self) -> Batches | FeatureBatches:
         """Shuffled and, if asked for, augmented."""
         return self._loaders["train"]
 
-    def val_dataloader(self) -> Batches | FeatureBatches:
-        """In order and as they are."""
-        return self._loaders["val"]
+    def val_dataloader(self) -> Batches | FeatureBatches | list[Batches]:
+        """In order and as they are; none where they are trained on."""
+        return self._loaders.get("val", [])
 
-    def _batches(
-        self, name: str, batch_size: int, *, seed: int | None = None, augment: bool = False
-    ) -> Batches | FeatureBatches:
-        trainer, split = self.trainer, self.store.split(name)
+    def _batches(self, names: list[str], *, training: bool) -> Batches | FeatureBatches:
+        trainer, params, split = self.trainer, self.params, self.store.split(*names)
+        preprocessing = self.start.preprocessing
         assert trainer is not None
         order = Order(
             split,
-            batch_size,
+            params.batch_size if training else eval_batch(preprocessing.size),
             device=trainer.strategy.root_device,
-            seed=seed,
+            seed=params.seed if training else None,
             rank=trainer.global_rank,
             world_size=trainer.world_size,
         )
-        if self.features is None:
-            jitter = self.params.color_jitter if augment else None
-            return Batches(split, order, self.start.preprocessing, jitter=jitter)
-        features = cached_features(
-            self.features, self.start, split, device=order.device, with_mirror=augment
+        augment = training and params.use_augmentation
+        if self.features is not None:
+            features = cached_features(
+                self.features, self.start, split, device=order.device, with_mirror=augment
+            )
+            return FeatureBatches(features, split.labels, order)
+        size_of = None
+        if training and params.start_size < 1:
+            size_of = partial(epoch_size, preprocessing.size, params.start_size, of=params.epochs)
+        return Batches(
+            split,
+            order,
+            preprocessing,
+            augmentation=_augmentation(params) if augment else None,
+            size_of=size_of,
         )
-        return FeatureBatches(features, split.labels, order)
+
+
+def _augmentation(params: TrainParams) -> Augmentation:
+    return Augmentation(
+        crop=params.crop,
+        crop_area=params.crop_area,
+        color_jitter=params.color_jitter,
+        random_erasing=params.random_erasing,
+    )

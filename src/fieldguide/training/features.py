@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from fieldguide.data.augmentation import mirrored
 from fieldguide.data.batches import Order, in_order
 from fieldguide.data.store import Split
-from fieldguide.data.transforms import mirrored
 from fieldguide.errors import TrainingError
 from fieldguide.files import new_folder
 from fieldguide.models.network import Network, output_layers

@@ -30,6 +30,7 @@ from fieldguide.models.start import Start, start_of
 from fieldguide.params import ModelParams, TrainParams
 from fieldguide.training.callbacks import (
     MONITOR,
+    Averaging,
     BestWeights,
     History,
     Prune,
@@ -88,16 +89,20 @@ def train(
     torch.manual_seed(derive_seed(params.seed, WEIGHTS))
     start = start_of(model, store)
     start.net.to(memory_format=torch.channels_last)
-    history, best = History(outputs.metrics), BestWeights()
+    _check_trial(params, channel)
+    validated = not params.train_on_val
+    averaging = Averaging(decay=params.ema_decay) if params.ema_decay > 0 else None
+    history = History(outputs.metrics, validated=validated)
+    best = BestWeights(averaging, validated=validated)
     # Runs after the other callbacks, so that the checkpoint holds what they have recorded.
     saver = ModelCheckpoint(
         filename=Path(CHECKPOINT).stem, save_on_train_epoch_end=True, enable_version_counter=False
     )
     prune = Prune(channel) if channel else None
-    callbacks = [*freeze(start.net, model, epochs=params.epochs), history, best]
+    callbacks = [*freeze(start.net, model, epochs=params.epochs), averaging, history, best]
     parameters = count_parameters(start.net)  # now: by epoch, fewer may be trained
     trainer = _make_trainer(
-        params, [*callbacks, *([prune] if prune else []), saver], model.finetune
+        params, [one for one in (*callbacks, prune, saver) if one], model.finetune
     )
     module = _make_module(start, params, model, classes=len(store.classes))
     if trainer.is_global_zero:
@@ -123,13 +128,24 @@ def train(
         write_json(outputs.environment, environment)
         pruned = prune is not None and prune.pruned
         history.finish(best.epoch, pruned=pruned, parameters=parameters)
-        save_bundle(_bundle(start, model, store, val_acc=best.score), outputs.bundle)
-    print(f"Kept epoch {best.epoch} of {len(history.rows)}: {MONITOR} {best.score:.4f}")
-    images = len(store.split("train")) * len(history.rows)
+        score = best.score if validated else None
+        save_bundle(_bundle(start, model, store, val_acc=score), outputs.bundle)
+    why = "the last, as all photos were trained on" if score is None else f"{MONITOR} {score:.4f}"
+    print(f"Kept epoch {best.epoch} of {len(history.rows)}: {why}")
+    photos = len(store.split("train")) + (0 if validated else len(store.split("val")))
+    images = photos * len(history.rows)
     return {
         "epochs": len(history.rows),
         "images_per_second": round(images / sum(history.seconds), 1),
     }
+
+
+def _check_trial(params: TrainParams, channel: Channel | None) -> None:
+    if params.train_on_val and channel is not None:
+        raise TrainingError(
+            "train.train_on_val: true leaves nothing to compare trials by; allowed in a sweep: "
+            "false"
+        )
 
 
 @contextmanager
@@ -145,7 +161,7 @@ def _nothing_half_written(outputs: Outputs | None) -> Iterator[None]:
         raise
 
 
-def _bundle(start: Start, model: ModelParams, store: Store, *, val_acc: float) -> Bundle:
+def _bundle(start: Start, model: ModelParams, store: Store, *, val_acc: float | None) -> Bundle:
     return Bundle(
         net=start.net,
         architecture=model.architecture,
@@ -166,6 +182,9 @@ def _make_module(
     if model.head_only:
         net = Head(output_layers(start.net)[0], model.dropout)
     decay = model.layer_decay if model.finetune == "full" and model.weights != "none" else 1.0
+    if params.compile:
+        # In place, so that names of weights stay; CUDA graphs where there is a GPU.
+        net.compile(mode="reduce-overhead" if torch.cuda.is_available() else "default")
     size = start.preprocessing.size
     return ClassifierModule(net, params, input_size=size, num_classes=classes, layer_decay=decay)
 
@@ -180,6 +199,7 @@ def _summarize(start: Start, params: TrainParams, *, classes: int) -> str:
 
 def _make_trainer(params: TrainParams, callbacks: list[L.Callback], finetune: str) -> L.Trainer:
     _quieten()
+    stopping = EarlyStopping(MONITOR, mode="max", patience=params.patience)
     watched = sys.stderr.isatty()
     if watched:
         callbacks = [*callbacks, TQDMProgressBar(leave=False)]
@@ -197,8 +217,9 @@ def _make_trainer(params: TrainParams, callbacks: list[L.Callback], finetune: st
                 *callbacks,
                 StopIfNotFinite(),
                 StayStopped(),
-                EarlyStopping(MONITOR, mode="max", patience=params.patience),
+                *([] if params.train_on_val else [stopping]),
             ],
+            gradient_clip_val=params.gradient_clipping or None,
             # Every operation of the CNN is deterministic; where PyTorch is not sure (pooling's
             # gradient on CUDA, which never overlaps here) it warns instead of stopping.
             deterministic="warn",

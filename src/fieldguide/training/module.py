@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import lightning as L
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import lr_scheduler
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
@@ -46,6 +48,7 @@ class ClassifierModule(L.LightningModule):
         self.net = net
         self.params = params
         self.layer_decay = layer_decay
+        self.mix = make_mix(params, num_classes=num_classes)
         self.example_input_array = torch.zeros(1, 3, input_size, input_size)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -62,19 +65,23 @@ class ClassifierModule(L.LightningModule):
         torch.manual_seed(derive_seed(self.params.seed, *key))
 
     def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """Loss of one batch."""
-        return self._step(batch, "train")
+        """Loss of one batch, whose photos may be mixed with each other."""
+        images, labels = batch
+        if self.mix is None or images.ndim != 4:  # noqa: PLR2004 - features of frozen blocks
+            return self._step(images, labels, labels, "train")
+        mixed, shares = self.mix(images, labels)  # shares: (B, K), rows sum to 1
+        return self._step(mixed, labels, shares, "train")
 
     def validation_step(self, batch: tuple[Tensor, Tensor]) -> None:
         """Log loss and accuracy of one batch."""
-        self._step(batch, "val")
-
-    def _step(self, batch: tuple[Tensor, Tensor], split: str) -> Tensor:
         images, labels = batch
+        self._step(images, labels, labels, "val")
+
+    def _step(self, images: Tensor, labels: Tensor, targets: Tensor, split: str) -> Tensor:
         scores = self(images)  # (B, 3, H, W) -> (B, K)
         # Not smoothed in validation: val/loss compares experiments of different smoothing.
         smoothing = self.params.label_smoothing if split == "train" else 0.0
-        loss = F.cross_entropy(scores, labels, label_smoothing=smoothing)
+        loss = F.cross_entropy(scores, targets, label_smoothing=smoothing)
         # Summed over images and divided once, over all processes.
         train = split == "train"
         mean = self.train_loss if train else self.val_loss
@@ -97,6 +104,24 @@ class ClassifierModule(L.LightningModule):
         }
 
 
+def make_mix(params: TrainParams, *, num_classes: int) -> Callable[..., Any] | None:
+    """Return what mixes the photos and labels of a batch: torchvision's MixUp, CutMix or either.
+
+    It takes images (B, 3, H, W) and labels (B,), returns images and shares of classes (B, K), and
+    draws from PyTorch's global generator.
+
+    Source: https://arxiv.org/abs/1710.09412 and https://arxiv.org/abs/1905.04899.
+    """
+    if not params.use_augmentation or params.mixup == params.cutmix == 0:
+        return None
+    from torchvision.transforms import v2  # noqa: PLC0415 - half a second that most need not wait
+
+    kinds = ((v2.MixUp, params.mixup), (v2.CutMix, params.cutmix))
+    mixes = [kind(alpha=alpha, num_classes=num_classes) for kind, alpha in kinds if alpha > 0]
+    mix: Callable[..., Any] = mixes[0] if len(mixes) == 1 else v2.RandomChoice(mixes)
+    return mix
+
+
 def make_optimizer(
     net: nn.Module, params: TrainParams, *, layer_decay: float = 1.0
 ) -> torch.optim.Optimizer:
@@ -115,32 +140,40 @@ def make_optimizer(
             {"params": weights, "weight_decay": decay},
             {"params": others, "weight_decay": 0.0},
         ]
+    # Fused ones undo the scaling of half precision themselves, too late for clipping.
+    fused = not (params.gradient_clipping > 0 and params.precision == "16-mixed")
     match params.optimizer:
         case "adam":
-            return torch.optim.Adam(groups, lr, fused=True)
+            return torch.optim.Adam(groups, lr, fused=fused)
         case "adamw":
-            return torch.optim.AdamW(groups, lr, fused=True)
+            return torch.optim.AdamW(groups, lr, fused=fused)
         case "nadam":
             return torch.optim.NAdam(groups, lr)
         case "rmsprop":
             return torch.optim.RMSprop(groups, lr)
         case "sgd":
-            return torch.optim.SGD(groups, lr, momentum=0.9, nesterov=True, fused=True)
+            return torch.optim.SGD(groups, lr, momentum=0.9, nesterov=True, fused=fused)
 
 
 def make_schedule(
     optimizer: torch.optim.Optimizer, params: TrainParams, *, steps: int
-) -> torch.optim.lr_scheduler.LRScheduler:
+) -> lr_scheduler.LRScheduler:
     """Build the learning-rate schedule over `steps` batches, the whole training."""
+    rising = round(params.warmup * steps)  # batches
     match params.schedule:
         case "one_cycle":  # Smith & Topin 2018, https://arxiv.org/abs/1708.07120
-            return torch.optim.lr_scheduler.OneCycleLR(
+            return lr_scheduler.OneCycleLR(
                 optimizer,
                 [group["lr"] for group in optimizer.param_groups],
                 total_steps=steps + 1,  # it is stepped once more, after the last batch
+                pct_start=params.warmup,
                 cycle_momentum=False,
             )
-        case "cosine":
-            return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        case "cosine":  # Goyal et al. 2017, section 2.2; Loshchilov & Hutter 2016
+            falling = lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps - rising))
+            if rising == 0:
+                return falling
+            warming = lr_scheduler.LinearLR(optimizer, 1 / (rising + 1), total_iters=rising)
+            return lr_scheduler.SequentialLR(optimizer, [warming, falling], [rising])
         case "constant":
-            return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+            return lr_scheduler.ConstantLR(optimizer, factor=1.0)

@@ -100,6 +100,29 @@ def test_every_output_tells_of_the_same_predictions(run, bundle, store, outputs,
     assert f"test accuracy {metrics['acc']:.2%}" in printed
 
 
+def test_flip_averaging_is_reported_apart(bundle, store, outputs, params, capsys):
+    evaluate_bundle(bundle, store, params.evaluate, outputs=outputs)
+    plain = json.loads(outputs.metrics.read_text(encoding="utf-8"))
+    assert list(plain) == ["test"]
+    averaging = params.evaluate.model_copy(update={"flip_averaging": True})
+    evaluate_bundle(bundle, store, averaging, outputs=outputs)
+    found = json.loads(outputs.metrics.read_text(encoding="utf-8"))
+    assert found["test"] == plain["test"]
+    test = store.split("test")
+    pixels = torch.from_numpy(test.images(np.arange(len(test)))).permute(0, 3, 1, 2) / 255
+    mean, std = (torch.tensor(v)[:, None, None] for v in (store.mean, store.std))
+    with torch.no_grad():
+        images = (pixels - mean) / std
+        net = bundle.net.eval()
+        both = net(images).softmax(1) + net(images.flip(3)).softmax(1)
+    expected = float((both.argmax(1).numpy() == test.labels).mean())
+    assert found["test_flip_averaged"]["acc"] == pytest.approx(expected, abs=1e-6)
+    assert set(found["test_flip_averaged"]) == {"acc", "acc_low", "acc_high"}
+    assert f"averaged over photo and mirror image: test accuracy {expected:.2%}" in (
+        capsys.readouterr().out
+    )
+
+
 def test_evaluating_twice_gives_the_same_bytes(run, bundle, outputs):
     run(bundle)
     first = [path.read_bytes() for path in outputs]

@@ -14,6 +14,8 @@ from fieldguide.data.store import Store
 from fieldguide.data.transforms import Preprocessing
 from fieldguide.errors import FieldguideError, TrainingError
 from fieldguide.models.bundle import load_bundle
+from fieldguide.models.cnn import CNN
+from fieldguide.trial import Channel
 
 # With these, weights and running statistics stay what they were.
 STILL = {
@@ -172,6 +174,12 @@ def test_classes_and_normalisation_travel_with_the_classifier(run_training, stor
         {"batch_size": 8192, "epochs": 1},  # one step in all
         {"schedule": "cosine", "optimizer": "nadam"},
         {"model": {"activation": "gelu", "batch_norm": False}},
+        {"mixup": 0.2},
+        {"cutmix": 1.0},
+        {"crop": "resized", "random_erasing": 1.0},
+        {"gradient_clipping": 0.5},
+        {"model": {"residual_units": 1, "norm_after_activation": True, "num_neurons_dense": 0}},
+        {"model": {"filters": [3, 5], "kernel_size": [5, 3]}},
     ],
     ids=str,
 )
@@ -193,6 +201,113 @@ def test_augmentation_changes_training_but_not_validation(run_training):
     augmented = run_training("augmented", **(STILL | {"use_augmentation": True}), epochs=1)
     assert curve(plain, "train/loss") != curve(augmented, "train/loss")
     assert curve(plain, "val/loss") == curve(augmented, "val/loss")
+
+
+@pytest.mark.parametrize("mix", ["mixup", "cutmix"])
+def test_mixing_changes_training_but_not_validation(mix, run_training):
+    still = STILL | {"use_augmentation": True}
+    plain = run_training("plain", **still, epochs=1)
+    mixed = run_training("mixed", **still, **{mix: 1.0}, epochs=1)
+    unaugmented = run_training("unaugmented", **STILL, **{mix: 1.0}, epochs=1)
+    assert curve(plain, "train/loss") != curve(mixed, "train/loss")
+    assert curve(plain, "val/loss") == curve(mixed, "val/loss")
+    plain_too = run_training("plain too", **STILL, epochs=1)
+    assert curve(unaugmented, "train/loss") == curve(plain_too, "train/loss")
+
+
+# One step an epoch, so that a training of k epochs ends with the weights after k steps.
+STEPS = {
+    "batch_size": 8192,
+    "schedule": "constant",
+    "optimizer": "sgd",
+    "learning_rate": 0.5,
+    "train_on_val": True,
+}
+
+
+def weights_of(name):
+    return load_bundle(Path(name) / "classifier").net.state_dict()
+
+
+def test_averaged_weights_by_hand(run_training):
+    for steps in (1, 2, 3):
+        run_training(f"{steps}", **STEPS, epochs=steps)
+    run_training("averaged", **STEPS, epochs=3, ema_decay=0.75)
+    after = [weights_of(f"{steps}") for steps in (1, 2, 3)]
+    averaged = weights_of("averaged")
+    for name in ("features.conv1.conv.weight", "features.conv2.norm.running_mean"):
+        one, two, three = (state[name] for state in after)
+        expected = 0.75 * (0.75 * one + 0.25 * two) + 0.25 * three
+        torch.testing.assert_close(averaged[name], expected)
+        assert not torch.equal(averaged[name], three)
+
+
+def test_averaged_weights_are_those_that_are_validated(run_training, store):
+    files = run_training(epochs=4, ema_decay=0.5, schedule="constant", learning_rate=0.01)
+    bundle = load_bundle(Path("run/classifier"))
+    assert bundle.val_acc == max(curve(files, "val/acc"))
+    assert accuracy_of(bundle, store.split("val")) == pytest.approx(bundle.val_acc, abs=1e-6)
+
+
+def test_training_on_val_uses_all_photos_and_keeps_the_last_epoch(run_training, store, capsys):
+    files = run_training(epochs=3, train_on_val=True, patience=1)
+    assert "Kept epoch 3 of 3: the last" in capsys.readouterr().out
+    metrics = json.loads(files["metrics/metrics.json"])
+    assert metrics["best"] == {"epoch": 3}
+    assert "val" not in metrics
+    assert load_bundle(Path("run/classifier")).val_acc is None
+    # With weights that stay, the mean loss over an epoch tells which photos were in it.
+    files = run_training("still", **STILL, epochs=1, train_on_val=True, label_smoothing=0.0)
+    both = store.split("train", "val")
+    assert len(both) == len(store.split("train")) + len(store.split("val"))
+    scores = scores_of(load_bundle(Path("still/classifier")), both)
+    expected = smoothed_loss(scores, both.labels, 0.0)
+    assert curve(files, "train/loss") == [pytest.approx(expected, rel=1e-5)]
+
+
+def test_a_trial_that_trains_on_val_is_refused(run_training, tmp_path):
+    with pytest.raises(TrainingError, match=r"train.train_on_val: true .* allowed in a sweep"):
+        run_training(train_on_val=True, channel=Channel(tmp_path))
+    assert not Path("run").exists()
+
+
+def test_clipped_gradients_move_weights_by_no_more_than_allowed(run_training):
+    steps = STEPS | {"weight_decay": 0.0, "epochs": 1}
+    run_training("start", **(steps | {"learning_rate": 1e-12}))
+    run_training("clipped", **steps, gradient_clipping=0.01)
+    before, after = weights_of("start"), weights_of("clipped")
+    learned = [name for name in before if "running" not in name and "batches" not in name]
+    moved = sum((after[name] - before[name]).square().sum() for name in learned).sqrt()
+    # Nesterov's first step is the gradient × (1 + momentum 0.9).
+    assert float(moved) == pytest.approx(0.5 * 1.9 * 0.01, rel=1e-3)
+
+
+def test_photos_grow_in_the_first_two_thirds_of_the_epochs(run_training, monkeypatch):
+    seen = []
+    forward = CNN.forward_features
+
+    def watched(net, images):
+        if net.training:
+            seen.append(images.shape[-1])
+        return forward(net, images)
+
+    monkeypatch.setattr(CNN, "forward_features", watched)
+    run_training(epochs=3, batch_size=8192, start_size=0.5, model={"pooling": "average"})
+    # 16 × 1/2, 16 × 3/4 = 12 to the nearest multiple of 8 (a tie, to the even one), and all.
+    assert seen == [8, 16, 16]
+
+
+@pytest.mark.slow
+def test_a_compiled_training_is_near_the_plain_one(run_training):
+    # Without dropout, of which compiled code draws other numbers.
+    changes = {"epochs": 2, "model": {"dropout": 0.0}}
+    plain, compiled = (
+        run_training("plain", **changes),
+        run_training("compiled", **changes, compile=True),
+    )
+    assert curve(compiled, "train/loss") == pytest.approx(curve(plain, "train/loss"), rel=1e-2)
+    assert set(compiled) == EVERY_FILE
+    assert sorted(weights_of("compiled")) == sorted(weights_of("plain"))
 
 
 def test_a_loss_that_is_not_finite_stops_and_leaves_no_output(run_training):

@@ -54,6 +54,9 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(
         {"optimizer": "nadam", "schedule": "constant"},
         {"optimizer": "rmsprop", "use_augmentation": False},
         {"precision": "bf16-mixed"},
+        {"ema_decay": 0.8, "mixup": 0.2, "cutmix": 1.0, "crop": "resized", "random_erasing": 0.5},
+        {"train_on_val": True, "ema_decay": 0.8, "schedule": "cosine"},
+        {"start_size": 0.5, "gradient_clipping": 0.1, "model": {"pooling": "average"}},
     ],
     ids=str,
 )
@@ -78,6 +81,13 @@ def test_a_training_stopped_after_its_last_epoch_only_saves_the_classifier(
     assert len(checkpoints()) == 1
     assert run_training() == expected
     assert checkpoints() == []
+
+
+def test_the_average_of_a_training_that_only_lacks_its_classifier_is_kept(run_training):
+    changes = {"ema_decay": 0.8, "train_on_val": True}
+    expected = run_training("uninterrupted", **changes)
+    finish_but_for_the_bundle(run_training, **changes)
+    assert run_training(**changes) == expected
 
 
 @pytest.mark.parametrize("kept", [0, 1000, -1])

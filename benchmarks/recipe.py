@@ -1,0 +1,249 @@
+"""What each knob of the recipe does: one change at a time, several seeds, the same photos.
+
+    make venv && . .venv/bin/activate && dvc repro
+    python benchmarks/recipe.py --seeds 0 1 2 --workers 2    # hours; goes on where it was stopped
+    python benchmarks/recipe.py --table                      # writes docs/recipe.md's tables
+
+Every variant is BEFORE (params.yaml as it was before these knobs) with its own changes. Trainings
+are processes of one thread each, tested once on data/prepared's test split; they are kept, one a
+line, in benchmarks/recipe.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+ROWS = ROOT / "benchmarks/recipe.jsonl"
+PAGE = ROOT / "docs/recipe.md"
+REFERENCE = "before"
+BEFORE = {
+    "model.filters": "auto",
+    "model.residual_units": 0,
+    "model.norm_after_activation": False,
+    "model.pooling": "flatten",
+    "model.num_neurons_dense": 512,
+    "train.batch_size": 64,
+    "train.schedule": "one_cycle",
+    "train.warmup": 0.3,
+    "train.learning_rate": 2e-3,
+    "train.gradient_clipping": 0.0,
+    "train.ema_decay": 0.0,
+    "train.label_smoothing": 0.1,
+    "train.crop": "shift",
+    "train.random_erasing": 0.0,
+    "train.mixup": 0.0,
+    "train.cutmix": 0.0,
+    "train.start_size": 1.0,
+}
+VARIANTS: dict[str, dict[str, Any]] = {
+    REFERENCE: {},
+    "no dense layer": {"model.num_neurons_dense": 0},
+    "average pooling": {"model.pooling": "average"},
+    "average pooling, no dense layer": {"model.pooling": "average", "model.num_neurons_dense": 0},
+    "batch norm after the activation": {"model.norm_after_activation": True},
+    "filters 64, 128, 128, 256, 256": {"model.filters": [64, 128, 128, 256, 256]},
+    "kernels 5, 3, 3, 3, 3": {"model.kernel_size": [5, 3, 3, 3, 3]},
+    "residual units": {"model.residual_units": 1},
+    "residual units, half the filters": {
+        "model.residual_units": 1,
+        "model.first_layer_filters": 16,
+    },
+    "timm's resnet10t, 64 pixels": {"model.name": "resnet10t", "model.input_size": 64},
+    "timm's resnetblur18, 64 pixels": {"model.name": "resnetblur18", "model.input_size": 64},
+    "constant rate, 5e-4": {"train.schedule": "constant", "train.learning_rate": 5e-4},
+    "cosine with warm-up": {"train.schedule": "cosine", "train.warmup": 0.05},
+    "no augmentation": {"train.use_augmentation": False},
+    "random-resized crop": {"train.crop": "resized"},
+    "random erasing": {"train.random_erasing": 0.25},
+    "mixup": {"train.mixup": 0.2},
+    "CutMix": {"train.cutmix": 1.0},
+    "no label smoothing": {"train.label_smoothing": 0.0},
+    "EMA of weights": {"train.ema_decay": 0.99},
+    "gradient clipping": {"train.gradient_clipping": 1.0},
+    "batches of 128": {"train.batch_size": 128},
+    "growing photos": {"model.pooling": "average", "train.start_size": 0.5},
+    "trained on val too": {"train.train_on_val": True},
+    "params.yaml": dict.fromkeys(BEFORE),  # as it is now
+}
+
+
+def params_of(store: Path, changes: dict[str, Any]) -> Any:
+    """Return params.yaml with changes, checked; None stands for what is written there."""
+    import yaml
+
+    from fieldguide.data.store import Store
+    from fieldguide.params import Params
+
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    raw["data"]["image_size"] = Store(store).image_size
+    for key, value in changes.items():
+        section, name = key.split(".")
+        assert name in raw[section], key
+        if value is not None:
+            raw[section][name] = value
+    return Params.model_validate(raw)
+
+
+def train_one(store: Path, changes: dict[str, Any]) -> dict[str, Any]:
+    """Train and test with params.yaml and changes; return seconds and accuracies."""
+    from fieldguide.data.store import Store
+    from fieldguide.evaluation.predict import predict_split
+    from fieldguide.models.bundle import load_bundle
+    from fieldguide.training.fit import Outputs, train
+
+    params, opened = params_of(store, changes), Store(store)
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder)
+        os.environ["DVC_ROOT"] = folder
+        outputs = Outputs(out / "bundle", out / "metrics", out / "summary", out / "environment")
+        wall, cpu = time.perf_counter(), time.process_time()
+        fitted = train(params.train, params.model, store=opened, outputs=outputs)
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        bundle = load_bundle(outputs.bundle)
+    test = opened.split("test")
+    plain = predict_split(bundle, test)
+    averaged = plain + predict_split(bundle, test, mirrored=True)
+    return {
+        "seconds": round(wall, 1),
+        "cpu_seconds": round(cpu, 1),
+        "epochs_run": fitted["epochs"],
+        "val_acc": bundle.val_acc,
+        "test_acc": float((plain.argmax(1) == test.labels).mean()),
+        "flip_averaged_acc": float((averaged.argmax(1) == test.labels).mean()),
+    }
+
+
+def main() -> None:
+    """Train what has not been trained yet, or write the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--store", type=Path, default=ROOT / "data/prepared")
+    parser.add_argument("--data", default="sample", help="what the table calls these photos")
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=JSON", help="for all variants")
+    parser.add_argument("--workers", type=int, default=1, help="trainings side by side")
+    parser.add_argument("--table", action="store_true", help="write docs/recipe.md and stop")
+    parser.add_argument("--one", help=argparse.SUPPRESS)  # changes, in a process of its own
+    args = parser.parse_args()
+    if args.one:
+        print("\n" + json.dumps(train_one(args.store, json.loads(args.one))))
+        return
+    if args.table:
+        write_tables()
+        return
+    size = json.loads((args.store / "dataset.json").read_text(encoding="utf-8"))["image_size"]
+    common = dict(one.split("=", 1) for one in args.set)
+    common = {key: json.loads(value) for key, value in common.items()}
+    known = {json.dumps(_identity(row), sort_keys=True) for row in read_rows()}
+
+    def measure(work: dict[str, Any]) -> None:
+        changes = BEFORE | VARIANTS[work["variant"]] | common
+        changes |= {"train.epochs": work["epochs"], "train.seed": work["seed"]}
+        command = [sys.executable, __file__, "--store", str(args.store)]
+        env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [*command, "--one", json.dumps(changes)],
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=env,
+        )
+        row = work | json.loads(done.stdout.splitlines()[-1])
+        with ROWS.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        print(f"{row['variant']:<34} seed {row['seed']}  test {row['test_acc']:.1%}", flush=True)
+
+    with ThreadPoolExecutor(args.workers) as pool:
+        for seed in args.seeds:
+            for variant in args.only:
+                work = {"data": args.data, "size": size, "epochs": args.epochs, "set": common}
+                work |= {"variant": variant, "seed": seed}
+                if json.dumps(_identity(work), sort_keys=True) not in known:
+                    pool.submit(measure, work).add_done_callback(_raise)
+
+
+def _raise(done: Any) -> None:
+    if done.exception() is not None:
+        print(f"failed: {done.exception()}", file=sys.stderr)
+
+
+def _identity(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: row[key] for key in ("data", "size", "epochs", "set", "variant", "seed")}
+
+
+def read_rows() -> list[dict[str, Any]]:
+    """Return every training so far."""
+    if not ROWS.is_file():
+        return []
+    return [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()]
+
+
+def write_tables() -> None:
+    """Put a table for each data set and length between the markers of docs/recipe.md."""
+    text, rows = PAGE.read_text(encoding="utf-8"), read_rows()
+    start, end = "<!-- recipe -->\n", "<!-- /recipe -->"
+    before, _, rest = text.partition(start)
+    _, _, after = rest.partition(end)
+    kinds = {json.dumps([row["data"], row["size"], row["epochs"], row["set"]]): row for row in rows}
+    tables = []
+    for kind in kinds.values():
+        same = [row for row in rows if all(row[k] == kind[k] for k in ("data", "size", "set"))]
+        same = [row for row in same if row["epochs"] == kind["epochs"]]
+        tables.append(table(kind, same))
+    PAGE.write_text(before + start + "\n".join(tables) + end + after, encoding="utf-8")
+
+
+def table(kind: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    """Mean of each variant over its seeds, and how it differs from REFERENCE, seed by seed."""
+    found: dict[str, dict[int, dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(row["variant"], {})[row["seed"]] = row
+    base = found.get(REFERENCE, {})
+    lines = [
+        f"{kind['data']}, {kind['size']} pixels, {kind['epochs']} epochs"
+        + "".join(f", {key} {value}" for key, value in kind["set"].items()),
+        "",
+        "| changed | val | test | test, flip-averaged | test against before | CPU time | seeds |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name in VARIANTS:
+        mine = found.get(name)
+        if not mine:
+            continue
+        cells = [_spread([row[key] for row in mine.values()]) for key in _ACCURACIES]
+        pairs = [(mine[seed], base[seed]) for seed in mine if seed in base]
+        change = _spread([a["test_acc"] - b["test_acc"] for a, b in pairs], sign="+")
+        cost = statistics.mean(a["cpu_seconds"] / b["cpu_seconds"] for a, b in pairs)
+        cells += ["" if name == REFERENCE else change, f"× {cost:.2f}", str(len(mine))]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+_ACCURACIES = ("val_acc", "test_acc", "flip_averaged_acc")
+
+
+def _spread(values: list[float | None], sign: str = "") -> str:
+    """Mean ± standard deviation over seeds, in percent."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return "–"
+    mean = f"{100 * statistics.mean(known):{sign}.1f}"
+    return f"{mean} ± {100 * statistics.stdev(known):.1f}" if len(known) > 1 else mean
+
+
+if __name__ == "__main__":
+    main()

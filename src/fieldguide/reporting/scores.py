@@ -40,6 +40,7 @@ KNOWN = (
     Metric("test.top3_acc", "test accuracy, first three guesses", "share", 1),
     Metric("test.ece", "test calibration error (ECE)", better=-1),
     Metric("test.photos", "test photos", "count"),
+    Metric("test_flip_averaged.acc", "test accuracy, averaged with mirror images", "share", 1),
     Metric("best.val_acc", "validation accuracy, kept epoch", "share", 1),
     Metric("best.val_loss", "validation loss, kept epoch", better=-1),
     Metric("best.epoch", "kept epoch", "count"),
@@ -51,7 +52,8 @@ KNOWN = (
     Metric("parameters.trained", "parameters that were trained", "count"),
 )
 _BY_KEY = {metric.key: metric for metric in KNOWN}
-_TOLD_ELSEWHERE = {"test.acc_low", "test.acc_high", "step", "learning_rate"}
+_ENDS = {f"{part}.acc_{end}" for part in ("test", "test_flip_averaged") for end in ("low", "high")}
+_TOLD_ELSEWHERE = _ENDS | {"step", "learning_rate"}
 
 
 def rows_of(run: Run, other: Run | None) -> list[Row]:

@@ -10,8 +10,14 @@ import typer
 from fieldguide.commands import check, inference, registry, remote, report, sweep
 from fieldguide.errors import FieldguideError, printable
 
-# `--help` answers at once, because commands import what is heavy when they run.
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+# `--help` answers at once, because commands import what is heavy when they run, and because it is
+# plain text: Typer's frames load a Markdown parser and a highlighter, longer than all the rest.
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
 app.add_typer(inference.app)
 app.add_typer(check.app)
 app.add_typer(report.app)

@@ -3,6 +3,7 @@
 from collections import Counter
 
 import pytest
+from sklearn.model_selection import train_test_split
 
 from fieldguide.data.splits import find_copies, stratified_split
 from fieldguide.errors import ArchiveError
@@ -93,3 +94,11 @@ def test_a_class_of_one_photo_cannot_be_split():
         match=r"class 'bee': 1 usable photo left to split by data\.val_fraction 0\.2; allowed: two",
     ):
         stratified_split(["ant", "ant", "bee"], 0.2, seed=0, key="data.val_fraction")
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**32 - 1])
+@pytest.mark.parametrize(("photos", "fraction"), [(2, 0.5), (7, 0.2), (500, 0.37)])
+def test_who_is_held_out_is_who_scikit_learn_draws(photos, fraction, seed):
+    stay, held_out = stratified_split(["ant"] * photos, fraction, seed=seed, key="data.x")
+    expected = train_test_split(range(photos), test_size=len(held_out), random_state=seed)
+    assert [stay, held_out] == [sorted(rows) for rows in expected]

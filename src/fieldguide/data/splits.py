@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from sklearn.model_selection import train_test_split
+import numpy as np
 
 from fieldguide.errors import ArchiveError
 
@@ -68,7 +68,9 @@ def stratified_split(
                 "allowed: two or more a class, and one more where the test set is split off too"
             )
         count = min(max(round(len(rows) * fraction), 1), len(rows) - 1)
-        kept, drawn = train_test_split(rows, test_size=count, random_state=seed)
-        stay += kept
-        held_out += drawn
+        # As scikit-learn's `train_test_split` draws (tests/data/test_splits.py compares them),
+        # whose import takes longer than a small archive. NumPy keeps this generator's stream.
+        shuffled = np.random.RandomState(seed).permutation(len(rows))
+        held_out += [rows[k] for k in shuffled[:count]]
+        stay += [rows[k] for k in shuffled[count:]]
     return sorted(stay), sorted(held_out)

@@ -9,11 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from scipy.stats import binomtest
-from sklearn.calibration import calibration_curve
-from sklearn.metrics import f1_score, precision_recall_fscore_support, top_k_accuracy_score
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 from fieldguide.errors import StoreError
 from fieldguide.evaluation.predictions import Predictions
@@ -46,6 +41,8 @@ class Evaluation(NamedTuple):
 def evaluate(predictions: Predictions, *, bins: int) -> Evaluation:
     """Compute every number.
 
+    SciPy and scikit-learn are imported here: figures need `confusion` alone, and do not wait.
+
     The interval is Wilson's, which holds near 0 and 1 too (Brown, Cai & DasGupta 2001,
     https://doi.org/10.1214/ss/1009213286). ECE: Guo et al. 2017, section 2
     (https://arxiv.org/abs/1706.04599), `bins` equal-width bins.
@@ -53,6 +50,9 @@ def evaluate(predictions: Predictions, *, bins: int) -> Evaluation:
     Raises:
         StoreError: there is no photo.
     """
+    from scipy.stats import binomtest  # noqa: PLC0415
+    from sklearn.metrics import f1_score  # noqa: PLC0415
+
     labels, guesses = predictions.labels, predictions.predicted
     count = len(labels)
     if count == 0:
@@ -73,10 +73,10 @@ def evaluate(predictions: Predictions, *, bins: int) -> Evaluation:
 
 def reliability(predictions: Predictions, *, bins: int) -> list[tuple[float, float]]:
     """(mean confidence, accuracy) of each equal-width bin of confidence that holds a photo."""
-    hits = predictions.labels == predictions.predicted
-    confidence = np.clip(predictions.confidence, 0, 1)
-    accuracy, mean = calibration_curve(hits, confidence, n_bins=bins, pos_label=True)
-    return list(zip(mean.tolist(), accuracy.tolist(), strict=True))
+    photos, confidence, hits = _calibration_bins(predictions, bins)
+    used = photos > 0
+    rows = zip(confidence[used] / photos[used], hits[used] / photos[used], strict=True)
+    return [(float(mean), float(accuracy)) for mean, accuracy in rows]
 
 
 def confusion(predictions: Predictions) -> npt.NDArray[np.int64]:
@@ -87,6 +87,8 @@ def confusion(predictions: Predictions) -> npt.NDArray[np.int64]:
 
 
 def _top3(predictions: Predictions) -> float:
+    from sklearn.metrics import top_k_accuracy_score  # noqa: PLC0415
+
     classes = len(predictions.classes)
     if classes <= TOP:
         return 1.0  # every class is among the first three
@@ -97,17 +99,31 @@ def _top3(predictions: Predictions) -> float:
 
 
 def _calibration_error(predictions: Predictions, bins: int) -> float:
-    error = multiclass_calibration_error(
-        torch.from_numpy(predictions.probabilities),
-        torch.from_numpy(predictions.labels),
-        num_classes=len(predictions.classes),
-        n_bins=bins,
-        norm="l1",
+    """Mean over the photos of their bin's |accuracy - mean confidence|."""
+    _, confidence, hits = _calibration_bins(predictions, bins)
+    return float(np.abs(hits - confidence).sum() / len(predictions.labels))
+
+
+def _calibration_bins(
+    predictions: Predictions, bins: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Photos, summed confidence and hits of each bin of confidence (low, high]: (bins,) each.
+
+    Not torchmetrics' and scikit-learn's: importing them takes longer than all of `evaluate`.
+    """
+    confidence = np.clip(predictions.confidence, 0, 1)  # (N,)
+    here = np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], confidence)  # -> (N,)
+    hits = predictions.labels == predictions.predicted
+    photos, confidences, right = (
+        np.bincount(here, weights=weights, minlength=bins)
+        for weights in (np.ones_like(confidence), confidence, hits)
     )
-    return float(error)
+    return photos, confidences, right
 
 
 def _per_class(predictions: Predictions) -> list[PerClass]:
+    from sklearn.metrics import precision_recall_fscore_support  # noqa: PLC0415
+
     every = np.arange(len(predictions.classes))
     precision, recall, _, photos = precision_recall_fscore_support(
         predictions.labels, predictions.predicted, labels=every, zero_division=0

@@ -39,22 +39,57 @@ def fieldguide(tmp_path):
     return run
 
 
+def imported(code, heavy):
+    """Which of the `heavy` modules are there after `code`."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}; import sys; print(*({set(heavy)} & set(sys.modules)))"],
+        cwd=ROOT,
+        env={"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(done.stdout.splitlines()[-1].split())
+
+
 def test_help_lists_the_commands_and_imports_nothing_heavy(fieldguide):
     listed = fieldguide("sweep", "--help")
     for command in ("run", "list", "best", "report", "gc"):
         assert f" {command} " in listed
     code = (
-        "import sys, fieldguide.cli; print([m for m in ('torch', 'dvc', 'optuna', 'plotly', "
-        "'sklearn', 'matplotlib') if m in sys.modules])"
+        "import sys, fieldguide.cli as c; sys.argv = ['fieldguide', '--help']\n"
+        "try: c.main()\nexcept SystemExit: pass\nprint()"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={"PYTHONPATH": str(ROOT / "src")},
-        capture_output=True,
-        text=True,
-        check=True,
+    heavy = ["torch", "dvc", "optuna", "plotly", "sklearn", "matplotlib", "numpy", "pydantic"]
+    assert imported(code, [*heavy, "rich"]) == set()
+
+
+@pytest.mark.parametrize("group", [(), ("sweep",), ("remote",)])
+def test_help_tells_all_of_what_each_command_does(fieldguide, group):
+    commands = fieldguide(*group, "--help").partition("Commands:")[2].splitlines()
+    assert len(commands) > 1
+    assert [line for line in commands if line.endswith("...")] == []
+
+
+@pytest.mark.parametrize(
+    ("stage", "heavy"),
+    [
+        ("prepare", ["torch", "sklearn", "scipy", "matplotlib"]),
+        ("evaluate", ["lightning", "torchmetrics", "torchvision", "matplotlib", "torch._dynamo"]),
+        ("visualize", ["lightning", "torchmetrics", "torchvision", "sklearn", "scipy"]),
+    ],
+)
+def test_a_stage_imports_what_it_uses_alone(stage, heavy):
+    assert imported(f"import stages.{stage}", heavy) == set()
+
+
+def test_predict_loads_pytorch_and_nothing_of_training():
+    code = (
+        "import fieldguide.inference.answers, fieldguide.inference.find, "
+        "fieldguide.inference.torch_classifier"
     )
-    assert done.stdout == "[]\n"
+    heavy = ["lightning", "torchmetrics", "torchvision", "timm", "dvc", "dvclive", "sklearn"]
+    assert imported(code, [*heavy, "scipy", "matplotlib", "torch._dynamo"]) == set()
 
 
 def test_a_mistake_is_a_message_and_status_1(fieldguide):

@@ -36,7 +36,10 @@ def check(
         Path | None, typer.Option("--markdown", metavar="FILE", help="write Markdown; likewise")
     ] = None,
 ) -> None:
-    """Compare with another model; exit status 1: it is worse, 2: it cannot be compared."""
+    """Fail where a model is worse than another one.
+
+    Exit status 1: it is worse, 2: it cannot be compared.
+    """
     try:
         status = _check(against, candidate, checks, as_json, as_markdown)
     except BrokenPipeError:  # as by `| head`; nothing is wrong with the comparison

@@ -24,14 +24,17 @@ Model = Annotated[
 @app.command()
 def predict(
     photos: Annotated[
-        list[Path], typer.Argument(metavar="PHOTO...", help="files, or folders of them")
+        list[Path], typer.Argument(metavar="PHOTO", help="files, or folders of them")
     ],
     model: Model = "models/classifier",
     top: Annotated[int, typer.Option(min=1, help="classes to name")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="print CSV")] = False,
 ) -> None:
-    """Say what is on photos; exit status 1 if one of them could not be read."""
+    """Say what is on photos.
+
+    Exit status 1: one of them could not be read.
+    """
     from fieldguide.inference import answers
     from fieldguide.inference.classifier import load
     from fieldguide.inference.find import find_model
@@ -92,7 +95,7 @@ def serve(
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 for a free one")] = 8000,
 ) -> None:
-    """Serve a page, and an HTTP API, that classifies photos and explains the answers."""
+    """Serve a page and an HTTP API that classify and explain photos."""
     try:
         from fieldguide.inference.server import serve as start
     except ModuleNotFoundError as err:
@@ -121,7 +124,10 @@ def export(
         Path | None, typer.Option(help="folder to check the result on; else the test split")
     ] = None,
 ) -> None:
-    """Write the classifier as one file for other programs, checked against the original."""
+    """Write the classifier as one file for other programs.
+
+    It is checked against the original.
+    """
     from fieldguide.inference.export import export as export_to
     from fieldguide.inference.find import find_model
 

@@ -30,7 +30,10 @@ def release(
         bool, typer.Option("--dry-run", help="check, print the model card, write nothing")
     ] = False,
 ) -> None:
-    """Register the committed classifier as a version, with its model card."""
+    """Register the committed classifier as a version.
+
+    Its model card is committed with it.
+    """
     from fieldguide.registry.card import CARD
     from fieldguide.registry.release import release as make
 
@@ -70,7 +73,7 @@ def unassign(stage: Stage, message: Message = None, push: Push = False) -> None:
 
 @app.command()
 def releases() -> None:
-    """List versions with their stages and test accuracy, the newest first."""
+    """List versions, stages and test accuracy, the newest first."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

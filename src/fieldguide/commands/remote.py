@@ -45,7 +45,9 @@ def verify_remote(
         bool, typer.Option("--repair", help="upload from the local cache what is not right")
     ] = False,
 ) -> None:
-    """Compare every hash of dvc.lock and of the .dvc files with what lies on the remote.
+    """Compare every hash of the project with what lies on the remote.
+
+    Of dvc.lock and of the .dvc files.
 
     Exit status: 0 all there, 1 something missing or damaged, 2 it cannot be checked.
     """

@@ -34,7 +34,10 @@ def report(
         Path | None, typer.Option(help="folder for the figures as PNG, for CI to publish")
     ] = None,
 ) -> None:
-    """Write a run's results as one page that opens anywhere: plots/report.html."""
+    """Write a run's results as one page, plots/report.html.
+
+    It opens anywhere.
+    """
     from fieldguide.files import write_text
     from fieldguide.reporting.html import render
     from fieldguide.reporting.markdown import render_markdown

@@ -63,7 +63,10 @@ def best(
         bool, typer.Option("--apply", help="bring it into the workspace and evaluate it")
     ] = False,
 ) -> None:
-    """Show the best configuration; its test scores come with --apply, and only they."""
+    """Show the best configuration.
+
+    Its test scores come with --apply, and only they.
+    """
     from fieldguide.git import git
 
     sweep = _load(file)
@@ -90,7 +93,7 @@ def best(
 
 @app.command()
 def report(file: SweepFile) -> None:
-    """Write plots/sweep.html and pictures of it, from the experiments in Git."""
+    """Write plots/sweep.html and pictures of it, from Git."""
     from fieldguide.sweeps.report import write_report
 
     sweep = _load(file)
@@ -115,7 +118,10 @@ def gc(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would go")] = False,
 ) -> None:
-    """Delete the models of trials that lost from DVC's cache; their metrics stay."""
+    """Delete the models of trials that lost.
+
+    They leave DVC's cache; their metrics stay.
+    """
     from fieldguide.sweeps.disk import free_models, parse_size
     from fieldguide.sweeps.driver import locked
 

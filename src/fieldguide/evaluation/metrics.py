@@ -5,7 +5,7 @@ All are fractions in [0, 1].
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -106,7 +106,7 @@ def _calibration_error(predictions: Predictions, bins: int) -> float:
 
 def _calibration_bins(
     predictions: Predictions, bins: int
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
     """Photos, summed confidence and hits of each bin of confidence (low, high]: (bins,) each.
 
     Not torchmetrics' and scikit-learn's: importing them takes longer than all of `evaluate`.

@@ -1,0 +1,146 @@
+"""How soon a command answers: `fieldguide --help`, `dvc repro` with nothing to do, `predict`.
+
+    python benchmarks/cold_start.py [--quick]
+
+Whole processes, the disk's cache warm and bytecode compiled. `dvc repro` runs in this project with
+a tiny archive, against a project of one stage that does nothing and has the same settings of DVC;
+`predict` of one photo against ten lines of PyTorch (ten_lines.py) that hold the same weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import zipfile
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from side_by_side import OURS, Row, in_turn
+from small_project import BIN, ROOT, empty_project, run, small_project
+
+from fieldguide.data.transforms import Preprocessing
+from fieldguide.models.backbones import build
+from fieldguide.models.bundle import Bundle, save_bundle
+from fieldguide.params import CNNParams, load_params
+
+WARM = 2  # runs of each that are not counted
+# The network of ten_lines.py.
+CNN = {
+    "conv_layers": 5,
+    "first_layer_filters": 32,
+    "filter_org": 2.0,
+    "kernel_size": 3,
+    "activation": "relu",
+    "batch_norm": True,
+    "num_neurons_dense": 512,
+    "dropout": 0.0,
+}
+CLASSES = [f"class {k}" for k in range(10)]
+TEN_LINES, BARE = "ten lines of PyTorch", "dvc repro, one idle stage"
+
+
+def rows(*, quick: bool) -> list[Row]:
+    """Measure all three."""
+    repeats = 3 if quick else 11
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        return [help_row(repeats), repro_row(folder, repeats), predict_row(folder, repeats)]
+
+
+def help_row(repeats: int) -> Row:
+    """`fieldguide --help`."""
+    measured = _warm({OURS: (ROOT, [str(BIN / "fieldguide"), "--help"])}, repeats)
+    limit = "Python's start and Typer's import"
+    return Row("fieldguide --help", "s", measured, None, 0.3, at_least=False, limit=limit)
+
+
+def repro_row(folder: Path, repeats: int) -> Row:
+    """`dvc repro` with nothing to do."""
+    repro = [str(BIN / "dvc"), "repro"]
+    commands = {
+        OURS: (small_project(folder / "ours"), repro),
+        BARE: (empty_project(folder / "bare"), repro),
+    }
+    limit = (
+        "DVC reads dvc.yaml and dvc.lock twice, and builds, locks and looks up each of some 110 "
+        "deps and outs, in Python"
+    )
+    measured = _warm(commands, repeats)
+    work = "dvc repro, nothing to do"
+    return Row(work, "s", measured, BARE, 1.3, at_least=False, limit=limit)
+
+
+def predict_row(folder: Path, repeats: int) -> Row:
+    """`fieldguide predict` of one photo."""
+    classifier, weights, photo = _write_classifier(folder)
+    script = str(Path(__file__).with_name("ten_lines.py"))
+    ours = [str(BIN / "fieldguide"), "predict", "--model", str(classifier), str(photo)]
+    commands = {
+        OURS: (ROOT, ours),
+        TEN_LINES: (ROOT, [str(BIN / "python"), script, str(weights), str(photo)]),
+    }
+    limit = "PyTorch's import"
+    measured = _warm(commands, repeats)
+    work = "predict of one photo, 32 pixels"
+    return Row(work, "s", measured, TEN_LINES, 1.3, at_least=False, limit=limit)
+
+
+def _warm(commands: dict[str, tuple[Path, list[str]]], repeats: int) -> dict[str, list[float]]:
+    for _ in range(WARM):
+        for folder, command in commands.values():
+            run(*command, folder=folder)
+    contenders = {
+        name: partial(run, *command, folder=folder) for name, (folder, command) in commands.items()
+    }
+    return in_turn(contenders, repeats)
+
+
+def _write_classifier(folder: Path) -> tuple[Path, Path, Path]:
+    """Random weights as our classifier and as ten_lines.py takes them, and a photo."""
+    knobs = load_params(ROOT / "params.yaml").model.model_dump(include=set(CNNParams.model_fields))
+    architecture = CNNParams.model_validate(knobs | CNN)
+    torch.manual_seed(0)
+    net = build(architecture, input_size=32, num_classes=len(CLASSES))
+    preprocessing = Preprocessing(32, "bilinear", mean=[0.5] * 3, std=[0.25] * 3)
+    bundle = Bundle(
+        net=net,
+        architecture=architecture,
+        classes=CLASSES,
+        image_size=32,
+        resize="squash",
+        preprocessing=preprocessing,
+        val_acc=0.1,
+        started_from="none",
+    )
+    save_bundle(bundle, folder / "classifier")
+    save_file(_numbered(net), folder / "weights.safetensors")
+    photo = folder / "photo.jpg"
+    with zipfile.ZipFile(ROOT / "data" / "sample.zip") as sample:
+        first = next(name for name in sample.namelist() if name.endswith(".jpg"))
+        photo.write_bytes(sample.read(first))
+    return folder / "classifier", folder / "weights.safetensors", photo
+
+
+def _numbered(net: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Weights named by the place of their layer, as in a plain `nn.Sequential`."""
+    layers = [layer for layer in net.modules() if not list(layer.children())]
+    layers = [layer for layer in layers if not isinstance(layer, torch.nn.Dropout)]
+    return {
+        f"{k}.{name}": value
+        for k, layer in enumerate(layers)
+        for name, value in layer.state_dict().items()
+    }
+
+
+def main() -> None:
+    """Print every row."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--quick", action="store_true", help="3 repeats instead of 11")
+    for row in rows(quick=parser.parse_args().quick):
+        print(f"{row.work}: {row.ratio:.2f}, bound {row.bound}: {'met' if row.met else 'missed'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""What `dvc exp run` costs beyond the work of the stages that it runs.
+
+    python benchmarks/experiment_cost.py [--quick]
+
+This project with a tiny archive and one epoch, once with new data, which runs all four stages, and
+once with another learning rate, which skips `prepare`. From the seconds of the whole command those
+are taken away that the stages say they were at work (metrics/timing.json); what stays is DVC, the
+start of Python and every import. Against `dvc exp run` of a stage that does nothing, whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from side_by_side import OURS, Row, in_turn
+from small_project import BIN, empty_project, run, small_project, working_seconds
+
+IDLE = "dvc exp run, one idle stage"
+BOUND = 1.2
+STAGES = ("prepare", "train", "evaluate", "visualize")
+
+
+def rows(*, quick: bool) -> list[Row]:
+    """Measure both experiments."""
+    repeats = 2 if quick else 5
+    values = itertools.count(1)
+    with tempfile.TemporaryDirectory() as name:
+        ours = small_project(Path(name) / "ours")
+        bare = empty_project(Path(name) / "bare")
+        idle = _experiment(bare, (), (f"number={k}" for k in values))
+        learning = _experiment(
+            ours, STAGES[1:], (f"train.learning_rate={0.001 + k / 1e6}" for k in values)
+        )
+        data = _experiment(ours, STAGES, (f"data.seed={k}" for k in values))
+        for experiment in (idle, learning):  # the disk's cache and bytecode
+            experiment()
+        rates = in_turn({OURS: learning, IDLE: idle}, repeats)
+        whole = in_turn({OURS: data, IDLE: idle}, repeats)
+    return [
+        _row("an experiment's cost beyond its training", rates, STAGES[1:]),
+        _row("an experiment's cost beyond its stages' work, new data", whole, STAGES),
+    ]
+
+
+def _experiment(
+    project: Path, stages: tuple[str, ...], changes: Iterator[str]
+) -> Callable[[], float]:
+    def cost() -> float:
+        seconds = run(str(BIN / "dvc"), "exp", "run", "-S", next(changes), folder=project)
+        worked = working_seconds(project) if stages else {}
+        return seconds - sum(worked[name] for name in stages)
+
+    return cost
+
+
+def _row(work: str, measured: dict[str, list[float]], stages: tuple[str, ...]) -> Row:
+    ours, bare = statistics.median(measured[OURS]), statistics.median(measured[IDLE])
+    limit = (
+        f"{ours - bare:.1f} s: {len(stages)} processes ({', '.join(stages)}) that import PyTorch, "
+        "Lightning, scikit-learn or Matplotlib, and DVC's work on some 110 deps and outs"
+    )
+    return Row(work, "s", measured, IDLE, BOUND, at_least=False, limit=limit)
+
+
+def main() -> None:
+    """Print every row."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--quick", action="store_true", help="2 repeats instead of 5")
+    for row in rows(quick=parser.parse_args().quick):
+        print(f"{row.work}: {row.ratio:.2f}, bound {row.bound}: {'met' if row.met else 'missed'}")
+        print(f"  {row.limit}")
+
+
+if __name__ == "__main__":
+    main()

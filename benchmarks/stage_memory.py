@@ -1,0 +1,163 @@
+"""Peak memory of each stage on 100,000 photos, which are made and not stored.
+
+    python benchmarks/stage_memory.py [--quick]
+
+Photos of 32 pixels, a few hundred pictures with a comment of their own each, in a zip; the default
+network for one epoch. Each stage runs as DVC runs it, and twenty times a second the memory of its
+processes is read from /proc: what is theirs alone (RssAnon and RssShmem), and the pages of files
+that they map (RssFile: libraries and the prepared store), which the kernel takes back when it needs
+room. The rows bound the sum of both, without the weights of the model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import psutil
+from PIL import Image
+from ruamel.yaml import YAML
+from side_by_side import OURS, Row
+from small_project import ROOT, environment
+
+PHOTOS = 100_000
+PICTURES = 400  # distinct ones; a photo's comment makes its bytes its own
+CLASSES = 10
+TEST = 10  # one photo of so many is in the test folder
+PIXELS = 32
+BOUND = 2048.0  # MiB
+EVERY = 0.05  # s
+STAGES = ("prepare", "train", "evaluate", "visualize")
+LIMITS = {
+    "prepare": "names, hashes and rows of all photos; of pixels a few megabytes",
+    "train": "the import of PyTorch and Lightning, and the mapped pages of the store",
+    "evaluate": "the import of PyTorch and scikit-learn, and the predictions of the test set",
+    "visualize": "the import of PyTorch and Matplotlib, and the largest figure",
+}
+
+
+def rows(*, quick: bool) -> list[Row]:
+    """Measure all stages on as many photos either way; `quick` trains a smaller network."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for part in ("src", "stages"):
+            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("*.pyc"))
+        write_archive(folder / "photos.zip")
+        _write_params(folder, quick=quick)
+        found = []
+        for stage in STAGES:
+            own, mapped, seconds = peak(stage, folder)
+            size = _weights(folder) if stage != "prepare" else 0.0
+            print(f"  {stage:<10} own {own:,.0f} MiB, mapped {mapped:,.0f} MiB, {seconds:.0f} s")
+            limit = f"{LIMITS[stage]}; of it {mapped:,.0f} MiB of mapped files"
+            work = f"peak memory of {stage}, {PHOTOS:,} photos of {PIXELS} pixels"
+            measured = {OURS: [own + mapped - size]}
+            found.append(Row(work, "MiB", measured, None, BOUND, at_least=False, limit=limit))
+        return found
+
+
+def write_archive(path: Path) -> None:
+    """Write the photos: no two files alike, and few enough pictures to encode."""
+    rng = np.random.default_rng(0)
+    pictures = [_jpeg(rng, k % CLASSES) for k in range(PICTURES)]
+    with zipfile.ZipFile(path, "w") as archive:
+        for k in range(PHOTOS):
+            part = "test" if k // CLASSES % TEST == 0 else "train"
+            # A comment (marker FFFE) right after the start of the file (FFD8).
+            comment = b"\xff\xfe\x00\x0a" + f"{k:08d}".encode()
+            data = pictures[k % PICTURES]
+            name = f"{part}/class {k % CLASSES}/{k:06d}.jpg"
+            archive.writestr(name, data[:2] + comment + data[2:])
+
+
+def _jpeg(rng: np.random.Generator, label: int) -> bytes:
+    pixels = rng.integers(0, 120, (PIXELS, PIXELS, 3), dtype=np.uint8)
+    pixels[:, :, label % 3] += np.uint8(10 * label)
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, "JPEG")
+    return data.getvalue()
+
+
+def peak(stage: str, folder: Path) -> tuple[float, float, float]:
+    """Run a stage.
+
+    Returns:
+        The most MiB at one time that all its processes had of their own, the most MiB of files
+        that they mapped, and seconds.
+    """
+    start = time.perf_counter()
+    own = mapped = 0.0
+    command = [sys.executable, f"stages/{stage}.py"]
+    with (
+        (folder / f"{stage}.log").open("w+b") as log,
+        subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment(PYTHONPATH="src"),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        ) as process,
+    ):
+        while process.poll() is None:
+            now = _memory(process.pid)
+            own, mapped = max(own, now[0]), max(mapped, now[1])
+            time.sleep(EVERY)
+        if process.returncode:
+            log.seek(0)
+            raise SystemExit(f"{stage}: {log.read().decode(errors='replace')}")
+    return own, mapped, time.perf_counter() - start
+
+
+def _memory(pid: int) -> tuple[float, float]:
+    """MiB of the process and those that it started: their own, and mapped."""
+    own = mapped = 0
+    try:
+        processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return 0.0, 0.0
+    for process in processes:
+        try:
+            text = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
+        except OSError:  # it has just ended
+            continue
+        lines = dict(line.split(":", 1) for line in text.splitlines() if line.startswith("Rss"))
+        found = {name: int(value.split()[0]) for name, value in lines.items()}  # KiB
+        own += found.get("RssAnon", 0) + found.get("RssShmem", 0)
+        mapped += found.get("RssFile", 0)
+    return own / 1024, mapped / 1024
+
+
+def _write_params(folder: Path, *, quick: bool) -> None:
+    yaml = YAML()
+    params = yaml.load(ROOT / "params.yaml")
+    params["data"].update({"archive": "photos.zip", "image_size": PIXELS})
+    params["train"].update({"epochs": 1})
+    if quick:
+        params["model"].update({"first_layer_filters": 4, "num_neurons_dense": 32})
+    yaml.dump(params, folder / "params.yaml")
+
+
+def _weights(folder: Path) -> float:
+    """MiB of the classifier's weights."""
+    return (folder / "models" / "classifier" / "model.safetensors").stat().st_size / 2**20
+
+
+def main() -> None:
+    """Print every row."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--quick", action="store_true", help="train a smaller network")
+    for row in rows(quick=parser.parse_args().quick):
+        met = "met" if row.met else "missed"
+        print(f"{row.work}: {row.ratio:,.0f} MiB, bound {row.bound:,.0f}: {met}")
+
+
+if __name__ == "__main__":
+    main()

@@ -23,20 +23,24 @@ from small_project import BIN, ROOT, empty_project, run, small_project
 from fieldguide.data.transforms import Preprocessing
 from fieldguide.models.backbones import build
 from fieldguide.models.bundle import Bundle, save_bundle
-from fieldguide.params import CNNParams, load_params
+from fieldguide.params import CNNParams
 
 WARM = 2  # runs of each that are not counted
 # The network of ten_lines.py.
-CNN = {
-    "conv_layers": 5,
-    "first_layer_filters": 32,
-    "filter_org": 2.0,
-    "kernel_size": 3,
-    "activation": "relu",
-    "batch_norm": True,
-    "num_neurons_dense": 512,
-    "dropout": 0.0,
-}
+CNN = CNNParams(
+    conv_layers=5,
+    first_layer_filters=32,
+    filter_org=2.0,
+    filters="auto",
+    kernel_size=3,
+    residual_units=0,
+    activation="relu",
+    batch_norm=True,
+    norm_after_activation=False,
+    pooling="flatten",
+    num_neurons_dense=512,
+    dropout=0.0,
+)
 CLASSES = [f"class {k}" for k in range(10)]
 TEN_LINES, BARE = "ten lines of PyTorch", "dvc repro, one idle stage"
 
@@ -99,14 +103,12 @@ def _warm(commands: dict[str, tuple[Path, list[str]]], repeats: int) -> dict[str
 
 def _write_classifier(folder: Path) -> tuple[Path, Path, Path]:
     """Random weights as our classifier and as ten_lines.py takes them, and a photo."""
-    knobs = load_params(ROOT / "params.yaml").model.model_dump(include=set(CNNParams.model_fields))
-    architecture = CNNParams.model_validate(knobs | CNN)
     torch.manual_seed(0)
-    net = build(architecture, input_size=32, num_classes=len(CLASSES))
+    net = build(CNN, input_size=32, num_classes=len(CLASSES))
     preprocessing = Preprocessing(32, "bilinear", mean=[0.5] * 3, std=[0.25] * 3)
     bundle = Bundle(
         net=net,
-        architecture=architecture,
+        architecture=CNN,
         classes=CLASSES,
         image_size=32,
         resize="squash",

@@ -2,8 +2,9 @@
 
     python benchmarks/experiment_cost.py [--quick]
 
-This project with a tiny archive and one epoch, once with new data, which runs all four stages, and
-once with another learning rate, which skips `prepare`. From the seconds of the whole command those
+A trial of a sweep whose stage does nothing shows what the search itself costs. Then this project
+with a tiny archive and one epoch, once with new data, which runs all four stages, and once with
+another learning rate, which skips `prepare`. From the seconds of the whole command those
 are taken away that the stages say they were at work (metrics/timing.json); what stays is DVC, the
 start of Python and every import. Against `dvc exp run` of a stage that does nothing, whole.
 """
@@ -19,9 +20,11 @@ from pathlib import Path
 
 from side_by_side import OURS, Row, in_turn
 from small_project import BIN, empty_project, run, small_project, working_seconds
+from sweep_overhead import stub, sweep
 
 IDLE = "dvc exp run, one idle stage"
 BOUND = 1.2
+TRIALS = 8
 STAGES = ("prepare", "train", "evaluate", "visualize")
 
 
@@ -41,7 +44,17 @@ def rows(*, quick: bool) -> list[Row]:
             experiment()
         rates = in_turn({OURS: learning, IDLE: idle}, repeats)
         whole = in_turn({OURS: data, IDLE: idle}, repeats)
+        swept = in_turn({OURS: _trial, IDLE: idle}, repeats)
     return [
+        Row(
+            "a trial's cost beyond its stage, `fieldguide sweep run`, one slot",
+            "s",
+            swept,
+            IDLE,
+            BOUND,
+            at_least=False,
+            limit="DVC's own work on an experiment; DVC is imported once for all trials",
+        ),
         _row("an experiment's cost beyond its training", rates, STAGES[1:]),
         _row("an experiment's cost beyond its stages' work, new data", whole, STAGES),
     ]
@@ -56,6 +69,13 @@ def _experiment(
         return seconds - sum(worked[name] for name in stages)
 
     return cost
+
+
+def _trial() -> float:
+    """Seconds a trial of a sweep whose stage does nothing, the command's own start shared out."""
+    with tempfile.TemporaryDirectory() as name:
+        seconds, _ = sweep(stub(Path(name) / "project", seconds=0), TRIALS, workers=1)
+    return seconds / TRIALS
 
 
 def _row(work: str, measured: dict[str, list[float]], stages: tuple[str, ...]) -> Row:

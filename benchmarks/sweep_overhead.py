@@ -56,11 +56,11 @@ def stub(folder: Path, seconds: float) -> Any:
     return project
 
 
-def sweep(project: Any, trials: int) -> tuple[float, float]:
+def sweep(project: Any, trials: int, workers: int = WORKERS) -> tuple[float, float]:
     """Seconds of the whole command."""
     file = project.write_sweep(run_cap=trials)
     start = time.perf_counter()
-    project.sweep("run", file, "-j", str(WORKERS))
+    project.sweep("run", file, "-j", str(workers))
     seconds = time.perf_counter() - start
     _check(project, trials)
     return seconds, 0.0

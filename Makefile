@@ -2,14 +2,16 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# What the benchmarks compare with; no other target and no user needs it.
+PEERS ?= $(VENV)-peers
 # Stages are started by name (`python stages/train.py`): let that be the one of the lock.
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv repro test soak lint format lock clean
+.PHONY: help venv repro test soak bench bench-full peers lint format lock clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
 
 venv:  ## make or refresh .venv from requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fieldguide needs Python 3.11 or newer; $(PYTHON) is " + sys.version.split()[0] + "; try: make PYTHON=python3.12 ...")'
@@ -37,6 +39,21 @@ test: venv  ## run the tests, one worker and thread per core
 
 soak: venv  ## run the tests that `make test` leaves out, which take minutes each
 	@OMP_NUM_THREADS=1 python -m pytest -m soak --numprocesses auto --maxprocesses 8 --dist worksteal
+
+bench: venv peers  ## measure side by side with other tools, some 25 minutes: docs/benchmarks.md
+	@PEERS=$(PEERS) python benchmarks/bench.py
+
+bench-full: venv peers  ## the same with more repeats
+	@PEERS=$(PEERS) python benchmarks/bench.py --full
+
+peers:
+	@cmp -s benchmarks/peers.txt $(PEERS)/installed.txt || { \
+	  echo "Installing the peers of benchmarks/peers.txt into $(PEERS) (several GB, once; minutes) ..."; \
+	  $(PYTHON) -m venv --clear $(PEERS) && \
+	  $(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check setuptools wheel --requirement benchmarks/peers.txt && \
+	  { $(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --requirement benchmarks/peers-ffcv.txt \
+	      >$(PEERS)/ffcv.log 2>&1 || echo "FFCV does not build here (see $(PEERS)/ffcv.log); its row will say so."; } && \
+	  cp benchmarks/peers.txt $(PEERS)/installed.txt; }
 
 lint: venv  ## style, formatting, types and the files of CI
 	@ruff check .

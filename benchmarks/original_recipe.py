@@ -23,10 +23,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+Reached = Callable[[int, float], None]
 
 
 def unpack(archive: Path, store: Path, target: Path) -> None:
@@ -45,72 +47,40 @@ def unpack(archive: Path, store: Path, target: Path) -> None:
                     photo.write_bytes(opened.read(members[line["source"]]))
 
 
-def train_original(photos: Path, *, size: int, epochs: int, seed: int) -> dict[str, float]:
-    """Train and test the original recipe; return seconds, epochs and accuracies."""
+def train_original(
+    photos: Path, *, size: int, epochs: int, seed: int, reached: Reached | None = None
+) -> dict[str, float]:
+    """Train and test the original recipe; return seconds, epochs and accuracies.
+
+    Args:
+        photos: what `unpack` laid out.
+        size: pixels.
+        epochs: to train.
+        seed: of everything.
+        reached: called after every epoch, counted from 1, with its validation accuracy.
+    """
     import lightning as L
-    import torch
-    from lightning.pytorch.callbacks import ModelCheckpoint
-    from torch import nn
-    from torch.nn import functional as F
-    from torch.utils.data import DataLoader
-    from torchvision import transforms
-    from torchvision.datasets import ImageFolder
-
-    class Original(L.LightningModule):
-        def __init__(self, classes: int) -> None:
-            super().__init__()
-            layers: list[nn.Module] = []
-            for channels in (3, 128, 128, 128, 128):
-                layers += [nn.Conv2d(channels, 128, 3, padding=1), nn.BatchNorm2d(128), nn.GELU()]
-                layers += [nn.MaxPool2d(2)]
-            flat = 128 * (size // 32) ** 2
-            head = [nn.Flatten(), nn.Linear(flat, 512), nn.GELU(), nn.Dropout(0.3)]
-            self.net = nn.Sequential(*layers, *head, nn.Linear(512, classes))
-
-        def _step(self, batch: Any, name: str) -> Any:
-            images, labels = batch
-            scores = self.net(images)
-            loss = F.cross_entropy(scores, labels)
-            hits = (scores.argmax(1) == labels).float().mean()
-            self.log_dict({f"{name}_loss": loss, f"{name}_acc": hits}, on_epoch=True, on_step=False)
-            return loss
-
-        def training_step(self, batch: Any) -> Any:
-            return self._step(batch, "train")
-
-        def validation_step(self, batch: Any) -> None:
-            self._step(batch, "val")
-
-        def test_step(self, batch: Any) -> None:
-            self._step(batch, "test")
-
-        def configure_optimizers(self) -> Any:
-            return torch.optim.Adam(self.parameters(), lr=1e-4)
+    from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint
+    from original_loop import OriginalModule, original_loader, original_net
 
     L.seed_everything(seed, verbose=False)
-    transform = transforms.Compose(
-        [
-            transforms.Resize((size, size)),
-            transforms.ToTensor(),
-            transforms.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-        ]
-    )
-    parts = {name: ImageFolder(photos / name, transform) for name in ("train", "val", "test")}
-    loaders = {
-        name: DataLoader(part, 64, shuffle=name == "train", num_workers=2, persistent_workers=True)
-        for name, part in parts.items()
-    }
+    loaders = {name: original_loader(photos, name, size=size) for name in ("train", "val", "test")}
+
+    def tell(trainer: L.Trainer, _: L.LightningModule) -> None:
+        if reached is not None:
+            reached(trainer.current_epoch + 1, float(trainer.callback_metrics["val_acc"]))
+
     with tempfile.TemporaryDirectory() as folder:
         best = ModelCheckpoint(folder, monitor="val_acc", mode="max")
         trainer = L.Trainer(
             max_epochs=epochs,
-            callbacks=[best],
+            callbacks=[best, LambdaCallback(on_train_epoch_end=tell)],
             logger=False,
             enable_progress_bar=False,
             enable_model_summary=False,
         )
         start = time.perf_counter()
-        model = Original(len(parts["train"].classes))
+        model = OriginalModule(original_net(size, len(loaders["train"].dataset.classes)))  # type: ignore[attr-defined]
         trainer.fit(model, loaders["train"], loaders["val"])
         seconds = time.perf_counter() - start
         score = trainer.test(model, loaders["test"], ckpt_path="best", verbose=False)[0]
@@ -122,8 +92,32 @@ def train_original(photos: Path, *, size: int, epochs: int, seed: int) -> dict[s
     }
 
 
-def train_fieldguide(store: Path, *, epochs: int | None, seed: int) -> dict[str, float]:
-    """Train and test with params.yaml's recipe; return seconds, epochs and accuracies."""
+class Told:
+    """The channel of a training that tells each epoch's validation accuracy."""
+
+    def __init__(self, reached: Reached) -> None:
+        self._reached = reached
+
+    def report(self, epoch: int, metrics: dict[str, float]) -> None:
+        """Pass it on."""
+        self._reached(epoch, metrics["val/acc"])
+
+    def may_go_on(self, epoch: int) -> bool:  # noqa: ARG002
+        """Let it go on."""
+        return True
+
+
+def train_fieldguide(
+    store: Path, *, epochs: int | None, seed: int, reached: Reached | None = None
+) -> dict[str, float]:
+    """Train and test with params.yaml's recipe; return seconds, epochs and accuracies.
+
+    Args:
+        store: prepared.
+        epochs: to train; None for those of params.yaml.
+        seed: of everything.
+        reached: called after every epoch, counted from 1, with its validation accuracy.
+    """
     from fieldguide.data.store import Store
     from fieldguide.evaluation.predict import predict_split
     from fieldguide.models.bundle import load_bundle
@@ -139,7 +133,11 @@ def train_fieldguide(store: Path, *, epochs: int | None, seed: int) -> dict[str,
         os.environ["DVC_ROOT"] = folder
         start = time.perf_counter()
         fitted = train(
-            params.train.model_copy(update=changed), params.model, store=opened, outputs=outputs
+            params.train.model_copy(update=changed),
+            params.model,
+            store=opened,
+            outputs=outputs,
+            channel=Told(reached) if reached else None,  # type: ignore[arg-type]
         )
         seconds = time.perf_counter() - start
         bundle = load_bundle(outputs.bundle)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 OURS = "fieldguide"
 
@@ -16,11 +17,13 @@ class Row:
     Attributes:
         work: what was done, with sizes, as "training epoch, 32 pixels, batch 64".
         unit: of the figures, as "images/s", "s" or "MiB".
-        measured: figures of each contender, one a repeat; OURS first.
+        measured: figures of each contender, one a repeat; OURS first; empty where nothing could be
+            measured on this machine.
         against: the contender that the target is about; None where it is a bound by itself.
         bound: what OURS / `against` must reach, or OURS alone where that is None.
         at_least: whether the bound is the least that is allowed, or the most.
-        limit: what limits OURS now, in a sentence.
+        limit: what limits OURS now, in a sentence; or why it was not measured.
+        left_out: contenders that did not run here, and why.
     """
 
     work: str
@@ -30,10 +33,16 @@ class Row:
     bound: float
     at_least: bool
     limit: str
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def ratio(self) -> float:
-        """Median over the repeats of OURS / `against`, each of its own repeat; or of OURS."""
+        """Median over the repeats of OURS / `against`, each of its own repeat; or of OURS.
+
+        NaN where nothing was measured.
+        """
+        if not self.measured:
+            return math.nan
         ours = self.measured[OURS]
         if self.against is None:
             return statistics.median(ours)
@@ -42,7 +51,7 @@ class Row:
 
     @property
     def met(self) -> bool:
-        """Whether the bound is kept."""
+        """Whether the bound is kept; never where nothing was measured."""
         return self.ratio >= self.bound if self.at_least else self.ratio <= self.bound
 
 

@@ -1,0 +1,81 @@
+"""Measure fieldguide side by side with what a user would take instead; write table and chart.
+
+    make bench         every row, some 25 minutes on 2 cores
+    make bench-full    the same with more repeats and larger work
+
+    python benchmarks/bench.py input_speed epoch_speed    # some rows; the others stay as they were
+    python benchmarks/bench.py --show                     # write table and chart anew only
+
+Writes benchmarks/results.json (every repeat), docs/benchmarks.md and the README between their
+markers, and docs/images/benchmarks.png. Close other programs first. The peers are Python packages
+in an environment of their own, which `make bench` makes; PEERS names its folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import time
+
+import chart
+import results
+import table
+from contender import ROOT
+from side_by_side import Row
+
+MODULES = (
+    *("prepare_speed", "input_speed", "epoch_speed", "time_to_accuracy"),
+    *("cold_start", "experiment_cost", "stage_memory"),
+)
+PAGE, PICTURE = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "images" / "benchmarks.png"
+
+
+def main() -> None:
+    """Measure what is asked for, and write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("modules", nargs="*", metavar="rows", help=f"of {', '.join(MODULES)}")
+    parser.add_argument("--full", action="store_true", help="more repeats, larger work")
+    parser.add_argument("--show", action="store_true", help="write anew what was measured before")
+    options = parser.parse_args()
+    unknown = [name for name in options.modules if name not in MODULES]
+    if unknown:
+        parser.error(f"found {', '.join(unknown)}; allowed: {', '.join(MODULES)}")
+    kept = results.load()
+    wanted = [] if options.show else options.modules or MODULES
+    begin = time.perf_counter()
+    for name in wanted:
+        kept = results.merge(kept, measure(name, full=options.full), MODULES)
+        results.save(kept)  # after each module: an interrupted run loses only the one it is at
+        write(kept)
+    if wanted:
+        print(f"\nMeasured in {(time.perf_counter() - begin) / 60:.1f} minutes.")
+    write(kept)
+    print(f"Table    {PAGE.relative_to(ROOT)}     Chart  {PICTURE.relative_to(ROOT)}")
+    print(f"Repeats  {results.FILE.relative_to(ROOT)}")
+
+
+def measure(name: str, *, full: bool) -> list[results.Result]:
+    """Run one module; print and return its rows."""
+    print(f"\n{name}", flush=True)
+    machine = results.this_machine(full=full)
+    begin = time.perf_counter()
+    rows: list[Row] = importlib.import_module(name).rows(quick=not full)
+    for row in rows:
+        print(f"  {row.work}: {table.ratio(row)}, target {table.target(row)}: {table.verdict(row)}")
+    print(f"  {time.perf_counter() - begin:.0f} s", flush=True)
+    return [results.Result(name, row, machine) for row in rows]
+
+
+def write(kept: list[results.Result]) -> None:
+    """Write page, README and chart."""
+    if not kept:
+        return
+    table.insert(PAGE, table.full_table(kept))
+    table.insert(ROOT / "README.md", table.short_table(kept))
+    chart.write(kept, PICTURE)
+
+
+if __name__ == "__main__":
+    main()

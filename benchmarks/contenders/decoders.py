@@ -1,0 +1,130 @@
+"""Decoding and resizing alone, from memory, on all cores: what `prepare` cannot be faster than."""
+
+from __future__ import annotations
+
+import io
+import time
+import zipfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from contender import Link
+from PIL import Image
+
+Decoder = Callable[[bytes, int], npt.NDArray[np.uint8]]
+
+
+def main() -> None:
+    """Measure the decoder that the settings name."""
+    link, settings = Link.open()
+    try:
+        decode = DECODERS[settings["contender"]]()
+    except (ImportError, OSError, RuntimeError) as err:
+        link.leave_out(f"cannot be used here: {err}".splitlines()[0])
+        return
+    with zipfile.ZipFile(settings["archive"]) as file:
+        photos = [file.read(name) for name in file.namelist()]
+    workers = settings["workers"]
+    parts = [photos[k::workers] for k in range(workers)]
+
+    def work(part: list[bytes]) -> None:
+        for photo in part:
+            decode(photo, settings["size"])
+
+    with ThreadPoolExecutor(workers) as pool:
+
+        def measure() -> float:
+            start, count = time.perf_counter(), 0
+            while time.perf_counter() - start < settings["seconds"]:
+                list(pool.map(work, parts))
+                count += len(photos)
+            return count / (time.perf_counter() - start)
+
+        link.serve(measure)
+
+
+def square(pixels: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
+    """Centre square, resized with antialiasing by Pillow, the fastest of these libraries at it."""
+    return crop(Image.fromarray(pixels), size)
+
+
+def crop(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
+    """Centre square at `size` pixels, as `prepare` makes it."""
+    side = min(image.size)
+    left, top = (image.width - side) / 2, (image.height - side) / 2
+    box = (left, top, left + side, top + side)
+    return np.asarray(
+        image.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
+    )
+
+
+def pillow() -> Decoder:
+    """Use libjpeg-turbo as Pillow brings it, decoding at a reduced DCT scale."""
+
+    def decode(data: bytes, size: int) -> npt.NDArray[np.uint8]:
+        with Image.open(io.BytesIO(data)) as image:
+            shorter = min(image.size)
+            image.draft("RGB", tuple(side * 2 * size // shorter for side in image.size))
+            return crop(image.convert("RGB"), size)
+
+    return decode
+
+
+def torchvision() -> Decoder:
+    """Use torchvision's own libjpeg, which decodes at full size only."""
+    import torch
+    from torchvision.io import ImageReadMode, decode_jpeg
+    from torchvision.transforms.v2 import functional
+
+    torch.set_num_threads(1)  # photos are shared among threads already
+
+    def decode(data: bytes, size: int) -> npt.NDArray[np.uint8]:
+        image = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
+        side = min(image.shape[1:])
+        image = functional.resize(functional.center_crop(image, [side]), [size, size])
+        array: npt.NDArray[np.uint8] = image.numpy()
+        return array
+
+    return decode
+
+
+def simplejpeg() -> Decoder:
+    """Use simplejpeg's libjpeg-turbo, at a reduced DCT scale."""
+    import simplejpeg
+
+    def decode(data: bytes, size: int) -> npt.NDArray[np.uint8]:
+        smallest = 2 * size  # of the decoded sides, as in `prepare`
+        pixels = simplejpeg.decode_jpeg(data, min_height=smallest, min_width=smallest)
+        return square(pixels, size)
+
+    return decode
+
+
+def turbojpeg() -> Decoder:
+    """Use the system's libjpeg-turbo, at a reduced DCT scale."""
+    from turbojpeg import TJPF_RGB, TurboJPEG
+
+    turbo = TurboJPEG()
+
+    def decode(data: bytes, size: int) -> npt.NDArray[np.uint8]:
+        width, height, *_ = turbo.decode_header(data)
+        # Of the scales of libjpeg-turbo these are the ones with SIMD code.
+        scale = next((k for k in (8, 4, 2) if min(width, height) >= 2 * size * k), 1)
+        pixels = turbo.decode(data, pixel_format=TJPF_RGB, scaling_factor=(1, scale))
+        return square(pixels, size)
+
+    return decode
+
+
+DECODERS: dict[str, Callable[[], Any]] = {
+    "Pillow": pillow,
+    "torchvision": torchvision,
+    "simplejpeg": simplejpeg,
+    "PyTurboJPEG": turbojpeg,
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""fieldguide's own part of the comparisons, each in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import resource
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from contender import ROOT, Link
+
+
+def main() -> None:
+    """Measure what the settings name."""
+    link, settings = Link.open()
+    WORK[settings["contender"]](link, settings)
+
+
+def prepare_speed(link: Link, settings: dict[str, Any]) -> None:
+    """Images per second of `prepare`, from the archive to the finished store."""
+    from fieldguide.data.prepare import prepare
+
+    params = _data_params(settings)
+
+    def measure() -> float:
+        seconds, count = 0.0, 0
+        while seconds < settings["seconds"]:
+            with tempfile.TemporaryDirectory() as folder, _quietly():
+                start = time.perf_counter()
+                made = prepare(params, Path(folder) / "prepared")
+                seconds += time.perf_counter() - start
+            count += sum(sum(split.values()) for split in made.counts.values())
+        return count / seconds
+
+    link.serve(measure)
+
+
+def prepare_memory(link: Link, settings: dict[str, Any]) -> None:
+    """Peak resident memory of a process that prepares once, in MiB."""
+    from fieldguide.data.prepare import prepare
+
+    link.ready()
+    while link.wait():
+        with tempfile.TemporaryDirectory() as folder, _quietly():
+            prepare(_data_params(settings), Path(folder) / "prepared")
+        link.answer(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
+
+
+def _data_params(settings: dict[str, Any]) -> Any:
+    from fieldguide.params import load_params
+
+    update = {"archive": settings["archive"], "image_size": settings["size"], "val_fraction": 0.1}
+    return load_params(ROOT / "params.yaml").data.model_copy(update=update)
+
+
+def batches(link: Link, settings: dict[str, Any]) -> None:
+    """Images per second of augmented batches out of a store."""
+    import torch
+
+    from fieldguide.data.batches import Batches, Order
+    from fieldguide.data.store import Store
+    from fieldguide.data.transforms import Preprocessing
+
+    device = torch.device(settings["device"])
+    store = Store(Path(settings["store"]))
+    split = store.split("train")
+    order = Order(split, settings["batch"], device=device, seed=0)
+    preprocessing = Preprocessing(settings["size"], "bilinear", store.mean, store.std)
+    loader = Batches(split, order, preprocessing, jitter=settings["jitter"])
+
+    def measure() -> float:
+        start, count = time.perf_counter(), 0
+        while time.perf_counter() - start < settings["seconds"]:
+            order.epoch += 1
+            for images, _ in loader:
+                count += len(images)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+        return count / (time.perf_counter() - start)
+
+    link.serve(measure)
+
+
+class Pace:
+    """The channel of a training that waits after every epoch until it is told to go on."""
+
+    def __init__(self, link: Link, images: int) -> None:
+        """Measure `images` an epoch.
+
+        Args:
+            link: to whom it waits for.
+            images: of an epoch.
+        """
+        self._link, self._images, self._start = link, images, 0.0
+
+    def report(self, epoch: int, metrics: dict[str, float]) -> None:
+        """Nobody listens."""
+
+    def may_go_on(self, epoch: int) -> bool:
+        """Answer with the epoch that ends here: its steps, validation, metrics and checkpoint."""
+        now = time.perf_counter()
+        if epoch == 1:
+            self._link.ready()
+        else:
+            self._link.answer(self._images / (now - self._start))
+        go_on = self._link.wait()
+        self._start = time.perf_counter()
+        return go_on
+
+
+def train(link: Link, settings: dict[str, Any]) -> None:
+    """Images per second of an epoch of `train` with params.yaml's recipe."""
+    from fieldguide.data.store import Store
+    from fieldguide.params import load_params
+    from fieldguide.training.fit import Outputs
+    from fieldguide.training.fit import train as fit
+
+    store = Store(Path(settings["store"]))
+    params = load_params(ROOT / "params.yaml")
+    # Longer than it is ever asked to go on.
+    update = {"epochs": 1000, "patience": 1000, **settings["train"]}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        os.environ["DVC_ROOT"] = name  # where the checkpoint of an interrupted training lies
+        fit(
+            params.train.model_copy(update=update),
+            params.model,
+            store=store,
+            outputs=Outputs(*(folder / part for part in ("bundle", "metrics", "text", "json"))),
+            channel=Pace(link, len(store.split("train"))),  # type: ignore[arg-type]
+        )
+
+
+@contextlib.contextmanager
+def _quietly() -> Any:
+    with contextlib.redirect_stderr(io.StringIO()):
+        yield
+
+
+WORK = {
+    "prepare": prepare_speed,
+    "prepare memory": prepare_memory,
+    "batches": batches,
+    "train": train,
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""A training epoch of params.yaml's network, with crop, flip and colour jitter, by each loop.
+
+fieldguide's own epoch is that of a real `train`: steps, validation on a photo of each class or a
+hundredth, metrics, and the checkpoint that an interrupted training goes on from. The bare loop is
+forward, loss, backward and optimizer step on floats that are in memory already: no augmentation,
+no metrics, nothing saved. The others read the photos from the disk as they would be found.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from contender import ROOT, contenders, cores, peers_python
+from photos import CLASSES, archive, prepared, unpack
+from side_by_side import OURS, Row, in_turn
+
+BARE, ORIGINAL, FASTAI, TIMM = "bare loop", "original", "fastai", "timm"
+# Pixels of the network's input -> width, height and number of the photos.
+PHOTOS = {32: (32, 32, 4096), 64: (144, 144, 1280), 224: (500, 375, 256)}
+GPU_TIMES = 16  # as many photos, so that an epoch lasts long enough to be timed
+BARE_BOUND, GPU_BOUND, ORIGINAL_BOUND = 0.95, 0.9, 2.0
+ORIGINAL_SIZE = 32  # where the bound is set
+LIMIT = "convolutions and batch norm, as in the bare loop; then augmentation, metrics, checkpoint"
+
+
+def rows(*, quick: bool) -> list[Row]:
+    """Measure on the CPU, and on the GPU where there is one."""
+    found = []
+    for size in PHOTOS:
+        found += compare(size, device="cpu", quick=quick)
+    return [*found, *gpu_rows(quick=quick)]
+
+
+def gpu_rows(*, quick: bool) -> list[Row]:
+    """Measure with the store in GPU memory, mixed precision and a compiled network."""
+    import torch
+
+    if torch.cuda.is_available():
+        return [row for size in PHOTOS for row in compare(size, device="cuda", quick=quick)]
+    return [
+        Row(name, "images/s", {}, BARE, GPU_BOUND, at_least=True, limit="no GPU at hand")
+        for name in (work(size, "cuda") for size in PHOTOS)
+    ]
+
+
+def work(size: int, device: str) -> str:
+    """Name of the row."""
+    where = " on the GPU" if device == "cuda" else ""
+    return f"training epoch at {size} pixels{where}"
+
+
+def compare(size: int, *, device: str, quick: bool) -> list[Row]:
+    """Compare all loops at one size."""
+    measured, left_out = measure(size, device=device, repeats=3 if quick else 7)
+    name, bound = work(size, device), BARE_BOUND if device == "cpu" else GPU_BOUND
+    found = [
+        Row(name, "images/s", measured, BARE, bound, at_least=True, limit=LIMIT, left_out=left_out)
+    ]
+
+    def pair(other: str, bound: float) -> Row:
+        values = {one: measured[one] for one in (OURS, other)}
+        return Row(f"{name}, {other}", "images/s", values, other, bound, at_least=True, limit=LIMIT)
+
+    if size == ORIGINAL_SIZE and device == "cpu":
+        found.append(pair(ORIGINAL, ORIGINAL_BOUND))
+    peers = {peer: statistics.median(measured[peer]) for peer in (FASTAI, TIMM)}
+    found.append(pair(max(peers, key=lambda peer: peers[peer]), 1.0))
+    return found
+
+
+def measure(
+    size: int, *, device: str, repeats: int
+) -> tuple[dict[str, list[float]], dict[str, str]]:
+    """Images per second of every loop, and why others are left out."""
+    from fieldguide.params import TrainParams, load_params
+
+    recipe = load_params(ROOT / "params.yaml").train
+    width, height, images = PHOTOS[size]
+    train: dict[str, Any] = {"accelerator": "cpu", "use_augmentation": True}
+    compiled = False
+    if device == "cuda":
+        images *= GPU_TIMES
+        train |= {"accelerator": "gpu", "precision": "bf16-mixed"}
+        compiled = "compile" in TrainParams.model_fields
+        train |= {"compile": True} if compiled else {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        packed = archive(folder / "photos.zip", images, width=width, height=height)
+        settings: dict[str, Any] = {
+            "store": str(prepared(packed, folder / "store", size=size)),
+            "photos": str(unpack(packed, folder / "photos")),
+            "size": size,
+            "images": images,
+            "classes": CLASSES,
+            "batch": recipe.batch_size,
+            "jitter": recipe.color_jitter,
+            "device": device,
+            "precision": train.get("precision", "32"),
+            "compile": compiled,
+            "workers": cores(),
+            "train": train,
+        }
+        ours = sys.executable
+        wanted = {
+            OURS: (ours, "ours", {**settings, "contender": "train"}),
+            BARE: (ours, "loops", {**settings, "contender": BARE}),
+            ORIGINAL: (ours, "loops", {**settings, "contender": ORIGINAL}),
+            FASTAI: (peers_python(), "loops", {**settings, "contender": FASTAI}),
+            TIMM: (peers_python(), "loops", {**settings, "contender": TIMM}),
+        }
+        with contenders(wanted) as (ways, left_out):
+            return in_turn(ways, repeats), left_out

@@ -1,0 +1,90 @@
+"""The input side alone: batches with crop, flip and colour jitter, nothing trained.
+
+Photos lie on the disk as they would be found: of 32 pixels as in the bundled sample, of 144 as in
+Imagenette's small version, of 500×375. `ImageFolder` and timm read those; a second `ImageFolder`,
+LitData, WebDataset and FFCV get photos that were cut and resized beforehand, which like
+fieldguide's `prepare` is not timed.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from contender import contenders, cores, peers_python
+from photos import archive, prepared, unpack
+from side_by_side import OURS, Row, in_turn
+
+FOLDER = "ImageFolder"
+PEERS = (FOLDER, "ImageFolder, resized before", "timm", "LitData", "WebDataset", "FFCV")
+BATCH, JITTER = 64, 0.1
+# Pixels of the network's input -> width, height and number of the photos.
+PHOTOS = {32: (32, 32, 4096), 64: (144, 144, 2048), 224: (500, 375, 512)}
+BOUND = 5.0
+LIMIT = "memory bandwidth: arithmetic on whole batches of floats"
+
+
+def rows(*, quick: bool) -> list[Row]:
+    """Measure on the CPU, and on the GPU where there is one."""
+    found = []
+    for size in PHOTOS:
+        found += compare(size, device="cpu", quick=quick)
+    return [*found, *gpu_rows(quick=quick)]
+
+
+def gpu_rows(*, quick: bool) -> list[Row]:
+    """Measure with the store resident in GPU memory."""
+    import torch
+
+    if torch.cuda.is_available():
+        return [row for size in PHOTOS for row in compare(size, device="cuda", quick=quick)]
+    return [
+        Row(name, "images/s", {}, FOLDER, BOUND, at_least=True, limit="no GPU at hand")
+        for name in (work(size, "cuda") for size in PHOTOS)
+    ]
+
+
+def work(size: int, device: str) -> str:
+    """Name of the row."""
+    where = " on the GPU" if device == "cuda" else ""
+    return f"augmented batches of {BATCH} at {size} pixels{where}"
+
+
+def compare(size: int, *, device: str, quick: bool) -> list[Row]:
+    """Compare all loaders at one size: with `ImageFolder`, and with the fastest."""
+    width, height, count = PHOTOS[size]
+    repeats, seconds = (3, 1.5) if quick else (7, 4.0)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        packed = archive(folder / "photos.zip", count, width=width, height=height)
+        settings: dict[str, Any] = {
+            "store": str(prepared(packed, folder / "store", size=size)),
+            "photos": str(unpack(packed, folder / "photos")),
+            "work": name,
+            "size": size,
+            "batch": BATCH,
+            "jitter": JITTER,
+            "seconds": seconds,
+            "device": device,
+            "workers": cores(),
+        }
+        settings["resized"] = str(unpack(packed, folder / "resized", size=size))
+        wanted = {OURS: (sys.executable, "ours", {**settings, "contender": "batches"})}
+        for peer in PEERS:
+            if peer != "ImageFolder, resized before" or width != size:
+                wanted[peer] = (peers_python(), "loaders", {**settings, "contender": peer})
+        with contenders(wanted) as (ways, left_out):
+            measured = in_turn(ways, repeats)
+    others = {name: statistics.median(values) for name, values in measured.items() if name != OURS}
+    best = max(others, key=lambda peer: others[peer])
+    name = work(size, device)
+    ahead = {name: measured[name] for name in (OURS, best)}
+    return [
+        Row(
+            name, "images/s", measured, FOLDER, BOUND, at_least=True, limit=LIMIT, left_out=left_out
+        ),
+        Row(f"{name}, the fastest other", "images/s", ahead, best, 1.0, at_least=True, limit=LIMIT),
+    ]

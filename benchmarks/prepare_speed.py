@@ -1,0 +1,80 @@
+"""`prepare` against decoding and resizing alone, and its memory.
+
+The same archive of made photos: `prepare` reads it from the disk, hashes, finds copies, splits and
+writes the store; each decoder gets the bytes from memory and drops the pixels. All on all cores.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+from contender import contenders, cores, peers_python
+from photos import archive
+from side_by_side import OURS, Row, in_turn
+
+DECODERS = ("Pillow", "torchvision", "simplejpeg", "PyTurboJPEG")
+SIZE = 64  # pixels of the store
+# Photos as cameras' thumbnails and as Imagenette's small version: width, height, count.
+PHOTOS = ((500, 375, 1000), (144, 144, 4000))
+BOUND = 0.9
+FLAT = 1.1  # times the memory at four times the photos
+LIMIT = "what prepare does besides: reading the zip, SHA-256, and writing and copying the pixels"
+
+
+def rows(*, quick: bool) -> list[Row]:
+    """Measure."""
+    repeats, seconds = (3, 1.5) if quick else (7, 4.0)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        found = [
+            speed(folder, width, height, count, repeats=repeats, seconds=seconds)
+            for width, height, count in PHOTOS
+        ]
+        return [*found, memory(folder, 1000 if quick else 5000)]
+
+
+def speed(
+    folder: Path, width: int, height: int, count: int, *, repeats: int, seconds: float
+) -> Row:
+    """Compare images per second."""
+    packed = archive(folder / f"{width}.zip", count, width=width, height=height)
+    settings = {"archive": str(packed), "size": SIZE, "seconds": seconds, "workers": cores()}
+    wanted = {OURS: (sys.executable, "ours", {**settings, "contender": "prepare"})}
+    for decoder in DECODERS:
+        wanted[decoder] = (peers_python(), "decoders", {**settings, "contender": decoder})
+    with contenders(wanted) as (ways, left_out):
+        measured = in_turn(ways, repeats)
+    others = {name: statistics.median(values) for name, values in measured.items() if name != OURS}
+    return Row(
+        work=f"prepare, photos of {width}×{height} pixels to {SIZE}",
+        unit="images/s",
+        measured=measured,
+        against=max(others, key=lambda decoder: others[decoder]),
+        bound=BOUND,
+        at_least=True,
+        limit=LIMIT,
+        left_out=left_out,
+    )
+
+
+def memory(folder: Path, count: int) -> Row:
+    """Compare the peak memory of many photos with that of a quarter of them."""
+    wanted = {}
+    for name, photos in ((OURS, 4 * count), (f"of {count:,} photos", count)):
+        packed = archive(folder / f"{photos}-small.zip", photos, width=144, height=144)
+        settings = {"contender": "prepare memory", "archive": str(packed), "size": SIZE}
+        wanted[name] = (sys.executable, "ours", settings)
+    with contenders(wanted) as (ways, _):
+        measured = in_turn(ways, 1)
+    return Row(
+        work=f"prepare, peak memory of {4 * count:,} photos",
+        unit="MiB",
+        measured=measured,
+        against=f"of {count:,} photos",
+        bound=FLAT,
+        at_least=False,
+        limit="names and hashes are held, pixels are not",
+    )

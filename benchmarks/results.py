@@ -1,0 +1,173 @@
+"""benchmarks/results.json: every repeat of every row, and the machine that it was measured on."""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib.metadata
+import json
+import math
+import platform
+import subprocess
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from contender import ROOT, cores
+from side_by_side import Row
+
+FILE = ROOT / "benchmarks" / "results.json"
+LIBRARIES = ("torch", "torchvision", "lightning", "dvc", "numpy", "pillow")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and when a row was measured.
+
+    Attributes:
+        cpu: name of the processor.
+        cores: that the benchmark may use.
+        gpu: name; None without one.
+        date: ISO 8601.
+        commit: of this repository, short; with a + where files differ from it.
+        full: whether it was `make bench-full`.
+        python: version.
+        libraries: name -> version.
+    """
+
+    cpu: str
+    cores: int
+    gpu: str | None
+    date: str
+    commit: str
+    full: bool
+    python: str
+    libraries: dict[str, str]
+
+    def describe(self) -> str:
+        """One line for a person."""
+        gpu = f", {self.gpu}" if self.gpu else ""
+        kind = "full" if self.full else "quick"
+        return (
+            f"{self.cores} cores of an {self.cpu}{gpu}, {self.date}, commit {self.commit}, {kind}"
+        )
+
+
+@dataclass(frozen=True)
+class Result:
+    """A row, the module that measured it, and where."""
+
+    module: str
+    row: Row
+    machine: Machine
+
+
+def this_machine(*, full: bool) -> Machine:
+    """Describe this machine, today."""
+    return Machine(
+        cpu=_cpu(),
+        cores=cores(),
+        gpu=_gpu(),
+        date=dt.datetime.now(dt.UTC).date().isoformat(),
+        commit=_commit(),
+        full=full,
+        python=platform.python_version(),
+        libraries={name: importlib.metadata.version(name) for name in LIBRARIES},
+    )
+
+
+def load(file: Path = FILE) -> list[Result]:
+    """Read what was measured so far; nothing where there is no file."""
+    if not file.exists():
+        return []
+    return [
+        Result(one["module"], _row(one["row"]), Machine(**one["machine"]))
+        for one in json.loads(file.read_text(encoding="utf-8"))
+    ]
+
+
+def save(results: Iterable[Result], file: Path = FILE) -> None:
+    """Write all results."""
+    from fieldguide.files import write_json
+
+    write_json(file, [_plain(asdict(result)) for result in results])
+
+
+def merge(old: Iterable[Result], new: Iterable[Result], order: Iterable[str]) -> list[Result]:
+    """Replace the rows of the modules that were measured anew, in the order of the modules.
+
+    What could not be measured here, as on a machine without a GPU, leaves what was measured
+    elsewhere.
+    """
+    old, new = list(old), list(new)
+    before = {(one.module, one.row.work): one for one in old}
+    fresh = []
+    for one in new:
+        earlier = before.get((one.module, one.row.work))
+        fresh.append(earlier if earlier and not one.row.measured else one)
+    again = {one.module for one in new}
+    kept = [one for one in old if one.module not in again]
+    # On one GPU machine: rows that only it has, as the fastest other there.
+    works = {one.row.work for one in fresh}
+    gpu_only = [
+        one
+        for one in old
+        if one.module in again and one.row.work not in works and _follows(one, fresh)
+    ]
+    places = {name: place for place, name in enumerate(order)}
+    return sorted([*kept, *fresh, *gpu_only], key=lambda one: places.get(one.module, len(places)))
+
+
+def _follows(old: Result, fresh: list[Result]) -> bool:
+    """Whether `old` is a further comparison of a row that is kept from the same machine."""
+    return any(
+        old.machine == one.machine
+        and old.module == one.module
+        and old.row.work.startswith(f"{one.row.work}, ")
+        for one in fresh
+    )
+
+
+def _row(raw: dict[str, Any]) -> Row:
+    measured = {
+        name: [math.inf if value is None else value for value in values]
+        for name, values in raw["measured"].items()
+    }
+    return Row(**{**raw, "measured": measured})
+
+
+def _plain(value: Any) -> Any:
+    """JSON knows no infinity, the seconds of what was never reached."""
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    if isinstance(value, float):
+        return None if math.isinf(value) else float(f"{value:.6g}")
+    return value
+
+
+def _cpu() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass  # not Linux
+    return platform.processor() or platform.machine()
+
+
+def _gpu() -> str | None:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
+
+def _commit() -> str:
+    def git(*words: str) -> str:
+        command = ["git", *words]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", "src", "params.yaml")
+    return (git("rev-parse", "--short", "HEAD") or "unknown") + ("+" if changed else "")

@@ -1,0 +1,50 @@
+"""Ratios, verdicts and turns of benchmarks/side_by_side.py."""
+
+import math
+
+from side_by_side import OURS, Row, in_turn
+
+
+def make_row(measured, *, against="other", bound=2.0, at_least=True):
+    return Row("work", "images/s", measured, against, bound, at_least=at_least, limit="memory")
+
+
+def test_the_ratio_is_the_median_of_the_repeats_own_ratios():
+    # 10/5, 30/10, 40/10: of the medians alone, 30/10, it would be the same by chance; not here:
+    row = make_row({OURS: [10, 30, 40], "other": [5, 10, 40]})  # 2, 3, 1
+    assert row.ratio == 2
+    assert row.met  # exactly the bound
+
+
+def test_a_bound_may_be_the_most_that_is_allowed():
+    assert make_row({OURS: [3.0], "other": [10.0]}, bound=0.3, at_least=False).met
+    assert not make_row({OURS: [3.1], "other": [10.0]}, bound=0.3, at_least=False).met
+
+
+def test_without_another_the_bound_is_held_against_the_median():
+    row = make_row({OURS: [0.5, 0.1, 0.2]}, against=None, bound=0.3, at_least=False)
+    assert row.ratio == 0.2
+    assert row.met
+
+
+def test_what_was_not_measured_meets_nothing():
+    for at_least in (True, False):
+        row = make_row({}, at_least=at_least)
+        assert math.isnan(row.ratio)
+        assert not row.met
+
+
+def test_every_second_turn_is_in_the_opposite_order(capsys):
+    calls = []
+
+    def contender(name):
+        def measure():
+            calls.append(name)
+            return float(len(calls))
+
+        return measure
+
+    found = in_turn({name: contender(name) for name in "abc"}, 3)
+    assert "".join(calls) == "abccbaabc"
+    assert found == {"a": [1, 6, 7], "b": [2, 5, 8], "c": [3, 4, 9]}
+    assert len(capsys.readouterr().out.splitlines()) == 9

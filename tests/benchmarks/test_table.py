@@ -1,0 +1,123 @@
+"""The tables, the results file and the chart, from rows made by hand."""
+
+import math
+from dataclasses import replace
+
+import chart
+import pytest
+import results
+import table
+from results import Machine, Result
+from side_by_side import OURS, Row
+
+CPU = Machine("Abacus", 2, None, "2026-01-02", "abc1234", full=False, python="3.11", libraries={})
+GPU = replace(CPU, gpu="Loom", cores=16)
+MET = Row(
+    "batches",
+    "images/s",
+    {OURS: [1000.0, 1234.0, 1400.0], "folder": [100.0, 100.0, 200.0]},
+    "folder",
+    5.0,
+    at_least=True,
+    limit="memory",
+    left_out={"ffcv": "does not build"},
+)
+MISSED = Row("start", "s", {OURS: [0.42]}, None, 0.3, at_least=False, limit="imports take 0.2 s")
+UNMEASURED = Row("on the GPU", "images/s", {}, "bare", 0.9, at_least=True, limit="no GPU at hand")
+
+
+def made(*rows, module="input_speed", machine=CPU):
+    return [Result(module, row, machine) for row in rows]
+
+
+def test_full_table_shows_every_contender_the_verdict_and_the_limit():
+    text = table.full_table(made(MET, MISSED, UNMEASURED))
+    # 10, 12.34 and 7 times: the median is 10.
+    assert (
+        "| batches (images/s) | 1,230 (1,000–1,400) | folder 100 (100–200)<br>ffcv: does not build "
+        "| 10 × | ≥ 5 × folder | met |"
+    ) in text
+    assert "| start (s) | 0.42 | – | 0.42 s | ≤ 0.3 s | **missed** |" in text
+    assert "| on the GPU (images/s) | not measured | – | – | ≥ 0.9 × bare | not measured |" in text
+    assert "| start | imports take 0.2 s |" in text
+    assert text.endswith("Measured on 2 cores of an Abacus, 2026-01-02, commit abc1234, quick.")
+
+
+def test_short_table_has_a_line_a_row():
+    lines = table.short_table(made(MET, MISSED, UNMEASURED)).splitlines()
+    assert lines[2:5] == [
+        "| batches | 1,230 images/s | folder 100 | 10 × | ≥ 5 × folder | met |",
+        "| start | 0.42 s | – | 0.42 s | ≤ 0.3 s | **missed** |",
+        "| on the GPU | – | bare | – | ≥ 0.9 × bare | not measured |",
+    ]
+
+
+def test_rows_of_several_machines_are_marked():
+    gpu = replace(UNMEASURED, measured={OURS: [9.0], "bare": [10.0]})
+    lines = table.short_table([*made(MISSED), *made(gpu, machine=GPU)]).splitlines()
+    assert lines[2].startswith("| start [1] |")
+    assert lines[3] == "| on the GPU [2] | 9 images/s | bare 10 | 0.9 × | ≥ 0.9 × bare | met |"
+    assert lines[-1] == "[2] 16 cores of an Abacus, Loom, 2026-01-02, commit abc1234, quick"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(12345.6, "12,300"), (99.94, "99.9"), (0.01234, "0.0123"), (math.inf, "never")],
+)
+def test_numbers_have_three_digits(value, shown):
+    assert table.number(value) == shown
+
+
+def test_text_goes_between_the_markers(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# Top\n<!-- bench -->\nold\n<!-- /bench -->\nend\n", encoding="utf-8")
+    assert table.insert(page, "new")
+    assert page.read_text(encoding="utf-8") == (
+        "# Top\n<!-- bench -->\nnew\n<!-- /bench -->\nend\n"
+    )
+    page.write_text("nothing to see\n", encoding="utf-8")
+    assert not table.insert(page, "new")
+    assert page.read_text(encoding="utf-8") == "nothing to see\n"
+    page.write_text("<!-- bench -->\n", encoding="utf-8")
+    with pytest.raises(SystemExit, match="without <!-- /bench -->"):
+        table.insert(page, "new")
+
+
+def test_results_come_back_as_they_were_saved(tmp_path):
+    file = tmp_path / "results.json"
+    never = replace(MISSED, measured={OURS: [math.inf, 0.5]})
+    results.save([*made(MET, never), *made(UNMEASURED, machine=GPU)], file)
+    assert results.load(file) == [*made(MET, never), *made(UNMEASURED, machine=GPU)]
+    assert results.load(tmp_path / "none.json") == []
+
+
+def test_merging_keeps_other_modules_and_what_only_a_gpu_machine_can_measure():
+    order = ("input_speed", "cold_start")
+    gpu = replace(UNMEASURED, measured={OURS: [9.0], "bare": [10.0]})
+    ahead = replace(gpu, work="on the GPU, the fastest other")
+    old = [
+        *made(MISSED, module="cold_start"),
+        *made(replace(MET, measured={}), replace(MET, work="gone")),
+        *made(gpu, ahead, machine=GPU),
+    ]
+    merged = results.merge(old, made(MET, UNMEASURED), order)
+    assert merged == [
+        *made(MET),
+        *made(gpu, ahead, machine=GPU),
+        *made(MISSED, module="cold_start"),
+    ]
+
+
+def test_margin_is_how_many_times_better_than_the_target():
+    assert chart.margin(MET) == 2  # 10 times where 5 are asked for
+    assert chart.margin(MISSED) == pytest.approx(0.3 / 0.42)
+    assert chart.margin(replace(MISSED, measured={OURS: [math.inf]})) == 0
+
+
+def test_chart_has_a_bar_for_each_measured_row():
+    figure = chart.draw(made(MET, MISSED, UNMEASURED))
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["batches", "start"]
+    ends = [bar.get_x() + bar.get_width() for bar in axes.patches]
+    assert ends == pytest.approx([2, 0.3 / 0.42])
+    assert figure.get_suptitle() == "fieldguide side by side: 1 of 2 measured targets met"

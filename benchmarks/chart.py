@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MET, MISSED = "#2a7f62", "#c8553d"
+TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 MOST = 100.0  # times; beyond it bars are cut, or the others could not be seen
 
 
@@ -28,7 +29,7 @@ def margin(row: Row) -> float:
 def draw(results: Sequence[Result]) -> Figure:
     """Draw a bar a row, on a logarithmic axis that begins at the target."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import FuncFormatter, NullLocator
 
     rows = [result.row for result in results if result.row.measured]
     margins = [min(max(margin(row), 1 / MOST), MOST) for row in rows]
@@ -41,7 +42,7 @@ def draw(results: Sequence[Result]) -> Figure:
     axes.barh(places, widths, left=1, color=colours, height=0.62)
     axes.set_xscale("log")
     low, high = min([*margins, 1.0]), max([*margins, 1.0])
-    axes.set_xlim(low / 1.6, high * 3.2)  # room for the labels
+    axes.set_xlim(low / 1.6, high * 2.6)  # room for the labels
     for place, row, value in zip(places, rows, margins, strict=True):
         axes.annotate(
             f"{ratio(row)}, target {target(row)}",
@@ -54,8 +55,10 @@ def draw(results: Sequence[Result]) -> Figure:
     axes.axvline(1, color="#222222", linewidth=1)
     axes.set_yticks(places, [row.work for row in rows], fontsize=8.5)
     axes.invert_yaxis()
+    left, right = axes.get_xlim()
+    axes.set_xticks([tick for tick in TICKS if left <= tick <= right])
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} ×"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("better than the target by (1 × = the target)")
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)

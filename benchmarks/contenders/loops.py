@@ -159,7 +159,7 @@ def fastai(link: Link, settings: Settings, params: Params) -> None:
 
     def measure() -> float:
         start = time.perf_counter()
-        with learner.no_bar(), learner.no_logging():
+        with learner.no_logging():
             learner.fit(1, params.train.learning_rate)
         return images / (time.perf_counter() - start)
 

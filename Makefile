@@ -40,7 +40,7 @@ test: venv  ## run the tests, one worker and thread per core
 soak: venv  ## run the tests that `make test` leaves out, which take minutes each
 	@OMP_NUM_THREADS=1 python -m pytest -m soak --numprocesses auto --maxprocesses 8 --dist worksteal
 
-bench: venv peers  ## measure side by side with other tools, some 25 minutes: docs/benchmarks.md
+bench: venv peers  ## measure side by side with other tools, half an hour: docs/benchmarks.md
 	@PEERS=$(PEERS) python benchmarks/bench.py
 
 bench-full: venv peers  ## the same with more repeats

@@ -1,6 +1,6 @@
 """Measure fieldguide side by side with what a user would take instead; write table and chart.
 
-    make bench         every row, some 25 minutes on 2 cores
+    make bench         every row, within half an hour on 2 cores
     make bench-full    the same with more repeats and larger work
 
     python benchmarks/bench.py input_speed epoch_speed    # some rows; the others stay as they were

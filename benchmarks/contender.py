@@ -56,10 +56,12 @@ class Contender:
     """The parent's end."""
 
     def __init__(self, python: str, script: str, settings: Mapping[str, Any]) -> None:
-        """Start `benchmarks/contenders/<script>.py` and wait until it has warmed up.
+        """Start `benchmarks/contenders/<script>.py`.
 
-        Raises:
-            LeftOutError: it cannot run here.
+        Args:
+            python: interpreter.
+            script: name of the file.
+            settings: what it shall do.
         """
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         self._command = [
@@ -75,13 +77,16 @@ class Contender:
             stderr=self._errors,
             text=True,
         )
-        try:
-            answer = self._read()
-            if "left_out" in answer:
-                raise LeftOutError(answer["left_out"])
-        except BaseException:
-            self.close()
-            raise
+
+    def wait_until_ready(self) -> None:
+        """Wait until it has loaded, converted and warmed up.
+
+        Raises:
+            LeftOutError: it cannot run here.
+        """
+        answer = self._read()
+        if "left_out" in answer:
+            raise LeftOutError(answer["left_out"])
 
     def measure(self) -> float:
         """Let it work once; return its figure."""
@@ -120,7 +125,10 @@ class Contender:
 def contenders(
     wanted: Mapping[str, tuple[str, str, Mapping[str, Any]]],
 ) -> Iterator[tuple[dict[str, Callable[[], float]], dict[str, str]]]:
-    """Start all contenders; yield how to measure each, and why others are left out.
+    """Start all contenders at once; yield how to measure each, and why others are left out.
+
+    They warm up side by side, which saves minutes where one compiles; none is measured before all
+    are ready.
 
     Args:
         wanted: name -> (interpreter, script, settings).
@@ -128,15 +136,18 @@ def contenders(
     ways: dict[str, Callable[[], float]] = {}
     left_out = {}
     with ExitStack() as stack:
-        for name, (python, script, settings) in wanted.items():
+        started = {}
+        for name, settings in wanted.items():
+            started[name] = Contender(*settings)
+            stack.callback(started[name].close)
+        for name, contender in started.items():
             try:
-                contender = Contender(python, script, settings)
+                contender.wait_until_ready()
             except LeftOutError as err:
                 left_out[name] = str(err)
                 print(f"  {name}: left out, {err}", flush=True)
-                continue
-            stack.callback(contender.close)
-            ways[name] = contender.measure
+            else:
+                ways[name] = contender.measure
         yield ways, left_out
 
 

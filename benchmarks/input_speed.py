@@ -56,7 +56,7 @@ def work(size: int, device: str) -> str:
 def compare(size: int, *, device: str, quick: bool) -> list[Row]:
     """Compare all loaders at one size: with `ImageFolder`, and with the fastest."""
     width, height, count = PHOTOS[size]
-    repeats, seconds = (3, 1.5) if quick else (7, 4.0)
+    repeats, seconds = (3, 1.0) if quick else (7, 4.0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         packed = archive(folder / "photos.zip", count, width=width, height=height)

@@ -79,7 +79,7 @@ class Contender:
         )
 
     def wait_until_ready(self) -> None:
-        """Wait until it has loaded, converted and warmed up.
+        """Wait until it has loaded and converted what it works on.
 
         Raises:
             LeftOutError: it cannot run here.
@@ -123,15 +123,16 @@ class Contender:
 
 @contextmanager
 def contenders(
-    wanted: Mapping[str, tuple[str, str, Mapping[str, Any]]],
+    wanted: Mapping[str, tuple[str, str, Mapping[str, Any]]], *, warm_up: bool = True
 ) -> Iterator[tuple[dict[str, Callable[[], float]], dict[str, str]]]:
     """Start all contenders at once; yield how to measure each, and why others are left out.
 
-    They warm up side by side, which saves minutes where one compiles; none is measured before all
-    are ready.
+    They load side by side, which saves minutes where one compiles. Then each works once, alone and
+    not counted.
 
     Args:
         wanted: name -> (interpreter, script, settings).
+        warm_up: whether each works once before.
     """
     ways: dict[str, Callable[[], float]] = {}
     left_out = {}
@@ -148,6 +149,9 @@ def contenders(
                 print(f"  {name}: left out, {err}", flush=True)
             else:
                 ways[name] = contender.measure
+        if warm_up:
+            for measure in ways.values():
+                measure()
         yield ways, left_out
 
 
@@ -164,7 +168,7 @@ class Link:
         return cls(), json.loads(sys.argv[1])
 
     def ready(self) -> None:
-        """Tell that everything is loaded and warm."""
+        """Tell that everything is loaded."""
         self._tell({"ready": True})
 
     def leave_out(self, why: str) -> None:
@@ -180,8 +184,7 @@ class Link:
         return bool(sys.stdin.readline())
 
     def serve(self, measure: Callable[[], float]) -> None:
-        """Warm up once, then measure each time it is asked for."""
-        measure()
+        """Measure each time it is asked for."""
         self.ready()
         while self.wait():
             self.answer(measure())

@@ -39,6 +39,8 @@ def main() -> None:
     except ImportError as err:
         link.leave_out(f"not installed here: {err}")
         return
+    for _ in loader:  # FFCV compiles now
+        pass
     device = torch.device(settings["device"])
 
     def measure() -> float:

@@ -90,13 +90,12 @@ def original(link: Link, settings: Settings, params: Params) -> None:
             self.start = 0.0
 
         def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:  # noqa: ARG002
-            if trainer.current_epoch:  # the first one warms up
-                if trainer.current_epoch == 1:
-                    link.ready()
-                else:
-                    link.answer(settings["images"] / (time.perf_counter() - self.start))
-                if not link.wait():
-                    raise KeyboardInterrupt
+            if trainer.current_epoch:
+                link.answer(settings["images"] / (time.perf_counter() - self.start))
+            else:
+                link.ready()
+            if not link.wait():
+                raise KeyboardInterrupt
             self.start = time.perf_counter()
 
     photos, size = Path(settings["photos"]), settings["size"]

@@ -95,18 +95,17 @@ class Pace:
             link: to whom it waits for.
             images: of an epoch.
         """
-        self._link, self._images, self._start = link, images, 0.0
+        self._link, self._images = link, images
+        link.ready()
+        link.wait()
+        self._start = time.perf_counter()
 
     def report(self, epoch: int, metrics: dict[str, float]) -> None:
         """Nobody listens."""
 
-    def may_go_on(self, epoch: int) -> bool:
+    def may_go_on(self, epoch: int) -> bool:  # noqa: ARG002
         """Answer with the epoch that ends here: its steps, validation, metrics and checkpoint."""
-        now = time.perf_counter()
-        if epoch == 1:
-            self._link.ready()
-        else:
-            self._link.answer(self._images / (now - self._start))
+        self._link.answer(self._images / (time.perf_counter() - self._start))
         go_on = self._link.wait()
         self._start = time.perf_counter()
         return go_on

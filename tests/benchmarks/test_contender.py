@@ -15,7 +15,7 @@ if settings["mode"] == "out":
 elif settings["mode"] == "dies":
     sys.exit("out of luck")
 else:
-    counts = iter(range(100))
+    counts = iter(range(100))  # 0 warms up
     print("a library talks")  # not taken for an answer
     link.serve(lambda: settings["step"] * next(counts))
 """

@@ -66,8 +66,9 @@ def pillow() -> Decoder:
 
     def decode(data: bytes, size: int) -> npt.NDArray[np.uint8]:
         with Image.open(io.BytesIO(data)) as image:
-            shorter = min(image.size)
-            image.draft("RGB", tuple(side * 2 * size // shorter for side in image.size))
+            width, height = image.size
+            shorter = min(width, height)
+            image.draft("RGB", (width * 2 * size // shorter, height * 2 * size // shorter))
             return crop(image.convert("RGB"), size)
 
     return decode

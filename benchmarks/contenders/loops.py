@@ -47,12 +47,13 @@ def bare(link: Link, settings: Settings, params: Params) -> None:
     from fieldguide.training.module import make_optimizer
 
     device, size = torch.device(settings["device"]), settings["size"]
-    net = network(settings, params).to(device, memory_format=torch.channels_last)
+    net = network(settings, params).to(device).to(memory_format=torch.channels_last)
     optimizer = make_optimizer(net, params.train)
     step: Callable[[torch.Tensor], torch.Tensor] = net
     if settings["compile"]:
         step = torch.compile(net, mode="reduce-overhead")
     steps = settings["images"] // settings["batch"]
+    images_an_epoch: int = steps * settings["batch"]
     batches = []
     for _ in range(steps if device.type == "cpu" else 1):
         images = torch.randn(settings["batch"], 3, size, size, device=device)
@@ -70,12 +71,12 @@ def bare(link: Link, settings: Settings, params: Params) -> None:
             with torch.autocast(device.type, half) if precision != "32" else nullcontext():
                 loss = F.cross_entropy(step(images), labels, label_smoothing=smoothing)
             optimizer.zero_grad()
-            scaler.scale(loss).backward()
+            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             scaler.step(optimizer)
             scaler.update()
         if device.type == "cuda":
             torch.cuda.synchronize()
-        return steps * settings["batch"] / (time.perf_counter() - start)
+        return images_an_epoch / (time.perf_counter() - start)
 
     link.serve(measure)
 
@@ -154,7 +155,7 @@ def fastai(link: Link, settings: Settings, params: Params) -> None:
     learner = Learner(loaders, network(settings, params), loss_func=loss, metrics=accuracy)
     if settings["device"] == "cuda" and settings["precision"] != "32":
         learner = learner.to_fp16()
-    images = len(loaders.train) * settings["batch"]
+    images: int = len(loaders.train) * settings["batch"]
 
     def measure() -> float:
         start = time.perf_counter()
@@ -167,14 +168,14 @@ def fastai(link: Link, settings: Settings, params: Params) -> None:
 
 def timm(link: Link, settings: Settings, params: Params) -> None:
     """Train with timm's parts in the order of its train.py, which its package leaves out."""
-    from loaders import timm as timm_loader
+    from contenders.loaders import timm as timm_loader
     from timm.loss import LabelSmoothingCrossEntropy
     from timm.optim import create_optimizer_v2
     from timm.scheduler import create_scheduler_v2
     from timm.utils import AverageMeter, NativeScaler
 
     device, precision = torch.device(settings["device"]), settings["precision"]
-    net = network(settings, params).to(device, memory_format=torch.channels_last)
+    net = network(settings, params).to(device).to(memory_format=torch.channels_last)
     loader: Any = timm_loader(settings)
     recipe = params.train
     optimizer = create_optimizer_v2(

@@ -51,6 +51,8 @@ def main() -> None:
         write(kept)
     if wanted:
         print(f"\nMeasured in {(time.perf_counter() - begin) / 60:.1f} minutes.")
+    if not kept:
+        parser.error(f"{results.FILE.relative_to(ROOT)}: nothing was measured yet")
     write(kept)
     print(f"Table    {PAGE.relative_to(ROOT)}     Chart  {PICTURE.relative_to(ROOT)}")
     print(f"Repeats  {results.FILE.relative_to(ROOT)}")
@@ -70,8 +72,6 @@ def measure(name: str, *, full: bool) -> list[results.Result]:
 
 def write(kept: list[results.Result]) -> None:
     """Write page, README and chart."""
-    if not kept:
-        return
     table.insert(PAGE, table.full_table(kept))
     table.insert(ROOT / "README.md", table.short_table(kept))
     chart.write(kept, PICTURE)

@@ -61,6 +61,7 @@ def batches(link: Link, settings: dict[str, Any]) -> None:
     """Images per second of augmented batches out of a store."""
     import torch
 
+    from fieldguide.data.augmentation import Augmentation
     from fieldguide.data.batches import Batches, Order
     from fieldguide.data.store import Store
     from fieldguide.data.transforms import Preprocessing
@@ -70,7 +71,8 @@ def batches(link: Link, settings: dict[str, Any]) -> None:
     split = store.split("train")
     order = Order(split, settings["batch"], device=device, seed=0)
     preprocessing = Preprocessing(settings["size"], "bilinear", store.mean, store.std)
-    loader = Batches(split, order, preprocessing, jitter=settings["jitter"])
+    change = Augmentation(crop="shift", color_jitter=settings["jitter"])
+    loader = Batches(split, order, preprocessing, augmentation=change)
 
     def measure() -> float:
         start, count = time.perf_counter(), 0

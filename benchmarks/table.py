@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from results import Machine, Result
@@ -44,30 +44,80 @@ def full_table(results: Sequence[Result]) -> str:
 
 
 def short_table(results: Sequence[Result]) -> str:
-    """Return one line a row: fieldguide, what it is compared with, ratio, target, met or missed."""
+    """Return the rows in brief, those that differ in one word, such as a size, in one line."""
     machines = _machines(results)
     lines = [
         "| work | fieldguide | beside it | ratio | target | |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for result in results:
-        row = result.row
-        beside = "–"
-        if row.against is not None:
-            beside = f"{row.against} {median(row, row.against)}".strip()
-        if not row.measured:
-            beside = row.against or "–"
-        ours = f"{median(row, OURS)} {row.unit}" if row.measured else "–"
+    for group in _alike(results):
+        rows = [result.row for result in group]
+        works = zip(*(row.work.split() for row in rows), strict=True)
+        work = " ".join(_joined(words) for words in works)
+        measured = [row for row in rows if row.measured]
+        ours = _joined(median(row, OURS) for row in measured)
         cells = (
-            f"{row.work}{_note(result, machines)}",
-            ours,
-            beside,
-            ratio(row),
-            target(row),
-            verdict(row),
+            f"{work}{_note(group[0], machines)}",
+            f"{ours} {rows[0].unit}" if measured else "–",
+            _joined(_beside(row) for row in rows),
+            _joined(ratio(row) for row in rows),
+            _joined(target(row) for row in rows),
+            _joined(verdict(row) for row in rows),
         )
         lines.append(_line(cells))
     return "\n".join([*lines, "", *_legend(machines)])
+
+
+def _alike(results: Sequence[Result]) -> list[list[Result]]:
+    """Group rows of one module, bound and machine whose names differ in the same one word."""
+    groups: list[list[Result]] = []
+    for result in results:
+        for group in groups:
+            if _same_kind(group[0], result) and len(_differences([*group, result])) == 1:
+                group.append(result)
+                break
+        else:
+            groups.append([result])
+    return groups
+
+
+def _same_kind(one: Result, other: Result) -> bool:
+    first, second = (
+        (result.module, result.machine, bool(row.measured), row.unit, row.bound, row.at_least)
+        for result, row in ((one, one.row), (other, other.row))
+    )
+    return first == second
+
+
+def _differences(group: Sequence[Result]) -> set[int]:
+    """Places of the words that are not the same in all names; of unequal lengths, all places."""
+    words = [result.row.work.split() for result in group]
+    if len({len(line) for line in words}) > 1:
+        return set(range(max(map(len, words))))
+    return {k for k, column in enumerate(zip(*words, strict=True)) if len(set(column)) > 1}
+
+
+def _beside(row: Row) -> str:
+    if row.against is None:
+        return "–"
+    return f"{row.against} {median(row, row.against)}".strip()
+
+
+def _joined(parts: Iterable[str]) -> str:
+    """All parts, or one where they are the same; what they begin or end with is said once."""
+    found = list(parts)
+    if len(set(found)) <= 1:
+        return found[0] if found else ""
+    words = [part.split() for part in found]
+    if len({len(line) for line in words}) == 1 and len(_varying(words)) == 1:
+        (k,) = _varying(words)
+        middle = " / ".join(line[k] for line in words)
+        return " ".join([*words[0][:k], middle, *words[0][k + 1 :]])
+    return " / ".join(found)
+
+
+def _varying(words: Sequence[Sequence[str]]) -> list[int]:
+    return [k for k, column in enumerate(zip(*words, strict=True)) if len(set(column)) > 1]
 
 
 def insert(file: Path, text: str) -> bool:

@@ -52,6 +52,19 @@ def test_short_table_has_a_line_a_row():
     ]
 
 
+def test_short_table_joins_rows_that_differ_in_one_word():
+    small = replace(MET, work="batches at 32 pixels")
+    large = replace(small, work="batches at 64 pixels", measured={OURS: [6.0], "folder": [2.0]})
+    other = replace(MET, work="batches at 32 pixels, fastest")
+    lines = table.short_table(made(small, other, large)).splitlines()
+    assert lines[2:4] == [
+        "| batches at 32 / 64 pixels | 1,230 / 6 images/s | folder 100 / 2 | 10 / 3 × "
+        "| ≥ 5 × folder | met / **missed** |",
+        "| batches at 32 pixels, fastest | 1,230 images/s | folder 100 "
+        "| 10 × | ≥ 5 × folder | met |",
+    ]
+
+
 def test_rows_of_several_machines_are_marked():
     gpu = replace(UNMEASURED, measured={OURS: [9.0], "bare": [10.0]})
     lines = table.short_table([*made(MISSED), *made(gpu, machine=GPU)]).splitlines()

@@ -58,10 +58,14 @@ def test_short_table_joins_rows_that_differ_in_one_word():
     other = replace(MET, work="batches at 32 pixels, fastest")
     lines = table.short_table(made(small, other, large)).splitlines()
     assert lines[2:4] == [
-        "| batches at 32 / 64 pixels | 1,230 / 6 images/s | folder 100 / 2 | 10 / 3 × "
-        "| ≥ 5 × folder | met / **missed** |",
-        "| batches at 32 pixels, fastest | 1,230 images/s | folder 100 "
-        "| 10 × | ≥ 5 × folder | met |",
+        (
+            "| batches at 32 / 64 pixels | 1,230 / 6 images/s | folder 100 / 2 | 10 / 3 × "
+            "| ≥ 5 × folder | met / **missed** |"
+        ),
+        (
+            "| batches at 32 pixels, fastest | 1,230 images/s | folder 100 "
+            "| 10 × | ≥ 5 × folder | met |"
+        ),
     ]
 
 

@@ -2,6 +2,7 @@
 
 import math
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,9 @@ def test_training_writes_nothing_of_dvclives_own(run_training):
     assert not list(Path().rglob("dvc.yaml"))
     assert not list(Path().rglob("*.md"))
     assert not list(Path().rglob("lightning_logs"))
+
+
+def test_a_repository_without_a_commit_is_a_mistake(run_training):
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    with pytest.raises(TrainingError, match=r"Git: .*commit the project first"):
+        run_training(epochs=1)

@@ -10,6 +10,7 @@ from typing import Any
 import lightning as L
 from dvclive import Live
 from lightning.pytorch.callbacks import EMAWeightAveraging
+from scmrepo.exceptions import SCMError
 from torch import Tensor
 
 from fieldguide.errors import TrainingError
@@ -47,7 +48,10 @@ class History(L.Callback):
         if not trainer.is_global_zero:
             return
         # dvc.yaml is written by hand, and DVC makes the experiment.
-        self._live = Live(str(self._folder), dvcyaml=None, save_dvc_exp=False)
+        try:
+            self._live = Live(str(self._folder), dvcyaml=None, save_dvc_exp=False)
+        except SCMError as err:  # as of a repository without a commit
+            raise TrainingError(f"Git: {err}; commit the project first") from err
         if self.rows:
             print(f"Going on after epoch {len(self.rows)} of {trainer.max_epochs}.")
         print(

@@ -150,7 +150,7 @@ def test_names_of_the_metric(tmp_path):
         (
             "epochs:\n    value: 12",
             "kernel_size:\n    values: [3, 4]",
-            "line 18: model.kernel_size: 4",
+            "line 18: model.kernel_size: found 4",
         ),
         (
             "epochs:\n    value: 12",

@@ -18,7 +18,7 @@ import importlib
 import time
 
 import chart
-import results
+import results_file
 import table
 from contender import ROOT
 from side_by_side import Row
@@ -42,35 +42,35 @@ def main() -> None:
     unknown = [name for name in options.modules if name not in MODULES]
     if unknown:
         parser.error(f"found {', '.join(unknown)}; allowed: {', '.join(MODULES)}")
-    kept = results.load()
+    kept = results_file.load()
     wanted = [] if options.show else options.modules or MODULES
     begin = time.perf_counter()
     for name in wanted:
-        kept = results.merge(kept, measure(name, full=options.full), MODULES)
-        results.save(kept)  # after each module: an interrupted run loses only the one it is at
+        kept = results_file.merge(kept, measure(name, full=options.full), MODULES)
+        results_file.save(kept)  # after each module: an interrupted run loses only the one it is at
         write(kept)
     if wanted:
         print(f"\nMeasured in {(time.perf_counter() - begin) / 60:.1f} minutes.")
     if not kept:
-        parser.error(f"{results.FILE.relative_to(ROOT)}: nothing was measured yet")
+        parser.error(f"{results_file.FILE.relative_to(ROOT)}: nothing was measured yet")
     write(kept)
     print(f"Table    {PAGE.relative_to(ROOT)}     Chart  {PICTURE.relative_to(ROOT)}")
-    print(f"Repeats  {results.FILE.relative_to(ROOT)}")
+    print(f"Repeats  {results_file.FILE.relative_to(ROOT)}")
 
 
-def measure(name: str, *, full: bool) -> list[results.Result]:
+def measure(name: str, *, full: bool) -> list[results_file.Result]:
     """Run one module; print and return its rows."""
     print(f"\n{name}", flush=True)
-    machine = results.this_machine(full=full)
+    machine = results_file.this_machine(full=full)
     begin = time.perf_counter()
     rows: list[Row] = importlib.import_module(name).rows(quick=not full)
     for row in rows:
         print(f"  {row.work}: {table.ratio(row)}, target {table.target(row)}: {table.verdict(row)}")
     print(f"  {time.perf_counter() - begin:.0f} s", flush=True)
-    return [results.Result(name, row, machine) for row in rows]
+    return [results_file.Result(name, row, machine) for row in rows]
 
 
-def write(kept: list[results.Result]) -> None:
+def write(kept: list[results_file.Result]) -> None:
     """Write page, README and chart."""
     table.insert(PAGE, table.full_table(kept))
     table.insert(ROOT / "README.md", table.short_table(kept))

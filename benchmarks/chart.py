@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from results import Result
+from results_file import Result
 from side_by_side import Row
 from table import ratio, target
 

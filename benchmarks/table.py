@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from results import Machine, Result
+from results_file import Machine, Result
 from side_by_side import OURS, Row
 
 START, END = "<!-- bench -->", "<!-- /bench -->"

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import chart
 import pytest
-import results
+import results_file
 import table
-from results import Machine, Result
+from results_file import Machine, Result
 from side_by_side import OURS, Row
 
 CPU = Machine("Abacus", 2, None, "2026-01-02", "abc1234", full=False, python="3.11", libraries={})
@@ -103,9 +103,9 @@ def test_text_goes_between_the_markers(tmp_path):
 def test_results_come_back_as_they_were_saved(tmp_path):
     file = tmp_path / "results.json"
     never = replace(MISSED, measured={OURS: [math.inf, 0.5]})
-    results.save([*made(MET, never), *made(UNMEASURED, machine=GPU)], file)
-    assert results.load(file) == [*made(MET, never), *made(UNMEASURED, machine=GPU)]
-    assert results.load(tmp_path / "none.json") == []
+    results_file.save([*made(MET, never), *made(UNMEASURED, machine=GPU)], file)
+    assert results_file.load(file) == [*made(MET, never), *made(UNMEASURED, machine=GPU)]
+    assert results_file.load(tmp_path / "none.json") == []
 
 
 def test_merging_keeps_other_modules_and_what_only_a_gpu_machine_can_measure():
@@ -117,7 +117,7 @@ def test_merging_keeps_other_modules_and_what_only_a_gpu_machine_can_measure():
         *made(replace(MET, measured={}), replace(MET, work="gone")),
         *made(gpu, ahead, machine=GPU),
     ]
-    merged = results.merge(old, made(MET, UNMEASURED), order)
+    merged = results_file.merge(old, made(MET, UNMEASURED), order)
     assert merged == [
         *made(MET),
         *made(gpu, ahead, machine=GPU),

@@ -9,6 +9,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from fieldguide.data.augmentation import Augmentation
 from fieldguide.data.batches import Batches, Order
 from fieldguide.data.transforms import Preprocessing
 from fieldguide.errors import TrainingError
@@ -178,7 +179,7 @@ def test_features_are_drawn_as_photos_are(rank, store):
 
     drawn = FeatureBatches(features, split.labels, order())
     # Crops move every photo by up to two pixels: only its inner pixels are compared.
-    shown = Batches(split, order(), plain, jitter=0.0)
+    shown = Batches(split, order(), plain, augmentation=Augmentation(crop="shift"))
     assert len(drawn) == len(shown) == 3
     seen = []
     for epoch in range(3):

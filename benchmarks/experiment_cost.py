@@ -55,7 +55,9 @@ def rows(*, quick: bool) -> list[Row]:
             at_least=False,
             limit="DVC's own work on an experiment; DVC is imported once for all trials",
         ),
-        _row("an experiment's cost beyond its training", rates, STAGES[1:]),
+        _row(
+            "an experiment's cost beyond its stages' work, another learning rate", rates, STAGES[1:]
+        ),
         _row("an experiment's cost beyond its stages' work, new data", whole, STAGES),
     ]
 

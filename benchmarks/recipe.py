@@ -12,6 +12,7 @@ line, in benchmarks/recipe.jsonl.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import statistics
@@ -28,6 +29,26 @@ ROWS = ROOT / "benchmarks/recipe.jsonl"
 PAGE = ROOT / "docs/recipe.md"
 REFERENCE = "before"
 BEFORE = {
+    "model.name": "cnn",
+    "model.weights": "none",
+    "model.finetune": "full",
+    "model.input_size": "auto",
+    "model.conv_layers": 5,
+    "model.first_layer_filters": 32,
+    "model.filter_org": 2.0,
+    "model.kernel_size": 3,
+    "model.activation": "relu",
+    "model.batch_norm": True,
+    "model.dropout": 0.3,
+    "train.patience": 5,
+    "train.optimizer": "adamw",
+    "train.weight_decay": 0.05,
+    "train.use_augmentation": True,
+    "train.crop_area": 0.35,
+    "train.color_jitter": 0.1,
+    "train.train_on_val": False,
+    "train.precision": "32",
+    "train.compile": False,
     "model.filters": "auto",
     "model.residual_units": 0,
     "model.norm_after_activation": False,
@@ -80,12 +101,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def params_of(store: Path, changes: dict[str, Any]) -> Any:
     """Return params.yaml with changes, checked; None stands for what is written there."""
-    import yaml
-
     from fieldguide.data.store import Store
-    from fieldguide.params import Params
+    from fieldguide.params import Params, load_params
 
-    raw = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    raw = load_params(ROOT / "params.yaml").model_dump()
     raw["data"]["image_size"] = Store(store).image_size
     for key, value in changes.items():
         section, name = key.split(".")
@@ -145,44 +164,60 @@ def main() -> None:
     if args.table:
         write_tables()
         return
-    size = json.loads((args.store / "dataset.json").read_text(encoding="utf-8"))["image_size"]
     common = dict(one.split("=", 1) for one in args.set)
     common = {key: json.loads(value) for key, value in common.items()}
-    known = {json.dumps(_identity(row), sort_keys=True) for row in read_rows()}
-
-    def measure(work: dict[str, Any]) -> None:
-        changes = BEFORE | VARIANTS[work["variant"]] | common
-        changes |= {"train.epochs": work["epochs"], "train.seed": work["seed"]}
-        command = [sys.executable, __file__, "--store", str(args.store)]
-        env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [*command, "--one", json.dumps(changes)],
-            check=True,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=env,
-        )
-        row = work | json.loads(done.stdout.splitlines()[-1])
-        with ROWS.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-        print(f"{row['variant']:<34} seed {row['seed']}  test {row['test_acc']:.1%}", flush=True)
-
+    planned = [plan(args, name, seed, common) for seed in args.seeds for name in args.only]
+    known = [_identity(row) for row in read_rows()]
+    todo = [work for work in planned if _identity(work) not in known]
+    print(f"{len(planned) - len(todo)} trainings are there, {len(todo)} to come", flush=True)
     with ThreadPoolExecutor(args.workers) as pool:
-        for seed in args.seeds:
-            for variant in args.only:
-                work = {"data": args.data, "size": size, "epochs": args.epochs, "set": common}
-                work |= {"variant": variant, "seed": seed}
-                if json.dumps(_identity(work), sort_keys=True) not in known:
-                    pool.submit(measure, work).add_done_callback(_raise)
+        done = list(pool.map(lambda work: measure(args.store, work), todo))
+    if not all(done):
+        sys.exit(f"{done.count(False)} trainings failed; the same command tries them again")
 
 
-def _raise(done: Any) -> None:
-    if done.exception() is not None:
-        print(f"failed: {done.exception()}", file=sys.stderr)
+def plan(
+    args: argparse.Namespace, variant: str, seed: int, common: dict[str, Any]
+) -> dict[str, Any]:
+    """Describe one training: all that its result depends on, but for code and machine."""
+    description = (args.store / "dataset.json").read_bytes()
+    changes = BEFORE | VARIANTS[variant] | common
+    changes |= {"train.epochs": args.epochs, "train.seed": seed}
+    params = params_of(args.store, changes)
+    return {
+        "data": args.data,
+        "dataset": hashlib.sha256(description).hexdigest()[:12],
+        "size": json.loads(description)["image_size"],
+        "epochs": args.epochs,
+        "set": common,
+        "variant": variant,
+        "seed": seed,
+        "params": {"model": params.model.model_dump(), "train": params.train.model_dump()},
+    }
+
+
+def measure(store: Path, work: dict[str, Any]) -> bool:
+    """Train in a process of its own and append the row; whether it went well."""
+    changes = {
+        f"{section}.{key}": value
+        for section, values in work["params"].items()
+        for key, value in values.items()
+    }
+    command = [sys.executable, __file__, "--store", str(store), "--one", json.dumps(changes)]
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True, env=env)
+    if done.returncode:
+        print(f"{work['variant']}, seed {work['seed']}: failed", file=sys.stderr)
+        return False
+    row = work | json.loads(done.stdout.splitlines()[-1])
+    with ROWS.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+    print(f"{row['variant']:<34} seed {row['seed']}  val {row['val_acc'] or 0:.1%}", flush=True)
+    return True
 
 
 def _identity(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: row[key] for key in ("data", "size", "epochs", "set", "variant", "seed")}
+    return {key: row[key] for key in ("dataset", "params")}
 
 
 def read_rows() -> list[dict[str, Any]]:
@@ -196,19 +231,25 @@ def write_tables() -> None:
     """Put a table for each data set and length between the markers of docs/recipe.md."""
     text, rows = PAGE.read_text(encoding="utf-8"), read_rows()
     start, end = "<!-- recipe -->\n", "<!-- /recipe -->"
-    before, _, rest = text.partition(start)
-    _, _, after = rest.partition(end)
-    kinds = {json.dumps([row["data"], row["size"], row["epochs"], row["set"]]): row for row in rows}
-    tables = []
-    for kind in kinds.values():
-        same = [row for row in rows if all(row[k] == kind[k] for k in ("data", "size", "set"))]
-        same = [row for row in same if row["epochs"] == kind["epochs"]]
-        tables.append(table(kind, same))
+    before, found, rest = text.partition(start)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        sys.exit(f"{PAGE}: has no {start.strip()} and {end}")
+    kinds = {json.dumps([row[key] for key in _KIND]): row for row in rows}
+    tables = [
+        table(kind, [row for row in rows if all(row[key] == kind[key] for key in _KIND)])
+        for kind in kinds.values()
+    ]
     PAGE.write_text(before + start + "\n".join(tables) + end + after, encoding="utf-8")
 
 
 def table(kind: dict[str, Any], rows: list[dict[str, Any]]) -> str:
-    """Mean of each variant over its seeds, and how it differs from REFERENCE, seed by seed."""
+    """Mean of each variant over its seeds, and how it differs from REFERENCE, seed by seed.
+
+    Args:
+        kind: a row of the data set and length.
+        rows: all of the same; of a variant and seed that is there twice, the last counts.
+    """
     found: dict[str, dict[int, dict[str, Any]]] = {}
     for row in rows:
         found.setdefault(row["variant"], {})[row["seed"]] = row
@@ -217,23 +258,32 @@ def table(kind: dict[str, Any], rows: list[dict[str, Any]]) -> str:
         f"{kind['data']}, {kind['size']} pixels, {kind['epochs']} epochs"
         + "".join(f", {key} {value}" for key, value in kind["set"].items()),
         "",
-        "| changed | val | test | test, flip-averaged | test against before | CPU time | seeds |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        f"| changed | {' | '.join(_COLUMNS)} |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name in VARIANTS:
-        mine = found.get(name)
-        if not mine:
-            continue
-        cells = [_spread([row[key] for row in mine.values()]) for key in _ACCURACIES]
+        mine = found.get(name, {})
         pairs = [(mine[seed], base[seed]) for seed in mine if seed in base]
-        change = _spread([a["test_acc"] - b["test_acc"] for a, b in pairs], sign="+")
+        if not pairs:
+            continue
+        ones = [one for one, _ in pairs]
         cost = statistics.mean(a["cpu_seconds"] / b["cpu_seconds"] for a, b in pairs)
-        cells += ["" if name == REFERENCE else change, f"× {cost:.2f}", str(len(mine))]
+        cells = []
+        for key in ("val_acc", "test_acc"):
+            cells.append(_spread([one[key] for one in ones]))
+            changes = [a[key] - b[key] for a, b in pairs if a[key] is not None]
+            cells.append("" if name == REFERENCE else _spread(changes, sign="+"))
+        cells.append(_spread([o["flip_averaged_acc"] - o["test_acc"] for o in ones], sign="+"))
+        cells += [f"× {cost:.2f}", str(len(pairs))]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-_ACCURACIES = ("val_acc", "test_acc", "flip_averaged_acc")
+_COLUMNS = (
+    *("val", "val against before", "test", "test against before"),
+    *("flip-averaged against test", "CPU time", "seeds"),
+)
+_KIND = ("data", "dataset", "size", "epochs", "set")
 
 
 def _spread(values: list[float | None], sign: str = "") -> str:

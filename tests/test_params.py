@@ -408,8 +408,10 @@ def test_photos_of_the_first_epoch_must_survive_the_blocks(load):
     [
         (64, 0.5, 6, [32, 40, 48, 56, 64, 64]),  # 1/2 + 1/2 · k/4 of 64
         (64, 1.0, 3, [64, 64, 64]),
-        (100, 0.5, 3, [48, 72, 100]),  # 50 and 75, to multiples of 8 (ties to even), and all
-        (32, 0.25, 1, [8]),
+        (100, 0.5, 3, [48, 72, 100]),  # 50 and 75, to the nearest multiple of 8, and all
+        (32, 0.25, 1, [32]),  # there is no epoch to grow in
+        (64, 0.25, 2, [16, 64]),
+        (64, 0.5, 5, [32, 40, 56, 64, 64]),  # 1/2 + 1/2 · k/3: 42.7 and 53.3
         (12, 0.25, 3, [8, 8, 12]),
     ],
 )

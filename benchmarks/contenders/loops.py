@@ -1,7 +1,7 @@
 """Other training loops around fieldguide's own network: bare PyTorch, the original's, fastai, timm.
 
-Each epoch is counted in images per second. Only the original validates within it, ten photos, as
-Lightning does after every epoch.
+Each epoch is counted in images per second. The original and fastai validate within it, ten
+photos, as they do after every epoch.
 """
 
 from __future__ import annotations

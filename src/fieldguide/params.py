@@ -323,8 +323,11 @@ def epoch_size(size: int, start: float, epoch: int, *, of: int) -> int:
 
     Source: Tan & Le 2021, section 4 (https://arxiv.org/abs/2104.00298).
     """
-    grown = min(1.0, start + (1 - start) * epoch / max(1.0, of * 2 / 3))
-    return size if grown == 1 else min(size, max(8, round(size * grown / 8) * 8))
+    growing = of * 2 // 3  # epochs
+    if start == 1 or epoch >= growing:
+        return size
+    grown = start + (1 - start) * epoch / growing
+    return min(size, max(8, round(size * grown / 8) * 8))
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:

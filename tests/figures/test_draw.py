@@ -10,6 +10,7 @@ from fieldguide.data.store import Store
 from fieldguide.data.transforms import Preprocessing
 from fieldguide.errors import StoreError
 from fieldguide.evaluation.predictions import Predictions
+from fieldguide.figures.charts import training_curves
 from fieldguide.figures.draw import Inputs, draw_all
 from fieldguide.models.backbones import build
 from fieldguide.models.bundle import Bundle
@@ -117,6 +118,17 @@ def test_every_figure_is_drawn_and_named(draw, tmp_path, capsys):
     check(files)
     printed = capsys.readouterr().out
     assert all(str(tmp_path / "figures" / name) in printed for name in files)
+
+
+def test_curves_of_a_training_without_validation_are_drawn(tmp_path):
+    for name in ("train/loss", "train/acc", "learning_rate"):
+        file = tmp_path / f"{name}.tsv"
+        file.parent.mkdir(exist_ok=True)
+        text = f"step\t{name.split('/')[-1]}\n0\t0.25\n1\t0.5\n"
+        file.write_text(text, encoding="utf-8")
+    loss, accuracy, _ = training_curves(tmp_path).axes
+    assert [line.get_label() for line in loss.lines] == ["train"]
+    assert accuracy.get_title() == "Accuracy; trained on val too, kept: the last epoch"
 
 
 def test_bytes_depend_on_the_seed_alone(draw):

@@ -148,13 +148,16 @@ def test_a_residual_unit_adds_two_convolutions_of_the_same_shape(norm_after):
     assert [(c.in_channels, c.out_channels) for c in convolutions] == [(8, 8), (8, 8)]
     features = torch.rand(2, 8, 4, 4, generator=torch.Generator().manual_seed(0))
     unit.eval()
-    torch.testing.assert_close(unit(features) - features, unit.layers(features))
+    features = features - 0.5  # a sum below 0 must not pass
+    expected = (features + unit.layers(features)).clamp(min=0)
+    assert expected.eq(0).any()
+    torch.testing.assert_close(unit(features), expected)
     with torch.no_grad():  # nothing added: the shortcut alone
         for convolution in convolutions:
             convolution.weight.zero_()
             if convolution.bias is not None:
                 convolution.bias.zero_()
-    assert torch.equal(unit(features), features)
+    assert torch.equal(unit(features), features.clamp(min=0))
 
 
 @pytest.mark.parametrize("changes", [{}, {"norm_after_activation": True}, {"batch_norm": False}])

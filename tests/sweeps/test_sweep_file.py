@@ -166,6 +166,11 @@ def test_names_of_the_metric(tmp_path):
             "train.seed: {values: [1, 2]}\nseeds: 2",
             "line 18: seeds: sets",
         ),
+        (
+            "epochs:\n    value: 12\n",
+            "train_on_val:\n    values: [true, false]\n",
+            "train.train_on_val: true leaves nothing to compare trials by; allowed in a sweep",
+        ),
         (GOOD, GOOD + "name: a/b", "line 19: name: 'a/b'; allowed: up to 40 letters"),
         (GOOD, GOOD + "name: cnn-2024_v2", "line 19: name: 'cnn-2024_v2'; allowed: up to 40"),
     ],

@@ -15,6 +15,8 @@ from fieldguide.data.transforms import Preprocessing
 from fieldguide.errors import FieldguideError, TrainingError
 from fieldguide.models.bundle import load_bundle
 from fieldguide.models.cnn import CNN
+from fieldguide.models.start import Start
+from fieldguide.training.fit import _make_module
 from fieldguide.trial import Channel
 
 # With these, weights and running statistics stay what they were.
@@ -271,6 +273,30 @@ def test_a_trial_that_trains_on_val_is_refused(run_training, tmp_path):
     assert not Path("run").exists()
 
 
+@pytest.mark.parametrize("mix", ["mixup", "cutmix"])
+def test_features_of_frozen_blocks_are_never_mixed(mix, tiny_params):
+    model = tiny_params().model.model_copy(update={"finetune": "head"})
+    params = tiny_params(**{mix: 1.0}).train
+    net = CNN(model, image_size=16, num_classes=3)
+    start = Start(net, Preprocessing(16, "bilinear", [0.5] * 3, [0.5] * 3), "none")
+    assert _make_module(start, params, model, classes=3).mix is None
+
+
+def test_a_size_on_the_way_that_a_network_does_not_take_is_refused(run_training):
+    model = {"name": "test_vit", "input_size": 32}  # of patches of 16 pixels
+    with pytest.raises(TrainingError, match=r"begins with 16, and the network does not take 24"):
+        run_training(model=model, start_size=0.5, epochs=3)
+    assert not Path("run").exists()
+
+
+def test_batch_norm_over_a_single_number_is_a_mistake(run_training):
+    # Four blocks leave one pixel of 16; with the norm last, a batch of one photo has one number.
+    model = {"conv_layers": 4, "norm_after_activation": True}
+    with pytest.raises(TrainingError, match=r"train.batch_size: 1 leaves batch norm a single"):
+        run_training(model=model, batch_size=1, epochs=1)
+    assert [file for file in Path("run").rglob("*") if file.is_file()] == []
+
+
 def test_clipped_gradients_move_weights_by_no_more_than_allowed(run_training):
     steps = STEPS | {"weight_decay": 0.0, "epochs": 1}
     run_training("start", **(steps | {"learning_rate": 1e-12}))
@@ -295,6 +321,16 @@ def test_photos_grow_in_the_first_two_thirds_of_the_epochs(run_training, monkeyp
     run_training(epochs=3, batch_size=8192, start_size=0.5, model={"pooling": "average"})
     # 16 × 1/2, 16 × 3/4 = 12 to the nearest multiple of 8 (a tie, to the even one), and all.
     assert seen == [8, 16, 16]
+
+
+@pytest.mark.slow
+def test_compiling_without_a_compiler_is_a_mistake(run_training, monkeypatch):
+    monkeypatch.setenv("PATH", "nowhere")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(Path("cache").absolute()))
+    monkeypatch.setenv("CXX", "")
+    with pytest.raises(TrainingError, match=r"train.compile: true does not work here .*allowed"):
+        # Other layers than any before, or PyTorch has the code already.
+        run_training(epochs=1, compile=True, model={"first_layer_filters": 7})
 
 
 @pytest.mark.slow

@@ -17,7 +17,8 @@ from fieldguide.data.transforms import resize, to_unit
 CROP_BORDER = 1 / 8
 # Width / height of a random part (Szegedy et al. 2015, section 6, https://arxiv.org/abs/1409.4842).
 CROP_ASPECT = (3 / 4, 4 / 3)
-# Of an erased rectangle (Zhong et al. 2017, section 3.3, https://arxiv.org/abs/1708.04896).
+# Of an erased rectangle: torchvision's defaults (Zhong et al. 2017, section 3.3,
+# https://arxiv.org/abs/1708.04896).
 ERASED_AREA, ERASED_ASPECT = (0.02, 0.33), (0.3, 3.3)
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in torchvision's and Pillow's greyscale
 # Random numbers an image, by what they are for.
@@ -109,8 +110,9 @@ def mirrored(draws: Tensor) -> Tensor:
 def random_part(images: Tensor, draws: Tensor, size: int, *, smallest: float) -> Tensor:
     """Take a random part of each image, mirror every second one and bring it to one size.
 
-    torchvision's `RandomResizedCrop`, each image with its own draw; a part that would be longer
-    than the image is as long as that.
+    torchvision's `RandomResizedCrop`, each image with its own draw; aspects that a part of its
+    area cannot have are not drawn. Sampling is bilinear: photos that are much larger than the
+    result are made smaller first, antialiased.
 
     Args:
         images: (B, C, H, W), float.
@@ -121,9 +123,14 @@ def random_part(images: Tensor, draws: Tensor, size: int, *, smallest: float) ->
     Returns:
         (B, C, size, size), of the same type.
     """
+    # So large that the smallest part is sampled pixel by pixel.
+    enough = math.ceil(size / smallest**0.5)
+    if enough < images.shape[-1]:
+        images = resize(images, enough, "bilinear")
     area, aspect = draws[:, CROP_SHAPE].unbind(1)
-    high, wide = _sides(smallest + (1 - smallest) * area, aspect, CROP_ASPECT)
-    high, wide = high.clamp(max=1), wide.clamp(max=1)
+    area = smallest + (1 - smallest) * area
+    bounds = (area.clamp(min=CROP_ASPECT[0]), (1 / area).clamp(max=CROP_ASPECT[1]))
+    high, wide = _sides(area, aspect, bounds)
     row, column = (2 * draws[:, PLACE] - 1).unbind(1)
     # Where pixels of the result lie in the image, whose corners are (-1, -1) and (1, 1).
     to_image = images.new_zeros(len(images), 2, 3)
@@ -135,9 +142,9 @@ def random_part(images: Tensor, draws: Tensor, size: int, *, smallest: float) ->
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
-def _sides(area: Tensor, aspect: Tensor, bounds: tuple[float, float]) -> tuple[Tensor, Tensor]:
+def _sides(area: Tensor, aspect: Tensor, bounds: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """Height and width, as fractions, of rectangles; aspects spread evenly on a log scale."""
-    low, high = math.log(bounds[0]), math.log(bounds[1])
+    low, high = bounds[0].log(), bounds[1].log()
     ratio = torch.exp(low + (high - low) * aspect)  # width / height
     return (area / ratio).sqrt(), (area * ratio).sqrt()
 
@@ -175,7 +182,8 @@ def _erased(images: Tensor, draws: Tensor, probability: float) -> Tensor:
     """Which pixels are blanked: (B, 1, H, W)."""
     whether, area, aspect, *place = draws[:, ERASING].unbind(1)
     low, high = ERASED_AREA
-    sides = _sides(low + (high - low) * area, aspect, ERASED_ASPECT)
+    bounds = (area.new_tensor(ERASED_ASPECT[0]), area.new_tensor(ERASED_ASPECT[1]))
+    sides = _sides(low + (high - low) * area, aspect, bounds)
     inside = []
     for length, share, start in zip(images.shape[-2:], sides, place, strict=True):
         pixels = (share * length).round().clamp(1, length)[:, None]  # (B, 1)

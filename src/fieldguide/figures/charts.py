@@ -22,17 +22,20 @@ def training_curves(folder: Path) -> Figure:
     """Draw loss, accuracy and learning rate of every epoch, from DVCLive's TSV files."""
     figure = Figure(figsize=(13, 4.2), layout="constrained")
     loss, accuracy, rate = figure.subplots(1, 3)
+    validated = (folder / "val").is_dir()  # unless all photos were trained on
     for axes, name in ((loss, "loss"), (accuracy, "acc")):
-        for split, colour in (("train", TRAIN), ("val", VAL)):
+        for split, colour in (("train", TRAIN), ("val", VAL))[: 2 if validated else 1]:
             epochs, values = _read_tsv(folder / split / f"{name}.tsv")
             axes.plot(epochs, values, color=colour, marker="o", markersize=3, label=split)
         axes.legend(frameon=False)
-    epochs, values = _read_tsv(folder / "val" / "acc.tsv")
-    best = int(np.argmax(values))
-    accuracy.axvline(epochs[best], color=RIGHT, linewidth=1, linestyle="--")
-    accuracy.set_title(f"Accuracy; kept: epoch {epochs[best]}, val {values[best]:.1%}")
+    if validated:
+        best = int(np.argmax(values))
+        accuracy.axvline(epochs[best], color=RIGHT, linewidth=1, linestyle="--")
+        accuracy.set_title(f"Accuracy; kept: epoch {epochs[best]}, val {values[best]:.1%}")
+    else:
+        accuracy.set_title("Accuracy; trained on val too, kept: the last epoch")
     accuracy.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    loss.set_title("Cross-entropy; train with label smoothing")
+    loss.set_title("Cross-entropy; train as it was smoothed and mixed")
     rate.plot(*_read_tsv(folder / "learning_rate.tsv"), color="#444444", marker="o", markersize=3)
     rate.set_title("Learning rate at the end of the epoch")
     for axes in (loss, accuracy, rate):

@@ -18,12 +18,6 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 
 
-def _conv(channels: int, filters: int, kernel: int, params: CNNParams) -> nn.Conv2d:
-    # Without a bias where batch norm, which has its own, comes right after it.
-    bias = not params.batch_norm or params.norm_after_activation
-    return nn.Conv2d(channels, filters, kernel, padding="same", bias=bias)
-
-
 class ConvBlock(nn.Sequential):
     """conv -> [batch norm] -> activation -> max-pool [-> batch norm] -> residual units.
 
@@ -37,7 +31,9 @@ class ConvBlock(nn.Sequential):
     def __init__(self, channels: int, filters: int, kernel: int, params: CNNParams) -> None:
         norm: dict[str, nn.Module] = {"norm": nn.BatchNorm2d(filters)} if params.batch_norm else {}
         layers: OrderedDict[str, nn.Module] = OrderedDict()
-        layers["conv"] = _conv(channels, filters, kernel, params)
+        # Without a bias where batch norm, which has its own, comes right after it.
+        bias = not params.batch_norm or params.norm_after_activation
+        layers["conv"] = nn.Conv2d(channels, filters, kernel, padding="same", bias=bias)
         layers |= {} if params.norm_after_activation else norm
         layers["activation"] = ACTIVATIONS[params.activation]()
         layers["pool"] = nn.MaxPool2d(2)
@@ -62,25 +58,25 @@ class ConvBlock(nn.Sequential):
 
 
 class ResidualUnit(nn.Module):
-    """Two convolutions beside a shortcut, of one shape: (B, F, H, W).
+    """conv -> [norm] -> activation -> conv -> [norm], added to a shortcut, then an activation.
 
-    Source: He et al. 2016, figure 2 (https://arxiv.org/abs/1512.03385).
+    (B, F, H, W) in and out. Source: He et al. 2016, figure 2 (https://arxiv.org/abs/1512.03385).
     """
 
     def __init__(self, filters: int, kernel: int, params: CNNParams) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for _ in range(2):
-            norm = [nn.BatchNorm2d(filters)] if params.batch_norm else []
-            layers.append(_conv(filters, filters, kernel, params))
-            layers += [] if params.norm_after_activation else norm
+            bias = not params.batch_norm
+            layers.append(nn.Conv2d(filters, filters, kernel, padding="same", bias=bias))
+            layers += [nn.BatchNorm2d(filters)] if params.batch_norm else []
             layers.append(ACTIVATIONS[params.activation]())
-            layers += norm if params.norm_after_activation else []
+        self.activation = layers.pop()
         self.layers = nn.Sequential(*layers)
 
     def forward(self, features: Tensor) -> Tensor:
         """Add what the convolutions make of it."""
-        added: Tensor = features + self.layers(features)
+        added: Tensor = self.activation(features + self.layers(features))
         return added
 
 

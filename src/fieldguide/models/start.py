@@ -222,8 +222,10 @@ def _from_classifier(
         raise TrainingError(f"model.weights: {err}") from err
     asked, theirs = model.architecture, old.architecture
     if isinstance(asked, CNNParams) and isinstance(theirs, CNNParams):
-        theirs = theirs.model_copy(update={"dropout": asked.dropout})  # has no weights
-    if asked != theirs:
+        same = _layers(asked) == _layers(theirs)
+    else:
+        same = asked == theirs
+    if not same:
         text = _differences(asked, theirs)
         raise TrainingError(f"model.weights: {path} is another network: {text}")
     preprocessing = old.preprocessing
@@ -243,6 +245,16 @@ def _from_classifier(
     if not head_kept:
         net.reset_classifier(len(classes))
     return net, preprocessing, head_kept
+
+
+def _layers(params: CNNParams) -> dict[str, object]:
+    """What has weights, however it was written."""
+    written = {"first_layer_filters", "filter_org", "filters", "kernel_size", "dropout"}
+    return {
+        **params.model_dump(exclude=written),
+        "widths": params.widths,
+        "kernels": params.kernels,
+    }
 
 
 def _differences(asked: CNNParams | str, found: CNNParams | str) -> str:

@@ -10,7 +10,7 @@ import math
 import re
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import optuna
 from optuna.distributions import (
@@ -127,6 +127,7 @@ class _Checker:
         self._check_early(file.early_terminate, epochs)
         if file.seeds > 1 and "train.seed" in lines:
             raise self.error(("seeds",), "seeds: sets train.seed, which `parameters` sets too")
+        self._check_validated(space, fixed, lines)
         for key in [*fixed, *space]:
             self._check_possible(key, space, fixed, lines)
         configurations = self._planned(file, space)
@@ -169,6 +170,20 @@ class _Checker:
         if metric.goal not in (None, goal):
             raise self.error(
                 ("metric", "goal"), f"metric.goal: {metric.goal} {metric.name}; allowed: {goal}"
+            )
+
+    def _check_validated(
+        self, space: dict[str, BaseDistribution], fixed: Values, places: dict[str, tuple[Any, ...]]
+    ) -> None:
+        key = "train.train_on_val"
+        if key in space:
+            values = choices_of(cast("CategoricalDistribution", space[key]))
+        else:
+            values = [fixed.get(key, self.base.train.train_on_val)]
+        if True in values:
+            raise self.error(
+                places.get(key, ("parameters",)),
+                f"{key}: true leaves nothing to compare trials by; allowed in a sweep: false",
             )
 
     def _check_early(self, early: EarlyTerminate | None, epochs: int) -> None:

@@ -104,7 +104,7 @@ class History(L.Callback):
 class Averaging(EMAWeightAveraging):
     """An exponential moving average of the weights, which is validated and kept in their place.
 
-    Source: Polyak & Juditsky 1992, section 2 (https://doi.org/10.1137/0330046).
+    Source: Tarvainen & Valpola 2017, section 2 (https://arxiv.org/abs/1703.01780).
     """
 
     @property

@@ -27,7 +27,7 @@ from fieldguide.models.bundle import Bundle, save_bundle
 from fieldguide.models.cnn import CNN
 from fieldguide.models.network import output_layers
 from fieldguide.models.start import Start, start_of
-from fieldguide.params import ModelParams, TrainParams
+from fieldguide.params import ModelParams, TrainParams, epoch_size
 from fieldguide.training.callbacks import (
     MONITOR,
     Averaging,
@@ -88,6 +88,7 @@ def train(
     """
     torch.manual_seed(derive_seed(params.seed, WEIGHTS))
     start = start_of(model, store)
+    _check_sizes(params, start)
     start.net.to(memory_format=torch.channels_last)
     _check_trial(params, channel)
     validated = not params.train_on_val
@@ -140,6 +141,23 @@ def train(
     }
 
 
+def _check_sizes(params: TrainParams, start: Start) -> None:
+    """Try every size of a training in which photos grow, before it starts."""
+    full = start.preprocessing.size
+    sizes = {epoch_size(full, params.start_size, k, of=params.epochs) for k in range(params.epochs)}
+    for size in sorted(sizes - {full}):
+        try:
+            with torch.no_grad():
+                start.net.eval()(torch.zeros(1, 3, size, size))
+        except Exception as err:  # an assertion in one of timm's networks, a shape in another
+            raise TrainingError(
+                f"train.start_size: {params.start_size} of {full} pixels begins with {min(sizes)}, "
+                f"and the network does not take {size} ({type(err).__name__}: {err}); allowed for "
+                "it: a larger one, or 1.0"
+            ) from err
+    start.net.train()
+
+
 def _check_trial(params: TrainParams, channel: Channel | None) -> None:
     if params.train_on_val and channel is not None:
         raise TrainingError(
@@ -186,7 +204,10 @@ def _make_module(
         # In place, so that names of weights stay; CUDA graphs where there is a GPU.
         net.compile(mode="reduce-overhead" if torch.cuda.is_available() else "default")
     size = start.preprocessing.size
-    return ClassifierModule(net, params, input_size=size, num_classes=classes, layer_decay=decay)
+    module = ClassifierModule(net, params, input_size=size, num_classes=classes, layer_decay=decay)
+    if model.head_only:
+        module.mix = None  # of features, which are no photos
+    return module
 
 
 def _summarize(start: Start, params: TrainParams, *, classes: int) -> str:
@@ -253,6 +274,18 @@ def _fit(
             raise TrainingError(
                 f"memory is too small for train.batch_size: {module.params.batch_size} with this "
                 "model and data.image_size; try half of it"
+            ) from err
+        if type(err).__module__.startswith(("torch._inductor", "torch._dynamo")):
+            raise TrainingError(
+                f"train.compile: true does not work here ({str(err).strip().splitlines()[0]}); it "
+                "needs a C++ compiler, and on a GPU Triton; allowed here: false"
+            ) from err
+        raise
+    except ValueError as err:
+        if "more than 1 value per channel" in str(err):  # batch norm over a single number
+            raise TrainingError(
+                f"train.batch_size: {module.params.batch_size} leaves batch norm a single pixel to "
+                "take statistics of; allowed here: 2 or more, or model.batch_norm: false"
             ) from err
         raise
     except SystemExit as err:  # what Lightning makes of Ctrl-C

@@ -169,5 +169,7 @@ def _commit() -> str:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         return done.stdout.strip()
 
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", "src", "params.yaml")
+    changed = git(
+        "status", "--porcelain", "--untracked-files=no", "--", "src", "params.yaml", "benchmarks"
+    )
     return (git("rev-parse", "--short", "HEAD") or "unknown") + ("+" if changed else "")

@@ -3,7 +3,7 @@
     python benchmarks/stage_memory.py [--quick]
 
 Photos of 32 pixels, a few hundred pictures with a comment of their own each, in a zip; the default
-network for one epoch. Each stage runs as DVC runs it, and twenty times a second the memory of its
+network, or with --quick a small one, for one epoch. Each stage runs as DVC runs it, and twenty times a second the memory of its
 processes is read from /proc: what is theirs alone (RssAnon and RssShmem), and the pages of files
 that they map (RssFile: libraries and the prepared store), which the kernel takes back when it needs
 room. The rows bound the sum of both, without the weights of the model.
@@ -58,7 +58,8 @@ def rows(*, quick: bool) -> list[Row]:
             size = _weights(folder) if stage != "prepare" else 0.0
             print(f"  {stage:<10} own {own:,.0f} MiB, mapped {mapped:,.0f} MiB, {seconds:.0f} s")
             limit = f"{LIMITS[stage]}; of it {mapped:,.0f} MiB of mapped files"
-            work = f"peak memory of {stage}, {PHOTOS:,} photos of {PIXELS} pixels"
+            network = "a small network" if quick else "the default network"
+            work = f"peak memory of {stage}, {PHOTOS:,} photos of {PIXELS} pixels, {network}"
             measured = {OURS: [own + mapped - size]}
             found.append(Row(work, "MiB", measured, None, BOUND, at_least=False, limit=limit))
         return found

@@ -3,10 +3,11 @@
     python benchmarks/stage_memory.py [--quick]
 
 Photos of 32 pixels, a few hundred pictures with a comment of their own each, in a zip; the default
-network, or with --quick a small one, for one epoch. Each stage runs as DVC runs it, and twenty times a second the memory of its
-processes is read from /proc: what is theirs alone (RssAnon and RssShmem), and the pages of files
-that they map (RssFile: libraries and the prepared store), which the kernel takes back when it needs
-room. The rows bound the sum of both, without the weights of the model.
+network, or with --quick a small one, for one epoch. Each stage runs as DVC runs it, and twenty
+times a second the memory of its processes is read from /proc: what is theirs alone (RssAnon and
+RssShmem), and the pages of files that they map (RssFile: libraries and the prepared store), which
+the kernel takes back when it needs room. The rows bound the sum of both, without the weights of the
+model.
 """
 
 from __future__ import annotations

@@ -8,16 +8,17 @@ no metrics, nothing saved. The others read the photos from the disk as they woul
 
 from __future__ import annotations
 
-import statistics
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from contender import ROOT, contenders, cores, peers_python
+from devices import named, on_each_device
 from photos import CLASSES, archive, prepared, unpack
-from side_by_side import OURS, Row, in_turn
+from side_by_side import OURS, Row, fastest, in_turn
 
+WORK = "training epoch"
 BARE, ORIGINAL, FASTAI, TIMM = "bare loop", "original", "fastai", "timm"
 # Pixels of the network's input -> width, height and number of the photos.
 PHOTOS = {32: (32, 32, 4096), 64: (144, 144, 1280), 224: (500, 375, 256)}
@@ -28,35 +29,14 @@ LIMIT = "convolutions and batch norm, as in the bare loop; then augmentation, me
 
 
 def rows(*, quick: bool) -> list[Row]:
-    """Measure on the CPU, and on the GPU where there is one."""
-    found = []
-    for size in PHOTOS:
-        found += compare(size, device="cpu", quick=quick)
-    return [*found, *gpu_rows(quick=quick)]
-
-
-def gpu_rows(*, quick: bool) -> list[Row]:
-    """Measure with the store in GPU memory, mixed precision and a compiled network."""
-    import torch
-
-    if torch.cuda.is_available():
-        return [row for size in PHOTOS for row in compare(size, device="cuda", quick=quick)]
-    return [
-        Row(name, "images/s", {}, BARE, GPU_BOUND, at_least=True, limit="no GPU at hand")
-        for name in (work(size, "cuda") for size in PHOTOS)
-    ]
-
-
-def work(size: int, device: str) -> str:
-    """Name of the row."""
-    where = " on the GPU" if device == "cuda" else ""
-    return f"training epoch at {size} pixels{where}"
+    """Measure; on a GPU with the store in its memory, mixed precision and a compiled network."""
+    return on_each_device(compare, PHOTOS, work=WORK, against=BARE, bound=GPU_BOUND, quick=quick)
 
 
 def compare(size: int, *, device: str, quick: bool) -> list[Row]:
     """Compare all loops at one size."""
     measured, left_out = measure(size, device=device, repeats=3 if quick else 7)
-    name, bound = work(size, device), BARE_BOUND if device == "cpu" else GPU_BOUND
+    name, bound = named(WORK, size, device), BARE_BOUND if device == "cpu" else GPU_BOUND
     found = [
         Row(name, "images/s", measured, BARE, bound, at_least=True, limit=LIMIT, left_out=left_out)
     ]
@@ -67,9 +47,7 @@ def compare(size: int, *, device: str, quick: bool) -> list[Row]:
 
     if size == ORIGINAL_SIZE and device == "cpu":
         found.append(pair("the original recipe", ORIGINAL, ORIGINAL_BOUND))
-    peers = {peer: statistics.median(measured[peer]) for peer in (FASTAI, TIMM)}
-    best = max(peers, key=lambda peer: peers[peer])
-    found.append(pair("the faster of fastai and timm", best, 1.0))
+    found.append(pair("the faster of fastai and timm", fastest(measured, (FASTAI, TIMM)), 1.0))
     return found
 
 
@@ -84,14 +62,11 @@ def measure(
     # What the others have, whatever params.yaml says.
     train: dict[str, Any] = {"accelerator": "cpu", "use_augmentation": True, "crop": "shift"}
     train |= {"start_size": 1.0, "train_on_val": False, "compile": False}
-    train |= dict.fromkeys(("random_erasing", "mixup", "cutmix", "ema_decay"), 0.0)
-    train["gradient_clipping"] = 0.0
-    compiled = False
+    off = ("random_erasing", "mixup", "cutmix", "ema_decay", "gradient_clipping")
+    train |= dict.fromkeys(off, 0.0)
     if device == "cuda":
         images *= GPU_TIMES
-        train |= {"accelerator": "gpu", "precision": "bf16-mixed"}
-        compiled = True
-        train["compile"] = True
+        train |= {"accelerator": "gpu", "precision": "bf16-mixed", "compile": True}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         packed = archive(folder / "photos.zip", images, width=width, height=height)
@@ -105,7 +80,7 @@ def measure(
             "jitter": recipe.color_jitter,
             "device": device,
             "precision": train.get("precision", "32"),
-            "compile": compiled,
+            "compile": train["compile"],
             "workers": cores(),
             "train": train,
         }

@@ -8,19 +8,20 @@ fieldguide's `prepare` is not timed.
 
 from __future__ import annotations
 
-import statistics
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from contender import contenders, cores, peers_python
+from devices import named, on_each_device
 from photos import archive, prepared, unpack
-from side_by_side import OURS, Row, in_turn
+from side_by_side import OURS, Row, fastest, in_turn
 
 FOLDER = "ImageFolder"
 PEERS = (FOLDER, "ImageFolder, resized before", "timm", "LitData", "WebDataset", "FFCV")
 BATCH, JITTER = 64, 0.1
+WORK = f"augmented batches of {BATCH}"
 # Pixels of the network's input -> width, height and number of the photos.
 PHOTOS = {32: (32, 32, 4096), 64: (144, 144, 2048), 224: (500, 375, 512)}
 BOUND = 5.0
@@ -28,29 +29,8 @@ LIMIT = "memory bandwidth: arithmetic on whole batches of floats"
 
 
 def rows(*, quick: bool) -> list[Row]:
-    """Measure on the CPU, and on the GPU where there is one."""
-    found = []
-    for size in PHOTOS:
-        found += compare(size, device="cpu", quick=quick)
-    return [*found, *gpu_rows(quick=quick)]
-
-
-def gpu_rows(*, quick: bool) -> list[Row]:
-    """Measure with the store resident in GPU memory."""
-    import torch
-
-    if torch.cuda.is_available():
-        return [row for size in PHOTOS for row in compare(size, device="cuda", quick=quick)]
-    return [
-        Row(name, "images/s", {}, FOLDER, BOUND, at_least=True, limit="no GPU at hand")
-        for name in (work(size, "cuda") for size in PHOTOS)
-    ]
-
-
-def work(size: int, device: str) -> str:
-    """Name of the row."""
-    where = " on the GPU" if device == "cuda" else ""
-    return f"augmented batches of {BATCH} at {size} pixels{where}"
+    """Measure; on a GPU with the store resident in its memory."""
+    return on_each_device(compare, PHOTOS, work=WORK, against=FOLDER, bound=BOUND, quick=quick)
 
 
 def compare(size: int, *, device: str, quick: bool) -> list[Row]:
@@ -78,9 +58,8 @@ def compare(size: int, *, device: str, quick: bool) -> list[Row]:
                 wanted[peer] = (peers_python(), "loaders", {**settings, "contender": peer})
         with contenders(wanted) as (ways, left_out):
             measured = in_turn(ways, repeats)
-    others = {name: statistics.median(values) for name, values in measured.items() if name != OURS}
-    best = max(others, key=lambda peer: others[peer])
-    name = work(size, device)
+    best = fastest(measured, measured.keys() - {OURS})
+    name = named(WORK, size, device)
     ahead = {name: measured[name] for name in (OURS, best)}
     return [
         Row(

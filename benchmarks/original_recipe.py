@@ -25,7 +25,11 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fieldguide.models.bundle import Bundle
+    from fieldguide.params import Params
 
 ROOT = Path(__file__).resolve().parents[1]
 Reached = Callable[[int, float], None]
@@ -120,35 +124,39 @@ def train_fieldguide(
     """
     from fieldguide.data.store import Store
     from fieldguide.evaluation.predict import predict_split
-    from fieldguide.models.bundle import load_bundle
     from fieldguide.params import load_params
-    from fieldguide.training.fit import Outputs, train
 
-    opened = Store(store)
     params = load_params(ROOT / "params.yaml")
     changed = {"epochs": epochs or params.train.epochs, "seed": seed}
+    params = params.model_copy(update={"train": params.train.model_copy(update=changed)})
+    bundle, row = fit_fieldguide(store, params, reached=reached)
+    test = Store(store).split("test")
+    hits = predict_split(bundle, test).argmax(1) == test.labels
+    return {**row, "val_acc": bundle.val_acc or 0.0, "test_acc": float(hits.mean())}
+
+
+def fit_fieldguide(
+    store: Path, params: Params, *, reached: Reached | None = None
+) -> tuple[Bundle, dict[str, float]]:
+    """Run `train` in a folder of its own; return the classifier, and seconds and epochs."""
+    from fieldguide.data.store import Store
+    from fieldguide.models.bundle import load_bundle
+    from fieldguide.training.fit import Outputs, train
+
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
         outputs = Outputs(out / "bundle", out / "metrics", out / "summary", out / "environment")
-        os.environ["DVC_ROOT"] = folder
+        os.environ["DVC_ROOT"] = folder  # where the checkpoint of an interrupted training lies
         start = time.perf_counter()
         fitted = train(
-            params.train.model_copy(update=changed),
+            params.train,
             params.model,
-            store=opened,
+            store=Store(store),
             outputs=outputs,
             channel=Told(reached) if reached else None,  # type: ignore[arg-type]
         )
         seconds = time.perf_counter() - start
-        bundle = load_bundle(outputs.bundle)
-    probabilities = predict_split(bundle, opened.split("test"))
-    hits = probabilities.argmax(1) == opened.split("test").labels
-    return {
-        "seconds": seconds,
-        "epochs": fitted["epochs"],
-        "val_acc": bundle.val_acc or 0.0,
-        "test_acc": float(hits.mean()),
-    }
+        return load_bundle(outputs.bundle), {"seconds": seconds, "epochs": fitted["epochs"]}
 
 
 def main() -> None:

@@ -6,14 +6,13 @@ writes the store; each decoder gets the bytes from memory and drops the pixels. 
 
 from __future__ import annotations
 
-import statistics
 import sys
 import tempfile
 from pathlib import Path
 
 from contender import contenders, cores, peers_python
 from photos import archive
-from side_by_side import OURS, Row, in_turn
+from side_by_side import OURS, Row, fastest, in_turn
 
 DECODERS = ("Pillow", "torchvision", "simplejpeg", "PyTurboJPEG")
 SIZE = 64  # pixels of the store
@@ -47,12 +46,11 @@ def speed(
         wanted[decoder] = (peers_python(), "decoders", {**settings, "contender": decoder})
     with contenders(wanted) as (ways, left_out):
         measured = in_turn(ways, repeats)
-    others = {name: statistics.median(values) for name, values in measured.items() if name != OURS}
     return Row(
         work=f"prepare, photos of {width}×{height} pixels to {SIZE}",
         unit="images/s",
         measured=measured,
-        against=max(others, key=lambda decoder: others[decoder]),
+        against=fastest(measured, measured.keys() - {OURS}),
         bound=BOUND,
         at_least=True,
         limit=LIMIT,

@@ -18,7 +18,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -116,25 +115,19 @@ def params_of(store: Path, changes: dict[str, Any]) -> Any:
 
 def train_one(store: Path, changes: dict[str, Any]) -> dict[str, Any]:
     """Train and test with params.yaml and changes; return seconds and accuracies."""
+    from original_recipe import fit_fieldguide
+
     from fieldguide.data.store import Store
     from fieldguide.evaluation.predict import predict_split
-    from fieldguide.models.bundle import load_bundle
-    from fieldguide.training.fit import Outputs, train
 
-    params, opened = params_of(store, changes), Store(store)
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder)
-        os.environ["DVC_ROOT"] = folder
-        outputs = Outputs(out / "bundle", out / "metrics", out / "summary", out / "environment")
-        wall, cpu = time.perf_counter(), time.process_time()
-        fitted = train(params.train, params.model, store=opened, outputs=outputs)
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        bundle = load_bundle(outputs.bundle)
-    test = opened.split("test")
+    cpu = time.process_time()
+    bundle, fitted = fit_fieldguide(store, params_of(store, changes))
+    cpu = time.process_time() - cpu
+    test = Store(store).split("test")
     plain = predict_split(bundle, test)
     averaged = plain + predict_split(bundle, test, mirrored=True)
     return {
-        "seconds": round(wall, 1),
+        "seconds": round(fitted["seconds"], 1),
         "cpu_seconds": round(cpu, 1),
         "epochs_run": fitted["epochs"],
         "val_acc": bundle.val_acc,

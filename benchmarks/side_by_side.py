@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 OURS = "fieldguide"
@@ -53,6 +53,11 @@ class Row:
     def met(self) -> bool:
         """Whether the bound is kept; never where nothing was measured."""
         return self.ratio >= self.bound if self.at_least else self.ratio <= self.bound
+
+
+def fastest(measured: Mapping[str, list[float]], among: Iterable[str]) -> str:
+    """Return whose median is the highest."""
+    return max(among, key=lambda name: statistics.median(measured[name]))
 
 
 def in_turn(contenders: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:

@@ -13,7 +13,6 @@ model.
 from __future__ import annotations
 
 import argparse
-import io
 import shutil
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+from photos import commented, jpeg
 from PIL import Image
 from ruamel.yaml import YAML
 from side_by_side import OURS, Row
@@ -73,19 +73,14 @@ def write_archive(path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         for k in range(PHOTOS):
             part = "test" if k // CLASSES % TEST == 0 else "train"
-            # A comment (marker FFFE) right after the start of the file (FFD8).
-            comment = b"\xff\xfe\x00\x0a" + f"{k:08d}".encode()
-            data = pictures[k % PICTURES]
             name = f"{part}/class {k % CLASSES}/{k:06d}.jpg"
-            archive.writestr(name, data[:2] + comment + data[2:])
+            archive.writestr(name, commented(pictures[k % PICTURES], k))
 
 
 def _jpeg(rng: np.random.Generator, label: int) -> bytes:
     pixels = rng.integers(0, 120, (PIXELS, PIXELS, 3), dtype=np.uint8)
     pixels[:, :, label % 3] += np.uint8(10 * label)
-    data = io.BytesIO()
-    Image.fromarray(pixels).save(data, "JPEG")
-    return data.getvalue()
+    return jpeg(Image.fromarray(pixels))
 
 
 def peak(stage: str, folder: Path) -> tuple[float, float, float]:

@@ -90,11 +90,19 @@ def _try(net: Network, model: ModelParams, size: int) -> None:
     if model.name == "cnn":
         return
     try:
-        with torch.no_grad():
-            net.eval()(torch.zeros(1, 3, size, size))
+        try_size(net, size)
     except Exception as err:  # an assertion in one of timm's networks, a shape in another
         raise _other_size(model, size, err) from err
-    net.train()
+
+
+def try_size(net: Network, size: int) -> None:
+    """Show a black photo to a network, which raises anything where it does not take that size."""
+    net.eval()
+    try:
+        with torch.no_grad():
+            net(torch.zeros(1, 3, size, size))
+    finally:
+        net.train()
 
 
 def _other_size(model: ModelParams, size: int, err: Exception) -> TrainingError:
@@ -221,11 +229,7 @@ def _from_classifier(
     except BundleError as err:
         raise TrainingError(f"model.weights: {err}") from err
     asked, theirs = model.architecture, old.architecture
-    if isinstance(asked, CNNParams) and isinstance(theirs, CNNParams):
-        same = _layers(asked) == _layers(theirs)
-    else:
-        same = asked == theirs
-    if not same:
+    if _layers(asked) != _layers(theirs):
         text = _differences(asked, theirs)
         raise TrainingError(f"model.weights: {path} is another network: {text}")
     preprocessing = old.preprocessing
@@ -247,19 +251,20 @@ def _from_classifier(
     return net, preprocessing, head_kept
 
 
-def _layers(params: CNNParams) -> dict[str, object]:
+def _layers(architecture: CNNParams | str) -> object:
     """What has weights, however it was written."""
+    if isinstance(architecture, str):
+        return architecture
     written = {"first_layer_filters", "filter_org", "filters", "kernel_size", "dropout"}
-    return {
-        **params.model_dump(exclude=written),
-        "widths": params.widths,
-        "kernels": params.kernels,
-    }
+    sizes = {"widths": architecture.widths, "kernels": architecture.kernels}
+    return architecture.model_dump(exclude=written) | sizes
 
 
 def _differences(asked: CNNParams | str, found: CNNParams | str) -> str:
     def values(one: CNNParams | str) -> dict[str, object]:
-        return {"name": one} if isinstance(one, str) else {"name": "cnn", **one.model_dump()}
+        if isinstance(one, str):
+            return {"name": one}
+        return {"name": "cnn", **one.model_dump(exclude={"dropout"})}  # which has no weights
 
     left, right = values(asked), values(found)
     keys = [key for key in left if key in right and left[key] != right[key]]

@@ -35,10 +35,9 @@ class StoreData(L.LightningDataModule):
 
     def setup(self, stage: str) -> None:  # noqa: ARG002 - Lightning's hook
         """Make the loaders, which may take a while where features are computed."""
-        self._loaders = {"train": self._batches(["train"], training=True)}
-        if self.params.train_on_val:
-            self._loaders = {"train": self._batches(["train", "val"], training=True)}
-        else:
+        trained_on = ["train", "val"] if self.params.train_on_val else ["train"]
+        self._loaders = {"train": self._batches(trained_on, training=True)}
+        if not self.params.train_on_val:
             self._loaders["val"] = self._batches(["val"], training=False)
 
     def train_dataloader(self) -> Batches | FeatureBatches:

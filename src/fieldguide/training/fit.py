@@ -26,7 +26,7 @@ from fieldguide.files import write_json, write_text
 from fieldguide.models.bundle import Bundle, save_bundle
 from fieldguide.models.cnn import CNN
 from fieldguide.models.network import output_layers
-from fieldguide.models.start import Start, start_of
+from fieldguide.models.start import Start, start_of, try_size
 from fieldguide.params import ModelParams, TrainParams, epoch_size
 from fieldguide.training.callbacks import (
     MONITOR,
@@ -41,7 +41,7 @@ from fieldguide.training.datamodule import StoreData
 from fieldguide.training.environment import describe_environment
 from fieldguide.training.features import features_folder
 from fieldguide.training.finetune import Head, count_parameters, freeze
-from fieldguide.training.module import ClassifierModule
+from fieldguide.training.module import ClassifierModule, make_mix
 from fieldguide.training.resume import (
     CHECKPOINT,
     AtomicCheckpointIO,
@@ -110,6 +110,10 @@ def train(
         summary = _summarize(start, params, classes=len(store.classes))
         print(summary)
         write_text(outputs.summary, summary + "\n")
+    if params.compile:
+        # In place, so that names of weights stay, and not before the summary has run the network.
+        # CUDA graphs where there is a GPU.
+        module.net.compile(mode="reduce-overhead" if torch.cuda.is_available() else "default")
     environment = describe_environment(trainer.strategy.root_device)
     dataset = hashlib.sha256(store.description_file.read_bytes()).hexdigest()
     made_of = (dataset, start.origin, vars(start.preprocessing), environment, code_sha256())
@@ -133,8 +137,7 @@ def train(
         save_bundle(_bundle(start, model, store, val_acc=score), outputs.bundle)
     why = "the last, as all photos were trained on" if score is None else f"{MONITOR} {score:.4f}"
     print(f"Kept epoch {best.epoch} of {len(history.rows)}: {why}")
-    photos = len(store.split("train")) + (0 if validated else len(store.split("val")))
-    images = photos * len(history.rows)
+    images = data.train_dataloader().order.photos * len(history.rows)
     return {
         "epochs": len(history.rows),
         "images_per_second": round(images / sum(history.seconds), 1),
@@ -147,15 +150,13 @@ def _check_sizes(params: TrainParams, start: Start) -> None:
     sizes = {epoch_size(full, params.start_size, k, of=params.epochs) for k in range(params.epochs)}
     for size in sorted(sizes - {full}):
         try:
-            with torch.no_grad():
-                start.net.eval()(torch.zeros(1, 3, size, size))
+            try_size(start.net, size)
         except Exception as err:  # an assertion in one of timm's networks, a shape in another
             raise TrainingError(
                 f"train.start_size: {params.start_size} of {full} pixels begins with {min(sizes)}, "
                 f"and the network does not take {size} ({type(err).__name__}: {err}); allowed for "
                 "it: a larger one, or 1.0"
             ) from err
-    start.net.train()
 
 
 def _check_trial(params: TrainParams, channel: Channel | None) -> None:
@@ -200,14 +201,15 @@ def _make_module(
     if model.head_only:
         net = Head(output_layers(start.net)[0], model.dropout)
     decay = model.layer_decay if model.finetune == "full" and model.weights != "none" else 1.0
-    if params.compile:
-        # In place, so that names of weights stay; CUDA graphs where there is a GPU.
-        net.compile(mode="reduce-overhead" if torch.cuda.is_available() else "default")
-    size = start.preprocessing.size
-    module = ClassifierModule(net, params, input_size=size, num_classes=classes, layer_decay=decay)
-    if model.head_only:
-        module.mix = None  # of features, which are no photos
-    return module
+    return ClassifierModule(
+        net,
+        params,
+        input_size=start.preprocessing.size,
+        num_classes=classes,
+        layer_decay=decay,
+        # Features of frozen blocks are no photos.
+        mix=None if model.head_only else make_mix(params, num_classes=classes),
+    )
 
 
 def _summarize(start: Start, params: TrainParams, *, classes: int) -> str:

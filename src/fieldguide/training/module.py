@@ -17,6 +17,8 @@ from fieldguide.data.batches import DROPOUT, derive_seed
 from fieldguide.params import TrainParams
 from fieldguide.training.finetune import layer_decay_groups
 
+Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
 
 class ClassifierModule(L.LightningModule):
     """Cross-entropy training of any network that maps images to K scores."""
@@ -29,6 +31,7 @@ class ClassifierModule(L.LightningModule):
         input_size: int,
         num_classes: int,
         layer_decay: float = 1.0,
+        mix: Mix | None = None,
     ) -> None:
         """Wrap a network.
 
@@ -38,6 +41,7 @@ class ClassifierModule(L.LightningModule):
             input_size: pixels, for the model summary.
             num_classes: K.
             layer_decay: learning rate of each layer, relative to that of the layer above.
+            mix: what mixes the photos of a batch, if they are.
         """
         super().__init__()
         # A NaN must show, to stop the training; by default it would be dropped.
@@ -48,7 +52,7 @@ class ClassifierModule(L.LightningModule):
         self.net = net
         self.params = params
         self.layer_decay = layer_decay
-        self.mix = make_mix(params, num_classes=num_classes)
+        self.mix = mix
         self.example_input_array = torch.zeros(1, 3, input_size, input_size)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -104,7 +108,7 @@ class ClassifierModule(L.LightningModule):
         }
 
 
-def make_mix(params: TrainParams, *, num_classes: int) -> Callable[..., Any] | None:
+def make_mix(params: TrainParams, *, num_classes: int) -> Mix | None:
     """Return what mixes the photos and labels of a batch: torchvision's MixUp, CutMix or either.
 
     It takes images (B, 3, H, W) and labels (B,), returns images and shares of classes (B, K), and
@@ -118,7 +122,7 @@ def make_mix(params: TrainParams, *, num_classes: int) -> Callable[..., Any] | N
 
     kinds = ((v2.MixUp, params.mixup), (v2.CutMix, params.cutmix))
     mixes = [kind(alpha=alpha, num_classes=num_classes) for kind, alpha in kinds if alpha > 0]
-    mix: Callable[..., Any] = mixes[0] if len(mixes) == 1 else v2.RandomChoice(mixes)
+    mix: Mix = mixes[0] if len(mixes) == 1 else v2.RandomChoice(mixes)
     return mix
 
 

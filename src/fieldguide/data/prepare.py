@@ -53,7 +53,7 @@ def prepare(params: DataParams, target: Path) -> Prepared:
         layout = read_layout(path, archive.members)
         _check_space(folder, len(layout.photos) * params.image_size**2 * 3)
         members = [photo.member for photo in layout.photos]
-        digests, failures = stage_photos(archive, members, params, folder / "staged")
+        digests, sums, failures = stage_photos(archive, members, params, folder / "staged")
         _check_unreadable(path, layout, failures, params.max_unreadable)
         rows_of, left_out = _assign(layout, digests, failures, params)
         labels = [photo.label for photo in layout.photos]
@@ -66,7 +66,7 @@ def prepare(params: DataParams, target: Path) -> Prepared:
                 shards[name] = write_shards(folder, name, pixels, rows)
                 index = ([members[row].name, labels[row], digests[row].hex()] for row in rows)
                 write_csv(folder / f"{name}.csv", ["source", "class", "sha256"], index)
-            mean, std = mean_and_std(pixels, rows_of["train"])
+        mean, std = mean_and_std(sums[rows_of["train"]], params.image_size**2)
         (folder / "staged").unlink()
         write_json(
             folder / "dataset.json",

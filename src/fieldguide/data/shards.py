@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fieldguide.data.staging import Staged
 
@@ -30,23 +32,26 @@ def write_shards(
             header, {"descr": "|u1", "fortran_order": False, "shape": (len(here), *pixels.shape)}
         )
         digest = hashlib.sha256(header.getvalue())
-        with file.open("wb") as out:
+        with file.open("wb") as out, ThreadPoolExecutor(1) as beside:
             out.write(header.getvalue())
+            hashed = None
             for chunk in pixels.chunks(here):
-                digest.update(chunk.data)
+                if hashed is not None:
+                    hashed.result()  # so that no more than two chunks are in memory
+                hashed = beside.submit(digest.update, chunk.data)
                 out.write(chunk.data)
         shards.append({"file": file.name, "rows": len(here), "sha256": digest.hexdigest()})
     return shards
 
 
-def mean_and_std(pixels: Staged, rows: Sequence[int]) -> tuple[list[float], list[float]]:
-    """Per channel, in [0, 1], exact up to rounding: counted as integers."""
-    counts = np.zeros((3, 256), dtype=np.int64)
-    for chunk in pixels.chunks(rows):
-        for channel in range(3):
-            counts[channel] += np.bincount(chunk[..., channel].ravel(), minlength=256)
-    values = np.arange(256) / 255
-    n = counts[0].sum()
-    mean = counts @ values / n
-    std = np.sqrt(np.maximum(counts @ values**2 / n - mean**2, 0))
+def mean_and_std(sums: npt.NDArray[np.int64], pixels: int) -> tuple[list[float], list[float]]:
+    """Per channel, in [0, 1].
+
+    Args:
+        sums: (N, 2, 3), of each photo's values and of their squares, per channel.
+        pixels: of a photo.
+    """
+    count = len(sums) * pixels
+    mean, square = sums.sum(axis=0) / (count * np.array([[255], [255**2]]))  # (N, 2, 3) -> (3,)
+    std = np.sqrt(np.maximum(square - mean**2, 0))
     return mean.round(6).tolist(), std.round(6).tolist()

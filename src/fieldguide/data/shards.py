@@ -16,14 +16,48 @@ from fieldguide.data.staging import Staged
 
 SHARD_BYTES = 2**30
 _HEADER_BYTES = 128  # of a NumPy file with a short shape
+_CACHED = 2**17  # values summed at once: they stay in a core's cache, and in 32 bits
+
+
+class Moments:
+    """Mean and deviation of pixels, per channel; exact up to rounding: summed as integers."""
+
+    def __init__(self) -> None:
+        self._count = 0  # photos
+        self._sums = np.zeros((2, 1), np.uint64)  # of values and of squares: (2, H × W × 3)
+
+    def add(self, pixels: npt.NDArray[np.uint8]) -> None:
+        """Add photos: (N, H, W, 3)."""
+        flat = pixels.reshape(len(pixels), -1)
+        step = max(1, _CACHED // flat.shape[1])
+        for start in range(0, len(flat), step):
+            values = flat[start : start + step].astype(np.uint32)
+            sums = values.sum(axis=0, dtype=np.uint32)
+            values *= values
+            squares = values.sum(axis=0, dtype=np.uint32)
+            self._sums = self._sums + np.stack([sums, squares])
+        self._count += len(pixels)
+
+    def mean_and_std(self) -> tuple[list[float], list[float]]:
+        """Per channel, in [0, 1]."""
+        sums = self._sums.reshape(2, -1, 3)
+        count = self._count * sums.shape[1]
+        mean, square = sums.sum(axis=1) / (count * np.array([[255], [255**2]]))  # (2, 3)
+        std = np.sqrt(np.maximum(square - mean**2, 0))
+        return mean.round(6).tolist(), std.round(6).tolist()
 
 
 def write_shards(
     folder: Path, name: str, pixels: Staged, rows: Sequence[int]
-) -> list[dict[str, Any]]:
-    """Copy rows to NumPy files of at most SHARD_BYTES; return file, rows and SHA-256 of each."""
+) -> tuple[list[dict[str, Any]], Moments]:
+    """Copy rows to NumPy files of at most SHARD_BYTES.
+
+    Returns:
+        File, rows and SHA-256 of each, and the moments of all pixels.
+    """
     per_shard = max(1, (SHARD_BYTES - _HEADER_BYTES) // pixels.row_bytes)
     shards = []
+    moments = Moments()
     for k, start in enumerate(range(0, len(rows), per_shard)):
         here = rows[start : start + per_shard]
         file = folder / f"{name}-{k:03d}.npy"
@@ -40,18 +74,6 @@ def write_shards(
                     hashed.result()  # so that no more than two chunks are in memory
                 hashed = beside.submit(digest.update, chunk.data)
                 out.write(chunk.data)
+                moments.add(chunk)
         shards.append({"file": file.name, "rows": len(here), "sha256": digest.hexdigest()})
-    return shards
-
-
-def mean_and_std(sums: npt.NDArray[np.int64], pixels: int) -> tuple[list[float], list[float]]:
-    """Per channel, in [0, 1].
-
-    Args:
-        sums: (N, 2, 3), of each photo's values and of their squares, per channel.
-        pixels: of a photo.
-    """
-    count = len(sums) * pixels
-    mean, square = sums.sum(axis=0) / (count * np.array([[255], [255**2]]))  # (N, 2, 3) -> (3,)
-    std = np.sqrt(np.maximum(square - mean**2, 0))
-    return mean.round(6).tolist(), std.round(6).tolist()
+    return shards, moments

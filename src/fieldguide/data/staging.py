@@ -39,21 +39,6 @@ class Failure(NamedTuple):
     detail: str
 
 
-class Decoded(NamedTuple):
-    """A usable photo, whose pixels are in the file."""
-
-    sha256: bytes
-    sums: npt.NDArray[np.int64]  # (2, 3), of the values and of their squares, per channel
-
-
-class Photos(NamedTuple):
-    """What is known of all photos once they are decoded, by row."""
-
-    digests: list[bytes]  # SHA-256 of each member, empty where it failed
-    sums: npt.NDArray[np.int64]  # (N, 2, 3), see Decoded
-    failures: dict[int, Failure]
-
-
 class Staged:
     """Decoded photos in a file; read, not memory-mapped, so that they never count as memory."""
 
@@ -85,15 +70,20 @@ def _runs(rows: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 def stage_photos(
     archive: Archive, members: Sequence[Member], params: DataParams, path: Path
-) -> Photos:
-    """Decode each member into its row of the file at `path`."""
-    photos = Photos([b""] * len(members), np.zeros((len(members), 2, 3), np.int64), {})
+) -> tuple[list[bytes], dict[int, Failure]]:
+    """Decode each member into its row of the file at `path`.
+
+    Returns:
+        SHA-256 of each member (empty where it failed), and the failures by row.
+    """
+    digests = [b""] * len(members)
+    failures = {}
     order: Sequence[int] = range(len(members))
     if archive.sequential:
         order = sorted(order, key=lambda row: members[row].place)
     batches = list(_batches(members, order))
 
-    def tasks(file: BinaryIO) -> Iterator[Callable[[], list[Decoded | Failure]]]:
+    def tasks(file: BinaryIO) -> Iterator[Callable[[], list[bytes | Failure]]]:
         for rows in batches:
             read: Callable[[int], bytes | Failure] = partial(_read, archive, members)
             if archive.sequential:  # read here, in turn; decoded by whichever core is free
@@ -105,11 +95,11 @@ def stage_photos(
         for rows, results in zip(batches, _in_threads(tasks(file)), strict=True):
             for row, result in zip(rows, results, strict=True):
                 if isinstance(result, Failure):
-                    photos.failures[row] = result
+                    failures[row] = result
                 else:
-                    photos.digests[row], photos.sums[row] = result
+                    digests[row] = result
             progress.advance(bar, len(rows))
-    return photos
+    return digests, failures
 
 
 def _batches(members: Sequence[Member], order: Sequence[int]) -> Iterator[list[int]]:
@@ -128,9 +118,9 @@ def _batches(members: Sequence[Member], order: Sequence[int]) -> Iterator[list[i
 
 def _stage(
     file: BinaryIO, rows: Sequence[int], read: Callable[[int], bytes | Failure], params: DataParams
-) -> list[Decoded | Failure]:
-    """Decode photos and write each one's pixels to its row of the file."""
-    results: list[Decoded | Failure] = []
+) -> list[bytes | Failure]:
+    """Decode photos, write each one's pixels to its row of the file, return their SHA-256."""
+    results: list[bytes | Failure] = []
     for row in rows:
         data = read(row)
         if isinstance(data, Failure):
@@ -143,7 +133,7 @@ def _stage(
             continue
         # Written, not memory-mapped: a full disk is then an error, not a dead process.
         _write(file, np.ascontiguousarray(pixels).data.cast("B"), row * pixels.nbytes)
-        results.append(Decoded(hashlib.sha256(data).digest(), _sums(pixels)))
+        results.append(hashlib.sha256(data).digest())
     return results
 
 
@@ -159,17 +149,6 @@ def _write(file: BinaryIO, data: memoryview, place: int) -> None:
     while data:
         written = os.pwrite(file.fileno(), data, place)
         data, place = data[written:], place + written
-
-
-def _sums(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    """Sums of the values and of their squares: (H, W, 3) -> (2, 3); integers, so exact."""
-    values = pixels.reshape(len(pixels), -1).astype(np.uint32)
-    columns = np.empty((2, values.shape[1]), np.uint32)
-    values.sum(axis=0, dtype=np.uint32, out=columns[0])
-    values *= values
-    values.sum(axis=0, dtype=np.uint32, out=columns[1])  # up to 66,051 rows
-    sums: npt.NDArray[np.int64] = columns.reshape(2, -1, 3).sum(axis=1, dtype=np.int64)
-    return sums  # (2, W × 3) -> (2, 3)
 
 
 def _in_threads(tasks: Iterator[Callable[[], T]]) -> Iterator[T]:

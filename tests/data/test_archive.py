@@ -330,3 +330,57 @@ class TestFolder:
     def test_the_order_does_not_depend_on_the_file_system(self, tmp_path, pack):
         files = {f"{label}/{k}.jpg": b"" for label in "cab" for k in (2, 0, 1)}
         assert names_in(pack(tmp_path / "photos", files)) == sorted(files)
+
+
+class TestZipReadAtOnce:
+    """The way round `zipfile` gives the same bytes, and leaves it everything that is odd."""
+
+    DATA = bytes(range(256)) * 20
+
+    def packed(self, path, *, name="train/ant/1.jpg", method=zipfile.ZIP_STORED, extra=b""):
+        info = zipfile.ZipInfo(name)
+        info.compress_type = method
+        info.extra = extra
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(info, self.DATA)
+            archive.writestr("train/ant/2.jpg", b"two")
+        return path
+
+    def at_once(self, path):
+        """What the first member gives without `zipfile`."""
+        with open_archive(path) as archive:
+            assert archive.read(archive.members[0]) == self.DATA
+            return archive._read_plain(archive._infos[0], archive._room[0])
+
+    @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+    @pytest.mark.parametrize("name", ["train/ant/1.jpg", "train/café/日本 1.jpg"])
+    def test_a_stored_or_deflated_member(self, name, method, tmp_path):
+        assert self.at_once(self.packed(tmp_path / "a.zip", name=name, method=method)) == self.DATA
+
+    def test_behind_a_program_that_unpacks_it(self, tmp_path):
+        path = self.packed(tmp_path / "a.zip")
+        path.write_bytes(b"PK, a program" + path.read_bytes())
+        assert self.at_once(path) == self.DATA
+
+    @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+    def test_another_method_is_left_to_zipfile(self, method, tmp_path):
+        assert self.at_once(self.packed(tmp_path / "a.zip", method=method)) is None
+
+    def test_a_long_extra_field_is_left_to_zipfile(self, tmp_path):
+        extra = struct.pack("<HH", 0x7777, 200) + bytes(200)
+        assert self.at_once(self.packed(tmp_path / "a.zip", extra=extra)) is None
+
+    @pytest.mark.parametrize(
+        ("place", "message"),
+        [(3, "Bad magic number"), (40, "differ"), (100, "Bad CRC-32")],
+    )
+    def test_damage_is_told_by_zipfile(self, place, message, tmp_path):
+        path = self.packed(tmp_path / "a.zip")
+        data = bytearray(path.read_bytes())
+        data[place] ^= 1
+        path.write_bytes(data)
+        with (
+            open_archive(path) as archive,
+            pytest.raises(UnreadableMemberError, match=f"damaged in the archive .*{message}"),
+        ):
+            archive.read(archive.members[0])

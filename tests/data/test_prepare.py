@@ -157,6 +157,26 @@ class TestSameInputSameBytes:
         on_one_core(tmp_path, "prepared on one", max_unreadable=0.5)
         assert contents(tmp_path / "prepared") == contents(tmp_path / "prepared on one")
 
+    @pytest.mark.parametrize("limit", [("_PHOTOS", 1), ("_PHOTOS", 5), ("_BYTES", 4000)])
+    def test_how_many_photos_a_core_takes_does_not_matter(
+        self, limit, run, make_photos, tmp_path, monkeypatch
+    ):
+        files = make_photos(each=14) | {"ant/03.png": b"broken"}
+        run(files, target="usual", max_unreadable=0.5)
+        monkeypatch.setattr(staging, *limit)
+        for kind in ("photos.zip", "photos.tar.gz"):
+            run(files, kind, max_unreadable=0.5)
+            assert contents(tmp_path / "prepared") == contents(tmp_path / "usual")
+
+    def test_a_disk_that_takes_a_part_at_a_time_gets_all(
+        self, run, make_photos, tmp_path, monkeypatch
+    ):
+        run(make_photos(), target="usual")
+        whole = os.pwrite
+        monkeypatch.setattr(os, "pwrite", lambda file, data, at: whole(file, data[:100], at))
+        run(make_photos())
+        assert contents(tmp_path / "prepared") == contents(tmp_path / "usual")
+
     @pytest.mark.parametrize("seed", [0, 5])
     def test_a_seed_gives_the_same_split_and_another_one_differs(
         self, seed, run, make_photos, tmp_path

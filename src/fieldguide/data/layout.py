@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from fieldguide.data.archive import Member
@@ -52,41 +51,56 @@ def read_layout(path: Path, members: Sequence[Member]) -> Layout:
         ArchiveError: no picture, fewer than two classes, a class that only the test set has, or
             half of the pictures in no class folder that is read.
     """
-    visible = [member for member in members if not _is_hidden(member.name)]
-    pictures = [m for m in visible if PurePosixPath(m.name).suffix.lower() in PHOTO_SUFFIXES]
+    pictures, other_files = _pictures(members)
     if not pictures:
         raise ArchiveError(
             f"{path}: no picture found among {len(members):,} files; "
             f"allowed: {' '.join(sorted(PHOTO_SUFFIXES))}"
         )
-    pictures.sort(key=lambda member: (member.name, member.place))
-    top = _shared_folders(pictures)
+    pictures.sort(key=lambda picture: (picture[0].name, picture[0].place))
+    distinct = {folders for _, folders in pictures}
+    top = _shared_folders(distinct)
+    below = {folders: folders[top:] for folders in distinct}
     # train/<class>/photo: a class that is called train has photos, not folders.
-    folders = {names[0].lower() for member in pictures if len(names := _parts(member, top)) > 2}  # noqa: PLR2004
-    split_by_folder = "train" in {_FOLDERS.get(name) for name in folders}
+    splits = {names[0].lower() for names in below.values() if len(names) > 1}
+    split_by_folder = "train" in {_FOLDERS.get(name) for name in splits}
     if not split_by_folder:
-        _refuse_hidden_splits(path, [_parts(member, top) for member in pictures])
+        _refuse_hidden_splits(path, below.values())
     part_of = _FOLDERS
-    if not any(_FOLDERS.get(name) == "test" for name in folders):
+    if not any(_FOLDERS.get(name) == "test" for name in splits):
         part_of = {name: "test" if part == "val" else part for name, part in _FOLDERS.items()}
+    place_of = {
+        folders: _place(names, part_of if split_by_folder else None)
+        for folders, names in below.items()
+    }
 
     photos, misplaced = [], []
-    for member in pictures:
-        names = _parts(member, top)
-        part: str | None = "train"
-        if split_by_folder:
-            part, names = part_of.get(names[0].lower()), names[1:]
-        if part is None or len(names) < 2:  # noqa: PLR2004 - a class folder and a file
+    for member, folders in pictures:
+        place = place_of[folders]
+        if place is None:
             misplaced.append(member.name)
         else:
-            photos.append(Photo(member, part, sys.intern(names[0])))
+            photos.append(Photo(member, *place))
     if photos and len(misplaced) >= len(photos):
         raise ArchiveError(
             f"{path}: {len(misplaced):,} of {len(pictures):,} photos, as {misplaced[0]}, lie "
             "outside the class folders that are read; allowed: fewer than half"
         )
     classes = _classes(path, photos, misplaced)
-    return Layout(photos, classes, misplaced, len(visible) - len(pictures))
+    return Layout(photos, classes, misplaced, other_files)
+
+
+def _place(names: tuple[str, ...], part_of: Mapping[str, str] | None) -> tuple[str, str] | None:
+    """Part and class of the photos in a folder; None where they have none.
+
+    Args:
+        names: of the folders below those that all photos share.
+        part_of: part by the first folder's name; None where classes come first.
+    """
+    part: str | None = "train"
+    if part_of is not None and names:
+        part, names = part_of.get(names[0].lower()), names[1:]
+    return (part, names[0]) if part is not None and names else None
 
 
 def _classes(path: Path, photos: Sequence[Photo], misplaced: Sequence[str]) -> list[str]:
@@ -107,18 +121,18 @@ def _classes(path: Path, photos: Sequence[Photo], misplaced: Sequence[str]) -> l
     return classes
 
 
-def _refuse_hidden_splits(path: Path, every: Sequence[tuple[str, ...]]) -> None:
+def _refuse_hidden_splits(path: Path, every: Collection[tuple[str, ...]]) -> None:
     """Stop where classes would be splits: seg_train/ and seg_test/, or train/ below other folders.
 
     A classifier that tells training from test photos would look like a good one.
     """
     deeper = {
-        "/".join(names[: k + 1])
-        for names in every
-        for k, name in enumerate(names[:-2])  # a class folder and a file below it
+        "/".join(folders[: k + 1])
+        for folders in every
+        for k, name in enumerate(folders[:-1])  # a class folder below it
         if name.lower() in _FOLDERS
     }
-    first = {names[0] for names in every if len(names) > 1}
+    first = {folders[0] for folders in every if folders}
     if first and all(_SPLIT_LIKE.search(name) for name in first):
         deeper |= first
     if deeper:
@@ -128,26 +142,56 @@ def _refuse_hidden_splits(path: Path, every: Sequence[tuple[str, ...]]) -> None:
         )
 
 
-def _is_hidden(name: str) -> bool:
-    """.DS_Store, ._photo.jpg, .git/, and the folder __MACOSX that macOS adds to archives."""
-    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
+def _pictures(members: Sequence[Member]) -> tuple[list[tuple[Member, tuple[str, ...]]], int]:
+    """Each picture with its folders, and how many other files there are; without hidden ones.
+
+    What a folder's name says is looked up once a folder: photos are many, folders few.
+    """
+    pictures = []
+    other_files = 0
+    known: dict[str, tuple[str, ...] | None] = {}
+    for member in members:
+        folder, _, file = member.name.rpartition("/")
+        if file in ("", "."):  # a/b/ and a/b/. are the file b of a
+            *names, file = _split(member.name) or [""]
+            folder = "/".join(names)
+        if folder not in known:
+            known[folder] = _folders(folder)
+        folders = known[folder]
+        if folders is None or _is_hidden(file):
+            continue
+        stem, dot, suffix = file.rpartition(".")
+        if stem and dot + suffix.lower() in PHOTO_SUFFIXES:
+            pictures.append((member, folders))
+        else:
+            other_files += 1
+    return pictures, other_files
 
 
-def _parts(member: Member, top: int) -> tuple[str, ...]:
-    """Folders below the first `top` ones, and the file's name.
+def _folders(folder: str) -> tuple[str, ...] | None:
+    """Names of the folders that a path goes through; None for a hidden one.
 
     Accented letters get one spelling: archives made on macOS decompose them.
     """
-    return PurePosixPath(unicodedata.normalize("NFC", member.name)).parts[top:]
+    names = _split(folder)
+    if any(_is_hidden(name) for name in names):
+        return None
+    return tuple(unicodedata.normalize("NFC", name) for name in names)
 
 
-def _shared_folders(pictures: Sequence[Member]) -> int:
+def _split(path: str) -> list[str]:
+    return [name for name in path.split("/") if name not in ("", ".")]
+
+
+def _is_hidden(name: str) -> bool:
+    """.DS_Store, ._photo.jpg, .git/, and the folder __MACOSX that macOS adds to archives."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _shared_folders(every: Collection[tuple[str, ...]]) -> int:
     """How many leading folders all pictures share, leaving a class folder to the deepest."""
-    shared = _parts(pictures[0], 0)[:-1]
-    depth = 0
-    for member in pictures:
-        names = _parts(member, 0)
-        depth = max(depth, len(names))
-        while names[:-1][: len(shared)] != shared:
-            shared = shared[:-1]
-    return max(0, min(len(shared), depth - 2))
+    first, last = min(every), max(every)  # what these share, all between them share
+    shared = 0
+    while shared < min(len(first), len(last)) and first[shared] == last[shared]:
+        shared += 1
+    return max(0, min(shared, max(map(len, every)) - 1))

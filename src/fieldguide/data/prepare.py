@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from fieldguide.data.archive import open_archive
 from fieldguide.data.layout import Layout, read_layout
-from fieldguide.data.shards import mean_and_std, write_shards
+from fieldguide.data.shards import write_shards
 from fieldguide.data.splits import find_copies, stratified_split
 from fieldguide.data.staging import Failure, Staged, stage_photos
 from fieldguide.data.store import FORMAT, SPLITS
@@ -57,17 +57,17 @@ def prepare(params: DataParams, target: Path) -> Prepared:
         _check_unreadable(path, layout, failures, params.max_unreadable)
         rows_of, left_out = _assign(layout, digests, failures, params)
         labels = [photo.label for photo in layout.photos]
-        counts, shards = {}, {}
+        counts, shards, moments = {}, {}, {}
         with (folder / "staged").open("rb") as file:
             pixels = Staged(file, params.image_size)
             for name, rows in rows_of.items():
                 found = Counter(labels[row] for row in rows)
                 counts[name] = {label: found[label] for label in layout.classes}
-                shards[name] = write_shards(folder, name, pixels, rows)
+                shards[name], moments[name] = write_shards(folder, name, pixels, rows)
                 index = ([members[row].name, labels[row], digests[row].hex()] for row in rows)
                 write_csv(folder / f"{name}.csv", ["source", "class", "sha256"], index)
-            mean, std = mean_and_std(pixels, rows_of["train"])
         (folder / "staged").unlink()
+        mean, std = moments["train"].mean_and_std()
         write_json(
             folder / "dataset.json",
             {

@@ -24,7 +24,11 @@ from fieldguide.data.decode import UnusablePhotoError, decode
 from fieldguide.params import DataParams
 
 CHUNK_BYTES = 2**22  # read at once; keeps memory flat
-_AHEAD = 4  # photos a core that wait for their turn
+# Photos and bytes of files that a core takes at once: starting a task costs as much as a tenth of
+# a small photo, and what is taken ahead from a packed archive waits in memory.
+_PHOTOS = 16
+_BYTES = 2**20
+_AHEAD = 3  # such tasks a core that wait for their turn
 T = TypeVar("T")
 
 
@@ -33,13 +37,6 @@ class Failure(NamedTuple):
 
     reason: str  # "unreadable", "too small" or "too large"
     detail: str
-
-
-class Decoded(NamedTuple):
-    """A usable photo."""
-
-    sha256: bytes
-    pixels: npt.NDArray[np.uint8]  # (H, W, 3)
 
 
 class Staged:
@@ -54,11 +51,21 @@ class Staged:
         """Yield (n, H, W, 3), CHUNK_BYTES at a time, in the order of `rows`."""
         step = max(1, CHUNK_BYTES // self.row_bytes)
         for start in range(0, len(rows), step):
-            data = bytearray()
-            for row in rows[start : start + step]:
-                self._file.seek(row * self.row_bytes)
-                data += self._file.read(self.row_bytes)
-            yield np.frombuffer(data, np.uint8).reshape(-1, *self.shape)
+            here = rows[start : start + step]
+            pixels = np.empty((len(here), *self.shape), np.uint8)
+            for first, end in _runs(here):  # read at once where they lie side by side
+                self._file.seek(here[first] * self.row_bytes)
+                self._file.readinto(pixels[first:end].data)  # type: ignore[attr-defined]
+            yield pixels
+
+
+def _runs(rows: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """First and end of each stretch of `rows` that counts up by one."""
+    first = 0
+    for k in range(1, len(rows) + 1):
+        if k == len(rows) or rows[k] != rows[k - 1] + 1:
+            yield first, k
+            first = k
 
 
 def stage_photos(
@@ -74,46 +81,74 @@ def stage_photos(
     order: Sequence[int] = range(len(members))
     if archive.sequential:
         order = sorted(order, key=lambda row: members[row].place)
+    batches = list(_batches(members, order))
 
-    def tasks() -> Iterator[Callable[[], Decoded | Failure]]:
-        for row in order:
+    def tasks(file: BinaryIO) -> Iterator[Callable[[], list[bytes | Failure]]]:
+        for rows in batches:
+            read: Callable[[int], bytes | Failure] = partial(_read, archive, members)
             if archive.sequential:  # read here, in turn; decoded by whichever core is free
-                yield partial(_decode, _read(archive, members[row]), params)
-            else:
-                yield partial(_read_and_decode, archive, members[row], params)
+                read = {row: read(row) for row in rows}.__getitem__
+            yield partial(_stage, file, rows, read, params)
 
-    with path.open("wb") as file, _pillow_without_limit():
-        # Written, not memory-mapped: a full disk is then an error, not a dead process.
-        row_bytes = params.image_size**2 * 3
-        for row, result in zip(order, _progress(_in_threads(tasks()), len(members)), strict=True):
-            if isinstance(result, Failure):
-                failures[row] = result
-            else:
-                digests[row] = result.sha256
-                file.seek(row * row_bytes)
-                file.write(result.pixels.data)
+    with path.open("wb", buffering=0) as file, _pillow_without_limit(), _progress() as progress:
+        bar = progress.add_task("Decoding", total=len(members))
+        for rows, results in zip(batches, _in_threads(tasks(file)), strict=True):
+            for row, result in zip(rows, results, strict=True):
+                if isinstance(result, Failure):
+                    failures[row] = result
+                else:
+                    digests[row] = result
+            progress.advance(bar, len(rows))
     return digests, failures
 
 
-def _read(archive: Archive, member: Member) -> bytes | Failure:
+def _batches(members: Sequence[Member], order: Sequence[int]) -> Iterator[list[int]]:
+    """Rows that a task takes: up to _PHOTOS, fewer where their files are large."""
+    rows: list[int] = []
+    size = 0
+    for row in order:
+        rows.append(row)
+        size += members[row].size
+        if len(rows) == _PHOTOS or size >= _BYTES:
+            yield rows
+            rows, size = [], 0
+    if rows:
+        yield rows
+
+
+def _stage(
+    file: BinaryIO, rows: Sequence[int], read: Callable[[int], bytes | Failure], params: DataParams
+) -> list[bytes | Failure]:
+    """Decode photos, write each one's pixels to its row of the file, return their SHA-256."""
+    results: list[bytes | Failure] = []
+    for row in rows:
+        data = read(row)
+        if isinstance(data, Failure):
+            results.append(data)
+            continue
+        try:
+            pixels = decode(data, params.image_size, resize=params.resize, min_size=params.min_size)
+        except UnusablePhotoError as err:
+            results.append(Failure(err.reason, err.detail))
+            continue
+        # Written, not memory-mapped: a full disk is then an error, not a dead process.
+        _write(file, np.ascontiguousarray(pixels).data.cast("B"), row * pixels.nbytes)
+        results.append(hashlib.sha256(data).digest())
+    return results
+
+
+def _read(archive: Archive, members: Sequence[Member], row: int) -> bytes | Failure:
     try:
-        return archive.read(member)
+        return archive.read(members[row])
     except UnreadableMemberError as err:
         return Failure("unreadable", str(err))
 
 
-def _decode(data: bytes | Failure, params: DataParams) -> Decoded | Failure:
-    if isinstance(data, Failure):
-        return data
-    try:
-        pixels = decode(data, params.image_size, resize=params.resize, min_size=params.min_size)
-    except UnusablePhotoError as err:
-        return Failure(err.reason, err.detail)
-    return Decoded(hashlib.sha256(data).digest(), np.ascontiguousarray(pixels))
-
-
-def _read_and_decode(archive: Archive, member: Member, params: DataParams) -> Decoded | Failure:
-    return _decode(_read(archive, member), params)
+def _write(file: BinaryIO, data: memoryview, place: int) -> None:
+    """Write all of `data`, of which a disk that is nearly full takes a part."""
+    while data:
+        written = os.pwrite(file.fileno(), data, place)
+        data, place = data[written:], place + written
 
 
 def _in_threads(tasks: Iterator[Callable[[], T]]) -> Iterator[T]:
@@ -134,15 +169,14 @@ def _in_threads(tasks: Iterator[Callable[[], T]]) -> Iterator[T]:
                 future.cancel()
 
 
-def _progress(items: Iterator[T], total: int) -> Iterator[T]:
+def _progress() -> Progress:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        yield from progress.track(items, total=total, description="Decoding")
+    return Progress(*columns, console=Console(stderr=True))
 
 
 @contextmanager

@@ -177,6 +177,13 @@ class TestSameInputSameBytes:
         run(make_photos())
         assert contents(tmp_path / "prepared") == contents(tmp_path / "usual")
 
+    def test_a_staged_file_cut_short_is_an_error(self, tmp_path):
+        """Rather than whatever memory held."""
+        path = tmp_path / "staged"
+        path.write_bytes(bytes(2 * 8 * 8 * 3 - 1))
+        with path.open("rb") as file, pytest.raises(OSError, match="staged: shorter than"):
+            list(staging.Staged(file, 8).chunks([0, 1]))
+
     @pytest.mark.parametrize("seed", [0, 5])
     def test_a_seed_gives_the_same_split_and_another_one_differs(
         self, seed, run, make_photos, tmp_path

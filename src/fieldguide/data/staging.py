@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeVar
 
@@ -42,7 +43,7 @@ class Failure(NamedTuple):
 class Staged:
     """Decoded photos in a file; read, not memory-mapped, so that they never count as memory."""
 
-    def __init__(self, file: BinaryIO, size: int) -> None:
+    def __init__(self, file: BufferedReader, size: int) -> None:
         self._file = file
         self.shape = (size, size, 3)
         self.row_bytes = size * size * 3
@@ -55,7 +56,9 @@ class Staged:
             pixels = np.empty((len(here), *self.shape), np.uint8)
             for first, end in _runs(here):  # read at once where they lie side by side
                 self._file.seek(here[first] * self.row_bytes)
-                self._file.readinto(pixels[first:end].data)  # type: ignore[attr-defined]
+                wanted = pixels[first:end].data
+                if self._file.readinto(wanted) != wanted.nbytes:
+                    raise OSError(f"{self._file.name}: shorter than what was written to it")
             yield pixels
 
 

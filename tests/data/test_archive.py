@@ -370,6 +370,37 @@ class TestZipReadAtOnce:
         extra = struct.pack("<HH", 0x7777, 200) + bytes(200)
         assert self.at_once(self.packed(tmp_path / "a.zip", extra=extra)) is None
 
+    def test_a_member_that_reaches_into_a_folder_is_left_to_zipfile(self, tmp_path):
+        """The folder's entry says that it starts inside the member's data."""
+        path = tmp_path / "a.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("train/ant/1.jpg", self.DATA)
+            archive.writestr("train/", b"")
+            archive.infolist()[1].header_offset = 100
+        with open_archive(path) as archive:
+            assert [member.name for member in archive.members] == ["train/ant/1.jpg"]
+            assert archive._read_plain(archive._infos[0], archive._room[0]) is None
+
+    def test_of_two_members_at_one_place_the_first_is_read(self, tmp_path):
+        """Newer versions of `zipfile` refuse the second as overlapping."""
+        path = tmp_path / "a.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("train/ant/1.jpg", self.DATA)
+            archive.filelist.append(archive.infolist()[0])
+            archive._didModify = True
+        with open_archive(path) as archive:
+            found = [
+                archive._read_plain(info, room)
+                for info, room in zip(archive._infos, archive._room, strict=True)
+            ]
+        assert found == [self.DATA, None]
+
+    def test_a_member_without_a_name_is_a_file_like_another(self, tmp_path):
+        assert read_all(self.packed(tmp_path / "a.zip", name="")) == {
+            "": self.DATA,
+            "train/ant/2.jpg": b"two",
+        }
+
     @pytest.mark.parametrize(
         ("place", "message"),
         [(3, "Bad magic number"), (40, "differ"), (100, "Bad CRC-32")],

@@ -125,7 +125,7 @@ class _Zip:
     def __init__(self, path: Path) -> None:
         self._zip = zipfile.ZipFile(path)
         try:
-            self._infos = [info for info in self._zip.infolist() if not info.is_dir()]
+            self._infos = self._zip.infolist()  # with folders: what overlaps one is damaged, too
             self.members = self._listing(path)
             self._room = _room(self._infos, self._zip.start_dir)
         except BaseException:
@@ -136,6 +136,8 @@ class _Zip:
         budget = _Budget(path)
         members = []
         for place, info in enumerate(self._infos):
+            if info.filename.endswith("/"):  # `is_dir` fails at an empty name before Python 3.12
+                continue
             name = _checked_name(path, info.filename)
             if stat.S_ISLNK(info.external_attr >> 16):
                 raise ArchiveError(f"{path}: {name!r} is a link; allowed: files and folders")
@@ -192,10 +194,10 @@ class _Zip:
 
 
 def _room(infos: list[zipfile.ZipInfo], end: int) -> list[int]:
-    """Bytes from each member's header to the next one's."""
-    order = sorted(range(len(infos)), key=lambda place: infos[place].header_offset)
+    """Bytes from each member's header to the next one's; none for a second one at its place."""
     room = [0] * len(infos)
-    for place in reversed(order):
+    # Of those at one place, the first keeps the room, as in `zipfile`.
+    for place in sorted(range(len(infos)), key=lambda k: infos[k].header_offset, reverse=True):
         start = infos[place].header_offset
         room[place], end = end - start, start
     return room

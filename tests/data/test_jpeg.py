@@ -1,6 +1,7 @@
 """The fast path for plain JPEGs gives what Pillow gives, and leaves it everything else."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from PIL import Image
 
 from fieldguide.data import decode as decode_module
 from fieldguide.data.decode import UnusablePhotoError, decode
-from fieldguide.data.jpeg import Header, decode_jpeg, plain_header
+from fieldguide.data.jpeg import Header, decode_jpeg, is_streamed, plain_header
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of odd metadata, as in `prepare`
 
@@ -99,6 +100,65 @@ class TestSameAsPillow:
             kinds.add(type(found))
             assert found == by_pillow(bytes(damaged))
         assert kinds == {list, str}
+
+
+def in_scans_of_one_colour(data, side=None):
+    """The same JPEG head, then a scan for each component, as a few encoders write it."""
+    frame, scan = data.index(b"\xff\xc0"), data.index(b"\xff\xda")
+    if side:
+        data = data[: frame + 5] + struct.pack(">HH", side, side) + data[frame + 9 :]
+    pixels = data[scan + 14 : -2]
+    scans = [
+        b"\xff\xda\0\x08\1" + data[at : at + 2] + b"\0\x3f\0" + pixels
+        for at in range(scan + 5, scan + 11, 2)
+    ]
+    return data[:scan] + b"".join(scans) + b"\xff\xd9"
+
+
+class TestHostile:
+    """Headers that libjpeg, Pillow and this reader could take in different ways."""
+
+    @pytest.mark.parametrize("length", range(14))
+    def test_a_short_jfif_header_is_judged_by_pillow(self, length, by_pillow):
+        data = encode(photo())
+        start, end = data.index(b"JFIF"), data.index(b"\xff\xdb")
+        short = data[:start][:-2] + struct.pack(">H", length + 2)
+        short += data[start : start + length] + data[end:]
+        assert plain_header(short) is None
+        assert outcome(short) == by_pillow(short)
+
+    def test_a_scan_for_each_colour_is_no_plain_jpeg(self):
+        """Decoding one holds all coefficients; simplejpeg would, even of a file cut short."""
+        data = encode(photo(), subsampling="4:4:4")
+        assert is_streamed(data)
+        assert plain_header(data)
+        apart = in_scans_of_one_colour(data)
+        assert not is_streamed(apart)
+        assert plain_header(apart) is None
+        assert isinstance(outcome(apart), list)
+
+    def test_a_bomb_of_a_scan_for_each_colour_is_refused(self, monkeypatch):
+        """26 GB of coefficients, from a few thousand bytes."""
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # as in `prepare`
+        data = in_scans_of_one_colour(encode(photo(), subsampling="4:4:4"), side=65_500)
+        with pytest.raises(UnusablePhotoError, match=r"too large: 65500×65500 .* of one scan"):
+            decode(data, 16, resize="crop")
+
+    @pytest.mark.parametrize("odd", [b"\xff", b"\0", b"\xff\x01", b"\xff\xd0"])
+    def test_bytes_between_segments_leave_it_unclear(self, odd, by_pillow):
+        data = encode(photo())
+        at = data.index(b"\xff\xdb")
+        data = data[:at] + odd + data[at:]
+        assert not is_streamed(data)
+        assert plain_header(data) is None
+        assert outcome(data) == by_pillow(data)
+
+    @pytest.mark.parametrize(
+        ("marker", "streamed"), [(0xC0, True), (0xC1, True), (0xC2, False), (0xC9, True)]
+    )
+    def test_only_a_sequential_jpeg_is_streamed(self, marker, streamed):
+        data = encode(photo(), exif=b"Exif\0\0").replace(b"\xff\xc0", bytes([0xFF, marker]), 1)
+        assert is_streamed(data) == streamed
 
 
 class TestPlainHeader:

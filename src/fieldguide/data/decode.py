@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image
 
-from fieldguide.data.jpeg import decode_jpeg, plain_header
+from fieldguide.data.jpeg import decode_jpeg, is_streamed, plain_header
 
 # No EPS (which starts Ghostscript) and none of Pillow's rarely tested formats. A phone's MPO, a
 # JPEG with a second picture behind it, is opened as JPEG.
@@ -86,8 +86,9 @@ def decode(
                 raise UnusablePhotoError(
                     "too large", f"{image.width}×{image.height} pixels; allowed: {max_pixels:,}"
                 )
-            area = _reduce(image, size)
-            large = _pixels_in_memory(image) > LARGE_PIXELS
+            streamed = is_streamed(data)
+            area = _reduce(image, size, streamed=streamed)
+            large = _pixels_in_memory(image, streamed=streamed) > LARGE_PIXELS
             with _one_large if large else nullcontext():
                 return _square(image, area, size, resize)
     except (UnusablePhotoError, MemoryError):
@@ -134,27 +135,26 @@ def _twice(width: int, height: int, size: int) -> tuple[int, int]:
     return width * 2 * size // shorter, height * 2 * size // shorter
 
 
-def _reduce(image: Image.Image, size: int) -> Box:
+def _reduce(image: Image.Image, size: int, *, streamed: bool) -> Box:
     """Ask libjpeg for a smaller decode; return the area of it that holds the picture.
 
     Sides that the scale does not divide are decoded with a border of a fraction of a pixel.
     """
     width, height = image.size
     drafted = image.draft(None, _twice(width, height, size))
-    if _pixels_in_memory(image) > MAX_PIXELS:
+    if _pixels_in_memory(image, streamed=streamed) > MAX_PIXELS:
         raise UnusablePhotoError(
             "too large",
             f"{width}×{height} pixels do not fit into memory; allowed: {MAX_PIXELS:,} pixels, or "
-            "any number in a baseline JPEG",
+            "any number in a baseline JPEG of one scan",
         )
     return drafted[1] if drafted else (0.0, 0.0, float(width), float(height))
 
 
-def _pixels_in_memory(image: Image.Image) -> int:
-    """Pixels that decoding holds at once; a progressive JPEG keeps all its coefficients."""
+def _pixels_in_memory(image: Image.Image, *, streamed: bool) -> int:
+    """Pixels that decoding holds at once; a JPEG that is not streamed keeps all coefficients."""
     width, height = image.size
-    progressive = bool(image.info.get("progressive"))
-    scale = getattr(image, "decoderconfig", ()) if progressive else ()
+    scale = () if streamed else getattr(image, "decoderconfig", ())
     # decoderconfig = (scale, quality) once `draft` has reduced the size.
     return width * height * (scale[0] ** 2 if scale else 1)
 

@@ -10,7 +10,6 @@ import lzma
 import os
 import re
 import stat
-import struct
 import tarfile
 import threading
 import zipfile
@@ -28,12 +27,6 @@ MAX_PHOTO_BYTES = 256 * 2**20
 BOMB_RATIO = 200
 BOMB_MIN_BYTES = 64 * 2**20
 MAX_HEADER_BYTES = 2**20
-# A zip's local header (APPNOTE.TXT 4.3.7): signature, flags, lengths of name and extra field.
-_LOCAL_HEADER = struct.Struct("<4s2xH18xHH")
-_ROOM_FOR_EXTRA = 64  # bytes that a local header's extra field commonly stays below
-# Bits of APPNOTE.TXT 4.4.4: how it was deflated, sizes behind the data, a name in UTF-8.
-_UTF8_FLAG = 0x800
-_PLAIN_FLAGS = 0x006 | 0x008 | _UTF8_FLAG
 # First bytes of each kind of archive; a tar has its own 257 bytes in.
 _MAGIC = {
     b"PK": "zip",
@@ -125,9 +118,8 @@ class _Zip:
     def __init__(self, path: Path) -> None:
         self._zip = zipfile.ZipFile(path)
         try:
-            self._infos = self._zip.infolist()  # with folders: what overlaps one is damaged, too
+            self._infos = self._zip.infolist()
             self.members = self._listing(path)
-            self._room = _room(self._infos, self._zip.start_dir)
         except BaseException:
             self.close()
             raise
@@ -149,58 +141,14 @@ class _Zip:
 
     def read(self, member: Member) -> bytes:
         _check_size(member)
-        info = self._infos[member.place]
         try:
-            data = self._read_plain(info, self._room[member.place])
-        except (OSError, zlib.error):
-            data = None
-        if data is not None:
-            return data
-        try:
-            with self._zip.open(info) as file:
+            with self._zip.open(self._infos[member.place]) as file:
                 return file.read(MAX_PHOTO_BYTES + 1)
         except _DAMAGED as err:
             raise UnreadableMemberError(f"damaged in the archive ({err})") from err
 
-    def _read_plain(self, info: zipfile.ZipInfo, room: int) -> bytes | None:
-        """Read a member at once, without a lock; None for whatever `zipfile` has to judge.
-
-        `zipfile` makes a reader a member, which for a small photo takes twice as long.
-        """
-        packed = info.compress_size
-        if info.flag_bits & ~_PLAIN_FLAGS or packed > MAX_PHOTO_BYTES or not self._zip.fp:
-            return None
-        encoding = "utf-8" if info.flag_bits & _UTF8_FLAG else "cp437"
-        name = info.orig_filename.encode(encoding, "replace")
-        size = _LOCAL_HEADER.size + len(name) + _ROOM_FOR_EXTRA + packed
-        data = os.pread(self._zip.fp.fileno(), size, info.header_offset)
-        if len(data) < _LOCAL_HEADER.size:
-            return None
-        magic, flags, name_bytes, extra_bytes = _LOCAL_HEADER.unpack_from(data)
-        start = _LOCAL_HEADER.size + name_bytes + extra_bytes
-        alike = data[_LOCAL_HEADER.size :].startswith(name) and name_bytes == len(name)
-        if magic != b"PK\3\4" or flags != info.flag_bits or not alike or start + packed > room:
-            return None
-        data = data[start : start + packed]
-        if info.compress_type == zipfile.ZIP_DEFLATED:
-            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, info.file_size + 1)
-        elif info.compress_type != zipfile.ZIP_STORED:
-            return None
-        whole = len(data) == info.file_size and zlib.crc32(data) == info.CRC
-        return data if whole else None
-
     def close(self) -> None:
         self._zip.close()
-
-
-def _room(infos: list[zipfile.ZipInfo], end: int) -> list[int]:
-    """Bytes from each member's header to the next one's; none for a second one at its place."""
-    room = [0] * len(infos)
-    # Of those at one place, the first keeps the room, as in `zipfile`.
-    for place in sorted(range(len(infos)), key=lambda k: infos[k].header_offset, reverse=True):
-        start = infos[place].header_offset
-        room[place], end = end - start, start
-    return room
 
 
 class _Tar:

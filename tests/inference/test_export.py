@@ -122,6 +122,7 @@ def exported(commands):
     return commands[0] / "models/exported"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 7, 64])
 def test_both_formats_take_any_number_of_photos(exported, classifier_folder, count):
     original = TorchClassifier(classifier_folder, "cpu").probabilities(pixels_of(count))
@@ -133,6 +134,7 @@ def test_both_formats_take_any_number_of_photos(exported, classifier_folder, cou
     assert from_torch == pytest.approx(original, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_both_formats_describe_themselves(exported, store, classifier_folder):
     model = onnx.load(exported / "classifier.onnx")
     extra = {"fieldguide.json": ""}
@@ -153,12 +155,14 @@ def test_both_formats_describe_themselves(exported, store, classifier_folder):
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
 
 
+@pytest.mark.slow
 def test_neither_format_holds_a_path_of_this_machine(exported):
     for file in exported.iterdir():
         for place in (ROOT, torch.__path__[0], sys.prefix):
             assert str(place).encode() not in file.read_bytes()
 
 
+@pytest.mark.slow
 def test_nothing_is_left_beside_the_file(exported):
     names = sorted(file.name for file in exported.iterdir())
     assert names == ["classifier.onnx", "x y.pt2"]

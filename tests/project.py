@@ -22,7 +22,13 @@ TRACKED = [
 # Small, but with epochs long enough (about half a second) to be killed in.
 CHANGES = {
     "data": {"archive": "data/photos.zip", "image_size": 32},
-    "model": {"conv_layers": 3, "first_layer_filters": 16, "num_neurons_dense": 16},
+    # As many filters in each layer: drawing more takes longer than training them.
+    "model": {
+        "conv_layers": 3,
+        "first_layer_filters": 16,
+        "filter_org": 1.0,
+        "num_neurons_dense": 16,
+    },
     "train": {"epochs": 6, "batch_size": 16, "patience": 6},
     "visualize": {"photos_per_class": 2, "neurons": 4},
 }

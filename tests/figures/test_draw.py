@@ -1,5 +1,9 @@
 """The folder of figures: which there are, and that odd data sets and networks are drawn too."""
 
+import contextlib
+import functools
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +14,7 @@ from fieldguide.data.store import Store
 from fieldguide.data.transforms import Preprocessing
 from fieldguide.errors import StoreError
 from fieldguide.evaluation.predictions import Predictions
+from fieldguide.figures import layers
 from fieldguide.figures.charts import training_curves
 from fieldguide.figures.draw import Inputs, draw_all
 from fieldguide.models.backbones import build
@@ -34,11 +39,12 @@ def store_of(make_photos, make_params, pack, tmp_path):
     return make
 
 
-@pytest.fixture
-def draw(make_params, store, tmp_path):
-    """Draws all figures of an untrained network and returns {name: file}."""
+@pytest.fixture(scope="module")
+def draw_in(make_params, store):
+    """Draws all figures of an untrained network below a folder and returns {name: file}."""
 
     def run(
+        base,
         *,
         of=store,
         right=None,
@@ -74,13 +80,13 @@ def draw(make_params, store, tmp_path):
             guesses = test.labels if right else (test.labels + 1) % size
         probabilities = np.full((len(test), size), 0.2 / size)
         probabilities[np.arange(len(test)), guesses] += 0.8
-        curves = tmp_path / "curves"
+        curves = base / "curves"
         for name in [name for name in CURVES if name != missing]:
             file = curves / f"{name}.tsv"
             file.parent.mkdir(parents=True, exist_ok=True)
             column = name.split("/")[-1]
             file.write_text(f"step\t{column}\n0\t0.25\n1\t0.5\n2\t0.375\n", encoding="utf-8")
-        reliability = tmp_path / "reliability.csv"
+        reliability = base / "reliability.csv"
         reliability.write_text("confidence,accuracy\n0.4,0.5\n0.8,0.7\n", encoding="utf-8")
         inputs = Inputs(
             bundle=bundle,
@@ -89,10 +95,23 @@ def draw(make_params, store, tmp_path):
             curves=curves,
             reliability=reliability,
         )
-        draw_all(inputs, params.visualize, tmp_path / folder)
-        return {file.name: file for file in (tmp_path / folder).iterdir()}
+        draw_all(inputs, params.visualize, base / folder)
+        return {file.name: file for file in (base / folder).iterdir()}
 
     return run
+
+
+@pytest.fixture
+def draw(draw_in, tmp_path):
+    return functools.partial(draw_in, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def plain(draw_in, tmp_path_factory):
+    """{name: file} of a network without changes, and what was printed."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        files = draw_in(tmp_path_factory.mktemp("plain"))
+    return files, printed.getvalue()
 
 
 def expected(layers):
@@ -113,11 +132,10 @@ def check(files, layers=2):
             assert len(picture.convert("L").getcolors()) > 1, name
 
 
-def test_every_figure_is_drawn_and_named(draw, tmp_path, capsys):
-    files = draw()
+def test_every_figure_is_drawn_and_named(plain):
+    files, printed = plain
     check(files)
-    printed = capsys.readouterr().out
-    assert all(str(tmp_path / "figures" / name) in printed for name in files)
+    assert all(str(file) in printed for file in files.values())
 
 
 def test_curves_of_a_training_without_validation_are_drawn(tmp_path):
@@ -131,8 +149,8 @@ def test_curves_of_a_training_without_validation_are_drawn(tmp_path):
     assert accuracy.get_title() == "Accuracy; trained on val too, kept: the last epoch"
 
 
-def test_bytes_depend_on_the_seed_alone(draw):
-    one, two, other = draw(folder="one"), draw(folder="two"), draw(folder="other", seed=1)
+def test_bytes_depend_on_the_seed_alone(plain, draw):
+    one, two, other = plain[0], draw(folder="two"), draw(folder="other", seed=1)
     assert set(one) == set(two) == set(other)
     assert [one[name].read_bytes() for name in one] == [two[name].read_bytes() for name in one]
     differ = {name for name in one if one[name].read_bytes() != other[name].read_bytes()}
@@ -147,43 +165,40 @@ def test_bytes_depend_on_the_seed_alone(draw):
 def test_figures_of_an_earlier_network_are_replaced(draw, tmp_path):
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "filters_conv2.png").touch()
-    check(draw(model={"conv_layers": 1}), layers=1)
+    # More filters than are shown, of one pixel.
+    check(draw(model={"conv_layers": 1, "first_layer_filters": 65, "kernel_size": 1}), layers=1)
     assert not list(tmp_path.glob(".*partial"))
 
 
-@pytest.mark.parametrize(
-    ("model", "layers"),
-    [
-        ({"conv_layers": 4, "activation": "mish", "batch_norm": False}, 4),
-        ({"conv_layers": 1, "first_layer_filters": 65, "kernel_size": 1}, 1),
-    ],
-    ids=["four layers of mish", "65 filters of one pixel"],
-)
-def test_networks_of_other_shapes_are_drawn(model, layers, draw):
-    check(draw(model=model), layers)
-
-
-@pytest.mark.parametrize(("right", "photos", "neurons"), [(True, 1, 1), (False, 10, 12)])
-def test_all_right_and_all_wrong_are_drawn(right, photos, neurons, draw):
-    check(draw(right=right, photos_per_class=photos, neurons=neurons))
+def test_four_layers_of_mish_are_drawn(draw):
+    model = {"conv_layers": 4, "first_layer_filters": 2, "activation": "mish", "batch_norm": False}
+    check(draw(model=model), layers=4)
 
 
 @pytest.mark.parametrize(
-    ("train", "test"),
+    ("train", "test", "settings"),
     [
-        (["cost $_$ \\x", "50% of $x^$"], ["cost $_$ \\x", "50% of $x^$"]),
-        ([f"class {k}" for k in range(12)], [f"class {k}" for k in range(12)]),
-        (["_hidden", "a very long class name, indeed", "Ćma"], ["_hidden", "Ćma"]),
+        (
+            ["cost $_$ \\x", "50% of $x^$"],
+            ["cost $_$ \\x", "50% of $x^$"],
+            {"right": False, "photos_per_class": 10, "neurons": 12},
+        ),
+        ([f"class {k}" for k in range(12)], [f"class {k}" for k in range(12)], {}),
+        (
+            ["_hidden", "a very long class name, indeed", "Ćma"],
+            ["_hidden", "Ćma"],
+            {"right": True, "photos_per_class": 1, "neurons": 1},
+        ),
     ],
-    ids=["two, with dollars", "twelve", "one absent in test"],
+    ids=["two, with dollars, all wrong", "twelve", "one absent in test, all right"],
 )
-def test_other_classes_are_drawn(train, test, draw, store_of):
-    check(draw(of=store_of(train, test)))
+def test_other_classes_are_drawn(train, test, settings, draw, store_of):
+    check(draw(of=store_of(train, test), **settings))
 
 
 def test_a_missing_curve_is_told_and_no_folder_is_left(draw, tmp_path):
     with pytest.raises(StoreError, match=r"acc\.tsv: not a curve of DVCLive"):
-        draw(missing="val/acc")
+        draw(missing="val/acc", model={"conv_layers": 1}, photos_per_class=1, neurons=1)
     assert not (tmp_path / "figures").exists()
     assert not list(tmp_path.glob(".*partial"))
 
@@ -200,7 +215,8 @@ def test_a_missing_curve_is_told_and_no_folder_is_left(draw, tmp_path):
         ("test_vit", "grad_cam", ["filters_patch_embed_proj", "responses_blocks_5"]),
     ],
 )
-def test_figures_of_timm_networks(name, explained, drawn, draw):
+def test_figures_of_timm_networks(name, explained, drawn, draw, monkeypatch):
+    monkeypatch.setattr(layers, "SHOWN", 8)  # most of the time goes into the 64 of each layer
     files = draw(timm_name=name)
     assert {f"{one}.png" for one in [explained, *drawn]} <= set(files)
     assert len({"guided_backprop.png", "grad_cam.png"} & set(files)) == 1

@@ -11,6 +11,7 @@ import onnx
 import pytest
 import torch
 from bundles import SETTINGS
+from here import fieldguide_here
 from torch.nn import functional as F
 
 from fieldguide.data.transforms import Preprocessing, to_unit
@@ -84,33 +85,60 @@ def project(tmp_path, monkeypatch, store):
     return tmp_path
 
 
+def process(*arguments, cwd):
+    return subprocess.run(
+        [sys.executable, "-m", "fieldguide.cli", "export", *arguments],
+        cwd=cwd,
+        env={"PYTHONPATH": str(ROOT / "src"), "NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory, store, classifier_folder):
-    """The same classifier in both formats."""
-    out = tmp_path_factory.mktemp("exported")
+def commands(tmp_path_factory, store, classifier_folder):
+    """A folder in which the same classifier was exported to both formats, and what was said.
+
+    To ONNX by a process of its own.
+    """
+    folder = tmp_path_factory.mktemp("exported")
+    (folder / "data").mkdir()
+    (folder / "data/prepared").symlink_to(store.folder)
+    model = ["--model", str(classifier_folder)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exporting, "PREPARED", store.folder)
         patch.setattr(exporting, "SECONDS", 0.0)
-        export(classifier_folder, "onnx", out=out / "classifier.onnx")
-        export(classifier_folder, "torch", out=out / "classifier.pt2")
-    return out
+        more = [*model, "-o", "models/exported/x y.pt2"]
+        torch_ = fieldguide_here("export", "--format", "torch", *more, cwd=folder)
+    return folder, {
+        "classifier.onnx": process("--format", "onnx", *model, cwd=folder),
+        "x y.pt2": torch_,
+    }
 
 
+@pytest.fixture(scope="module")
+def exported(commands):
+    """The same classifier in both formats."""
+    return commands[0] / "models/exported"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 7, 64])
 def test_both_formats_take_any_number_of_photos(exported, classifier_folder, count):
     original = TorchClassifier(classifier_folder, "cpu").probabilities(pixels_of(count))
     assert np.ptp(original) > 0.01
     from_onnx = OnnxClassifier(exported / "classifier.onnx").probabilities(pixels_of(count))
-    program = torch.export.load(exported / "classifier.pt2").module()
+    program = torch.export.load(exported / "x y.pt2").module()
     from_torch = program(torch.from_numpy(pixels_of(count))).detach().numpy()
     assert from_onnx == pytest.approx(original, abs=1e-5)
     assert from_torch == pytest.approx(original, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_both_formats_describe_themselves(exported, store, classifier_folder):
     model = onnx.load(exported / "classifier.onnx")
     extra = {"fieldguide.json": ""}
-    torch.export.load(exported / "classifier.pt2", extra_files=extra)
+    torch.export.load(exported / "x y.pt2", extra_files=extra)
     (entry,) = model.metadata_props
     assert entry.key == "fieldguide"
     assert json.loads(entry.value) == json.loads(extra["fieldguide.json"])
@@ -127,15 +155,17 @@ def test_both_formats_describe_themselves(exported, store, classifier_folder):
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
 
 
+@pytest.mark.slow
 def test_neither_format_holds_a_path_of_this_machine(exported):
     for file in exported.iterdir():
         for place in (ROOT, torch.__path__[0], sys.prefix):
             assert str(place).encode() not in file.read_bytes()
 
 
+@pytest.mark.slow
 def test_nothing_is_left_beside_the_file(exported):
     names = sorted(file.name for file in exported.iterdir())
-    assert names == ["classifier.onnx", "classifier.pt2"]
+    assert names == ["classifier.onnx", "x y.pt2"]
 
 
 @pytest.mark.slow
@@ -189,14 +219,14 @@ def test_a_file_that_disagrees_is_not_written(project, classifier_folder, monkey
                 self.net.get_classifier().bias.add_(torch.tensor([0.0, 0.0, 100.0]))
 
     monkeypatch.setattr(exporting, "FromPixels", OtherWeights)
-    out = project / "models/exported/classifier.onnx"
+    out = project / "models/exported/classifier.pt2"
     out.parent.mkdir(parents=True)
     out.write_text("of an earlier run")
     with pytest.raises(
         FieldguideError, match=r"another class for \d+ of 15 photos, largest .* 0\.\d+;"
     ):
-        export(classifier_folder, "onnx")
-    assert [file.name for file in out.parent.iterdir()] == ["classifier.onnx"]
+        export(classifier_folder, "torch")
+    assert [file.name for file in out.parent.iterdir()] == ["classifier.pt2"]
     assert out.read_text() == "of an earlier run"
 
 
@@ -289,17 +319,9 @@ def test_a_network_that_cannot_be_followed_is_a_message(project, classifier_fold
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("form", "name"), [("onnx", "classifier.onnx"), ("torch", "x y.pt2")])
-def test_command_prints_a_table_and_nothing_else(project, classifier_folder, form, name):
-    more = [] if name == "classifier.onnx" else ["-o", f"models/exported/{name}"]
-    command = [sys.executable, "-m", "fieldguide.cli", "export"]
-    done = subprocess.run(
-        [*command, "--format", form, "--model", str(classifier_folder), *more],
-        env={"PYTHONPATH": str(ROOT / "src"), "NO_COLOR": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+@pytest.mark.parametrize("name", ["classifier.onnx", "x y.pt2"])
+def test_command_prints_a_table_and_nothing_else(commands, name):
+    folder, done = commands[0], commands[1][name]
     assert (done.returncode, done.stderr) == (0, "")
     lines = [line for line in done.stdout.splitlines() if line.strip()]
     assert lines[0].split() == ["original", "exported"]
@@ -307,26 +329,18 @@ def test_command_prints_a_table_and_nothing_else(project, classifier_folder, for
     assert lines[5].startswith("the same class for each of 15 photos; largest difference")
     assert lines[6].startswith(f"models/exported/{name} is written; to use it: ")
     assert len(lines) == 7
-    assert (project / "models/exported" / name).is_file()
+    assert (folder / "models/exported" / name).is_file()
 
 
 @pytest.mark.slow
 def test_command_says_what_is_wrong(tmp_path, classifier_folder):
-    def error(*arguments, status):
-        done = subprocess.run(
-            [sys.executable, "-m", "fieldguide.cli", "export", *arguments],
-            cwd=tmp_path,
-            env={"PYTHONPATH": str(ROOT / "src"), "NO_COLOR": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == status
-        assert done.stdout == ""
-        return done.stderr
-
-    assert "Invalid value for '--format'" in error("--format", "tflite", status=2)
-    assert error("--format", "onnx", "--model", str(classifier_folder), status=1) == (
+    done = process("--format", "tflite", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Invalid value for '--format'" in done.stderr
+    command = ("export", "--format", "onnx", "--model", classifier_folder)
+    done = fieldguide_here(*command, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
         "fieldguide: export needs photos to check the result: run `dvc repro prepare` or give "
         "--photos FOLDER\n"
     )

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 from dvc.repo import Repo
+from here import fieldguide_here
 from project import Project
 
 from fieldguide.remotes.verify import verify
@@ -23,6 +24,12 @@ class Small(Project):
 
     def verify(self, **options):
         return verify(self.folder, **options)
+
+    def remote_verify(self, *options, status=0):
+        """Run the command in this process; return what it prints."""
+        done = fieldguide_here("remote", "verify", *options, cwd=self.folder)
+        assert done.returncode == status, done.stdout + done.stderr
+        return done.stdout + done.stderr
 
     def configure(self, text, secret=""):
         (self.folder / ".dvc" / "config").write_text(text)

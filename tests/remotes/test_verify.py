@@ -57,7 +57,7 @@ def test_finds_and_repairs_what_dvc_calls_up_to_date(small, bucket):
     assert "photos     " in output
     assert "1 of 3 not right" in output
     assert f"{ant}  missing\n  photos/ant.png\n  photos/twin.png\n" in output
-    output = small.fieldguide("remote", "verify", "--repair")
+    output = small.remote_verify("--repair")
     assert "missing, uploaded again" in output
     assert bucket.read(ant) == b"ant" * 500
     assert small.verify(deep=True).complete
@@ -132,7 +132,7 @@ def test_names_what_is_damaged_in_the_local_cache(small):
     make_writable(cached).write_bytes(b"half")  # the workspace's copy too, where it is a link
     cached.chmod(0o444)
     assert small.verify().complete
-    output = small.fieldguide("remote", "verify", "--deep", status=1)
+    output = small.remote_verify("--deep", status=1)
     assert f"damaged in the local cache: {cached}\n  model.bin\n" in output
     assert "dvc remote modify storage verify true" in output
     (small.folder / "model.bin").unlink()
@@ -141,7 +141,7 @@ def test_names_what_is_damaged_in_the_local_cache(small):
     assert small.oid("model.bin") in str(cached).replace("/", "")
     with (small.folder / ".dvc" / "config").open("a") as config:
         config.write("verify = true\n")
-    assert "verify true" not in small.fieldguide("remote", "verify", "--deep")
+    assert "verify true" not in small.remote_verify("--deep")
 
 
 def test_leaves_out_what_dvc_would_not_push(small, tmp_path):
@@ -185,11 +185,11 @@ def test_looks_into_other_revisions(small, tmp_path):
     assert small.verify().complete
     missing = [("missing", ["model.bin (first)"], False)]
     assert told(small.verify(scope=Scope(all_tags=True))) == missing
-    output = small.fieldguide("remote", "verify", "--rev", "first", "--rev", "main", status=1)
+    output = small.remote_verify("--rev", "first", "--rev", "main", status=1)
     assert "model.bin (first)        1      0.00 MB  1 of 1 not right\n" in output
     assert "model.bin (main)         1      0.00 MB  ok\n" in output
     assert f"{old}  missing\n  model.bin (first)\n" in output
-    output = small.fieldguide("remote", "verify", "--rev", "none", status=2)
+    output = small.remote_verify("--rev", "none", status=2)
     assert "none: no such stage, version, revision or experiment" in output
 
 
@@ -267,7 +267,7 @@ def test_a_message_and_status_2_for_what_cannot_be_checked(small, tmp_path):
     assert output.count("\n") == 1
     assert "remote elsewhere: remote 'elsewhere' doesn't exist; `dvc remote list`" in output
     small.configure(remote_at("http://127.0.0.1:1/x"))
-    assert "is the server running" in small.fieldguide("remote", "verify", status=2)
+    assert "is the server running" in small.remote_verify(status=2)
     small.folder = tmp_path / "storage"
     with pytest.raises(RemoteError, match="no DVC project"):
         small.verify()

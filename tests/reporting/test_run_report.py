@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from here import fieldguide_here
 from PIL import Image
 from results import BEE, FIGURES
 
@@ -113,12 +114,12 @@ def test_numbers_by_hand(report):
 
 
 @pytest.mark.slow
-def test_the_same_inputs_give_the_same_bytes(report, project, run_command):
+def test_the_same_inputs_give_the_same_bytes(report, project):
     _, page, markdown = report
     before = page.read_bytes(), markdown.read_text()
     arguments = ("--against", "first", "--markdown", "-")
-    said = run_command(project, "fieldguide", "report", *arguments)
-    assert (page.read_bytes(), said) == before
+    done = fieldguide_here("report", *arguments, cwd=project)
+    assert (page.read_bytes(), done.stdout) == before
 
 
 @pytest.mark.slow
@@ -143,8 +144,9 @@ def test_pictures_are_the_figures(report, project):
 
 
 @pytest.mark.slow
-def test_an_unknown_revision_is_told_and_nothing_written(project, run_command):
+def test_an_unknown_revision_is_told_and_nothing_written(project):
     arguments = ("--rev", "v9", "--output", "plots/other.html")
-    error = run_command(project, "fieldguide", "report", *arguments, status=1)
-    assert error.startswith("fieldguide: v9: no such stage, version, revision or experiment")
+    done = fieldguide_here("report", *arguments, cwd=project)
+    assert done.returncode == 1
+    assert done.stderr.startswith("fieldguide: v9: no such stage, version, revision or experiment")
     assert not (project / "plots" / "other.html").exists()

@@ -2,7 +2,9 @@
 
 import csv
 import json
+import multiprocessing
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -48,7 +50,51 @@ def files_in(folder):
     }
 
 
-def start(*command, cwd=None, **env):
+# Starts processes with what takes them longest, the imports, done.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["fieldguide.training.fit"])
+
+
+def run_script(arguments, cwd, env):
+    """Run a script in this new process as Python does, with its output in a file."""
+    os.setsid()
+    os.chdir(cwd)
+    os.environ |= env
+    printed = os.open("printed.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(printed, stream.fileno())
+    sys.argv = list(arguments)
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+class Started:
+    """A process of a script, to be used as one of `subprocess.Popen`."""
+
+    def __init__(self, *arguments, cwd, **env):
+        self.printed = Path(cwd) / "printed.txt"
+        self.process = FORKS.Process(target=run_script, args=(arguments, str(cwd), env))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delenv("DVC_ROOT", raising=False)
+            patch.setenv("PYTHONPATH", str(ROOT / "src"))  # of the first's server, and by it of all
+            self.process.start()
+        self.pid = self.process.pid
+
+    def poll(self):
+        return self.process.exitcode
+
+    def communicate(self, timeout=None):
+        self.process.join(timeout)
+        if self.process.is_alive():
+            raise subprocess.TimeoutExpired("script", timeout)
+        return self.printed.read_text(encoding="utf-8"), None
+
+    @property
+    def returncode(self):
+        return self.process.exitcode
+
+
+def start_stage(*command, cwd, **env):
+    """A process from nothing, as DVC starts it."""
     inherited = {name: value for name, value in os.environ.items() if name != "DVC_ROOT"}
     return subprocess.Popen(
         [sys.executable, *command],
@@ -99,13 +145,13 @@ def test_a_killed_training_goes_on_in_another_workspace(
         (tmp_path / name).mkdir()
     environment = {"DVC_ROOT": str(tmp_path / "project")}
 
-    killed = start(*arguments, cwd=tmp_path / "first", **environment)
+    killed = Started(*arguments, cwd=tmp_path / "first", **environment)
     signal_at_epoch(killed, signal.SIGKILL, tmp_path / "first/run/metrics", 3)
     assert end(killed)[0] == -signal.SIGKILL
     assert len(list((tmp_path / "project").rglob("last.ckpt"))) == 1
     assert not (tmp_path / "first/run/classifier").exists()
 
-    status, output = end(start(*arguments, cwd=tmp_path / "second", **environment))
+    status, output = end(Started(*arguments, cwd=tmp_path / "second", **environment))
     assert status == 0, output
     assert "Going on after epoch" in output
     assert files_in(tmp_path / "second/run") == run_training("uninterrupted", **changes)
@@ -119,7 +165,7 @@ def test_ctrl_c_ends_the_stage_without_traceback_and_without_outputs(store, tiny
     params = tiny_params(epochs=10_000, patience=10_000).model_dump()
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
 
-    process = start("stages/train.py", cwd=tmp_path, PYTHONPATH="src")
+    process = start_stage("stages/train.py", cwd=tmp_path, PYTHONPATH="src")
     signal_at_epoch(process, signal.SIGINT, tmp_path / "metrics/train", 2)
     status, output = end(process)
     assert status > 0
@@ -161,7 +207,7 @@ def for_two(odd_store, tiny_params, tmp_path_factory):
 def two_processes(for_two, tmp_path_factory):
     """Folders of a training by two processes that ended and of one that was killed."""
     ended, killed = tmp_path_factory.mktemp("ended"), tmp_path_factory.mktemp("killed")
-    first, second = start(*for_two, cwd=ended), start(*for_two, cwd=killed)
+    first, second = Started(*for_two, cwd=ended), Started(*for_two, cwd=killed)
     signal_at_epoch(second, signal.SIGKILL, killed / "run/metrics", 3)
     assert end(second)[0] == -signal.SIGKILL
     status, output = end(first)
@@ -204,7 +250,7 @@ def test_two_processes_log_means_over_all_photos(two_processes, odd_store):
 
 def test_two_killed_processes_go_on_together(two_processes, for_two):
     ended, killed = two_processes
-    status, output = end(start(*for_two, cwd=killed))
+    status, output = end(Started(*for_two, cwd=killed))
     assert status == 0, output
     assert output.count("Going on after epoch") == 1
     assert files_in(killed / "run") == files_in(ended / "run")

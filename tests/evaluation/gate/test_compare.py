@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from here import fieldguide_here
 
 from fieldguide.evaluation.gate.compare import compare
 from fieldguide.revisions import WORKSPACE
@@ -169,7 +170,8 @@ def test_a_fresh_clone_needs_git_and_the_remote_alone(clone):
 
 @pytest.mark.slow
 def test_the_workspace_passes_against_its_own_commit(project):
-    done = check(project, "--against", "main")
+    done = fieldguide_here("check", "--against", "main", cwd=project)
+    assert done.returncode == 0
     assert "No regression in 7 checks: workspace against main (" in done.stdout
     assert "on the same 200 test photos" in done.stdout
     assert done.stderr == ""
@@ -179,9 +181,10 @@ def test_the_workspace_passes_against_its_own_commit(project):
 def test_a_mistake_of_the_caller_is_status_2(project):
     error = check(project, "--against", "nowhere", status=2).stderr
     assert "nowhere: no such stage, version, revision or experiment" in error
-    error = check(project, "--against", "main", "--checks", "none.yaml", status=2).stderr
-    assert error == "fieldguide: none.yaml: cannot be read (No such file or directory)\n"
-    check(project, status=2)
+    done = fieldguide_here("check", "--against", "main", "--checks", "none.yaml", cwd=project)
+    assert done.returncode == 2
+    assert done.stderr == "fieldguide: none.yaml: cannot be read (No such file or directory)\n"
+    assert fieldguide_here("check", cwd=project).returncode == 2
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from side_by_side import OURS, Row, fastest, in_turn
 WORK = "training epoch"
 BARE, ORIGINAL, FASTAI, TIMM = "bare loop", "original", "fastai", "timm"
 # Pixels of the network's input -> width, height and number of the photos.
-PHOTOS = {32: (32, 32, 4096), 64: (144, 144, 1280), 224: (500, 375, 256)}
+PHOTOS = {32: (32, 32, 2560), 64: (144, 144, 1024), 224: (500, 375, 128)}
 GPU_TIMES = 16  # as many photos, so that an epoch lasts long enough to be timed
 BARE_BOUND, GPU_BOUND, ORIGINAL_BOUND = 0.95, 0.9, 2.0
 ORIGINAL_SIZE = 32  # where the bound is set

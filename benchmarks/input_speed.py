@@ -23,7 +23,7 @@ PEERS = (FOLDER, "ImageFolder, resized before", "timm", "LitData", "WebDataset",
 BATCH, JITTER = 64, 0.1
 WORK = f"augmented batches of {BATCH}"
 # Pixels of the network's input -> width, height and number of the photos.
-PHOTOS = {32: (32, 32, 4096), 64: (144, 144, 2048), 224: (500, 375, 512)}
+PHOTOS = {32: (32, 32, 2560), 64: (144, 144, 1280), 224: (500, 375, 384)}
 BOUND = 5.0
 LIMIT = "memory bandwidth: arithmetic on whole batches of floats"
 

@@ -42,7 +42,7 @@ def draw(results: Sequence[Result]) -> Figure:
     axes.barh(places, widths, left=1, color=colours, height=0.62)
     axes.set_xscale("log")
     low, high = min([*margins, 1.0]), max([*margins, 1.0])
-    axes.set_xlim(low / 1.6, high * 2.6)  # room for the labels
+    axes.set_xlim(low / 1.6, high * 4)  # room for the labels
     for place, row, value in zip(places, rows, margins, strict=True):
         axes.annotate(
             f"{ratio(row)}, target {target(row)}",

@@ -68,18 +68,30 @@ class ClassifierModule(L.LightningModule):
         key = (DROPOUT, self.current_epoch, self.global_rank)
         torch.manual_seed(derive_seed(self.params.seed, *key))
 
-    def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Loss of one batch, whose photos may be mixed with each other."""
+        self._log("train", batch_idx)
         images, labels = batch
         if self.mix is None:
             return self._step(images, labels, labels, "train")
         mixed, shares = self.mix(images, labels)  # shares: (B, K), rows sum to 1
         return self._step(mixed, labels, shares, "train")
 
-    def validation_step(self, batch: tuple[Tensor, Tensor]) -> None:
-        """Log loss and accuracy of one batch."""
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Add one batch to loss and accuracy."""
+        self._log("val", batch_idx)
         images, labels = batch
         self._step(images, labels, labels, "val")
+
+    def _log(self, split: str, batch_idx: int) -> None:
+        """Hand an epoch's metrics to Lightning, which reads and resets them at its end.
+
+        Once: they gather batches themselves, and `log` takes as long as a tenth of a small step.
+        """
+        if batch_idx == 0:
+            for name in ("loss", "acc"):
+                metric = getattr(self, f"{split}_{name}")
+                self.log(f"{split}/{name}", metric, on_step=False, on_epoch=True)
 
     def _step(self, images: Tensor, labels: Tensor, targets: Tensor, split: str) -> Tensor:
         scores = self(images)  # (B, 3, H, W) -> (B, K)
@@ -93,8 +105,6 @@ class ClassifierModule(L.LightningModule):
         # Once an image: torchmetrics forgets weights where it is told to keep NaNs.
         mean.update(loss.detach().expand(len(labels)))
         accuracy.update(scores.detach(), labels)
-        self.log(f"{split}/loss", mean, on_step=False, on_epoch=True)
-        self.log(f"{split}/acc", accuracy, on_step=False, on_epoch=True)
         return loss
 
     def configure_optimizers(self) -> Any:

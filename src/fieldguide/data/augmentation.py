@@ -83,23 +83,25 @@ def shift_and_flip(images: Tensor, draws: Tensor, border: int) -> Tensor:
         (B, H, W, C), of the same type.
     """
     count, height, width, channels = images.shape
-    if border > 0:
-        places = 2 * border + 1
-        padded = _reflect(_reflect(images, 1, border), 2, border)
-        # All windows of an image as a view, so that a window is copied row by row.
-        flat = padded.flatten(2)  # (B, H + 2 border, (W + 2 border) C)
-        windows = flat.unfold(1, height, 1).unfold(2, width * channels, channels)
-        row, column = (draws[:, PLACE] * places).long().unbind(1)  # (B,)
-        batch = torch.arange(count, device=images.device)
-        images = windows[batch, row, column].view(images.shape)  # (B, H, W C) -> (B, H, W, C)
-    return torch.where(mirrored(draws)[:, None, None, None], images.flip(2), images)
+    row, column = (draws[:, PLACE] * (2 * border + 1)).long().unbind(1)  # (B,)
+    flipped = mirrored(draws).long()
+    column = torch.where(flipped > 0, 2 * border - column, column)  # of the mirror image
+    # Photos and their mirror images, and which rows of them to take: the first pixel of each row in
+    # `both`, so that a window is copied row by row.
+    wide = _reflect_sides(images, border) if border > 0 else images  # (B, H, W + 2 border, C)
+    both = torch.cat([wide, wide.flip(2)])
+    image = flipped * count + torch.arange(count, device=images.device)
+    rows = row[:, None] - border + torch.arange(height, device=images.device)  # (B, H)
+    rows = height - 1 - (height - 1 - rows.abs()).abs()  # reflected
+    first = (image[:, None] * height + rows) * wide.shape[2] + column[:, None]
+    runs = both.flatten().unfold(0, width * channels, channels)  # W pixels from each one on
+    return runs.index_select(0, first.flatten()).view(images.shape)
 
 
-def _reflect(images: Tensor, axis: int, border: int) -> Tensor:
-    size = images.shape[axis]
-    before = images.narrow(axis, 1, border).flip(axis)
-    after = images.narrow(axis, size - 1 - border, border).flip(axis)
-    return torch.cat([before, images, after], axis)
+def _reflect_sides(images: Tensor, border: int) -> Tensor:
+    left = images[:, :, 1 : border + 1].flip(2)
+    right = images[:, :, -1 - border : -1].flip(2)
+    return torch.cat([left, images, right], 2)
 
 
 def mirrored(draws: Tensor) -> Tensor:

@@ -41,6 +41,7 @@ from fieldguide.training.datamodule import StoreData
 from fieldguide.training.environment import describe_environment
 from fieldguide.training.features import features_folder
 from fieldguide.training.finetune import Head, count_parameters, freeze
+from fieldguide.training.memory import keep_freed_memory
 from fieldguide.training.module import ClassifierModule, make_mix
 from fieldguide.training.resume import (
     CHECKPOINT,
@@ -86,6 +87,7 @@ def train(
     Raises:
         TrainingError: the loss is not finite, memory runs out, or the machine has no such device.
     """
+    keep_freed_memory()
     torch.manual_seed(derive_seed(params.seed, WEIGHTS))
     start = start_of(model, store)
     _check_sizes(params, start)

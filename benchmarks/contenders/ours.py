@@ -72,14 +72,16 @@ def _data_params(settings: dict[str, Any]) -> Any:
 
 
 def batches(link: Link, settings: dict[str, Any]) -> None:
-    """Images per second of augmented batches out of a store."""
+    """Images per second of augmented batches out of a store, the process set up as by `train`."""
     import torch
 
     from fieldguide.data.augmentation import Augmentation
     from fieldguide.data.batches import Batches, Order
     from fieldguide.data.store import Store
     from fieldguide.data.transforms import Preprocessing
+    from fieldguide.training.memory import keep_freed_memory
 
+    keep_freed_memory()
     device = torch.device(settings["device"])
     store = Store(Path(settings["store"]))
     split = store.split("train")

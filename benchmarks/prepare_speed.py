@@ -21,8 +21,8 @@ PHOTOS = ((500, 375, 1000), (144, 144, 4000))
 BOUND = 0.9
 FLAT = 1.1  # times the memory at four times the photos
 LIMIT = (
-    "what prepare does besides: reading the zip, CRC-32 and SHA-256, and writing the pixels twice, "
-    "because which split a photo is in is known once all are decoded"
+    "what prepare does besides: reading the zip, CRC-32 and SHA-256, writing pixels twice, because "
+    "which split a photo is in is known once all are decoded; and Python's lock between threads"
 )
 
 

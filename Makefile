@@ -47,13 +47,13 @@ bench-full: venv peers  ## the same with more repeats
 	@PEERS=$(PEERS) python benchmarks/bench.py --full
 
 peers:
-	@cmp -s benchmarks/peers.txt $(PEERS)/installed.txt || { \
+	@cat benchmarks/peers.txt benchmarks/peers-ffcv.txt | cmp -s - $(PEERS)/installed.txt || { \
 	  echo "Installing the peers of benchmarks/peers.txt into $(PEERS) (several GB, once; minutes) ..."; \
 	  $(PYTHON) -m venv --clear $(PEERS) && \
 	  $(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check setuptools wheel --requirement benchmarks/peers.txt && \
 	  { $(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --requirement benchmarks/peers-ffcv.txt \
 	      >$(PEERS)/ffcv.log 2>&1 || echo "FFCV does not build here (see $(PEERS)/ffcv.log); its row will say so."; } && \
-	  cp benchmarks/peers.txt $(PEERS)/installed.txt; }
+	  cat benchmarks/peers.txt benchmarks/peers-ffcv.txt > $(PEERS)/installed.txt; }
 
 lint: venv  ## style, formatting, types and the files of CI
 	@ruff check .

@@ -16,9 +16,10 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from contender import ROOT
 from safetensors.torch import save_file
 from side_by_side import OURS, Row, in_turn
-from small_project import BIN, ROOT, empty_project, run, small_project
+from small_project import BIN, empty_project, run, small_project
 
 from fieldguide.data.transforms import Preprocessing
 from fieldguide.models.backbones import build

@@ -21,6 +21,7 @@ from typing import IO, Any, Self
 
 ROOT = Path(__file__).resolve().parents[1]
 HERE = ROOT / "benchmarks"
+NOT_A_USERS = ("OMP_NUM_THREADS", "PYTHONDONTWRITEBYTECODE")  # variables
 
 
 def cores() -> int:
@@ -40,9 +41,7 @@ def peers_python() -> str:
 
 def environment() -> dict[str, str]:
     """Environment of every contender: this tree's code, all cores, no network."""
-    env = dict(os.environ)
-    for name in ("OMP_NUM_THREADS", "PYTHONDONTWRITEBYTECODE"):
-        env.pop(name, None)
+    env = {name: value for name, value in os.environ.items() if name not in NOT_A_USERS}
     env["PYTHONPATH"] = f"{ROOT / 'src'}{os.pathsep}{HERE}"
     env["HF_HUB_OFFLINE"] = "1"
     return env

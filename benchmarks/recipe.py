@@ -228,7 +228,10 @@ def write_tables() -> None:
     _, closed, after = rest.partition(end)
     if not (found and closed):
         sys.exit(f"{PAGE}: has no {start.strip()} and {end}")
-    kinds = {json.dumps([row[key] for key in _KIND]): row for row in rows}
+    # Without REFERENCE there is nothing to compare with: those are told of elsewhere on the page.
+    kinds = {
+        json.dumps([row[key] for key in _KIND]): row for row in rows if row["variant"] == REFERENCE
+    }
     tables = [
         table(kind, [row for row in rows if all(row[key] == kind[key] for key in _KIND)])
         for kind in kinds.values()
@@ -258,6 +261,7 @@ def table(kind: dict[str, Any], rows: list[dict[str, Any]]) -> str:
         mine = found.get(name, {})
         pairs = [(mine[seed], base[seed]) for seed in mine if seed in base]
         if not pairs:
+            lines.append(f"| {name} | not measured" + " |" * len(_COLUMNS))
             continue
         ones = [one for one, _ in pairs]
         cost = statistics.mean(a["cpu_seconds"] / b["cpu_seconds"] for a, b in pairs)

@@ -107,12 +107,15 @@ def merge(old: Iterable[Result], new: Iterable[Result], order: Iterable[str]) ->
         fresh.append(earlier if earlier and not one.row.measured else one)
     again = {one.module for one in new}
     kept = [one for one in old if one.module not in again]
-    # On one GPU machine: rows that only it has, as the fastest other there.
+    # Rows that only a machine with a GPU has, as the fastest other there.
     works = {one.row.work for one in fresh}
     gpu_only = [
         one
         for one in old
-        if one.module in again and one.row.work not in works and _follows(one, fresh)
+        if one.module in again
+        and one.machine.gpu
+        and one.row.work not in works
+        and _follows(one, fresh)
     ]
     places = {name: place for place, name in enumerate(order)}
     return sorted([*kept, *fresh, *gpu_only], key=lambda one: places.get(one.module, len(places)))

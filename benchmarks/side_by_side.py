@@ -39,9 +39,9 @@ class Row:
     def ratio(self) -> float:
         """Median over the repeats of OURS / `against`, each of its own repeat; or of OURS.
 
-        NaN where nothing was measured.
+        NaN where nothing was measured, or not what it is compared with.
         """
-        if not self.measured:
+        if not self.measured or self.against in self.left_out:
             return math.nan
         ours = self.measured[OURS]
         if self.against is None:

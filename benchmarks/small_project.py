@@ -11,9 +11,9 @@ import time
 import zipfile
 from pathlib import Path
 
+from contender import NOT_A_USERS, ROOT
 from ruamel.yaml import YAML
 
-ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 PHOTOS = 24  # of each class and part of the sample
 SETTINGS = {
@@ -25,8 +25,8 @@ EMPTY = "stages:\n  nothing:\n    cmd: touch out\n    params: [number]\n    outs
 
 
 def environment(**more: str) -> dict[str, str]:
-    """A user's: with bytecode, this environment's programs first, no configuration but ours."""
-    kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    """A user's: all cores, bytecode, this environment's programs first, no configuration."""
+    kept = {k: v for k, v in os.environ.items() if k not in NOT_A_USERS}
     who = {
         f"GIT_{role}_{key}": value
         for role in ("AUTHOR", "COMMITTER")

@@ -4,10 +4,9 @@
 
 Photos of 32 pixels, a few hundred pictures with a comment of their own each, in a zip; the default
 network, or with --quick a small one, for one epoch. Each stage runs as DVC runs it, and twenty
-times a second the memory of its processes is read from /proc: what is theirs alone (RssAnon and
-RssShmem), and the pages of files that they map (RssFile: libraries and the prepared store), which
-the kernel takes back when it needs room. The rows bound the sum of both, without the weights of the
-model.
+times a second the peak of each of its processes so far (VmHWM) is read from /proc, and how much of
+their memory are pages of files (RssFile: libraries and the prepared store), which the kernel takes
+back when it needs room. The rows bound the sum of the peaks, without the weights of the model.
 """
 
 from __future__ import annotations
@@ -23,11 +22,12 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+from contender import ROOT
 from photos import commented, jpeg
 from PIL import Image
 from ruamel.yaml import YAML
 from side_by_side import OURS, Row
-from small_project import ROOT, environment
+from small_project import environment
 
 PHOTOS = 100_000
 PICTURES = 400  # distinct ones; a photo's comment makes its bytes its own
@@ -55,13 +55,13 @@ def rows(*, quick: bool) -> list[Row]:
         _write_params(folder, quick=quick)
         found = []
         for stage in STAGES:
-            own, mapped, seconds = peak(stage, folder)
+            whole, mapped, seconds = peak(stage, folder)
             size = _weights(folder) if stage != "prepare" else 0.0
-            print(f"  {stage:<10} own {own:,.0f} MiB, mapped {mapped:,.0f} MiB, {seconds:.0f} s")
-            limit = f"{LIMITS[stage]}; of it {mapped:,.0f} MiB of mapped files"
+            print(f"  {stage:<10} {whole:,.0f} MiB, mapped {mapped:,.0f} MiB, {seconds:.0f} s")
+            limit = f"{LIMITS[stage]}; up to {mapped:,.0f} MiB are mapped files"
             network = "a small network" if quick else "the default network"
             work = f"peak memory of {stage}, {PHOTOS:,} photos of {PIXELS} pixels, {network}"
-            measured = {OURS: [own + mapped - size]}
+            measured = {OURS: [whole - size]}
             found.append(Row(work, "MiB", measured, None, BOUND, at_least=False, limit=limit))
         return found
 
@@ -87,11 +87,10 @@ def peak(stage: str, folder: Path) -> tuple[float, float, float]:
     """Run a stage.
 
     Returns:
-        The most MiB at one time that all its processes had of their own, the most MiB of files
-        that they mapped, and seconds.
+        The most MiB that its processes had, the most of files that they mapped, and seconds.
     """
     start = time.perf_counter()
-    own = mapped = 0.0
+    whole = mapped = 0.0
     command = [sys.executable, f"stages/{stage}.py"]
     with (
         (folder / f"{stage}.log").open("w+b") as log,
@@ -105,17 +104,17 @@ def peak(stage: str, folder: Path) -> tuple[float, float, float]:
     ):
         while process.poll() is None:
             now = _memory(process.pid)
-            own, mapped = max(own, now[0]), max(mapped, now[1])
+            whole, mapped = max(whole, now[0]), max(mapped, now[1])
             time.sleep(EVERY)
         if process.returncode:
             log.seek(0)
             raise SystemExit(f"{stage}: {log.read().decode(errors='replace')}")
-    return own, mapped, time.perf_counter() - start
+    return whole, mapped, time.perf_counter() - start
 
 
 def _memory(pid: int) -> tuple[float, float]:
-    """MiB of the process and those that it started: their own, and mapped."""
-    own = mapped = 0
+    """MiB of the process and those that it started: their peaks so far, and mapped now."""
+    whole = mapped = 0
     try:
         processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
     except psutil.NoSuchProcess:
@@ -125,11 +124,14 @@ def _memory(pid: int) -> tuple[float, float]:
             text = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
         except OSError:  # it has just ended
             continue
-        lines = dict(line.split(":", 1) for line in text.splitlines() if line.startswith("Rss"))
-        found = {name: int(value.split()[0]) for name, value in lines.items()}  # KiB
-        own += found.get("RssAnon", 0) + found.get("RssShmem", 0)
-        mapped += found.get("RssFile", 0)
-    return own / 1024, mapped / 1024
+        lines = dict(line.split(":", 1) for line in text.splitlines())
+        whole += _kib(lines, "VmHWM")
+        mapped += _kib(lines, "RssFile")
+    return whole / 1024, mapped / 1024
+
+
+def _kib(lines: dict[str, str], name: str) -> int:
+    return int(lines.get(name, "0").split()[0])  # missing of a process that ends
 
 
 def _write_params(folder: Path, *, quick: bool) -> None:

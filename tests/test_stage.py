@@ -73,6 +73,12 @@ def test_prepare_writes_its_outputs_and_its_seconds(tree):
     assert timing(tree)["prepare"]["seconds"] >= 0
 
 
+@pytest.mark.parametrize(("argument", "status"), [("--help", 0), ("again", 2)])
+def test_a_question_about_a_stage_does_not_run_it(tree, argument, status):
+    run(tree, "stages/prepare.py", argument, status=status)
+    assert not (tree / "data").exists()
+
+
 def test_another_tree_s_code_is_refused(tree, tmp_path):
     other = tmp_path / "other"
     other.mkdir()

@@ -43,9 +43,14 @@ def network(settings: Settings, params: Params) -> nn.Module:
 
 
 def bare(link: Link, settings: Settings, params: Params) -> None:
-    """Run the step alone, on floats that are in memory already; on a GPU on one fixed batch."""
+    """Run the step alone, on floats that are in memory already; on a GPU on one fixed batch.
+
+    The process uses its freed memory again, as that of `train` does: the row is about the loop.
+    """
+    from fieldguide.training.memory import keep_freed_memory
     from fieldguide.training.module import make_optimizer
 
+    keep_freed_memory()
     device, size = torch.device(settings["device"]), settings["size"]
     net = network(settings, params).to(device).to(memory_format=torch.channels_last)
     optimizer = make_optimizer(net, params.train)
@@ -141,6 +146,7 @@ def fastai(link: Link, settings: Settings, params: Params) -> None:
         bs=settings["batch"],
         num_workers=settings["workers"],
         device=torch.device(settings["device"]),
+        # It has no crop out of a padded photo: the same range of shifts, out of a larger one.
         item_tfms=[Resize(size + size // 4), RandomCrop(size)],
         batch_tfms=[
             Flip(),

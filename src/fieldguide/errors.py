@@ -41,6 +41,11 @@ class SweepError(FieldguideError):
     """A sweep cannot go on, or there is none of that name."""
 
 
+def is_out_of_memory(err: BaseException) -> bool:
+    """Whether PyTorch found no memory: on a GPU a kind of error, on a CPU only the text tells."""
+    return type(err).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(err)
+
+
 def printable(text: str) -> str:
     """Replace what would steer a terminal: names come from archives of strangers."""
     return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)

@@ -10,12 +10,14 @@ from types import NoneType
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     PlainValidator,
     ValidationError,
+    ValidationInfo,
     model_validator,
 )
 from ruamel.yaml import YAML
@@ -26,6 +28,7 @@ from fieldguide.errors import ParamsError
 Fraction = Annotated[float, Field(allow_inf_nan=False)]
 MIN_SIZE, MAX_SIZE = 8, 512  # pixels
 PixelSize = Annotated[int, Field(ge=MIN_SIZE, le=MAX_SIZE)]
+_LEAST_ALPHA = 0.001
 _WIDTHS = range(1, 8193)  # filters of a block; beyond it a layer alone fills a GPU
 WEIGHTS_FILES = (".safetensors", ".pth", ".pt", ".bin")
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # NumPy's and scikit-learn's range
@@ -80,6 +83,16 @@ def _filters(value: object) -> list[int] | Literal["auto"]:
         f"model.filters: found {value!r}; allowed: auto, or a list of {_WIDTHS[0]} to "
         f"{_WIDTHS[-1]} filters for each block"
     )
+
+
+def _alpha(value: float, info: ValidationInfo) -> float:
+    # Below, a Beta distribution is 0 or 1 for all that floats can tell.
+    if value == 0 or _LEAST_ALPHA <= value <= 10:  # noqa: PLR2004
+        return value
+    raise ValueError(f"train.{info.field_name}: found {value}; allowed: 0, or {_LEAST_ALPHA} to 10")
+
+
+Alpha = Annotated[Fraction, AfterValidator(_alpha)]
 
 
 class CNNParams(_Section):
@@ -215,7 +228,7 @@ class TrainParams(_Section):
     batch_size: int = Field(ge=1, le=8192)  # images per step and device
     epochs: int = Field(ge=1, le=10_000)
     patience: int = Field(ge=1, le=10_000)  # epochs
-    optimizer: Literal["adam", "adamw", "nadam", "rmsprop", "sgd"]
+    optimizer: Literal["adam", "adamw", "muon", "nadam", "rmsprop", "sgd"]
     learning_rate: Fraction = Field(gt=0, le=10)
     schedule: Literal["one_cycle", "cosine", "constant"]
     warmup: Fraction = Field(ge=0, le=0.9)  # of all steps
@@ -228,8 +241,8 @@ class TrainParams(_Section):
     crop_area: Fraction = Field(gt=0, le=1)
     color_jitter: Fraction = Field(ge=0, le=0.9)
     random_erasing: Fraction = Field(ge=0, le=1)
-    mixup: Fraction = Field(ge=0, le=10)
-    cutmix: Fraction = Field(ge=0, le=10)
+    mixup: Alpha
+    cutmix: Alpha
     start_size: Fraction = Field(ge=0.25, le=1)
     train_on_val: bool
     # `-S train.precision=32` arrives as a number.
@@ -281,7 +294,8 @@ class Params(_Section):
         if self.model.name != "cnn":
             return self
         model, key = self.model, "model.input_size"
-        if self.train.start_size < 1 and model.pooling == "flatten":
+        start_size = 1.0 if model.head_only else self.train.start_size  # features do not grow
+        if start_size < 1 and model.pooling == "flatten":
             raise ValueError(
                 f"train.start_size: {self.train.start_size} needs a network for photos of any "
                 "size and model.pooling is flatten; allowed there: 1.0, or model.pooling: average"
@@ -298,7 +312,7 @@ class Params(_Section):
                 f"model.conv_layers: {model.conv_layers} blocks halve {key} {size} to nothing; "
                 f"allowed: 1 to {most}"
             )
-        smallest = epoch_size(size, self.train.start_size, 0, of=self.train.epochs)
+        smallest = epoch_size(size, start_size, 0, of=self.train.epochs)
         if smallest < 2**model.conv_layers:
             raise ValueError(
                 f"train.start_size: {self.train.start_size} of {key} {size} is {smallest} pixels, "
@@ -306,12 +320,13 @@ class Params(_Section):
                 f"{2**model.conv_layers / size:g}"
             )
         side = size // 2**model.conv_layers if model.pooling == "flatten" else 1
-        weights = model.widths[-1] * side**2 * model.num_neurons_dense
+        neurons = model.num_neurons_dense or 2  # the output layer's, of two classes or more
+        weights = model.widths[-1] * side**2 * neurons
         if weights > 2**28:
             raise ValueError(
-                f"model.num_neurons_dense: {model.num_neurons_dense} neurons over {side}×{side} "
-                f"pixels of {model.widths[-1]} filters are {weights:,} weights; allowed: "
-                f"{2**28:,} (1 GiB); more conv_layers leave fewer pixels"
+                f"model.num_neurons_dense: {neurons} neurons over {side}×{side} pixels of "
+                f"{model.widths[-1]} filters are {weights:,} weights; allowed: {2**28:,} (1 GiB); "
+                "more conv_layers, or model.pooling: average, leave fewer pixels"
             )
         return self
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import json
 import os
@@ -37,11 +38,18 @@ _DISK[errno.EFBIG] = "a file would be larger than is allowed here"
 def run(main: Callable[[Params], dict[str, float] | None]) -> None:
     """Call a stage's `main` and leave the process with its exit status.
 
-    Exit status: 0; 1 for a mistake that the message explains; 3 if another tree's code would run;
-    75 on a full disk; 130 on Ctrl-C. Seconds, and what `main` returns, go to metrics/timing.json,
-    which belongs to no stage, so that dvc.lock never changes for them.
+    A stage takes no arguments; --help shows what it reads and writes.
+
+    Exit status: 0; 1 for a mistake that the message explains; 2 for an argument; 3 if another
+    tree's code would run; 75 on a full disk; 130 on Ctrl-C. Seconds, and what `main` returns, go to
+    metrics/timing.json, which belongs to no stage, so that dvc.lock never changes for them.
     """
     name = Path(sys.argv[0]).stem
+    argparse.ArgumentParser(
+        description=sys.modules["__main__"].__doc__,
+        epilog="Run stages by `dvc repro`; every knob is in params.yaml.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args()
     _check_tree()
     start = time.perf_counter()
     try:
@@ -51,7 +59,8 @@ def run(main: Callable[[Params], dict[str, float] | None]) -> None:
     except KeyboardInterrupt:
         _fail(name, "interrupted", status=EXIT_INTERRUPTED)
     except MemoryError:
-        _fail(name, "the memory of this machine is too small; lower data.image_size")
+        why = "the memory of this machine is too small"
+        _fail(name, f"{why}; lower data.image_size, or take a smaller model")
     except OSError as err:
         if err.errno not in _DISK:
             raise

@@ -1,6 +1,7 @@
 """Ratios, verdicts and turns of benchmarks/side_by_side.py."""
 
 import math
+from dataclasses import replace
 
 from side_by_side import OURS, Row, in_turn
 
@@ -10,8 +11,7 @@ def make_row(measured, *, against="other", bound=2.0, at_least=True):
 
 
 def test_the_ratio_is_the_median_of_the_repeats_own_ratios():
-    # 10/5, 30/10, 40/10: of the medians alone, 30/10, it would be the same by chance; not here:
-    row = make_row({OURS: [10, 30, 40], "other": [5, 10, 40]})  # 2, 3, 1
+    row = make_row({OURS: [10, 30, 40], "other": [5, 10, 40]})  # 2, 3, 1; of the medians 30/10
     assert row.ratio == 2
     assert row.met  # exactly the bound
 
@@ -32,6 +32,12 @@ def test_what_was_not_measured_meets_nothing():
         row = make_row({}, at_least=at_least)
         assert math.isnan(row.ratio)
         assert not row.met
+
+
+def test_what_is_compared_with_one_that_was_left_out_meets_nothing():
+    row = replace(make_row({OURS: [3.0]}), left_out={"other": "does not build here"})
+    assert math.isnan(row.ratio)
+    assert not row.met
 
 
 def test_every_second_turn_is_in_the_opposite_order(capsys):

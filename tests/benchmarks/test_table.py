@@ -115,6 +115,7 @@ def test_merging_keeps_other_modules_and_what_only_a_gpu_machine_can_measure():
     old = [
         *made(MISSED, module="cold_start"),
         *made(replace(MET, measured={}), replace(MET, work="gone")),
+        *made(replace(MET, work=f"{MET.work}, on new data")),
         *made(gpu, ahead, machine=GPU),
     ]
     merged = results_file.merge(old, made(MET, UNMEASURED), order)

@@ -205,11 +205,14 @@ def test_no_part_is_smaller_than_asked(smallest):
     assert max(high.max(), wide.max()) <= 1 + 1e-3
 
 
-def test_a_part_of_a_much_larger_photo_is_antialiased():
+@pytest.mark.parametrize("smallest", [1.0, 0.35, 0.08])
+def test_a_part_of_a_much_larger_photo_is_antialiased(smallest):
     # Noise: without antialiasing its deviation would stay; of means of 4 × 4 pixels a quarter is
     # left, bilinear weights making it a little less or more.
     images = to_unit(random_pixels(4, 128, 128))
-    found = random_part(images, draws_of(4), 32, smallest=1.0)
+    draws = draws_of(4)
+    draws[:, CROP_SHAPE] = torch.tensor([1.0, 0.5])  # the whole photo, whatever `smallest`
+    found = random_part(images, draws, 32, smallest=smallest)
     assert 0.15 < found.std() / images.std() < 0.3
 
 

@@ -122,6 +122,19 @@ def test_frozen_weights_and_statistics_stay_and_the_others_change(
     assert metrics["parameters"] == {"trained": trained, "all": sum(sizes.values())}
 
 
+def test_frozen_weights_stay_where_weights_are_averaged(before, run_training):
+    old = before()
+    run_training(model=model_of(finetune="last_k", last_k=1), epochs=2, ema_decay=0.999)
+    after = load_file(Path("run/classifier/model.safetensors"))
+    last = len(BLOCKS["test_resnet"]) - 1
+    rest = [
+        {k: v for k, v in state.items() if block_of(k, "test_resnet") < last}
+        for state in (old, after)
+    ]
+    changed = differing(*rest)
+    assert changed == {key for key in rest[0] if block_of(key, "test_resnet") == last - 1}
+
+
 def norms_of(net):
     norms = torch.nn.BatchNorm2d | torch.nn.LayerNorm
     return [(f"{key}.", one) for key, one in net.named_modules() if isinstance(one, norms)]

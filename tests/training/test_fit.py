@@ -234,14 +234,22 @@ def weights_of(name):
 def test_averaged_weights_by_hand(run_training):
     for steps in (1, 2, 3):
         run_training(f"{steps}", **STEPS, epochs=steps)
-    run_training("averaged", **STEPS, epochs=3, ema_decay=0.75)
     after = [weights_of(f"{steps}") for steps in (1, 2, 3)]
-    averaged = weights_of("averaged")
-    for name in ("features.conv1.conv.weight", "features.conv2.norm.running_mean"):
-        one, two, three = (state[name] for state in after)
-        expected = 0.75 * (0.75 * one + 0.25 * two) + 0.25 * three
-        torch.testing.assert_close(averaged[name], expected)
-        assert not torch.equal(averaged[name], three)
+    # The decay rises as (1 + n) / (10 + n), n averages being made: 2/11, 3/12, but no higher.
+    for decay, (second, third) in {0.75: (2 / 11, 0.25), 0.2: (2 / 11, 0.2)}.items():
+        run_training(f"{decay}", **STEPS, epochs=3, ema_decay=decay)
+        averaged = weights_of(f"{decay}")
+        for name in ("features.conv1.conv.weight", "features.conv2.norm.running_mean"):
+            one, two, three = (state[name] for state in after)
+            expected = third * (second * one + (1 - second) * two) + (1 - third) * three
+            torch.testing.assert_close(averaged[name], expected)
+            assert not torch.equal(averaged[name], three)
+
+
+def test_an_average_of_a_short_training_is_not_what_it_began_with(run_training):
+    """At 0.9999 the first weights alone would keep 99.8 % after these 16 steps."""
+    files = run_training(epochs=8, ema_decay=0.9999, learning_rate=0.01)
+    assert max(curve(files, "val/acc")) > 0.6
 
 
 def test_averaged_weights_are_those_that_are_validated(run_training, store):
@@ -294,6 +302,7 @@ def test_batch_norm_over_a_single_number_is_a_mistake(run_training):
     model = {"conv_layers": 4, "norm_after_activation": True}
     with pytest.raises(TrainingError, match=r"train.batch_size: 1 leaves batch norm a single"):
         run_training(model=model, batch_size=1, epochs=1)
+    assert Path("run").is_dir()
     assert [file for file in Path("run").rglob("*") if file.is_file()] == []
 
 
@@ -349,6 +358,7 @@ def test_a_compiled_training_is_near_the_plain_one(run_training):
 def test_a_loss_that_is_not_finite_stops_and_leaves_no_output(run_training):
     with pytest.raises(TrainingError, match=r"became (nan|inf).*train\.learning_rate"):
         run_training(learning_rate=10.0, optimizer="sgd", model={"batch_norm": False}, epochs=9)
+    assert Path("run").is_dir()
     assert [file for file in Path("run").rglob("*") if file.is_file()] == []
 
 

@@ -10,7 +10,7 @@ from fieldguide.models.cnn import CNN
 from fieldguide.training.module import make_optimizer, make_schedule
 
 # The learning rates at which each learns eight images by heart.
-RATES = {"adam": 0.01, "adamw": 0.01, "nadam": 0.01, "rmsprop": 0.002, "sgd": 0.05}
+RATES = {"adam": 0.01, "adamw": 0.01, "muon": 0.01, "nadam": 0.01, "rmsprop": 0.002, "sgd": 0.05}
 SCHEDULES = ["one_cycle", "cosine", "constant"]
 
 
@@ -111,11 +111,12 @@ def test_constant_stays(tiny_params):
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("steps", [1, 2, 3])
-def test_shortest_trainings_have_a_schedule(schedule, steps, tiny_params):
-    rates = rates_of(schedule, steps, tiny_params)
-    assert all(0 <= rate <= 0.5 for rate in rates)
-    assert max(rates) > 0
+@pytest.mark.parametrize("warmup", [0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.25, 0.5, 0.9])
+def test_shortest_trainings_have_a_schedule(schedule, warmup, tiny_params):
+    for steps in (1, 2, 3, 4, 9, 19, 49, 99):  # with a warm-up of one step among them
+        rates = rates_of(schedule, steps, tiny_params, warmup=warmup)
+        assert all(0 <= rate <= 0.5 for rate in rates)
+        assert max(rates) > 0
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import product
 from typing import Literal
 
 import torch
@@ -113,8 +114,9 @@ def random_part(images: Tensor, draws: Tensor, size: int, *, smallest: float) ->
     """Take a random part of each image, mirror every second one and bring it to one size.
 
     torchvision's `RandomResizedCrop`, each image with its own draw; aspects that a part of its
-    area cannot have are not drawn. Sampling is bilinear: photos that are much larger than the
-    result are made smaller first, antialiased.
+    area cannot have are not drawn. Sampling is bilinear. Photos are made smaller first,
+    antialiased, until their smallest part is sampled pixel by pixel; where the largest part still
+    has more pixels than the result, each pixel is the mean of several samples.
 
     Args:
         images: (B, C, H, W), float.
@@ -125,7 +127,6 @@ def random_part(images: Tensor, draws: Tensor, size: int, *, smallest: float) ->
     Returns:
         (B, C, size, size), of the same type.
     """
-    # So large that the smallest part is sampled pixel by pixel.
     enough = math.ceil(size / smallest**0.5)
     if enough < images.shape[-1]:
         images = resize(images, enough, "bilinear")
@@ -137,11 +138,18 @@ def random_part(images: Tensor, draws: Tensor, size: int, *, smallest: float) ->
     # Where pixels of the result lie in the image, whose corners are (-1, -1) and (1, 1).
     to_image = images.new_zeros(len(images), 2, 3)
     to_image[:, 0, 0] = torch.where(mirrored(draws), -wide, wide)
-    to_image[:, 0, 2] = column * (1 - wide)
     to_image[:, 1, 1] = high
-    to_image[:, 1, 2] = row * (1 - high)
-    grid = F.affine_grid(to_image, [*images.shape[:2], size, size], align_corners=False)
-    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    # What a pixel of the result covers beyond one of the image.
+    beyond = [(2 * side / size - 2 / images.shape[-1]).clamp(min=0) for side in (wide, high)]
+    samples = math.ceil(images.shape[-1] / size)  # of a pixel of the result, along each side
+    places = [(k + 0.5) / samples - 0.5 for k in range(samples)]
+    result = images.new_zeros(*images.shape[:2], size, size)
+    for right, down in product(places, places):
+        to_image[:, 0, 2] = column * (1 - wide) + right * beyond[0]
+        to_image[:, 1, 2] = row * (1 - high) + down * beyond[1]
+        grid = F.affine_grid(to_image, list(result.shape), align_corners=False)
+        result += F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    return result / len(places) ** 2
 
 
 def _sides(area: Tensor, aspect: Tensor, bounds: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

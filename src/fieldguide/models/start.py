@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fieldguide.data.store import Store
 from fieldguide.data.transforms import Preprocessing
-from fieldguide.errors import BundleError, TrainingError
+from fieldguide.errors import BundleError, TrainingError, is_out_of_memory
 from fieldguide.models.backbones import build
 from fieldguide.models.bundle import load_bundle
 from fieldguide.models.network import Network, output_layers
@@ -82,6 +82,10 @@ def _random(model: ModelParams, classes: int, size: int) -> Network:
             model.architecture, input_size=size, num_classes=classes, dropout=model.dropout
         )
     except Exception as err:  # an assertion in one of timm's networks, a shape in another
+        if is_out_of_memory(err):
+            raise MemoryError from err
+        if model.name == "cnn":  # whose sizes params.py has checked
+            raise
         raise _other_size(model, size, err) from err
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import lightning as L
 from dvclive import Live
-from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.callbacks import WeightAveraging
 from scmrepo.exceptions import SCMError
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from fieldguide.errors import TrainingError
 from fieldguide.trial import Channel
@@ -101,11 +102,29 @@ class History(L.Callback):
         self._live.next_step()
 
 
-class Averaging(EMAWeightAveraging):
+class Averaging(WeightAveraging):
     """An exponential moving average of the weights, which is validated and kept in their place.
 
-    Source: Tarvainen & Valpola 2017, section 2 (https://arxiv.org/abs/1703.01780).
+    Frozen weights stay as they are, to the last bit. The decay rises to its value, so that a short
+    training does not keep the random weights it began with.
+
+    Source: Tarvainen & Valpola 2017, section 2 (https://arxiv.org/abs/1703.01780); the rise is that
+    of https://www.tensorflow.org/api_docs/python/tf/train/ExponentialMovingAverage.
     """
+
+    def __init__(self, decay: float) -> None:
+        """Begin with the weights after the first step.
+
+        Args:
+            decay: what stays of the average in a step, in (0, 1).
+        """
+        super().__init__(multi_avg_fn=self._move)
+        self._decay = decay
+
+    def _move(self, averages: Any, weights: Any, updates: Tensor) -> None:
+        done = int(updates)
+        decay = min(self._decay, (1 + done) / (10 + done))
+        get_ema_multi_avg_fn(decay)(averages, weights, updates)  # type: ignore[no-untyped-call]
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -176,7 +195,7 @@ def _check_finite(value: float, name: str, trainer: L.Trainer) -> None:
         raise TrainingError(
             f"{name} became {value} in epoch {trainer.current_epoch + 1} at learning rate "
             f"{_learning_rate(trainer):.3g}; try a lower train.learning_rate, "
-            'model.batch_norm: true, or train.precision: "32"'
+            'train.gradient_clipping: 1.0, or train.precision: "32"'
         )
 
 

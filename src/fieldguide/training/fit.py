@@ -21,7 +21,7 @@ from torch import nn
 
 from fieldguide.data.batches import WEIGHTS, derive_seed
 from fieldguide.data.store import Store
-from fieldguide.errors import TrainingError
+from fieldguide.errors import TrainingError, is_out_of_memory
 from fieldguide.files import write_json, write_text
 from fieldguide.models.bundle import Bundle, save_bundle
 from fieldguide.models.cnn import CNN
@@ -87,12 +87,13 @@ def train(
     Raises:
         TrainingError: the loss is not finite, memory runs out, or the machine has no such device.
     """
+    _check_trial(params, channel)
     keep_freed_memory()
     torch.manual_seed(derive_seed(params.seed, WEIGHTS))
     start = start_of(model, store)
-    _check_sizes(params, start)
+    if not model.head_only:
+        _check_sizes(params, start)
     start.net.to(memory_format=torch.channels_last)
-    _check_trial(params, channel)
     validated = not params.train_on_val
     averaging = Averaging(decay=params.ema_decay) if params.ema_decay > 0 else None
     history = History(outputs.metrics, validated=validated)
@@ -121,15 +122,14 @@ def train(
     made_of = (dataset, start.origin, vars(start.preprocessing), environment, code_sha256())
     key = resume_key(params.model_dump(), model.model_dump(), *made_of)
     features = features_folder(resume_key(model.backbone, *made_of)) if model.head_only else None
-    first = trainer.is_global_zero
     with (
-        _nothing_half_written(outputs if first else None),
-        shared_resume_folder(project_root(), key, first=first) as folder,
+        _nothing_half_written(outputs if trainer.is_global_zero else None),
+        shared_resume_folder(project_root(), key, first=trainer.is_global_zero) as folder,
     ):
         saver.dirpath = str(folder)
         data = StoreData(store, params, start, features)
         _fit(trainer, module, data, readable_checkpoint(folder))
-        if not first:
+        if not trainer.is_global_zero:
             return {}
         module.load_state_dict(best.weights)
         write_json(outputs.environment, environment)
@@ -276,8 +276,7 @@ def _fit(
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except RuntimeError as err:
-        # On a GPU an OutOfMemoryError; on a CPU only the text tells.
-        if isinstance(err, torch.OutOfMemoryError) or "can't allocate memory" in str(err):
+        if is_out_of_memory(err):
             raise TrainingError(
                 f"memory is too small for train.batch_size: {module.params.batch_size} with this "
                 "model and data.image_size; try half of it"
@@ -290,9 +289,10 @@ def _fit(
         raise
     except ValueError as err:
         if "more than 1 value per channel" in str(err):  # batch norm over a single number
+            without = ", or model.batch_norm: false" if isinstance(module.net, CNN) else ""
             raise TrainingError(
                 f"train.batch_size: {module.params.batch_size} leaves batch norm a single pixel to "
-                "take statistics of; allowed here: 2 or more, or model.batch_norm: false"
+                f"take statistics of; allowed here: 2 or more{without}"
             ) from err
         raise
     except SystemExit as err:  # what Lightning makes of Ctrl-C

@@ -16,7 +16,7 @@ def keep_freed_memory() -> None:
     glibc takes blocks of more than 32 MiB fresh from the kernel and returns them when they are
     freed. A training frees and takes the same ones in every step, and the kernel has to clear each
     page of them again: a fifth of a step from 128 pixels on. The price is a peak of memory higher
-    by up to a half, as freed blocks do not always fit. Other C libraries are left as they are.
+    by up to 60 %, as freed blocks do not always fit. Other C libraries are left as they are.
 
     Source: https://man7.org/linux/man-pages/man3/mallopt.3.html.
     """

@@ -16,6 +16,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from fieldguide.data.batches import DROPOUT, derive_seed
 from fieldguide.params import TrainParams
 from fieldguide.training.finetune import layer_decay_groups
+from fieldguide.training.muon import Muon
 
 Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -154,13 +155,16 @@ def make_optimizer(
             {"params": weights, "weight_decay": decay},
             {"params": others, "weight_decay": 0.0},
         ]
-    # Fused ones undo the scaling of half precision themselves, too late for clipping.
-    fused = not (params.gradient_clipping > 0 and params.precision == "16-mixed")
+    # Fused ones undo the scaling of half precision themselves, too late for clipping and for Muon.
+    early = params.gradient_clipping > 0 or params.optimizer == "muon"
+    fused = not (early and params.precision == "16-mixed")
     match params.optimizer:
         case "adam":
             return torch.optim.Adam(groups, lr, fused=fused)
         case "adamw":
             return torch.optim.AdamW(groups, lr, fused=fused)
+        case "muon":
+            return Muon(groups, lr, fused=fused)
         case "nadam":
             return torch.optim.NAdam(groups, lr)
         case "rmsprop":
@@ -176,11 +180,13 @@ def make_schedule(
     rising = round(params.warmup * steps)  # batches
     match params.schedule:
         case "one_cycle":  # Smith & Topin 2018, https://arxiv.org/abs/1708.07120
+            total = steps + 1  # it is stepped once more, after the last batch
             return lr_scheduler.OneCycleLR(
                 optimizer,
                 [group["lr"] for group in optimizer.param_groups],
-                total_steps=steps + 1,  # it is stepped once more, after the last batch
-                pct_start=params.warmup,
+                total_steps=total,
+                # PyTorch divides by the length of a rise, which from step 0 to step 0 is none.
+                pct_start=params.warmup if params.warmup * total > 1 else 0.0,
                 cycle_momentum=False,
             )
         case "cosine":  # Goyal et al. 2017, section 2.2; Loshchilov & Hutter 2016

@@ -1,0 +1,48 @@
+"""The table of benchmarks/recipe.py."""
+
+import pytest
+import recipe
+
+KIND = {"data": "sample", "dataset": "0", "size": 32, "epochs": 12, "set": {}}
+
+
+def row(variant, seed, *, val, test, flip=0.5, cpu=100.0):
+    scores = {"val_acc": val, "test_acc": test, "flip_averaged_acc": flip, "cpu_seconds": cpu}
+    return {**KIND, "variant": variant, "seed": seed, **scores}
+
+
+@pytest.fixture
+def lines():
+    rows = [
+        row("before", 0, val=0.70, test=0.60, flip=0.61),
+        row("before", 1, val=0.72, test=0.64, flip=0.65),
+        row("mixup", 0, val=0.99, test=0.99),  # trained again since
+        row("mixup", 0, val=0.73, test=0.62, flip=0.60, cpu=150.0),
+        row("mixup", 1, val=0.73, test=0.62, flip=0.64, cpu=150.0),
+        row("CutMix", 2, val=0.99, test=0.99),  # no reference of that seed
+        row("trained on val too", 0, val=None, test=0.66, flip=0.66),
+    ]
+    return recipe.table(KIND, rows).splitlines()
+
+
+def test_differences_are_those_of_pairs_of_the_same_seed(lines):
+    # Standard deviations of two: |a - b| / sqrt(2), as of 0.70 and 0.72: 1.4 points.
+    expected = "| before | 71.0 ± 1.4 |  | 62.0 ± 2.8 |  | +1.0 ± 0.0 | × 1.00 | 2 |"
+    assert expected in lines
+    # +3 and +1 by val, +2 and -2 by test, -2 and +2 for the mirror images.
+    expected = (
+        "| mixup | 73.0 ± 0.0 | +2.0 ± 1.4 | 62.0 ± 0.0 | +0.0 ± 2.8 | +0.0 ± 2.8 | × 1.50 | 2 |"
+    )
+    assert expected in lines
+
+
+def test_what_was_not_measured_says_so(lines):
+    assert [line for line in lines if line.startswith("| CutMix |")] == [
+        "| CutMix | not measured | | | | | | |"
+    ]
+    assert "| trained on val too | – | – | 66.0 | +6.0 | +0.0 | × 1.00 | 1 |" in lines
+    assert {line.count("|") for line in lines if line.startswith("|")} == {9}
+
+
+def test_the_table_is_of_one_kind_of_training(lines):
+    assert lines[0] == "sample, 32 pixels, 12 epochs"

@@ -91,6 +91,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no label smoothing": {"train.label_smoothing": 0.0},
     "EMA of weights": {"train.ema_decay": 0.99},
     "gradient clipping": {"train.gradient_clipping": 1.0},
+    "Muon": {"train.optimizer": "muon"},
     "batches of 128": {"train.batch_size": 128},
     "growing photos": {"model.pooling": "average", "train.start_size": 0.5},
     "trained on val too": {"train.train_on_val": True},

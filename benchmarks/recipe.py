@@ -69,8 +69,13 @@ BEFORE = {
 VARIANTS: dict[str, dict[str, Any]] = {
     REFERENCE: {},
     "no dense layer": {"model.num_neurons_dense": 0},
-    "average pooling": {"model.pooling": "average"},
-    "average pooling, no dense layer": {"model.pooling": "average", "model.num_neurons_dense": 0},
+    "4 blocks": {"model.conv_layers": 4},
+    "4 blocks, average pooling": {"model.conv_layers": 4, "model.pooling": "average"},
+    "4 blocks, average pooling, growing photos": {
+        "model.conv_layers": 4,
+        "model.pooling": "average",
+        "train.start_size": 0.5,
+    },
     "batch norm after the activation": {"model.norm_after_activation": True},
     "filters 64, 128, 128, 256, 256": {"model.filters": [64, 128, 128, 256, 256]},
     "kernels 5, 3, 3, 3, 3": {"model.kernel_size": [5, 3, 3, 3, 3]},
@@ -93,19 +98,17 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "gradient clipping": {"train.gradient_clipping": 1.0},
     "Muon": {"train.optimizer": "muon"},
     "batches of 128": {"train.batch_size": 128},
-    "growing photos": {"model.pooling": "average", "train.start_size": 0.5},
     "trained on val too": {"train.train_on_val": True},
     "params.yaml": dict.fromkeys(BEFORE),  # as it is now
 }
 
 
-def params_of(store: Path, changes: dict[str, Any]) -> Any:
+def params_of(image_size: int, changes: dict[str, Any]) -> Any:
     """Return params.yaml with changes, checked; None stands for what is written there."""
-    from fieldguide.data.store import Store
     from fieldguide.params import Params, load_params
 
     raw = load_params(ROOT / "params.yaml").model_dump()
-    raw["data"]["image_size"] = Store(store).image_size
+    raw["data"]["image_size"] = image_size
     for key, value in changes.items():
         section, name = key.split(".")
         assert name in raw[section], key
@@ -122,9 +125,10 @@ def train_one(store: Path, changes: dict[str, Any]) -> dict[str, Any]:
     from fieldguide.evaluation.predict import predict_split
 
     cpu = time.process_time()
-    bundle, fitted = fit_fieldguide(store, params_of(store, changes))
+    prepared = Store(store)
+    bundle, fitted = fit_fieldguide(store, params_of(prepared.image_size, changes))
     cpu = time.process_time() - cpu
-    test = Store(store).split("test")
+    test = prepared.split("test")
     plain = predict_split(bundle, test)
     averaged = plain + predict_split(bundle, test, mirrored=True)
     return {
@@ -177,11 +181,12 @@ def plan(
     description = (args.store / "dataset.json").read_bytes()
     changes = BEFORE | VARIANTS[variant] | common
     changes |= {"train.epochs": args.epochs, "train.seed": seed}
-    params = params_of(args.store, changes)
+    size = json.loads(description)["image_size"]
+    params = params_of(size, changes)
     return {
         "data": args.data,
         "dataset": hashlib.sha256(description).hexdigest()[:12],
-        "size": json.loads(description)["image_size"],
+        "size": size,
         "epochs": args.epochs,
         "set": common,
         "variant": variant,

@@ -46,3 +46,8 @@ def test_what_was_not_measured_says_so(lines):
 
 def test_the_table_is_of_one_kind_of_training(lines):
     assert lines[0] == "sample, 32 pixels, 12 epochs"
+
+
+@pytest.mark.parametrize("variant", recipe.VARIANTS)
+def test_every_variant_can_be_trained_on_the_sample(variant):
+    recipe.params_of(32, recipe.BEFORE | recipe.VARIANTS[variant])

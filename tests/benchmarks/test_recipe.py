@@ -49,5 +49,5 @@ def test_the_table_is_of_one_kind_of_training(lines):
 
 
 @pytest.mark.parametrize("variant", recipe.VARIANTS)
-def test_every_variant_can_be_trained_on_the_sample(variant):
+def test_the_params_of_every_variant_are_allowed_at_32_pixels(variant):
     recipe.params_of(32, recipe.BEFORE | recipe.VARIANTS[variant])

@@ -75,4 +75,6 @@ def write(results: Sequence[Result], file: Path) -> None:
 
     file.parent.mkdir(parents=True, exist_ok=True)
     with aside(file) as partial:
-        draw(results).savefig(partial, format="png", dpi=110, metadata={"Software": None})
+        draw(results).savefig(
+            partial, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None}
+        )

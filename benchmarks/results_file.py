@@ -172,7 +172,6 @@ def _commit() -> str:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         return done.stdout.strip()
 
-    changed = git(
-        "status", "--porcelain", "--untracked-files=no", "--", "src", "params.yaml", "benchmarks"
-    )
+    measured = ("src", "params.yaml", "benchmarks", ":!benchmarks/results.json")
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", *measured)
     return (git("rev-parse", "--short", "HEAD") or "unknown") + ("+" if changed else "")

@@ -255,6 +255,11 @@ def table(kind: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     found: dict[str, dict[int, dict[str, Any]]] = {}
     for row in rows:
         found.setdefault(row["variant"], {})[row["seed"]] = row
+    for mine in found.values():  # what has the same params under another name was not trained again
+        like = _recipe(next(iter(mine.values())))
+        for row in rows:
+            if _recipe(row) == like:
+                mine.setdefault(row["seed"], row)
     base = found.get(REFERENCE, {})
     lines = [
         f"{kind['data']}, {kind['size']} pixels, {kind['epochs']} epochs"
@@ -280,6 +285,12 @@ def table(kind: dict[str, Any], rows: list[dict[str, Any]]) -> str:
         cells += [f"× {cost:.2f}", str(len(pairs))]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _recipe(row: dict[str, Any]) -> dict[str, Any]:
+    """Params of a row but for the seed."""
+    train = {key: value for key, value in row["params"]["train"].items() if key != "seed"}
+    return {"model": row["params"]["model"], "train": train}
 
 
 _COLUMNS = (

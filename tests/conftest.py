@@ -3,6 +3,7 @@
 import io
 import os
 import shutil
+import signal
 import tarfile
 import zipfile
 from pathlib import Path
@@ -15,6 +16,9 @@ from PIL import Image
 from fieldguide.data.prepare import prepare
 from fieldguide.data.store import Store
 from fieldguide.params import Params
+
+# A shell starts what runs in its background with Ctrl-C ignored, and all processes inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["project", "servers"]  # `finished` and `project`; `s3` and `ssh`
 ROOT = Path(__file__).resolve().parents[1]

@@ -6,9 +6,11 @@ import recipe
 KIND = {"data": "sample", "dataset": "0", "size": 32, "epochs": 12, "set": {}}
 
 
-def row(variant, seed, *, val, test, flip=0.5, cpu=100.0):
+def row(variant, seed, *, val, test, flip=0.5, cpu=100.0, like=None):
+    """A training; one `like` another variant has the same params."""
     scores = {"val_acc": val, "test_acc": test, "flip_averaged_acc": flip, "cpu_seconds": cpu}
-    return {**KIND, "variant": variant, "seed": seed, **scores}
+    params = {"model": {}, "train": {"knob": like or variant, "seed": seed}}
+    return {**KIND, "variant": variant, "seed": seed, "params": params, **scores}
 
 
 @pytest.fixture
@@ -34,6 +36,21 @@ def test_differences_are_those_of_pairs_of_the_same_seed(lines):
         "| mixup | 73.0 ± 0.0 | +2.0 ± 1.4 | 62.0 ± 0.0 | +0.0 ± 2.8 | +0.0 ± 2.8 | × 1.50 | 2 |"
     )
     assert expected in lines
+
+
+def test_a_variant_has_the_trainings_of_another_with_the_same_params():
+    """They are not trained twice."""
+    rows = [
+        row("before", 0, val=0.70, test=0.60),
+        row("before", 1, val=0.72, test=0.64),
+        row("no dense layer", 0, val=0.73, test=0.62),
+        row("params.yaml", 1, val=0.75, test=0.66, like="no dense layer"),
+        row("mixup", 1, val=0.99, test=0.99),
+    ]
+    lines = recipe.table(KIND, rows).splitlines()
+    values = "74.0 ± 1.4 | +3.0 ± 0.0 | 64.0 ± 2.8 | +2.0 ± 0.0 | -14.0 ± 2.8 | × 1.00 | 2 |"
+    assert f"| no dense layer | {values}" in lines
+    assert f"| params.yaml | {values}" in lines
 
 
 def test_what_was_not_measured_says_so(lines):

@@ -252,14 +252,13 @@ def table(kind: dict[str, Any], rows: list[dict[str, Any]]) -> str:
         kind: a row of the data set and length.
         rows: all of the same; of a variant and seed that is there twice, the last counts.
     """
-    found: dict[str, dict[int, dict[str, Any]]] = {}
+    # By their params: a variant with those of another is not trained again.
+    trained: dict[str, dict[int, dict[str, Any]]] = {}
+    recipe_of = {}
     for row in rows:
-        found.setdefault(row["variant"], {})[row["seed"]] = row
-    for mine in found.values():  # what has the same params under another name was not trained again
-        like = _recipe(next(iter(mine.values())))
-        for row in rows:
-            if _recipe(row) == like:
-                mine.setdefault(row["seed"], row)
+        recipe_of[row["variant"]] = _recipe(row)
+        trained.setdefault(_recipe(row), {})[row["seed"]] = row
+    found = {variant: trained[recipe] for variant, recipe in recipe_of.items()}
     base = found.get(REFERENCE, {})
     lines = [
         f"{kind['data']}, {kind['size']} pixels, {kind['epochs']} epochs"
@@ -287,10 +286,10 @@ def table(kind: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _recipe(row: dict[str, Any]) -> dict[str, Any]:
+def _recipe(row: dict[str, Any]) -> str:
     """Params of a row but for the seed."""
     train = {key: value for key, value in row["params"]["train"].items() if key != "seed"}
-    return {"model": row["params"]["model"], "train": train}
+    return json.dumps([row["params"]["model"], train], sort_keys=True)
 
 
 _COLUMNS = (

@@ -68,7 +68,7 @@ format: venv  ## let ruff mend what it can
 	@ruff format .
 
 lock:  ## resolve pyproject.toml into requirements.lock (needs uv)
-	uv pip compile --universal --python-version 3.11 --generate-hashes --extra dev --extra onnx --extra serve --no-emit-index-url --no-annotate \
+	uv pip compile --universal --python-version 3.11 --generate-hashes --extra cluster --extra dev --extra onnx --extra serve --no-emit-index-url --no-annotate \
 	  --custom-compile-command "make lock" --quiet pyproject.toml --output-file requirements.lock
 
 clean:  ## remove caches and the state of interrupted trainings, never results

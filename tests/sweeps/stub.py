@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import zlib
+from functools import partial
 from pathlib import Path
 
 from ruamel.yaml import YAML
 
 from fieldguide.params import load_params
 from fieldguide.sweeps.driver import run_sweep
+from fieldguide.sweeps.local import LocalPool
 from fieldguide.sweeps.sweep_file import load_sweep
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -128,7 +130,9 @@ class Stub:
     def search(self, file, jobs=2):
         """Run a sweep in this process, whose forks of DVC start at once."""
         base = load_params(self.folder / "params.yaml")
-        return run_sweep(self.folder, load_sweep(self.folder / file, base), base, jobs=jobs)
+        sweep = load_sweep(self.folder / file, base)
+        pool = partial(LocalPool, self.folder, jobs=jobs, base=base, fixed=sweep.fixed)
+        return run_sweep(self.folder, sweep, base, pool)
 
     def git(self, *command):
         return self.run("git", *command)

@@ -12,8 +12,8 @@ from stub import ROOT, Stub
 
 from fieldguide.errors import SweepError
 from fieldguide.params import load_params
-from fieldguide.sweeps.driver import _gpus, _threads
 from fieldguide.sweeps.experiments import read_trials
+from fieldguide.sweeps.local import gpus_of, threads
 from fieldguide.sweeps.slot import how_it_failed
 
 # The warnings are of libraries that DVC uses.
@@ -61,16 +61,16 @@ def workers_of(folder):
 def test_each_trial_has_its_share_of_the_cores(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert [_threads(jobs)["OMP_NUM_THREADS"] for jobs in (1, 2, 3, 8, 9)] == list("84211")
+    assert [threads(jobs)["OMP_NUM_THREADS"] for jobs in (1, 2, 3, 8, 9)] == list("84211")
     monkeypatch.setenv("OMP_NUM_THREADS", "2")  # asked for: never more
-    assert [_threads(jobs)["OMP_NUM_THREADS"] for jobs in (1, 4, 8)] == list("221")
+    assert [threads(jobs)["OMP_NUM_THREADS"] for jobs in (1, 4, 8)] == list("221")
 
 
 def test_each_worker_has_a_gpu_of_its_own_where_there_are_several(monkeypatch):
     base = load_params(ROOT / "params.yaml")
 
     def gpus(**changes):
-        return _gpus(base, {f"train.{key}": value for key, value in changes.items()})
+        return gpus_of(base, {f"train.{key}": value for key, value in changes.items()})
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-8f")
     assert gpus(accelerator="auto") == gpus(accelerator="gpu") == ["3", "GPU-8f"]

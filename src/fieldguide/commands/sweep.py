@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,10 +32,13 @@ def run(
     """Run a sweep, or go on with one that was interrupted."""
     from fieldguide.params import load_params
     from fieldguide.sweeps.driver import run_sweep
+    from fieldguide.sweeps.local import LocalPool
     from fieldguide.sweeps.sweep_file import load_sweep
 
-    base = load_params()
-    if not run_sweep(Path.cwd(), load_sweep(file, base), base, jobs=jobs):
+    base, root = load_params(), Path.cwd()
+    sweep = load_sweep(file, base)
+    pool = partial(LocalPool, root, jobs=jobs, base=base, fixed=sweep.fixed)
+    if not run_sweep(root, sweep, base, pool):
         raise typer.Exit(1)
 
 

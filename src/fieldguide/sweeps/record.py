@@ -191,11 +191,16 @@ class Record:
         ends = [trial.user_attrs[f"run-{k}"] for k in range(self.sweep.seeds)]
         return [float(end["score"]) for end in ends]
 
-    def end(self, run: Run, state: str, **facts: Any) -> None:
-        """Write down how a run ended, and tell the sampler once its configuration has."""
+    def end(self, run: Run, state: str, **facts: Any) -> list[Run]:
+        """Write down how a run ended, and tell the sampler once its configuration has.
+
+        Returns:
+            The runs that are wanted now: after a first seed that is worth it, the others.
+        """
         trial = self._trial(run)
         self._handle(trial).set_user_attr(f"run-{run.index}", {"state": state, **facts})
         self._settle(trial.number)
+        return self._runs(trial)[1:] if run.prunable and state == DONE else []
 
     def may_go_on(self, run: Run, epoch: int, score: float) -> bool:
         """Decide at a rung; asked twice, after a kill, the answer is the same."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 import time
 from collections import Counter
+from collections.abc import Collection, Mapping
+from itertools import islice
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,12 +18,15 @@ from rich.text import Text
 from fieldguide.sweeps.ranking import bound
 from fieldguide.sweeps.record import DONE, FAILED, PRUNED, Record, Run
 
+_SHOWN = 20  # running trials that are listed; a cluster may have hundreds
+
 
 class Table:
     """Running, done, failed and pruned trials, the best so far and the time left."""
 
-    def __init__(self, record: Record, jobs: int) -> None:
-        self._record, self._jobs = record, jobs
+    def __init__(self, record: Record) -> None:
+        self._record = record
+        self._jobs = 1  # trials at a time, so far
         self._console = Console(soft_wrap=True, highlight=False, markup=False)
         self._live: Live | None = None
         self._started: dict[str, float] = {}  # names of running trials
@@ -57,19 +62,22 @@ class Table:
         if self._live:
             self._live.stop()
 
-    def update(self, running: list[tuple[Run, dict[int, dict[str, float]]]]) -> None:
-        """Show what runs now, with the metrics of each epoch so far."""
+    def update(
+        self, running: Collection[str], epochs: Mapping[str, dict[int, dict[str, float]]]
+    ) -> None:
+        """Show the trials that run now, and the metrics of their epochs so far."""
         now = time.monotonic()
-        names = {run.name for run, _ in running}
-        self._started = {name: self._started.get(name, now) for name in names}
+        self._started = {name: self._started.get(name, now) for name in running}
+        self._jobs = max(self._jobs, len(running))
         if not self._live:
             return
         rows = RichTable("running", "epoch", self._record.sweep.metric, "seconds", box=None)
-        for run, epochs in running:
-            last = max(epochs, default=0)
-            score = f"{epochs[last][self._record.sweep.metric]:.4f}" if last else "–"
-            seconds = f"{now - self._started[run.name]:.0f}"
-            rows.add_row(Text(run.name, overflow="ellipsis"), str(last or "–"), score, seconds)
+        for name in islice(running, _SHOWN):
+            reported = epochs.get(name, {})
+            last = max(reported, default=0)
+            score = f"{reported[last][self._record.sweep.metric]:.4f}" if last else "–"
+            seconds = f"{now - self._started[name]:.0f}"
+            rows.add_row(Text(name, overflow="ellipsis"), str(last or "–"), score, seconds)
         self._live.update(Group(rows, Text(self._state(len(running)))))
 
     def ended(self, run: Run) -> None:

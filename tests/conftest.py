@@ -20,7 +20,8 @@ from fieldguide.params import Params
 # A shell starts what runs in its background with Ctrl-C ignored, and all processes inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-pytest_plugins = ["project", "servers"]  # `finished` and `project`; `s3` and `ssh`
+# `finished` and `project`; `cluster`; `s3` and `ssh`
+pytest_plugins = ["project", "ray_cluster", "servers"]
 ROOT = Path(__file__).resolve().parents[1]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 

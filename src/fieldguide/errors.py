@@ -37,6 +37,10 @@ class RevisionError(FieldguideError):
     """There is no such revision, or it lacks a result."""
 
 
+class ClusterError(FieldguideError):
+    """There is no Ray cluster to be had, or it lets everybody in."""
+
+
 class SweepError(FieldguideError):
     """A sweep cannot go on, or there is none of that name."""
 

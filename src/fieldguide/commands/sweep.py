@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,24 +23,64 @@ app = typer.Typer(no_args_is_help=True, help="Search hyperparameters with DVC ex
 SweepFile = Annotated[
     Path, typer.Argument(metavar="FILE", help="a sweep file, as sweeps/original.yaml")
 ]
+
+
+class Engine(StrEnum):
+    """Where trials run."""
+
+    local = "local"
+    ray = "ray"
+
+
 ROOT = Path()  # commands run in the project's top folder, as dvc repro does
 
 
 @app.command("run")
 def run(
     file: SweepFile,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="trials at a time")] = 1,
+    *,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", "-j", min=1, help="trials at a time; of ray: what its nodes hold"),
+    ] = None,
+    engine: Annotated[Engine, typer.Option(help="where trials run")] = Engine.local,
+    address: Annotated[
+        str | None, typer.Option(envvar="RAY_ADDRESS", help="of ray: host:port of the head")
+    ] = None,
+    cpus: Annotated[int, typer.Option(min=1, help="of ray: cores that a trial holds")] = 1,
+    gpus: Annotated[float, typer.Option(min=0, help="of ray: GPUs that a trial holds")] = 0,
+    git_remote: Annotated[
+        str, typer.Option(help="of ray: where nodes get the commit and leave experiments")
+    ] = "origin",
 ) -> None:
     """Run a sweep, or go on with one that was interrupted."""
     from fieldguide.params import load_params
     from fieldguide.sweeps.driver import run_sweep
-    from fieldguide.sweeps.local import LocalPool
     from fieldguide.sweeps.sweep_file import load_sweep
 
     base, root = load_params(), Path.cwd()
     sweep = load_sweep(file, base)
-    pool = partial(LocalPool, root, jobs=jobs, base=base, fixed=sweep.fixed)
-    if not run_sweep(root, sweep, base, pool):
+    if engine is Engine.local:
+        from fieldguide.sweeps.local import LocalPool
+
+        pool = partial(LocalPool, root, jobs=jobs or 1, base=base, fixed=sweep.fixed)
+        finished = run_sweep(root, sweep, base, pool)
+    else:
+        from fieldguide.cluster import connected
+
+        if address is None:
+            raise SweepError("--address: missing; --engine ray needs host:port of the head")
+        # The next driver of this sweep, in this folder, finds the workers of one that was killed.
+        namespace = f"fieldguide {socket.gethostname()} {root} {sweep.name}"
+        with connected(address, namespace=namespace):
+            from fieldguide.sweeps.cluster import RayPool, Share
+
+            share = Share(cpus, gpus)
+            finished = run_sweep(
+                *(root, sweep, base),
+                partial(RayPool, root, sweep=sweep.name, remote=git_remote, share=share, jobs=jobs),
+            )
+    if not finished:
         raise typer.Exit(1)
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from fieldguide.stage import EXIT_NO_ROOM
 from fieldguide.sweeps.experiments import Trial
-from fieldguide.sweeps.record import Run
+
+if TYPE_CHECKING:
+    from fieldguide.sweeps.record import Run  # loads Optuna, which a node has no need of
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,9 @@ class Pool(Protocol):
 
         `wait` tells of them as of those that were started here.
         """
+
+    def expect(self, most: int) -> None:
+        """Hear how many trials are still to end, at most; places beyond may be given up."""
 
     def room(self) -> int:
         """How many trials can be started now."""

@@ -172,7 +172,8 @@ class Slot:
             self._forget_run()
         git(
             self.root,
-            *("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", str(self.folder)),
+            *("fetch", "--quiet", "--force", "--no-tags", "--no-write-fetch-head"),
+            str(self.folder),
             f"{trial.ref}:{trial.ref}",
         )
 

@@ -1,0 +1,124 @@
+"""An actor of a Ray cluster: what a driver calls on a node, in front of the node's own process.
+
+The trial itself runs under `python -m fieldguide.sweeps.node`, which ends with this process however
+that is killed: its standard input closes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import IO, Any
+
+import fieldguide
+
+_POLL = 10.0  # seconds that a question waits for something new
+_ALONE = 600.0  # seconds without a driver and without a trial, after which it frees its place
+
+
+class Worker:
+    """One place for trials, which it runs one after the other; its methods run in threads."""
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        """Keep what all trials share (node.Job)."""
+        self._job = json.dumps(job)
+        self._node: subprocess.Popen[str] | None = None
+        self._name: str | None = None  # of the trial that runs, or whose end nobody has taken
+        self._events: list[dict[str, Any]] = []  # of that trial
+        self._news = threading.Condition()
+        self._asked = time.monotonic()
+        threading.Thread(target=self._leave_when_alone, daemon=True).start()
+
+    def trial(self) -> str | None:
+        """Name of the trial that it has; also what it answers once it has its place."""
+        with self._news:
+            self._asked = time.monotonic()
+            return self._name
+
+    def run(self, name: str, overrides: dict[str, Any], rungs: list[int]) -> None:
+        """Start a trial, in place of the one that has ended."""
+        with self._news:
+            self._name, self._events = name, []
+        if self._node is None or self._node.poll() is not None:
+            self._node = self._start()
+        self._order(name=name, overrides=overrides, rungs=rungs)
+
+    def answer(self, name: str, epoch: int, *, go_on: bool) -> None:
+        """Pass the driver's answer at a rung."""
+        self._order(name=name, epoch=epoch, go_on=go_on)
+
+    def events(self, name: str, seen: int) -> list[dict[str, Any]]:
+        """Return the events of a trial but for the first `seen`; wait a while where none is.
+
+        It may be asked before it has heard of the trial, as calls overtake each other.
+        """
+
+        def is_new() -> bool:
+            return self._name == name and len(self._events) > seen
+
+        with self._news:
+            found = self._news.wait_for(is_new, timeout=_POLL)
+            self._asked = time.monotonic()
+            return self._events[seen:] if found else []
+
+    def _start(self) -> subprocess.Popen[str]:
+        # The code that was shipped, before what is installed here.
+        paths = [str(Path(fieldguide.__file__).resolve().parents[1]), os.environ.get("PYTHONPATH")]
+        errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - `_listen` reads it at the end
+        node = subprocess.Popen(
+            [sys.executable, "-m", "fieldguide.sweeps.node", self._job],
+            cwd="/",
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+        threading.Thread(target=self._listen, args=(node, errors), daemon=True).start()
+        return node
+
+    def _order(self, **order: Any) -> None:
+        assert self._node is not None
+        assert self._node.stdin is not None
+        try:
+            self._node.stdin.write(json.dumps(order) + "\n")
+            self._node.stdin.flush()
+        except OSError:  # it is dead, and `_listen` says so
+            return
+
+    def _listen(self, node: subprocess.Popen[str], errors: IO[str]) -> None:
+        assert node.stdout is not None
+        for line in node.stdout:
+            self._hear(json.loads(line))
+        status = node.wait()
+        with errors:
+            errors.seek(0)
+            log = errors.read()
+        last = (log.strip().splitlines() or ["it said nothing"])[-1]
+        message = f"the process that ran it on its node ended with {status} ({last})"
+        event = {"event": "ended", "name": self._name, "status": None, "message": message}
+        self._hear({**event, "log": log})
+
+    def _hear(self, event: dict[str, Any]) -> None:
+        with self._news:
+            ended = any(one["event"] == "ended" for one in self._events)
+            if event["name"] == self._name and not ended:
+                self._events.append(event)
+                self._news.notify_all()
+
+    def _leave_when_alone(self) -> None:
+        """Do not keep a place in the cluster for a driver that never comes back."""
+        while True:
+            time.sleep(1)
+            with self._news:
+                busy = self._name is not None and not (
+                    self._events and self._events[-1]["event"] == "ended"
+                )
+                if not busy and time.monotonic() - self._asked > _ALONE:
+                    os._exit(0)

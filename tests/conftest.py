@@ -20,8 +20,8 @@ from fieldguide.params import Params
 # A shell starts what runs in its background with Ctrl-C ignored, and all processes inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# `finished` and `project`; `cluster`; `s3` and `ssh`
-pytest_plugins = ["project", "ray_cluster", "servers"]
+# `finished` and `project`; `s3` and `ssh`; `cluster`
+pytest_plugins = ["project", "servers", "ray_cluster"]
 ROOT = Path(__file__).resolve().parents[1]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 

@@ -54,7 +54,10 @@ def run_sweep(root: Path, sweep: Sweep, base: Params, open_pool: OpenPool) -> bo
     check_project(root)
     with locked(root, sweep), _terminate_as_interrupt():
         record = Record(sweep, base)
-        pool = open_pool(state_folder(root, sweep.name), _begin(root, record))
+        start = _start(root, record)
+        pool = open_pool(state_folder(root, sweep.name), start)  # which may refuse it
+        record.study.set_user_attr("snapshot", start.snapshot)
+        record.study.set_user_attr("baseline", start.baseline)
         return _Driver(root, record, pool).run()
 
 
@@ -76,15 +79,12 @@ def locked(root: Path, sweep: Sweep) -> Iterator[None]:
         yield
 
 
-def _begin(root: Path, record: Record) -> Start:
-    """Return what the sweep began with, remembering it the first time."""
+def _start(root: Path, record: Record) -> Start:
+    """Return what the sweep began with; the workspace as it is, if it begins now."""
     attrs = record.study.user_attrs
     if "baseline" in attrs:
         return Start(attrs["baseline"], attrs["snapshot"])
-    start = take_snapshot(root, record.sweep.name)
-    record.study.set_user_attr("snapshot", start.snapshot)
-    record.study.set_user_attr("baseline", start.baseline)
-    return start
+    return take_snapshot(root, record.sweep.name)
 
 
 class _Driver:

@@ -48,7 +48,10 @@ def run(
         str | None, typer.Option(envvar="RAY_ADDRESS", help="of ray: host:port of the head")
     ] = None,
     cpus: Annotated[int, typer.Option(min=1, help="of ray: cores that a trial holds")] = 1,
-    gpus: Annotated[float, typer.Option(min=0, help="of ray: GPUs that a trial holds")] = 0,
+    gpus: Annotated[
+        float | None,
+        typer.Option(min=0, help="of ray: GPUs that a trial holds; by default train.devices"),
+    ] = None,
     git_remote: Annotated[
         str, typer.Option(help="of ray: where nodes get the commit and leave experiments")
     ] = "origin",
@@ -73,9 +76,9 @@ def run(
         # The next driver of this sweep, in this folder, finds the workers of one that was killed.
         namespace = f"fieldguide {socket.gethostname()} {root} {sweep.name}"
         with connected(address, namespace=namespace):
-            from fieldguide.sweeps.cluster import RayPool, Share
+            from fieldguide.sweeps.cluster import RayPool, Share, gpus_of_a_trial
 
-            share = Share(cpus, gpus)
+            share = Share(cpus, gpus_of_a_trial(base, sweep.fixed) if gpus is None else gpus)
             finished = run_sweep(
                 *(root, sweep, base),
                 partial(RayPool, root, sweep=sweep.name, remote=git_remote, share=share, jobs=jobs),

@@ -22,16 +22,20 @@ from dvc.repo import Repo
 
 from fieldguide.errors import GitError, SweepError
 from fieldguide.git import git
+from fieldguide.params import Params
 from fieldguide.sweeps.experiments import read_trials
 from fieldguide.sweeps.node import Job, data_of_trials
 from fieldguide.sweeps.pool import Ended, Reported
 from fieldguide.sweeps.record import Run
 from fieldguide.sweeps.slot import Start
+from fieldguide.sweeps.space import Values
 from fieldguide.sweeps.worker import Worker
 
+_FETCH = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head")
 _TICK = 1.0  # seconds that the driver waits for news; less where there are some
 _LOOK = 5.0  # seconds between looks at which nodes there are
 _PATIENCE = 10.0  # seconds for a worker of an earlier driver to answer
+_LONGEST_REST = 60.0  # seconds
 _TRIES = 5  # of fetching experiments, the pauses doubling from a second
 
 
@@ -44,6 +48,18 @@ class _Place:
     placed: bool = False
     trial: str | None = None
     seen: int = 0  # events of that trial
+    failures: int = 0  # in a row, that were no fault of the trial
+    rests_until: float = 0.0
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it can take a trial now."""
+        return self.placed and self.trial is None and time.monotonic() >= self.rests_until
+
+    def rest(self) -> None:
+        """Leave the next trials to others: a node that fails at once would draw all of them."""
+        self.failures += 1
+        self.rests_until = time.monotonic() + min(2**self.failures, _LONGEST_REST)
 
 
 @dataclass(frozen=True)
@@ -126,10 +142,10 @@ class RayPool:
 
     def room(self) -> int:  # noqa: D102
         self._look()
-        return sum(place.placed and place.trial is None for place in self._places.values())
+        return sum(place.is_free for place in self._places.values())
 
     def start(self, run: Run, rungs: list[int]) -> None:  # noqa: D102
-        place = next(p for p in self._places.values() if p.placed and p.trial is None)
+        place = next(place for place in self._places.values() if place.is_free)
         place.trial, place.seen = run.name, 0
         place.actor.run.remote(run.name, run.overrides, rungs)
         place.asked = place.actor.events.remote(run.name, 0)
@@ -145,7 +161,7 @@ class RayPool:
         finished = []
         for answer in ready:
             for event in self._hear(asked[answer]):
-                if isinstance(event, Ended) and event.status == 0:
+                if isinstance(event, Ended) and self._is_published(event):
                     finished.append(event.name)
                 else:
                     yield event
@@ -170,13 +186,28 @@ class RayPool:
                 yield Reported(event["name"], event["epoch"], event["metrics"])
                 continue
             place.trial = None
+            ended = Ended(event["name"], None, event["status"], event["message"])
+            if ended.status == 0 or ended.is_its_own_fault:
+                place.failures = 0
+            else:
+                place.rest()
             if "log" in event:
                 log = self.log(event["name"])
                 log.parent.mkdir(parents=True, exist_ok=True)
                 log.write_text(event["log"], encoding="utf-8")
-            yield Ended(event["name"], None, event["status"], event["message"])
+            yield ended
         if place.trial:
             place.asked = place.actor.events.remote(place.trial, place.seen)
+
+    def _is_published(self, ended: Ended) -> bool:
+        """Whether its experiment is on the remote, also of a node that died with the last word."""
+        if ended.status is not None:
+            return ended.status == 0
+        try:
+            ref = f"{self._experiments}/{ended.name}"
+            return bool(git(self._root, "ls-remote", self._remote, ref))
+        except GitError:
+            return False
 
     def _fetch(self, names: list[str]) -> Iterator[Ended]:
         """Bring finished trials' experiments into the project, all at once."""
@@ -249,7 +280,12 @@ class RayPool:
         return found
 
 
-_FETCH = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head")
+def gpus_of_a_trial(base: Params, fixed: Values) -> int:
+    """GPUs that a trial trains on, where the cluster has any."""
+    accelerator = fixed.get("train.accelerator", base.train.accelerator)
+    if accelerator not in ("auto", "gpu") or not ray.cluster_resources().get("GPU"):
+        return 0
+    return int(fixed.get("train.devices", base.train.devices))
 
 
 def _url(root: Path, remote: str) -> str:

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -94,9 +95,13 @@ class Worker:
 
     def _listen(self, node: subprocess.Popen[str], errors: IO[str]) -> None:
         assert node.stdout is not None
-        for line in node.stdout:
-            self._hear(json.loads(line))
+        assert node.stdin is not None
+        with node.stdout:
+            for line in node.stdout:
+                self._hear(json.loads(line))
         status = node.wait()
+        with suppress(OSError):  # an order that it has not read
+            node.stdin.close()
         with errors:
             errors.seek(0)
             log = errors.read()

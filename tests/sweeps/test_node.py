@@ -1,0 +1,147 @@
+"""A node's side of a sweep, without a cluster: the process that runs trials, and its worker."""
+
+import os
+import sys
+import time
+from dataclasses import asdict
+
+import psutil
+import pytest
+from stub import Stub
+
+from fieldguide.sweeps.experiments import read_trials
+from fieldguide.sweeps.node import Job
+from fieldguide.sweeps.worker import Worker
+
+pytestmark = pytest.mark.slow
+DVC = (sys.executable, "-m", "dvc")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A project whose remotes are folders."""
+    folder = tmp_path_factory.mktemp("node")
+    (folder / "project").mkdir()
+    made = Stub(folder / "project")
+    made.remote = folder / "remote.git"
+    made.run("git", "init", "--bare", "--quiet", str(made.remote))
+    made.run(*DVC, "remote", "add", "--default", "storage", str(folder / "storage"))
+    made.git("commit", "--quiet", "--all", "--message", "remote")
+    made.git("push", "--quiet", str(made.remote), "HEAD:refs/fieldguide/test")
+    made.run(*DVC, "push", "--quiet")
+    return made
+
+
+@pytest.fixture
+def work(project, tmp_path, monkeypatch):
+    """A worker with a node's folder of its own; its process is ended with the test."""
+    monkeypatch.setenv("FIELDGUIDE_NODE_FOLDER", str(tmp_path / "node"))
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    workers = []
+
+    def make(ref="refs/fieldguide/test", **env):
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        baseline = project.git("rev-parse", "HEAD").strip()
+        worker = Worker(asdict(Job("sweep", str(project.remote), ref, baseline, threads=1)))
+        workers.append(worker)
+        return worker
+
+    yield make
+    for worker in workers:
+        if worker._node is not None:
+            worker._node.stdin.close()
+            worker._node.wait()
+
+
+def run(worker, name, **overrides):
+    """Run a trial and return its last event."""
+    worker.run(name, overrides, [])
+    return last_event(worker, name)
+
+
+def last_event(worker, name):
+    end, seen = time.monotonic() + 60, 0
+    while time.monotonic() < end:
+        for event in worker.events(name, seen):
+            seen += 1
+            if event["event"] == "ended":
+                return event
+    raise AssertionError("it never ended")
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def processes(folder):
+    """What runs in a node's workspaces."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("FIELDGUIDE_SLOT", "").startswith(str(folder)):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_a_trial_is_published_once_by_whoever_is_first(project, work, tmp_path, monkeypatch):
+    worker = work()
+    first = {"train.learning_rate": 0.001}
+    assert run(worker, "sweep-0000_lr=0.001", **first)["status"] == 0
+    ref = "refs/exps/*/sweep-0000_lr=0.001"
+    before = project.git("ls-remote", str(project.remote), ref)
+    assert before.count("\n") == 1
+    # Another node, which the driver gave the same trial because it took this one for dead.
+    monkeypatch.setenv("FIELDGUIDE_NODE_FOLDER", str(tmp_path / "other"))
+    assert run(work(), "sweep-0000_lr=0.001", **first)["status"] == 0
+    assert project.git("ls-remote", str(project.remote), ref) == before
+    # The second trial of a worker, in the same clone.
+    assert run(worker, "sweep-0001_lr=0.002", **{"train.learning_rate": 0.002})["status"] == 0
+    refs = "refs/exps/*:refs/exps/*"
+    project.git("fetch", "--quiet", str(project.remote), refs)
+    rates = {t.number: t.params["train.learning_rate"] for t in read_trials(project.folder)}
+    assert rates == {0: 0.001, 1: 0.002}
+
+
+def test_a_trial_that_fails_by_its_settings_sends_its_log(work):
+    event = run(work(), "sweep-0002_o=sgd", **{"train.optimizer": "sgd"})
+    assert event["status"] == 1
+    assert event["message"] == "the settings are at fault"
+    assert "the settings are at fault\n" in event["log"]
+
+
+def test_nobody_to_give_orders_ends_the_trial(work, tmp_path):
+    worker = work(STUB_SECONDS="300")
+    worker.run("sweep-0003_x=1", {"train.seed": 3}, [])
+    wait_for(lambda: processes(tmp_path))
+    worker._node.stdin.close()  # as when the worker's own process is killed
+    worker._node.wait(30)
+    assert processes(tmp_path) == []
+    event = last_event(worker, "sweep-0003_x=1")
+    assert event["status"] is None
+    assert event["message"].startswith("the process that ran it on its node ended with 0")
+
+
+def test_a_killed_process_is_replaced_and_what_it_left_is_ended(work, tmp_path):
+    worker = work(STUB_SECONDS="300")
+    worker.run("sweep-0004_x=1", {"train.seed": 4}, [])
+    wait_for(lambda: processes(tmp_path))
+    left = processes(tmp_path)
+    worker._node.kill()
+    event = last_event(worker, "sweep-0004_x=1")
+    assert event["status"] is None
+    assert "ended with -9" in event["message"]
+    os.environ["STUB_SECONDS"] = "0"
+    assert run(worker, "sweep-0004_x=1", **{"train.seed": 4})["status"] == 0
+    assert not any(process.is_running() for process in left)
+
+
+def test_what_cannot_be_fetched_is_said(work):
+    event = run(work(ref="refs/fieldguide/gone"), "sweep-0005_x=1")
+    assert event["status"] is None
+    assert "couldn't find remote ref refs/fieldguide/gone" in event["message"]

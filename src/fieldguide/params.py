@@ -40,16 +40,26 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+def _archive(value: object) -> str | list[str]:
+    # Checked in one piece: of a union pydantic reports a mistake once for each member.
+    paths = value if isinstance(value, list) else [value]
+    if paths and all(isinstance(path, str) and path for path in paths):
+        return value  # type: ignore[return-value]
+    raise ValueError(f"data.archive: found {value!r}; allowed: a path, or a list of paths")
+
+
 class DataParams(_Section):
     """What `prepare` reads."""
 
-    archive: str = Field(min_length=1)  # path, relative to the project
+    archive: Annotated[str | list[str], PlainValidator(_archive)]  # relative to the project
     image_size: PixelSize
     resize: Literal["crop", "squash"]
     val_fraction: Fraction = Field(ge=0.01, le=0.5)
     test_fraction: Fraction = Field(ge=0.01, le=0.5)
     min_size: int = Field(ge=1, le=512)  # pixels
     max_unreadable: Fraction = Field(ge=0, le=1)
+    shard_size: int = Field(ge=1, le=1024)  # MiB
+    engine: Literal["local", "ray"]
     seed: Seed
 
 

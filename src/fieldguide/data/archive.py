@@ -48,6 +48,12 @@ class Member(NamedTuple):
     name: str  # as in the archive, with forward slashes
     size: int  # bytes unpacked, as the archive declares: a claim, not a fact
     place: int  # where the archive finds it: row of its listing, or offset in bytes
+    archive: str = ""  # which one, of several
+
+    @property
+    def source(self) -> str:
+        """Name for people, which says the archive too where there are several."""
+        return f"{self.archive}/{self.name}" if self.archive else self.name
 
 
 class UnreadableMemberError(Exception):
@@ -58,7 +64,8 @@ class Archive(Protocol):
     """An opened archive."""
 
     members: list[Member]
-    # True where members must be read one after the other in the order of `place` to be fast.
+    # True where members must be read one after the other in the order of `archive` and `place` to
+    # be fast.
     sequential: bool
 
     def read(self, member: Member) -> bytes:

@@ -42,7 +42,7 @@ class Layout(NamedTuple):
     other_files: int  # neither pictures nor hidden files
 
 
-def read_layout(path: Path, members: Sequence[Member]) -> Layout:
+def read_layout(path: Path | str, members: Sequence[Member]) -> Layout:
     """Find the photos of `[top/]train/<class>/`, `[top/]val/` or `test/`, or `[top/]<class>/`.
 
     `val/` beside `train/` is the test set, as in nature_12K, unless there is a `test/` as well.
@@ -57,7 +57,8 @@ def read_layout(path: Path, members: Sequence[Member]) -> Layout:
             f"{path}: no picture found among {len(members):,} files; "
             f"allowed: {' '.join(sorted(PHOTO_SUFFIXES))}"
         )
-    pictures.sort(key=lambda picture: (picture[0].name, picture[0].place))
+    # By name, which is then the first of several copies whatever archive they are in.
+    pictures.sort(key=lambda picture: (picture[0].name, picture[0].archive, picture[0].place))
     distinct = {folders for _, folders in pictures}
     top = _shared_folders(distinct)
     below = {folders: folders[top:] for folders in distinct}
@@ -78,7 +79,7 @@ def read_layout(path: Path, members: Sequence[Member]) -> Layout:
     for member, folders in pictures:
         place = place_of[folders]
         if place is None:
-            misplaced.append(member.name)
+            misplaced.append(member.source)
         else:
             photos.append(Photo(member, *place))
     if photos and len(misplaced) >= len(photos):
@@ -103,7 +104,7 @@ def _place(names: tuple[str, ...], part_of: Mapping[str, str] | None) -> tuple[s
     return (part, names[0]) if part is not None and names else None
 
 
-def _classes(path: Path, photos: Sequence[Photo], misplaced: Sequence[str]) -> list[str]:
+def _classes(path: Path | str, photos: Sequence[Photo], misplaced: Sequence[str]) -> list[str]:
     classes = sorted({photo.label for photo in photos if photo.part == "train"})
     unknown = Counter(photo.label for photo in photos if photo.label not in classes)
     if unknown:
@@ -121,7 +122,7 @@ def _classes(path: Path, photos: Sequence[Photo], misplaced: Sequence[str]) -> l
     return classes
 
 
-def _refuse_hidden_splits(path: Path, every: Collection[tuple[str, ...]]) -> None:
+def _refuse_hidden_splits(path: Path | str, every: Collection[tuple[str, ...]]) -> None:
     """Stop where classes would be splits: seg_train/ and seg_test/, or train/ below other folders.
 
     A classifier that tells training from test photos would look like a good one.

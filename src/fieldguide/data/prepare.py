@@ -1,4 +1,4 @@
-"""From an archive to the prepared store: read, decode, find copies, split, write."""
+"""From archives to the prepared store: read, decode, find copies, split, write."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from fieldguide.data.archive import open_archive
+from fieldguide.data.archives import open_archives
 from fieldguide.data.layout import Layout, read_layout
+from fieldguide.data.parts import Failure
 from fieldguide.data.shards import write_shards
 from fieldguide.data.splits import find_copies, stratified_split
-from fieldguide.data.staging import Failure, Staged, stage_photos
+from fieldguide.data.staging import Staged, stage_photos
 from fieldguide.data.store import FORMAT, SPLITS
 from fieldguide.errors import ArchiveError
-from fieldguide.files import new_folder, write_csv, write_json
+from fieldguide.files import new_folder, write_json
 from fieldguide.params import DataParams
 
 _SHOWN = 10  # names listed in a message
@@ -40,32 +41,31 @@ class Prepared(NamedTuple):
 def prepare(params: DataParams, target: Path) -> Prepared:
     """Write the prepared store; nothing is left at `target` if it fails.
 
-    Photos are decoded by all cores, straight out of the archive, into a file beside the store;
+    Photos are decoded by all workers, straight out of the archives, into a file beside the store;
     once every photo's SHA-256 is known and the broken ones are known, rows are copied to their
-    split. Memory holds names and hashes of all photos, but pixels of a few only.
+    shards. Memory holds names and hashes of all photos, but pixels of a few only.
 
     Raises:
-        ArchiveError: see `open_archive`, `read_layout` and `stratified_split`; also when more than
+        ArchiveError: see `open_archives`, `read_layout` and `stratified_split`; also when more than
             `data.max_unreadable` of the photos are unreadable, or the disk is too small.
     """
-    path = Path(params.archive)
-    with open_archive(path) as archive, new_folder(target) as folder:
+    with open_archives(params.archive) as archive, new_folder(target) as folder:
+        path = archive.shown
         layout = read_layout(path, archive.members)
         _check_space(folder, len(layout.photos) * params.image_size**2 * 3)
         members = [photo.member for photo in layout.photos]
         digests, failures = stage_photos(archive, members, params, folder / "staged")
         _check_unreadable(path, layout, failures, params.max_unreadable)
         rows_of, left_out = _assign(layout, digests, failures, params)
-        labels = [photo.label for photo in layout.photos]
+        staged = Staged(folder / "staged", params.image_size)
         counts, shards, moments = {}, {}, {}
-        with (folder / "staged").open("rb") as file:
-            pixels = Staged(file, params.image_size)
-            for name, rows in rows_of.items():
-                found = Counter(labels[row] for row in rows)
-                counts[name] = {label: found[label] for label in layout.classes}
-                shards[name], moments[name] = write_shards(folder, name, pixels, rows)
-                index = ([members[row].name, labels[row], digests[row].hex()] for row in rows)
-                write_csv(folder / f"{name}.csv", ["source", "class", "sha256"], index)
+        for name, rows in rows_of.items():
+            found = Counter(layout.photos[row].label for row in rows)
+            counts[name] = {label: found[label] for label in layout.classes}
+            digest_of = {row: digests[row] for row in rows}
+            shards[name], moments[name] = write_shards(
+                *(folder, name, staged, layout.photos, digest_of), size=params.shard_size * 2**20
+            )
         (folder / "staged").unlink()
         mean, std = moments["train"].mean_and_std()
         write_json(
@@ -95,13 +95,13 @@ def _check_space(folder: Path, staged_bytes: int) -> None:
 
 
 def _check_unreadable(
-    path: Path, layout: Layout, failures: dict[int, Failure], allowed: float
+    path: str, layout: Layout, failures: dict[int, Failure], allowed: float
 ) -> None:
     broken = [row for row in sorted(failures) if failures[row].reason == "unreadable"]
     if len(broken) <= allowed * len(layout.photos):
         return
     names = "\n".join(
-        f"  {layout.photos[row].member.name}: {failures[row].detail}" for row in broken[:_SHOWN]
+        f"  {layout.photos[row].member.source}: {failures[row].detail}" for row in broken[:_SHOWN]
     )
     more = f"\n  and {len(broken) - _SHOWN:,} more" if len(broken) > _SHOWN else ""
     raise ArchiveError(
@@ -126,9 +126,9 @@ def _assign(
         LeftOut(name, "misplaced", "outside the class folders that are read")
         for name in layout.misplaced
     ]
-    left_out += [LeftOut(photos[row].member.name, *failures[row]) for row in sorted(failures)]
+    left_out += [LeftOut(photos[row].member.source, *failures[row]) for row in sorted(failures)]
     left_out += [
-        LeftOut(photos[usable[k]].member.name, "duplicate", why) for k, why in copies.items()
+        LeftOut(photos[usable[k]].member.source, "duplicate", why) for k, why in copies.items()
     ]
     usable = [row for k, row in enumerate(usable) if k not in copies]
     rows_of: dict[str, list[int]] = {name: [] for name in SPLITS}
@@ -145,7 +145,9 @@ def _assign(
             rows = rows_of["train"]
             labels = [photos[row].label for row in rows]
             stay, held_out = stratified_split(
-                labels, fraction, seed=params.seed, key=f"data.{name}_fraction"
+                *(labels, [digests[row] for row in rows], fraction),
+                seed=params.seed,
+                key=f"data.{name}_fraction",
             )
             rows_of["train"] = [rows[k] for k in stay]
             rows_of[name] = [rows[k] for k in held_out]

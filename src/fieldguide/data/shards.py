@@ -1,29 +1,53 @@
-"""The pixels of the prepared store: NumPy files that training maps into memory."""
+"""The files of the prepared store: each split cut by content, so that few change when it grows.
+
+Which shard a photo is in follows from its SHA-256 alone. A shard holds all photos whose digest
+begins with its prefix; one that would be too large is two, by the next bit. So the shards are a
+function of the set of photos, and an added photo rewrites the one that it falls into.
+
+Source: extendible hashing, Fagin et al. 1979 (https://doi.org/10.1145/320083.320092).
+"""
 
 from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from fieldguide.data.layout import Photo
 from fieldguide.data.staging import Staged
+from fieldguide.data.workers import in_threads
+from fieldguide.files import write_csv
 
-SHARD_BYTES = 2**30
 _HEADER_BYTES = 128  # of a NumPy file with a short shape
+# Bits of a prefix. Of a billion photos no two share 64, unless they are copies, which no bit parts:
+# a test set may hold more of one photo than a shard takes.
+MAX_DEPTH = 64
+_DIGEST_BITS = 256
+# Shards written at once: more would wait for the disk, and each holds a few megabytes.
+_WRITERS = 8
+
+
+class Leaf(NamedTuple):
+    """Rows of one shard among those of its split, which are sorted by digest."""
+
+    prefix: str  # leading bits of the digests, "" for a split in one piece
+    first: int
+    end: int
 
 
 class Moments:
     """Mean and deviation of pixels, per channel; exact up to rounding: summed as integers."""
 
     def __init__(self) -> None:
-        self._count = 0  # photos
-        self._sums = np.zeros((2, 1), np.uint64)  # of values and of squares: (2, H × W × 3)
+        self._count = 0  # pixels
+        self._sums = np.zeros((2, 3), np.uint64)  # of values and of squares
 
     def add(self, pixels: npt.NDArray[np.uint8]) -> None:
         """Add photos: (N, H, W, 3)."""
@@ -31,45 +55,105 @@ class Moments:
         # einsum is several times as fast here as `sum` and `**`; 32 bits hold 66,051 squares.
         values = np.einsum("ij->j", flat, dtype=np.uint32)
         squares = np.einsum("ij,ij->j", flat, flat, dtype=np.uint32)
-        self._sums = self._sums + np.stack([values, squares])
-        self._count += len(pixels)
+        sums = np.stack([values, squares]).reshape(2, -1, 3)  # (2, H × W × 3) -> (2, H × W, 3)
+        self._sums = self._sums + sums.sum(axis=1, dtype=np.uint64)
+        self._count += pixels.size // 3
+
+    def merge(self, other: Moments) -> None:
+        """Add the photos of another one."""
+        self._sums = self._sums + other._sums
+        self._count += other._count
 
     def mean_and_std(self) -> tuple[list[float], list[float]]:
         """Per channel, in [0, 1]."""
-        sums = self._sums.reshape(2, -1, 3)
-        count = self._count * sums.shape[1]
-        mean, square = sums.sum(axis=1) / (count * np.array([[255], [255**2]]))  # (2, 3)
+        mean, square = self._sums / (self._count * np.array([[255], [255**2]]))  # (2, 3)
         std = np.sqrt(np.maximum(square - mean**2, 0))
         return mean.round(6).tolist(), std.round(6).tolist()
 
 
+def leaves(digests: Sequence[bytes], capacity: int) -> Iterator[Leaf]:
+    """Cut sorted SHA-256 digests into leaves of at most `capacity`, by prefix.
+
+    A leaf of MAX_DEPTH bits may be larger. None is empty.
+    """
+
+    def divide(prefix: str, first: int, end: int) -> Iterator[Leaf]:
+        if end - first <= capacity or len(prefix) == MAX_DEPTH:
+            if first < end:
+                yield Leaf(prefix, first, end)
+            return
+        border = int(f"{prefix}1", 2) << (_DIGEST_BITS - len(prefix) - 1)
+        middle = bisect_left(digests, border.to_bytes(_DIGEST_BITS // 8, "big"), first, end)
+        yield from divide(f"{prefix}0", first, middle)
+        yield from divide(f"{prefix}1", middle, end)
+
+    return divide("", 0, len(digests))
+
+
 def write_shards(
-    folder: Path, name: str, pixels: Staged, rows: Sequence[int]
+    folder: Path,
+    name: str,
+    staged: Staged,
+    photos: Sequence[Photo],
+    rows: dict[int, bytes],
+    *,
+    size: int,
 ) -> tuple[list[dict[str, Any]], Moments]:
-    """Copy rows to NumPy files of at most SHARD_BYTES.
+    """Copy a split's rows to shards, each written by itself.
+
+    Args:
+        folder: where they go.
+        name: of the split.
+        staged: pixels by row.
+        photos: by row.
+        rows: of the split, each with its SHA-256.
+        size: bytes of a shard, at most.
 
     Returns:
-        File, rows and SHA-256 of each, and the moments of all pixels.
+        dataset.json's entry for each shard, and the moments of all pixels.
     """
-    per_shard = max(1, (SHARD_BYTES - _HEADER_BYTES) // pixels.row_bytes)
+    order = sorted(rows, key=lambda row: (rows[row], photos[row].member.source))
+    capacity = max(1, (size - _HEADER_BYTES) // staged.row_bytes)
+
+    def pieces() -> Iterator[Callable[[], tuple[dict[str, Any], Moments]]]:
+        for leaf in leaves([rows[row] for row in order], capacity):
+            file = folder / f"{'-'.join(filter(None, (name, leaf.prefix)))}.npy"
+            here = order[leaf.first : leaf.end]
+            index = [
+                (photos[row].member.source, photos[row].label, rows[row].hex()) for row in here
+            ]
+            yield partial(_write_shard, file, staged, here, index)
+
     shards = []
     moments = Moments()
-    for k, start in enumerate(range(0, len(rows), per_shard)):
-        here = rows[start : start + per_shard]
-        file = folder / f"{name}-{k:03d}.npy"
-        header = io.BytesIO()
-        np.lib.format.write_array_header_1_0(
-            header, {"descr": "|u1", "fortran_order": False, "shape": (len(here), *pixels.shape)}
-        )
-        digest = hashlib.sha256(header.getvalue())
-        with file.open("wb") as out, ThreadPoolExecutor(1) as beside:
-            out.write(header.getvalue())
-            hashed = None
-            for chunk in pixels.chunks(here):
-                if hashed is not None:
-                    hashed.result()  # so that no more than two chunks are in memory
-                hashed = beside.submit(digest.update, chunk.data)
-                out.write(chunk.data)
-                moments.add(chunk)
-        shards.append({"file": file.name, "rows": len(here), "sha256": digest.hexdigest()})
+    for shard, part in in_threads(pieces(), at_most=_WRITERS):
+        shards.append(shard)
+        moments.merge(part)
     return shards, moments
+
+
+def _write_shard(
+    file: Path, staged: Staged, rows: Sequence[int], index: Sequence[tuple[str, str, str]]
+) -> tuple[dict[str, Any], Moments]:
+    """Write the pixels and the index of one shard."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "|u1", "fortran_order": False, "shape": (len(rows), *staged.shape)}
+    )
+    digest = hashlib.sha256(header.getvalue())
+    moments = Moments()
+    with file.open("wb") as out:
+        out.write(header.getvalue())
+        for chunk in staged.chunks(rows):
+            digest.update(chunk.data)
+            out.write(chunk.data)
+            moments.add(chunk)
+    lines = file.with_suffix(".csv")
+    write_csv(lines, ["source", "class", "sha256"], index)
+    shard = {
+        "file": file.name,
+        "rows": len(rows),
+        "sha256": digest.hexdigest(),
+        "index_sha256": hashlib.sha256(lines.read_bytes()).hexdigest(),
+    }
+    return shard, moments

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
-
-import numpy as np
 
 from fieldguide.errors import ArchiveError
 
@@ -42,17 +41,20 @@ def find_copies(
 
 
 def stratified_split(
-    labels: Sequence[str], fraction: float, *, seed: int, key: str
+    labels: Sequence[str], digests: Sequence[bytes], fraction: float, *, seed: int, key: str
 ) -> tuple[list[int], list[int]]:
     """Rows that stay and rows that are held out, for each class by the same fraction.
 
-    A class of n photos gives round(n × fraction) of them, at least one and never all.
+    A class of n photos gives round(n × fraction) of them, at least one and never all: those whose
+    digests, hashed together with seed and key, come first. So a photo's place in the draw never
+    changes, and photos that are added move only the few that are next to the border.
 
     Args:
         labels: class name of each row.
+        digests: SHA-256 of each row, all different.
         fraction: in (0, 1).
         seed: of the draw.
-        key: the parameter that holds the fraction, for the message.
+        key: the parameter that holds the fraction; another key is another draw.
 
     Raises:
         ArchiveError: a class has a single photo.
@@ -61,6 +63,7 @@ def stratified_split(
     for row, label in enumerate(labels):
         rows_of[label].append(row)
     stay, held_out = [], []
+    salt = f"{seed} {key} ".encode()
     for label, rows in sorted(rows_of.items()):
         if len(rows) < 2:  # noqa: PLR2004
             raise ArchiveError(
@@ -68,9 +71,7 @@ def stratified_split(
                 "allowed: two or more a class, and one more where the test set is split off too"
             )
         count = min(max(round(len(rows) * fraction), 1), len(rows) - 1)
-        # As scikit-learn's `train_test_split` draws (tests/data/test_splits.py compares them),
-        # whose import takes longer than a small archive. NumPy keeps this generator's stream.
-        shuffled = np.random.RandomState(seed).permutation(len(rows))
-        held_out += [rows[k] for k in shuffled[:count]]
-        stay += [rows[k] for k in shuffled[count:]]
+        drawn = sorted(rows, key=lambda row: hashlib.sha256(salt + digests[row]).digest())
+        held_out += drawn[:count]
+        stay += drawn[count:]
     return sorted(stay), sorted(held_out)

@@ -1,13 +1,18 @@
 """The prepared store: photos decoded once, memory-mapped ever after.
 
-data/prepared/dataset.json   classes, size, mean, std, counts, shards, what was left out
-data/prepared/train-000.npy  (N, H, W, 3) uint8 RGB, at most 1 GiB; likewise val, test
+data/prepared/dataset.json   classes, size, mean, std, counts, shards with hashes, what was left out
+data/prepared/train.npy      (N, H, W, 3) uint8 RGB; likewise val, test
 data/prepared/train.csv      a line a row: source name, class, SHA-256 of the source; likewise
+
+Rows are in the order of their SHA-256. A split that is larger than a shard may be is several, each
+with an index of its own: train-0110.npy and .csv have the photos whose SHA-256 begins with these
+bits (`shards.py`).
 """
 
 from __future__ import annotations
 
 import csv
+import errno
 import json
 from functools import cached_property
 from itertools import chain
@@ -19,8 +24,9 @@ import numpy.typing as npt
 
 from fieldguide.errors import StoreError
 
-FORMAT = 1
+FORMAT = 2
 SPLITS = ("train", "val", "test")
+_OTHER_FILES = 1024  # that a process may have open besides the shards of a split
 
 
 class Split:
@@ -31,12 +37,13 @@ class Split:
         self._classes: list[str] = description["classes"]
         self._rows_of: dict[Path, int] = {}  # of each index file
         self._shards = []
-        for name in names:
-            shards = description["shards"][name]
-            self._rows_of[folder / f"{name}.csv"] = sum(shard["rows"] for shard in shards)
-            for shard in shards:
-                shape = (shard["rows"], *[description["image_size"]] * 2, 3)
-                self._shards.append(_open_shard(folder / shard["file"], shape))
+        shards = [shard for name in names for shard in description["shards"][name]]
+        _allow_open_files(len(shards))
+        for shard in shards:
+            shape = (shard["rows"], *[description["image_size"]] * 2, 3)
+            file = folder / shard["file"]
+            self._rows_of[file.with_suffix(".csv")] = shard["rows"]
+            self._shards.append(_open_shard(file, shape))
         self._starts = np.cumsum([0, *map(len, self._shards)])
 
     def __len__(self) -> int:
@@ -60,29 +67,49 @@ class Split:
 
     @cached_property
     def sources(self) -> list[str]:
-        """Name in the archive of each row."""
+        """Name of each row, in its archive or with it."""
         return [line["source"] for line in self._lines]
 
     def images(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-        """Copy rows out of the shards, in the order asked for: (B,) -> (B, H, W, 3)."""
+        """Copy rows out of the shards, in the order asked for: (B,) -> (B, H, W, 3).
+
+        Raises:
+            IndexError: there is no such row.
+        """
         if len(self._shards) == 1:
-            return np.asarray(self._shards[0][rows])
+            return self._shards[0][rows]
+        if len(rows) and not 0 <= rows.min() <= rows.max() < len(self):
+            raise IndexError(f"rows {rows.min()} to {rows.max()}: out of bounds of {len(self)}")
         pixels = np.empty((len(rows), *self._shards[0].shape[1:]), dtype=np.uint8)
         shard_of = np.searchsorted(self._starts, rows, side="right") - 1
-        for k in np.unique(shard_of):
-            here = shard_of == k
-            pixels[here] = self._shards[k][rows[here] - self._starts[k]]
+        here = rows - self._starts[shard_of]  # row of that shard
+        for out, shard, row in zip(pixels, shard_of.tolist(), here.tolist(), strict=True):
+            out[:] = self._shards[shard][row]
         return pixels
+
+
+def _allow_open_files(count: int) -> None:
+    """Raise this process's limit of open files, where the system lets it: a mapped file is one."""
+    try:
+        import resource  # noqa: PLC0415 - Windows has none, nor such a limit
+    except ImportError:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + _OTHER_FILES
+    if resource.RLIM_INFINITY not in (soft, hard) and soft < wanted <= hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _open_shard(file: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     try:
         pixels: npt.NDArray[np.uint8] = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as err:
-        raise StoreError(f"{file}: cannot be read ({err}); run `dvc repro`") from err
+        many = getattr(err, "errno", None) == errno.EMFILE
+        todo = "raise `ulimit -n`, or data.shard_size" if many else "run `dvc repro`"
+        raise StoreError(f"{file}: cannot be read ({err}); {todo}") from err
     if pixels.shape != shape or pixels.dtype != np.uint8:
         raise StoreError(f"{file}: found {pixels.dtype} {pixels.shape}; allowed: uint8 {shape}")
-    return pixels
+    return np.asarray(pixels)  # a view, without the cost of NumPy's memmap at each row
 
 
 def _read_index(file: Path, rows: int, classes: list[str]) -> list[dict[str, str]]:
@@ -92,7 +119,7 @@ def _read_index(file: Path, rows: int, classes: list[str]) -> list[dict[str, str
     except (OSError, ValueError) as err:
         raise StoreError(f"{file}: cannot be read ({err}); run `dvc repro`") from err
     if len(lines) != rows:
-        raise StoreError(f"{file}: found {len(lines)} rows; the shards have {rows}")
+        raise StoreError(f"{file}: found {len(lines)} rows; its shard has {rows}")
     for unknown in {line["class"] for line in lines} - set(classes):
         raise StoreError(f"{file}: found class {unknown!r}; allowed: {', '.join(classes)}")
     return lines

@@ -14,7 +14,6 @@ which takes seconds. Each training is a process of its own.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import shutil
@@ -38,17 +37,18 @@ Reached = Callable[[int, float], None]
 def unpack(archive: Path, store: Path, target: Path) -> None:
     """Lay the photos of the store's splits out for `ImageFolder`: <split>/<class>/<row>.jpg."""
     from fieldguide.data.archive import open_archive
+    from fieldguide.data.store import Store
 
     with open_archive(archive) as opened:
         members = {member.name: member for member in opened.members}
-        for split in ("train", "val", "test"):
-            with (store / f"{split}.csv").open(encoding="utf-8", newline="") as file:
-                for row, line in enumerate(csv.DictReader(file)):
-                    source = Path(line["source"])
-                    folder = target / split / line["class"]
-                    folder.mkdir(parents=True, exist_ok=True)
-                    photo = folder / f"{row:06d}{source.suffix}"
-                    photo.write_bytes(opened.read(members[line["source"]]))
+        opened_store = Store(store)
+        for name in ("train", "val", "test"):
+            split = opened_store.split(name)
+            for row, (source, label) in enumerate(zip(split.sources, split.labels, strict=True)):
+                folder = target / name / opened_store.classes[label]
+                folder.mkdir(parents=True, exist_ok=True)
+                photo = folder / f"{row:06d}{Path(source).suffix}"
+                photo.write_bytes(opened.read(members[source]))
 
 
 def train_original(

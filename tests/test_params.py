@@ -19,6 +19,7 @@ RANGES = [
     ("data.test_fraction", (0.01, 0.5), (0.0099, 0.51)),
     ("data.min_size", (1, 512), (0, 513)),
     ("data.max_unreadable", (0, 1), (-0.01, 1.01)),
+    ("data.shard_size", (1, 1024), (0, 1025)),
     ("data.seed", (0, 2**32 - 1), (-1, 2**32)),
     ("model.last_k", (1, 1000), (0, 1001)),
     ("model.layer_decay", (1e-12, 1), (0, 1.01)),
@@ -134,6 +135,7 @@ def test_every_number_has_a_tested_range():
         ("train.train_on_val", [True, False]),
         ("train.compile", [True, False]),
         ("evaluate.flip_averaging", [True, False]),
+        ("data.engine", ["local", "ray"]),
         ("train.optimizer", ["adam", "adamw", "nadam", "rmsprop", "sgd"]),
         ("train.schedule", ["one_cycle", "cosine", "constant"]),
         ("train.precision", ["32", "16-mixed", "bf16-mixed"]),
@@ -163,6 +165,9 @@ def test_each_choice_is_allowed_and_no_other(key, values, load):
         ("train.use_augmentation", "yes"),
         ("data.archive", 3),
         ("data.archive", ""),
+        ("data.archive", []),
+        ("data.archive", ["a.zip", ""]),
+        ("data.archive", ["a.zip", 3]),
         ("train", None),
         ("train", [1]),
     ],
@@ -170,6 +175,10 @@ def test_each_choice_is_allowed_and_no_other(key, values, load):
 def test_another_type_is_refused_not_converted(key, value, load):
     with pytest.raises(ParamsError, match=rf"{key}: found .*; allowed: "):
         load({key: value})
+
+
+def test_there_may_be_several_archives(load):
+    assert load({"data.archive": ["a.zip", "b"]}).data.archive == ["a.zip", "b"]
 
 
 def test_an_integer_is_a_number_too(load):

@@ -1,6 +1,5 @@
 """Each image once an epoch, in an order that depends on (seed, epoch) alone."""
 
-import csv
 import json
 from collections import Counter
 
@@ -12,6 +11,7 @@ from fieldguide.data.augmentation import Augmentation
 from fieldguide.data.batches import Batches, Order, derive_seed
 from fieldguide.data.store import Store
 from fieldguide.data.transforms import Preprocessing
+from fieldguide.files import write_csv
 
 CPU = torch.device("cpu")
 SIZE = 8
@@ -29,14 +29,12 @@ def split_of(tmp_path):
         listed = []
         for k, part in enumerate(np.array_split(rows, shards)):
             pixels = np.broadcast_to(part[:, None, None, None], (len(part), SIZE, SIZE, 3))
-            np.save(folder / f"train-{k:03d}.npy", pixels)
-            listed.append({"file": f"train-{k:03d}.npy", "rows": len(part)})
-        with (folder / "train.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["source", "class", "sha256"])
-            writer.writerows([f"{row}.png", CLASSES[row % 3], ""] for row in rows)
+            np.save(folder / f"train-{k}.npy", pixels)
+            listed.append({"file": f"train-{k}.npy", "rows": len(part)})
+            index = [[f"{row}.png", CLASSES[row % 3], ""] for row in part]
+            write_csv(folder / f"train-{k}.csv", ["source", "class", "sha256"], index)
         description = {
-            "format": 1,
+            "format": 2,
             "classes": CLASSES,
             "image_size": SIZE,
             "resize": "crop",

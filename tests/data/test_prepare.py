@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fieldguide.data import shards as shards_module
+from fieldguide.data import prepare as prepare_module
 from fieldguide.data import staging
 from fieldguide.data.prepare import prepare
 from fieldguide.data.store import SPLITS, Store
@@ -45,8 +45,8 @@ def described(folder):
     return json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
 
 
-def sources(folder, name):
-    return Store(folder).split(name).sources
+def sources(folder, name, target="prepared"):
+    return Store(folder / target).split(name).sources
 
 
 def left_out(prepared):
@@ -59,8 +59,8 @@ class TestOutputs:
     def test_exactly_these_files_are_written(self, run, make_photos, tmp_path):
         run(make_photos(each=10))
         assert sorted(contents(tmp_path / "prepared")) == [
-            *["dataset.json", "test-000.npy", "test.csv", "train-000.npy", "train.csv"],
-            *["val-000.npy", "val.csv"],
+            *["dataset.json", "test.csv", "test.npy", "train.csv", "train.npy"],
+            *["val.csv", "val.npy"],
         ]
         assert sorted(path.name for path in tmp_path.iterdir()) == ["photos.zip", "prepared"]
 
@@ -110,6 +110,13 @@ class TestOutputs:
         store = Store(tmp_path / "prepared")
         assert (store.mean, store.std) == ([0, 0, 0], [0, 0, 0])
 
+    def test_rows_are_in_the_order_of_their_digests(self, run, make_photos, tmp_path):
+        files = make_photos(each=10)
+        run(files)
+        for name in SPLITS:
+            found = [hashlib.sha256(files[source]).digest() for source in sources(tmp_path, name)]
+            assert found == sorted(found)
+
     @pytest.mark.parametrize("photos_per_shard", [1, 5, 7])
     def test_shards_are_limited_and_hold_the_same_rows(
         self, photos_per_shard, run, make_photos, tmp_path, monkeypatch
@@ -117,19 +124,26 @@ class TestOutputs:
         files = make_photos(each=10)
         run(files, target="whole")
         whole = Store(tmp_path / "whole").split("train")
-        monkeypatch.setattr(shards_module, "SHARD_BYTES", photos_per_shard * 16 * 16 * 3 + 128)
+        size = photos_per_shard * 16 * 16 * 3 + 128
+        monkeypatch.setattr(prepare_module, "_MIB", size)
         monkeypatch.setattr(staging, "CHUNK_BYTES", 2 * 16 * 16 * 3)
-        run(files)
+        run(files, shard_size=1)
         store = Store(tmp_path / "prepared")
         rows = np.random.default_rng(0).permutation(len(whole))
         np.testing.assert_array_equal(store.split("train").images(rows), whole.images(rows))
         assert store.split("train").sources == whole.sources
+        assert (store.mean, store.std) == (Store(tmp_path / "whole").mean, store.std)
         shards = described(tmp_path / "prepared")["shards"]
-        assert len(shards["train"]) == -(-len(whole) // photos_per_shard)
+        assert len(shards["train"]) >= -(-len(whole) // photos_per_shard)
         for shard in [shard for name in SPLITS for shard in shards[name]]:
-            data = (tmp_path / "prepared" / shard["file"]).read_bytes()
-            assert len(data) <= photos_per_shard * 16 * 16 * 3 + 128
-            assert hashlib.sha256(data).hexdigest() == shard["sha256"]
+            file = tmp_path / "prepared" / shard["file"]
+            assert file.stat().st_size <= size
+            assert hashlib.sha256(file.read_bytes()).hexdigest() == shard["sha256"]
+            index = file.with_suffix(".csv").read_bytes()
+            assert hashlib.sha256(index).hexdigest() == shard["index_sha256"]
+            prefix = file.stem.partition("-")[2]
+            for line in csv.DictReader(io.StringIO(index.decode())):
+                assert f"{int(line['sha256'], 16):0256b}".startswith(prefix)
 
 
 class TestSameInputSameBytes:
@@ -157,7 +171,9 @@ class TestSameInputSameBytes:
         on_one_core(tmp_path, "prepared on one", max_unreadable=0.5)
         assert contents(tmp_path / "prepared") == contents(tmp_path / "prepared on one")
 
-    @pytest.mark.parametrize("limit", [("_PHOTOS", 1), ("_PHOTOS", 5), ("_BYTES", 4000)])
+    @pytest.mark.parametrize(
+        "limit", [("_PHOTOS", 1), ("_PHOTOS", 5), ("_BYTES", 4000), ("_PIXEL_BYTES", 2000)]
+    )
     def test_how_many_photos_a_core_takes_does_not_matter(
         self, limit, run, make_photos, tmp_path, monkeypatch
     ):
@@ -181,8 +197,8 @@ class TestSameInputSameBytes:
         """Rather than whatever memory held."""
         path = tmp_path / "staged"
         path.write_bytes(bytes(2 * 8 * 8 * 3 - 1))
-        with path.open("rb") as file, pytest.raises(OSError, match="staged: shorter than"):
-            list(staging.Staged(file, 8).chunks([0, 1]))
+        with pytest.raises(OSError, match="staged: shorter than"):
+            list(staging.Staged(path, 8).chunks([0, 1]))
 
     @pytest.mark.parametrize("seed", [0, 5])
     def test_a_seed_gives_the_same_split_and_another_one_differs(
@@ -192,7 +208,7 @@ class TestSameInputSameBytes:
         for target, number in {"one": seed, "same": seed, "other": 9}.items():
             run(files, target=target, seed=number)
         assert contents(tmp_path / "one") == contents(tmp_path / "same")
-        assert sources(tmp_path / "one", "test") != sources(tmp_path / "other", "test")
+        assert sources(tmp_path, "test", "one") != sources(tmp_path, "test", "other")
 
 
 class TestLeftOut:
@@ -237,13 +253,13 @@ class TestLeftOut:
         test = make_photos("val", each=3, seed=1)
         test["val/bee/copy.png"] = test["val/ant/00.png"]
         run(make_photos("train", each=6) | test)
-        assert sources(tmp_path / "prepared", "test") == sorted(test)
+        assert sorted(sources(tmp_path, "test")) == sorted(test)
 
     def test_three_folders_are_the_three_splits(self, run, make_photos, tmp_path):
         parts = {name: make_photos(name, each=3, seed=k) for k, name in enumerate(SPLITS)}
         run({**parts["train"], **parts["val"], **parts["test"]})
         for name in SPLITS:
-            assert sources(tmp_path / "prepared", name) == sorted(parts[name])
+            assert sorted(sources(tmp_path, name)) == sorted(parts[name])
 
     @pytest.mark.parametrize(("allowed", "good"), [(0.05, True), (0.0499, False), (0, False)])
     def test_unreadable_photos_are_allowed_up_to_the_limit(

@@ -1,9 +1,10 @@
 """Copies are found and classes are divided exactly."""
 
+import hashlib
+import random
 from collections import Counter
 
 import pytest
-from sklearn.model_selection import train_test_split
 
 from fieldguide.data.splits import find_copies, stratified_split
 from fieldguide.errors import ArchiveError
@@ -13,6 +14,16 @@ def left_out(*photos):
     """Rows left out of photos given as "digest label part"."""
     digests, labels, parts = zip(*(photo.split() for photo in photos), strict=True)
     return find_copies([digest.encode() for digest in digests], labels, parts)
+
+
+def digests_of(count, seed=0):
+    rng = random.Random(seed)
+    return [rng.randbytes(32) for _ in range(count)]
+
+
+def split(labels, fraction, *, seed=0, key="data.val_fraction"):
+    digests = digests_of(len(labels))
+    return stratified_split(labels, digests, fraction, seed=seed, key=key)
 
 
 def test_different_photos_all_stay():
@@ -63,7 +74,7 @@ def test_copies_with_different_labels_all_leave(parts):
 )
 def test_each_class_gives_its_rounded_share(count, fraction, held_out):
     labels = ["ant"] * count + ["bee"] * 20
-    stay, drawn = stratified_split(labels, fraction, seed=0, key="data.val_fraction")
+    stay, drawn = split(labels, fraction)
     assert Counter(labels[row] for row in drawn)["ant"] == held_out
     assert sorted(stay + drawn) == list(range(count + 20))
     assert stay == sorted(stay)
@@ -73,7 +84,7 @@ def test_each_class_gives_its_rounded_share(count, fraction, held_out):
 @pytest.mark.parametrize("seed", [0, 1, 2**32 - 1])
 def test_a_seed_always_draws_the_same_and_another_seed_differs(seed):
     def draw(number):
-        return stratified_split(["a", "b"] * 50, 0.2, seed=number, key="x")
+        return split(["a", "b"] * 50, 0.2, seed=number)
 
     assert draw(seed) == draw(seed)
     assert draw(seed) != draw(7)
@@ -82,7 +93,7 @@ def test_a_seed_always_draws_the_same_and_another_seed_differs(seed):
 def test_every_photo_can_be_drawn():
     drawn = Counter()
     for seed in range(200):
-        drawn.update(stratified_split(["a"] * 10, 0.2, seed=seed, key="x")[1])
+        drawn.update(split(["a"] * 10, 0.2, seed=seed)[1])
     # Each of 10 photos is drawn Binomial(200, 0.2) times: 40 ± 5.7, so within six deviations.
     assert len(drawn) == 10
     assert all(6 <= count <= 74 for count in drawn.values())
@@ -93,12 +104,54 @@ def test_a_class_of_one_photo_cannot_be_split():
         ArchiveError,
         match=r"class 'bee': 1 usable photo left to split by data\.val_fraction 0\.2; allowed: two",
     ):
-        stratified_split(["ant", "ant", "bee"], 0.2, seed=0, key="data.val_fraction")
+        split(["ant", "ant", "bee"], 0.2)
 
 
 @pytest.mark.parametrize("seed", [0, 7, 2**32 - 1])
-@pytest.mark.parametrize(("photos", "fraction"), [(2, 0.5), (7, 0.2), (500, 0.37)])
-def test_who_is_held_out_is_who_scikit_learn_draws(photos, fraction, seed):
-    stay, held_out = stratified_split(["ant"] * photos, fraction, seed=seed, key="data.x")
-    expected = train_test_split(range(photos), test_size=len(held_out), random_state=seed)
-    assert [stay, held_out] == [sorted(rows) for rows in expected]
+@pytest.mark.parametrize(("photos", "fraction", "count"), [(2, 0.5, 1), (7, 0.2, 1), (90, 0.3, 27)])
+def test_held_out_are_the_digests_whose_keyed_hash_has_fewest_below_it(
+    photos, fraction, count, seed
+):
+    _, held_out = split(["ant"] * photos, fraction, seed=seed, key="data.x")
+    hashes = [
+        hashlib.sha256(f"{seed} data.x ".encode() + digest).hexdigest()
+        for digest in digests_of(photos)
+    ]
+    below = [sum(other < mine for other in hashes) for mine in hashes]
+    assert held_out == [row for row in range(photos) if below[row] < count]
+
+
+def test_another_fraction_is_another_draw():
+    """Or the test set's photos would be those next to the border of the validation set."""
+    labels = ["ant"] * 200
+    val = split(labels, 0.5, key="data.val_fraction")[1]
+    test = split(labels, 0.5, key="data.test_fraction")[1]
+    # Of 100 each, 50 ± 3.5 (hypergeometric) are in both where the draws know nothing of each other.
+    assert 29 <= len(set(val) & set(test)) <= 71
+
+
+def test_the_order_of_rows_and_the_other_classes_do_not_matter():
+    digests = digests_of(40)
+    labels = ["ant", "bee"] * 20
+
+    def drawn(rows):
+        chosen = [labels[row] for row in rows], [digests[row] for row in rows]
+        return {rows[k] for k in stratified_split(*chosen, 0.3, seed=1, key="x")[1]}
+
+    whole = drawn(range(40))
+    assert drawn(range(39, -1, -1)) == whole
+    assert drawn(range(0, 40, 2)) == {row for row in whole if labels[row] == "ant"}
+
+
+def test_added_photos_move_few_of_those_that_were_there():
+    """From 1,000 photos to 1,100: only those next to the border change sides."""
+    digests = digests_of(1100)
+    before, after = (
+        set(stratified_split(["ant"] * n, digests[:n], 0.2, seed=0, key="x")[1])
+        for n in (1000, 1100)
+    )
+    assert (len(before), len(after)) == (200, 220)
+    # Of the 100 new ones 20 ± 4 come below the border; what is more or less than 20 moves.
+    new = sum(row >= 1000 for row in after)
+    moved = before ^ {row for row in after if row < 1000}
+    assert len(moved) == abs(20 - new) <= 24

@@ -153,7 +153,6 @@ def test_a_test_split_without_photos_is_refused(run, bundle, store, outputs, tmp
     description = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     description["shards"]["test"] = []
     (folder / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
-    (folder / "test.csv").write_text("source,class,sha256\n", encoding="utf-8")
     with pytest.raises(StoreError, match="test split is empty"):
         run(bundle, Store(folder))
     assert not any(path.exists() for path in outputs)

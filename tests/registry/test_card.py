@@ -42,7 +42,7 @@ def facts():
     return Facts(
         description="A tiny one",
         labels=["insects"],
-        archive=Archive("data/photos.zip", "ab" * 16, 1234, None),
+        archives=[Archive("data/photos.zip", "ab" * 16, 1234, None)],
         data=DataCounts.model_validate(RESULTS["metrics/prepare.json"]),
         params={"data.image_size": 16, "data.resize": "crop", "model.name": "cnn"}
         | {"model.weights": "none", "train.epochs": 3, "train.use_augmentation": True},
@@ -111,7 +111,7 @@ def test_names_of_strangers_stay_text(name, facts):
         per_class=scores,
         data=facts.data.model_copy(update={"classes": counts}),
         confusion=confusion_of([(name, "bee"), ("bee", name)]),
-        archive=Archive(f"data/{name}", "ab", 1, name),
+        archives=[Archive(f"data/{name}", "ab", 1, name)],
         figures=[f"plots/figures/{name}.png"],
         params=facts.params | {"data.archive": f"data/{name}"},
     )

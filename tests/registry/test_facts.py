@@ -40,7 +40,7 @@ def found(files):
 
 def test_everything_is_there(files):
     facts = found(files)
-    assert facts.archive == Archive("data/photos.zip", "ab", 6, None)
+    assert facts.archives == [Archive("data/photos.zip", "ab", 6, None)]
     assert facts.test.photos == 30
     assert facts.per_class["bee"].recall == 0.6
     assert facts.confusion.counts.tolist() == [[9, 1, 0], [3, 6, 1], [0, 0, 10]]
@@ -53,10 +53,10 @@ def test_everything_is_there(files):
 def test_a_source_is_named_without_its_credentials(files):
     url = "https://me:secret@example.org/photos.zip?signature=secret#secret"
     files.write("data/photos.zip.dvc", yaml.safe_dump({"deps": [{"path": url}]}))
-    assert found(files).archive.source == "https://example.org/photos.zip"
+    assert found(files).archives[0].source == "https://example.org/photos.zip"
     imported = {"path": "data/photos.zip", "repo": {"url": "git@example.org:a/b.git"}}
     files.write("data/photos.zip.dvc", yaml.safe_dump({"deps": [imported]}))
-    assert found(files).archive.source == "git@example.org:a/b.git"
+    assert found(files).archives[0].source == "git@example.org:a/b.git"
 
 
 def test_weights_that_training_started_from(files):

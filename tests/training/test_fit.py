@@ -369,7 +369,6 @@ def test_a_val_split_without_photos_is_refused(run_training, store, tmp_path):
     description = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     description["shards"]["val"] = []
     (folder / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
-    (folder / "val.csv").write_text("source,class,sha256\n", encoding="utf-8")
     with pytest.raises(FieldguideError, match="val split is empty"):
         run_training(on=Store(folder))
 

@@ -115,7 +115,7 @@ def check_deps(value: str | Sequence[str], path: Path = Path("dvc.yaml")) -> Non
     missing = [
         k
         for k, archive in enumerate(value)
-        if k not in numbers and watched.isdisjoint([PurePath(archive), *PurePath(archive).parents])
+        if k not in numbers and PurePath(archive) not in watched
     ]
     if missing:
         lines = "\n".join(f"      - ${{data.archive[{k}]}}  # {value[k]}" for k in missing)

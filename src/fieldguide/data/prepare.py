@@ -19,6 +19,7 @@ from fieldguide.files import new_folder, write_json
 from fieldguide.params import DataParams
 
 _SHOWN = 10  # names listed in a message
+_MIB = 2**20
 
 
 class LeftOut(NamedTuple):
@@ -64,7 +65,7 @@ def prepare(params: DataParams, target: Path) -> Prepared:
             counts[name] = {label: found[label] for label in layout.classes}
             digest_of = {row: digests[row] for row in rows}
             shards[name], moments[name] = write_shards(
-                *(folder, name, staged, layout.photos, digest_of), size=params.shard_size * 2**20
+                *(folder, name, staged, layout.photos, digest_of), size=params.shard_size * _MIB
             )
         (folder / "staged").unlink()
         mean, std = moments["train"].mean_and_std()

@@ -35,15 +35,16 @@ class Split:
     def __init__(self, folder: Path, names: tuple[str, ...], description: dict[str, Any]) -> None:
         self.name = "+".join(names)
         self._classes: list[str] = description["classes"]
+        self._shape = (*[description["image_size"]] * 2, 3)
         self._rows_of: dict[Path, int] = {}  # of each index file
         self._shards = []
         shards = [shard for name in names for shard in description["shards"][name]]
         _allow_open_files(len(shards))
         for shard in shards:
-            shape = (shard["rows"], *[description["image_size"]] * 2, 3)
             file = folder / shard["file"]
+            pixels = _open_shard(file, (shard["rows"], *self._shape))
             self._rows_of[file.with_suffix(".csv")] = shard["rows"]
-            self._shards.append(_open_shard(file, shape))
+            self._shards.append(pixels.reshape(len(pixels), -1))  # (n, H × W × 3)
         self._starts = np.cumsum([0, *map(len, self._shards)])
 
     def __len__(self) -> int:
@@ -77,14 +78,17 @@ class Split:
             IndexError: there is no such row.
         """
         if len(self._shards) == 1:
-            return self._shards[0][rows]
-        if len(rows) and not 0 <= rows.min() <= rows.max() < len(self):
+            return self._shards[0][rows].reshape(-1, *self._shape)
+        pixels = np.empty((len(rows), *self._shape), dtype=np.uint8)
+        if len(rows) == 0:
+            return pixels
+        if rows.min() < 0 or rows.max() >= len(self):
             raise IndexError(f"rows {rows.min()} to {rows.max()}: out of bounds of {len(self)}")
-        pixels = np.empty((len(rows), *self._shards[0].shape[1:]), dtype=np.uint8)
         shard_of = np.searchsorted(self._starts, rows, side="right") - 1
         here = rows - self._starts[shard_of]  # row of that shard
-        for out, shard, row in zip(pixels, shard_of.tolist(), here.tolist(), strict=True):
-            out[:] = self._shards[shard][row]
+        places = zip(shard_of.tolist(), here.tolist(), strict=True)
+        found = [self._shards[shard][row] for shard, row in places]
+        np.concatenate(found, out=pixels.reshape(-1))  # one call: loops in Python cost more
         return pixels
 
 

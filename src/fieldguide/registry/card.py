@@ -92,11 +92,12 @@ def _header(facts: Facts, version: str, before: str | None) -> str:
         except Exception as err:  # YAML's own and a ValueError
             raise RegistryError(f"{CARD}: found a header that is no YAML ({err})") from err
         kept = {key: value for key in _LICENCE if (value := data.get(key))}
+    names = ", ".join(PurePosixPath(archive.path).name for archive in facts.archives)
     results = [
         EvalResult(
             task_type="image-classification",
             dataset_type="imagefolder",
-            dataset_name=printable(PurePosixPath(facts.archive.path).name),
+            dataset_name=printable(names),
             dataset_split="test",
             metric_type=kind,
             metric_name=name,
@@ -202,9 +203,10 @@ def _data(facts: Facts) -> str:
         (escape(name), *(f"{counts.get(split, 0):,}" for split in SPLITS))
         for name, counts in data.classes.items()
     ]
+    origins = "; ".join(map(_origin, facts.archives))
     return _join(
         "## Data",
-        f"{_origin(facts.archive)}. Photos used: {used}. Left out: {reasons or 'none'}.",
+        f"{origins}. Photos used: {used}. Left out: {reasons or 'none'}.",
         _table(("class", *SPLITS), rows),
     )
 
@@ -237,7 +239,7 @@ def _limits(facts: Facts) -> str:
         "be seen at that size is not seen."
     )
     narrow = (
-        "Test and training photos are from the same archive. Other cameras, places and times were "
+        "Test and training photos are from the same source. Other cameras, places and times were "
         "not tested."
     )
     noisy = (

@@ -87,7 +87,7 @@ class _Test(_Part):
 
 
 class Archive(NamedTuple):
-    """The photos' archive, as dvc.lock names it."""
+    """One of the photos' archives, as dvc.lock names it."""
 
     path: str
     md5: str  # of a folder with ".dir" behind it
@@ -101,7 +101,7 @@ class Facts:
 
     description: str
     labels: list[str]
-    archive: Archive
+    archives: list[Archive]
     data: DataCounts
     params: dict[str, Any]  # {"train.epochs": 24, ...}, of the stages that made the classifier
     weights: Archive | None  # what training started from, if it is a file
@@ -136,10 +136,12 @@ def collect(revision: Revision) -> Facts:
     prepared, trained = lock["prepare"], lock["train"]
     used = [lock[stage].get("params", {}).get("params.yaml", {}) for stage in STAGES]
     params = flat({section: values for part in used for section, values in part.items()})
+    archive = params.get("data.archive")
+    paths = [str(path) for path in (archive if isinstance(archive, list) else [archive])]
     return Facts(
         description=str(artifact.get("desc", "")),
         labels=[str(label) for label in artifact.get("labels", ())],
-        archive=_archive(revision, prepared, str(params.get("data.archive"))),
+        archives=[_archive(revision, prepared, path) for path in paths],
         data=_read(revision, "metrics/prepare.json", DataCounts),
         params=params,
         weights=_weights(revision, trained, str(params.get("model.weights", "none"))),

@@ -65,9 +65,9 @@ def _pairs(before: dict[str, Any], after: dict[str, Any]) -> Iterable[Change]:
 def _data(run: Run) -> dict[str, str]:
     """Facts of archive, photos and what was made of them."""
     found: dict[str, str] = {}
-    if run.archive is not None:
-        found["archive"] = run.archive
-        found["archive, MD5"] = run.inputs.get(run.archive, NONE)
+    if run.archives:
+        found["archive"] = ", ".join(run.archives)
+        found["archive, MD5"] = ", ".join(run.inputs.get(path, NONE) for path in run.archives)
     for path, label in ((PREPARED, "prepared photos, MD5"), (MODEL, "classifier, MD5")):
         if path in run.outs:
             found[label] = run.outs[path].md5.removesuffix(".dir")
@@ -81,7 +81,7 @@ def _data(run: Run) -> dict[str, str]:
 
 
 def _code(run: Run) -> dict[str, str]:
-    return {path: md5 for path, md5 in run.inputs.items() if path != run.archive}
+    return {path: md5 for path, md5 in run.inputs.items() if path not in run.archives}
 
 
 def _short(md5: str) -> str:

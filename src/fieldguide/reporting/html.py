@@ -83,7 +83,7 @@ def _head(run: Run, other: Run | None) -> str:
         else ""
     )
     model = show_value(run.params.get("model.name"))
-    made = f"<p>{escape(model)} on {escape(run.archive or NONE)}.</p>\n"
+    made = f"<p>{escape(model)} on {escape(', '.join(run.archives) or NONE)}.</p>\n"
     return (
         f"<h1>Run report</h1>\n<p><strong>{escape(run.label)}</strong>{about}</p>\n{against}{made}"
         f"{facts(headline(run))}\n"

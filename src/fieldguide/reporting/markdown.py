@@ -70,8 +70,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequ
 def _about(run: Run) -> str:
     photos = " / ".join(f"{run.total(split):,}" for split in ("train", "val", "test"))
     facts = [code(show_value(run.params.get("model.name")))]
-    if run.archive is not None:
-        facts.append(code(run.archive))
+    facts += map(code, run.archives)
     if run.photos:
         facts.append(f"{photos} photos (train / val / test) of {len(run.photos):,} classes")
     seconds = run.timing.get("train.seconds")

@@ -54,10 +54,11 @@ class Run:
     notes: dict[str, str] = field(default_factory=dict)  # what is wrong, by path
 
     @property
-    def archive(self) -> str | None:
-        """Path of the archive."""
+    def archives(self) -> list[str]:
+        """Paths of the archives."""
         found = self.params.get("data.archive")
-        return found if isinstance(found, str) else None
+        paths = found if isinstance(found, list) else [found]
+        return [path for path in paths if isinstance(path, str)]
 
     def total(self, split: str) -> int:
         """Photos of a split."""

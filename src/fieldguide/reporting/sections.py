@@ -195,9 +195,9 @@ def data_note(run: Run) -> str:
 def data(run: Run) -> str:
     """Where the photos come from, and how many there are."""
     rows = []
-    if run.archive is not None:
-        rows.append(["archive", f"<code>{escape(run.archive)}</code>"])
-        rows.append(["MD5 of it", f"<code>{escape(run.inputs.get(run.archive, NONE))}</code>"])
+    for path in run.archives:
+        rows.append(["archive", f"<code>{escape(path)}</code>"])
+        rows.append(["MD5 of it", f"<code>{escape(run.inputs.get(path, NONE))}</code>"])
     for path in (PREPARED, MODEL):
         out = run.outs.get(path)
         if out:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,8 @@ from fieldguide.revisions import NotAvailableError, Revision, flat, md5_of
 
 MODEL, PREPARED = "models/classifier", "data/prepared"
 PER_CLASS = "metrics/per_class.json"
-TEST_INDEX = f"{PREPARED}/test.csv"
+# One index a shard; a store of before format 2 has one a split, of the same columns.
+_TEST_INDEX = re.compile(rf"{PREPARED}/test(-[01]+)?\.csv")
 METRICS = (
     "metrics/test.json",
     "metrics/train/metrics.json",
@@ -93,7 +95,7 @@ def check_same_test_set(reference: Revision, candidate: Revision) -> None:
 
 
 def align(reference: Side, candidate: Side) -> tuple[Predictions, Predictions] | None:
-    """Bring two sides' predictions to the same classes; None where one side has none.
+    """Bring two sides' predictions to the same classes and order; None where one side has none.
 
     Raises:
         RevisionError: they are not of the same photos.
@@ -102,7 +104,7 @@ def align(reference: Side, candidate: Side) -> tuple[Predictions, Predictions] |
     if old is None or new is None:
         return None
     classes = sorted({*old.classes, *new.classes})
-    old, new = _with_classes(old, classes), _with_classes(new, classes)
+    old, new = (_by_source(_with_classes(side, classes)) for side in (old, new))
     if old.sources != new.sources or not np.array_equal(old.labels, new.labels):
         raise RevisionError(
             f"{PREDICTIONS} of {reference.revision.label} and {candidate.revision.label} are not "
@@ -165,14 +167,17 @@ def _read_predictions(revision: Revision) -> tuple[Predictions | None, str]:
 
 def _test_rows(revision: Revision) -> dict[str, tuple[str, str]]:
     """Source name -> class and SHA-256 of every test photo."""
-    text = revision.fetch(TEST_INDEX).decode("utf-8")
-    rows = csv.DictReader(io.StringIO(text, newline=""))
-    try:
-        return {row["source"]: (row["class"], row["sha256"]) for row in rows}
-    except KeyError as err:
-        raise RevisionError(
-            f"{TEST_INDEX} of {revision.label}: has no column {err}; run `dvc repro`"
-        ) from err
+    found: dict[str, tuple[str, str]] = {}
+    for path in filter(_TEST_INDEX.fullmatch, revision.files(PREPARED)):
+        text = revision.fetch(path).decode("utf-8")
+        try:
+            for row in csv.DictReader(io.StringIO(text, newline="")):
+                found[row["source"]] = (row["class"], row["sha256"])
+        except KeyError as err:
+            raise RevisionError(
+                f"{path} of {revision.label}: has no column {err}; run `dvc repro`"
+            ) from err
+    return found
 
 
 def _with_classes(predictions: Predictions, classes: list[str]) -> Predictions:
@@ -181,3 +186,14 @@ def _with_classes(predictions: Predictions, classes: list[str]) -> Predictions:
     probabilities = np.zeros((len(predictions.labels), len(classes)))
     probabilities[:, columns] = predictions.probabilities
     return Predictions(predictions.sources, classes, columns[predictions.labels], probabilities)
+
+
+def _by_source(predictions: Predictions) -> Predictions:
+    """Sort by the names of the photos, whatever order their stores have."""
+    order = sorted(range(len(predictions.sources)), key=predictions.sources.__getitem__)
+    return Predictions(
+        [predictions.sources[row] for row in order],
+        predictions.classes,
+        predictions.labels[order],
+        predictions.probabilities[order],
+    )

@@ -97,3 +97,10 @@ def test_moments_of_parts_are_those_of_the_whole_in_any_order():
     mean, std = whole.mean_and_std()
     np.testing.assert_allclose(mean, pixels.mean(axis=(0, 1, 2)) / 255, atol=1e-6)
     np.testing.assert_allclose(std, pixels.std(axis=(0, 1, 2)) / 255, atol=1e-6)
+
+
+def test_moments_of_many_white_photos_do_not_overflow():
+    """72,000 rows of pixels in one chunk; 32 bits hold 66,051 squares of 255."""
+    moments = Moments()
+    moments.add(np.full((9000, 8, 8, 3), 255, np.uint8))
+    assert moments.mean_and_std() == ([1, 1, 1], [0, 0, 0])

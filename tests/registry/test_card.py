@@ -101,6 +101,13 @@ def test_hugging_face_reads_the_header(facts):
     assert (accuracy.dataset_name, accuracy.dataset_split) == ("photos.zip", "test")
 
 
+def test_every_archive_is_named(facts):
+    more = replace(facts, archives=[*facts.archives, Archive("data/more.zip", "cd", None, None)])
+    card = write_card(more, "v1.2.0", before=None)
+    assert "`); data/more.zip (MD5 `cd`). Photos used" in card
+    assert ModelCard(card).data.eval_results[0].dataset_name == "photos.zip, more.zip"
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_names_of_strangers_stay_text(name, facts):
     scores = dict(zip([name, *CLASSES[1:]], facts.per_class.values(), strict=True))

@@ -59,6 +59,18 @@ def test_a_source_is_named_without_its_credentials(files):
     assert found(files).archives[0].source == "git@example.org:a/b.git"
 
 
+def test_every_archive_of_a_list_is_there(files):
+    paths = ["data/photos.zip", "data/more.zip"]
+    lock = json.loads(json.dumps(LOCK))
+    lock["prepare"]["deps"].append({"path": "data/more.zip", "md5": "ef", "size": 7})
+    lock["prepare"]["params"]["params.yaml"]["data"]["archive"] = paths
+    files.write("dvc.lock", yaml.safe_dump({"stages": lock}))
+    assert found(files).archives == [
+        Archive("data/photos.zip", "ab", 6, None),
+        Archive("data/more.zip", "ef", 7, None),
+    ]
+
+
 def test_weights_that_training_started_from(files):
     changed = {
         **LOCK["train"],

@@ -102,6 +102,26 @@ def test_nothing_but_params_is_a_page_too(folder):
     assert "No metrics." in render_markdown(run, None)
 
 
+def test_every_archive_of_a_list_is_shown_and_compared(folder):
+    deps = [{"path": "a.zip", "md5": "ab12"}, {"path": "b.zip", "md5": "cd34"}]
+    stage = {"deps": [*deps, {"path": "code.py", "md5": "ef"}], "outs": []}
+
+    def read_of(archive):
+        params = {**PARAMS, "data": {**PARAMS["data"], "archive": archive}}
+        (folder / "params.yaml").write_text(yaml.safe_dump(params))
+        (folder / "dvc.lock").write_text(yaml.safe_dump({"stages": {"prepare": stage}}))
+        return read(folder)
+
+    run, one = read_of(["a.zip", "b.zip"]), read_of("a.zip")
+    page = render(run, None)
+    assert all(f"<code>{text}</code>" in page for text in ("a.zip", "ab12", "b.zip", "cd34"))
+    assert " on a.zip, b.zip.</p>" in page
+    assert "`a.zip`, `b.zip`" in render_markdown(run, None)
+    changes = {change.key: (change.before, change.after) for change in compare(run, one).data}
+    assert changes["archive"] == ("a.zip", "a.zip, b.zip")
+    assert changes["archive, MD5"] == ("ab12", "ab12, cd34")
+
+
 def test_a_folder_of_something_else_is_refused(tmp_path):
     with pytest.raises(RevisionError, match=r"has neither params\.yaml nor dvc\.lock in"):
         read(tmp_path)

@@ -63,9 +63,11 @@ def prepare(params: DataParams, target: Path) -> Prepared:
         for name, rows in rows_of.items():
             found = Counter(layout.photos[row].label for row in rows)
             counts[name] = {label: found[label] for label in layout.classes}
-            digest_of = {row: digests[row] for row in rows}
             shards[name], moments[name] = write_shards(
-                *(folder, name, staged, layout.photos, digest_of), size=params.shard_size * _MIB
+                *(folder, name, staged, rows),
+                photos=layout.photos,
+                digests=digests,
+                size=params.shard_size * _MIB,
             )
         (folder / "staged").unlink()
         mean, std = moments["train"].mean_and_std()

@@ -32,6 +32,7 @@ MAX_DEPTH = 64
 _DIGEST_BITS = 256
 # Shards written at once: more would wait for the disk, and each holds a few megabytes.
 _WRITERS = 8
+_SUMMED = 2**16  # squares of bytes that 32 bits hold: 66,051
 
 
 class Leaf(NamedTuple):
@@ -51,12 +52,14 @@ class Moments:
 
     def add(self, pixels: npt.NDArray[np.uint8]) -> None:
         """Add photos: (N, H, W, 3)."""
-        flat = pixels.reshape(len(pixels), -1)
-        # einsum is several times as fast here as `sum` and `**`; 32 bits hold 66,051 squares.
-        values = np.einsum("ij->j", flat, dtype=np.uint32)
-        squares = np.einsum("ij,ij->j", flat, flat, dtype=np.uint32)
-        sums = np.stack([values, squares]).reshape(2, -1, 3)  # (2, H × W × 3) -> (2, H × W, 3)
-        self._sums = self._sums + sums.sum(axis=1, dtype=np.uint64)
+        rows = pixels.reshape(-1, pixels.shape[2] * 3)  # (N × H, W × 3)
+        for start in range(0, len(rows), _SUMMED):
+            here = rows[start : start + _SUMMED]
+            # einsum is several times as fast here as `sum` and `**`.
+            values = np.einsum("ij->j", here, dtype=np.uint32)
+            squares = np.einsum("ij,ij->j", here, here, dtype=np.uint32)
+            sums = np.stack([values, squares]).reshape(2, -1, 3)  # (2, W × 3) -> (2, W, 3)
+            self._sums = self._sums + sums.sum(axis=1, dtype=np.uint64)
         self._count += pixels.size // 3
 
     def merge(self, other: Moments) -> None:
@@ -94,9 +97,10 @@ def write_shards(
     folder: Path,
     name: str,
     staged: Staged,
-    photos: Sequence[Photo],
-    rows: dict[int, bytes],
+    rows: Sequence[int],
     *,
+    photos: Sequence[Photo],
+    digests: Sequence[bytes],
     size: int,
 ) -> tuple[list[dict[str, Any]], Moments]:
     """Copy a split's rows to shards, each written by itself.
@@ -105,22 +109,23 @@ def write_shards(
         folder: where they go.
         name: of the split.
         staged: pixels by row.
+        rows: of the split.
         photos: by row.
-        rows: of the split, each with its SHA-256.
+        digests: SHA-256 by row.
         size: bytes of a shard, at most.
 
     Returns:
         dataset.json's entry for each shard, and the moments of all pixels.
     """
-    order = sorted(rows, key=lambda row: (rows[row], photos[row].member.source))
+    order = sorted(rows, key=lambda row: (digests[row], photos[row].member.source))
     capacity = max(1, (size - _HEADER_BYTES) // staged.row_bytes)
 
     def pieces() -> Iterator[Callable[[], tuple[dict[str, Any], Moments]]]:
-        for leaf in leaves([rows[row] for row in order], capacity):
+        for leaf in leaves([digests[row] for row in order], capacity):
             file = folder / f"{'-'.join(filter(None, (name, leaf.prefix)))}.npy"
             here = order[leaf.first : leaf.end]
             index = [
-                (photos[row].member.source, photos[row].label, rows[row].hex()) for row in here
+                (photos[row].member.source, photos[row].label, digests[row].hex()) for row in here
             ]
             yield partial(_write_shard, file, staged, here, index)
 

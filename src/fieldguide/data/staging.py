@@ -22,7 +22,7 @@ from fieldguide.data.parts import Decoded, Failure, Wanted, decode_part, pillow_
 from fieldguide.data.workers import in_threads
 from fieldguide.params import DataParams
 
-CHUNK_BYTES = 2**22  # read at once; keeps memory flat
+CHUNK_BYTES = 2**21  # read at once; keeps memory flat
 # Photos, bytes of files and bytes of pixels of a part: starting one costs as much as a tenth of a
 # small photo, and what is taken ahead from a packed archive waits in memory.
 _PHOTOS = 16
@@ -112,8 +112,8 @@ def _decode_on_cluster(
     from fieldguide.data.nodes import decode_on_nodes  # noqa: PLC0415 - an extra
 
     parts = _parts(archive, members, wanted, times=_REMOTELY)
-    photos = ([_read(archive, members[row]) for row in rows] for rows in parts)
-    for rows, decoded in zip(parts, decode_on_nodes(photos, wanted), strict=True):
+    photos = ((rows, [_read(archive, members[row]) for row in rows]) for rows in parts)
+    for rows, decoded in decode_on_nodes(photos, wanted):
         _write_rows(file, rows, decoded)
         yield rows, decoded.results
 

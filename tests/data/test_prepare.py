@@ -193,13 +193,6 @@ class TestSameInputSameBytes:
         run(make_photos())
         assert contents(tmp_path / "prepared") == contents(tmp_path / "usual")
 
-    def test_a_staged_file_cut_short_is_an_error(self, tmp_path):
-        """Rather than whatever memory held."""
-        path = tmp_path / "staged"
-        path.write_bytes(bytes(2 * 8 * 8 * 3 - 1))
-        with pytest.raises(OSError, match="staged: shorter than"):
-            list(staging.Staged(path, 8).chunks([0, 1]))
-
     @pytest.mark.parametrize("seed", [0, 5])
     def test_a_seed_gives_the_same_split_and_another_one_differs(
         self, seed, run, make_photos, tmp_path
@@ -364,10 +357,8 @@ prepare(DataParams(**raw), pathlib.Path({str(folder / target)!r}))
 # Anonymous memory alone: mapped pages of the store are the system's to take back at any time.
 MEASURE = """
 import pathlib, re, sys, threading, yaml
-from fieldguide.data import staging
 from fieldguide.data.prepare import prepare
 from fieldguide.params import DataParams
-staging.CHUNK_BYTES = 2**20  # so that both archives hold many chunks
 most, done = 0, threading.Event()
 def watch():
     global most

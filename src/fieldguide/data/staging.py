@@ -22,7 +22,7 @@ from fieldguide.data.parts import Decoded, Failure, Wanted, decode_part, pillow_
 from fieldguide.data.workers import in_threads
 from fieldguide.params import DataParams
 
-CHUNK_BYTES = 2**21  # read at once; keeps memory flat
+CHUNK_BYTES = 2**20  # read at once; keeps memory flat
 # Photos, bytes of files and bytes of pixels of a part: starting one costs as much as a tenth of a
 # small photo, and what is taken ahead from a packed archive waits in memory.
 _PHOTOS = 16
@@ -40,12 +40,16 @@ class Staged:
         self.row_bytes = size * size * 3
 
     def chunks(self, rows: Sequence[int]) -> Iterator[npt.NDArray[np.uint8]]:
-        """Yield (n, H, W, 3), CHUNK_BYTES at a time, in the order of `rows`; by many threads."""
+        """Yield (n, H, W, 3) in the order of `rows`, CHUNK_BYTES at a time; each until the next.
+
+        May be called from many threads.
+        """
         step = max(1, CHUNK_BYTES // self.row_bytes)
+        chunk = np.empty((min(step, len(rows)), *self.shape), np.uint8)
         with self._path.open("rb", buffering=0) as file:
             for start in range(0, len(rows), step):
                 here = rows[start : start + step]
-                pixels = np.empty((len(here), *self.shape), np.uint8)
+                pixels = chunk[: len(here)]
                 for row, wanted in zip(here, pixels, strict=True):
                     file.seek(row * self.row_bytes)
                     if file.readinto(wanted.data) != self.row_bytes:

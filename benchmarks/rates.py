@@ -1,0 +1,94 @@
+"""What a core prepares and what a core or a GPU trains, in photos per second: for docs/scale.md.
+
+    OMP_NUM_THREADS=1 python benchmarks/rates.py            # one core
+    python benchmarks/rates.py --gpu                        # the first GPU
+
+Rates are of real `prepare`s of drawn JPEGs and of the epochs after the first of real trainings of
+params.yaml's network: validation, metrics and checkpoint included. Prints a JSON object a line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import re
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from contender import ROOT
+from photos import archive, prepared
+
+# Pixels -> photos of an epoch, on a core and on a GPU.
+SIZES = {32: (4_000, 100_000), 64: (2_000, 50_000), 224: (256, 8_000)}
+EPOCHS = 4
+BATCHES = {False: (64,), True: (64, 1024)}  # by whether there is a GPU
+PREPARED = 4_000  # photos of a whole `prepare`
+_EPOCH = re.compile(r"^ *\d+/\d+ .* ([\d.]+)$", re.MULTILINE)
+
+
+def prepare_rate(folder: Path, *, width: int, height: int, size: int) -> dict[str, Any]:
+    """Time `prepare` on the core that this process is bound to."""
+    packed = archive(folder / "photos.zip", PREPARED, width=width, height=height)
+    start = time.perf_counter()
+    prepared(packed, folder / "store", size=size)
+    seconds = time.perf_counter() - start
+    what = f"prepare, {width}×{height} to {size} pixels"
+    photos = {"photos": PREPARED, "bytes_a_photo": round(packed.stat().st_size / PREPARED)}
+    return {"what": what, **photos, "photos_per_second": round(PREPARED / seconds)}
+
+
+def train_rate(store: Path, *, batch: int, gpu: bool) -> dict[str, Any]:
+    """Train and return the rate of the epochs after the first."""
+    from fieldguide.data.store import Store
+    from fieldguide.params import load_params
+    from fieldguide.training.fit import Outputs, train
+
+    params = load_params(ROOT / "params.yaml")
+    changes: dict[str, Any] = {"epochs": EPOCHS, "patience": EPOCHS, "batch_size": batch}
+    changes |= {"accelerator": "gpu" if gpu else "cpu", "compile": gpu}
+    changes |= {"precision": "bf16-mixed"} if gpu else {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        outputs = Outputs(folder / "model", folder / "metrics", folder / "a.txt", folder / "b.json")
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            train(
+                params.train.model_copy(update=changes),
+                params.model,
+                store=Store(store),
+                outputs=outputs,
+            )
+    seconds = [float(found) for found in _EPOCH.findall(printed.getvalue())][1:]
+    images = len(Store(store).split("train")) * len(seconds)
+    return {"epoch_seconds": seconds, "photos_per_second": round(images / sum(seconds))}
+
+
+def main() -> None:
+    """Measure one kind of device."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--gpu", action="store_true")
+    gpu = parser.parse_args().gpu
+    if not gpu:
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        for width, height, size in ((500, 375, 64), (500, 375, 224), (144, 144, 64)):
+            with tempfile.TemporaryDirectory() as name:
+                rate = prepare_rate(Path(name), width=width, height=height, size=size)
+            print(json.dumps(rate, ensure_ascii=False), flush=True)
+    for size, counts in SIZES.items():
+        with tempfile.TemporaryDirectory() as name:
+            packed = archive(Path(name, "photos.zip"), counts[gpu], width=size, height=size)
+            store = prepared(packed, Path(name, "store"), size=size)
+            for batch in BATCHES[gpu]:
+                rate = train_rate(store, batch=batch, gpu=gpu)
+                print(
+                    json.dumps({"what": "train", "size": size, "batch": batch, **rate}), flush=True
+                )
+
+
+if __name__ == "__main__":
+    main()

@@ -7,7 +7,8 @@ import pytest
 
 from fieldguide.errors import SweepError
 from fieldguide.params import load_params
-from fieldguide.sweeps.record import DONE, FAILED, PRUNED, Record, run_name, study_path
+from fieldguide.sweeps.names import run_name
+from fieldguide.sweeps.record import DONE, FAILED, PRUNED, Record, study_path
 from fieldguide.sweeps.sweep_file import load_sweep
 
 BASE = load_params(Path(__file__).resolve().parents[2] / "params.yaml")
@@ -178,7 +179,6 @@ def test_what_a_kill_leaves_is_mended(tmp_path):
     found.study.ask()  # killed before the proposal got its number
     path = study_path(tmp_path / "search.yaml")
     path.write_bytes(path.read_bytes() + b'{"op_code": 5, "worker')
-    Path(f"{path}.lock").touch()
     again = record(tmp_path)
     assert again.waiting() == [run]
     assert [other.number for other in propose_all(again)] == [1, 2, 3, 4]
@@ -187,8 +187,8 @@ def test_what_a_kill_leaves_is_mended(tmp_path):
 def test_a_run_written_down_but_not_told_is_told(tmp_path):
     found = record(tmp_path)
     run = found.propose()
-    handle = found._handle(found._trial(run))
-    handle.set_user_attr("run-0", {"state": DONE, "score": 0.25, "seconds": 1})
+    end = {"state": DONE, "score": 0.25, "seconds": 1}
+    found._storage.set_trial_user_attr(found._ids[run.number], "run-0", end)
     again = record(tmp_path)
     assert again.waiting() == []
     assert again.study.best_value == 0.25

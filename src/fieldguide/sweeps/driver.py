@@ -119,6 +119,7 @@ class _Driver:
         wanted = {run.name: run for run in self.record.waiting()}
         for name in self.pool.recover(wanted):
             self.running[name] = wanted[name]
+            self.table.started(wanted[name])
         known = {run.name for run in self.record.runs()}
         sweep, trials = self.record.sweep, read_trials(self.root, self.record.sweep.name)
         others = [one for one in trials if one.name not in known]
@@ -140,6 +141,7 @@ class _Driver:
         while self.pool.room() > 0 and (run := self._next_run()):
             self.starts[run.name] += 1
             self.running[run.name] = run
+            self.table.started(run)
             self.pool.start(run, self.record.rungs if run.prunable else [])
             started = True
         return started

@@ -100,7 +100,8 @@ class _Driver:
         self._recover()
         with self.table:
             try:
-                while self._fill() or self.running:
+                while self.record.left():  # not: while any runs; all workers may be away
+                    self._fill()
                     for event in self.pool.wait():
                         if isinstance(event, Reported):
                             self._answer(event)
@@ -135,16 +136,13 @@ class _Driver:
         ended = (run for run in wanted.values() if self.record.ended(run) is None)
         self.waiting.extend(run for run in ended if run.name not in self.running)
 
-    def _fill(self) -> bool:
-        """Give the pool as many runs as it has room for; return whether one was started."""
-        started = False
+    def _fill(self) -> None:
+        """Give the pool as many runs as it has room for."""
         while self.pool.room() > 0 and (run := self._next_run()):
             self.starts[run.name] += 1
             self.running[run.name] = run
             self.table.started(run)
             self.pool.start(run, self.record.rungs if run.prunable else [])
-            started = True
-        return started
 
     def _next_run(self) -> Run | None:
         return self.waiting.popleft() if self.waiting else self.record.propose()

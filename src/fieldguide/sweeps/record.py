@@ -76,7 +76,7 @@ class Record:
         self.rungs = early.rungs(epochs) if early else []  # epochs after which trials are compared
         self._rungs = Rungs(self.rungs, early.eta if early else 2, sweep.goal)
         self._proposals = Proposals(sweep, base)
-        self._view = View(sweep.goal)
+        self._view = View(sweep.goal, sweep.space)
         self._ids: list[int] = []  # of the storage, by number of the configuration
         self._open: dict[int, int] = {}  # configurations that have not ended: runs yet to end
         self._read()

@@ -260,12 +260,18 @@ class SimulatedPool:
 
 
 def objective(values: Values, epoch: int) -> float:
-    """A made-up validation accuracy: rising with epochs, smooth in the ten parameters, noisy."""
+    """A made-up validation accuracy: rising with epochs, and noisy."""
+    noise = random.Random(f"{sorted(values.items())} {epoch}").gauss(0, 0.005)  # noqa: S311
+    return max(0.0, final_score(values) * (1 - math.exp(-(epoch + 1) / 4)) + noise)
+
+
+def final_score(values: Values) -> float:
+    """What a configuration comes to without noise: smooth in the ten parameters."""
     rate = math.log10(float(values["train.learning_rate"]))
     deep = float(values["model.conv_layers"]) - 3
     wide = math.log2(float(values["model.first_layer_filters"]) / 32)
     best_rate = -3 - 0.2 * deep - (0.3 if values["model.activation"] == "gelu" else 0)
-    final = (
+    return (
         0.35
         - 0.06 * (rate - best_rate) ** 2
         + 0.02 * deep
@@ -277,8 +283,6 @@ def objective(values: Values, epoch: int) -> float:
         - 0.01 * math.log2(float(values["train.batch_size"]) / 32)
         + (0.01 if values["train.use_augmentation"] else 0)
     )
-    noise = random.Random(f"{sorted(values.items())} {epoch}").gauss(0, 0.005)  # noqa: S311
-    return max(0.0, final * (1 - math.exp(-(epoch + 1) / 4)) + noise)
 
 
 @dataclass(frozen=True)
@@ -339,7 +343,7 @@ def figures(result: Result) -> dict[str, float]:
         "CPU ms": pool.spent_cpu / count * 1e3,
         "ms, last": (wall - wall_before) / last * 1e3,
         "CPU, last": (cpu - cpu_before) / last * 1e3,
-        "idle %": 100 * (1 - training / there),
+        "idle %": 100 * (1 - training / there) if end > begin else math.nan,
         "hours": pool.now / 3600,
         "tail hours": (pool.now - end) / 3600,
         "limit s": pool.world.workers * pool.spent / count,

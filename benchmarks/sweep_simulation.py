@@ -43,7 +43,7 @@ from fieldguide.sweeps.space import Values
 from fieldguide.sweeps.sweep_file import load_sweep
 
 ROOT = Path(__file__).resolve().parents[1]
-LATEST = 1000  # trials, for the cost at the end of the sweep
+LATEST = 1000  # proposals, for the cost late in the sweep
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ class Log:
     starts: Counter[str] = field(default_factory=Counter)
     lost: Counter[str] = field(default_factory=Counter)
     ends: Counter[str] = field(default_factory=Counter)
-    first_starts: list[float] = field(default_factory=list)
-    driver: list[tuple[float, float]] = field(default_factory=list)  # seconds and CPU's, by end
+    # When each configuration was started, and the driver's seconds and CPU's by then.
+    proposed: list[tuple[float, float, float]] = field(default_factory=list)
 
 
 class SimulatedPool:
@@ -145,7 +145,7 @@ class SimulatedPool:
             since=self.now,
         )
         if not self.log_.starts[run.name]:
-            self.log_.first_starts.append(self.now)
+            self.log_.proposed.append((self.now, self.spent, self.spent_cpu))
         self.log_.starts[run.name] += 1
         self._begun[run.name] = training.worker, self.now
         self._running[run.name] = training
@@ -164,8 +164,6 @@ class SimulatedPool:
                 self._leave()
                 yield event
                 self._enter()
-                if isinstance(event, Ended):
-                    self.log_.driver.append((self.spent, self.spent_cpu))
         self._leave()
 
     def answer(self, name: str, epoch: int, *, go_on: bool) -> None:  # noqa: ARG002, D102
@@ -323,14 +321,14 @@ def simulate(folder: Path, trials: int, world: World) -> Result:
 def figures(result: Result) -> dict[str, float]:
     """The row of a sweep in the table."""
     pool, log = result.pool, result.pool.log_
-    begin, end = pool.joined, max(log.first_starts)
+    begin, (end, wall, cpu) = pool.joined, log.proposed[-1]
     training = sum(_overlap(a, b, begin, end) for _, a, b in log.computing)
     there = (end - begin) * pool.world.workers
     there -= sum(_overlap(a, b, begin, end) for a, b in log.away)
     count = len(log.ends)
     states = Counter(str((result.record.ended(run) or {})["state"]) for run in result.record.runs())
-    last = min(LATEST, len(log.driver) - 1)
-    (wall, cpu), (wall_before, cpu_before) = log.driver[-1], log.driver[-1 - last]
+    last = min(LATEST, count - 1)
+    _, wall_before, cpu_before = log.proposed[-1 - last]
     return {
         "workers": pool.world.workers,
         "trials": count,

@@ -38,10 +38,10 @@ def main() -> None:
     base = load_params(ROOT / "params.yaml")
     sweep = load_sweep(Path("sweeps/original.yaml"), base)
     print(f"{'view':>8}  {'chosen':>18}  {'last 500':>18}  {'CPU ms':>8}")
-    for latest in options.views:
-        runs = [search(sweep, latest, options.trials, seed) for seed in range(options.seeds)]
+    for finished in options.views:
+        runs = [search(sweep, finished, options.trials, seed) for seed in range(options.seeds)]
         cells = [_cell(column) for column in zip(*runs, strict=True)]
-        print(f"{latest:>8}  {cells[0]:>18}  {cells[1]:>18}  {cells[2]:>8}", flush=True)
+        print(f"{finished:>8}  {cells[0]:>18}  {cells[1]:>18}  {cells[2]:>8}", flush=True)
 
 
 def _cell(values: tuple[float, ...]) -> str:
@@ -50,9 +50,9 @@ def _cell(values: tuple[float, ...]) -> str:
     return f"{statistics.fmean(values):.4f} ± {statistics.stdev(values) / len(values) ** 0.5:.4f}"
 
 
-def search(sweep: Sweep, latest: int, trials: int, seed: int) -> tuple[float, float, float]:
+def search(sweep: Sweep, finished: int, trials: int, seed: int) -> tuple[float, float, float]:
     """Run one search; return the chosen's score, that of the last, and a proposal's time."""
-    view, rungs = View(sweep.goal, sweep.space, latest), Rungs([3, 9], 3, sweep.goal)
+    view, rungs = View(sweep.goal, sweep.space, finished=finished), Rungs([3, 9], 3, sweep.goal)
     draw = random.Random(seed)  # noqa: S311
     running: list[FrozenTrial] = []
     found: list[tuple[float, float]] = []  # as it looked, and as it is

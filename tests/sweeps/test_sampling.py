@@ -72,7 +72,7 @@ def test_proposals_are_optunas_while_all_trials_are_in_view(method, goal):
 
 
 def test_the_best_and_the_latest_are_in_view():
-    view = View("maximize", {"x": FloatDistribution(0, 1)}, latest=30)
+    view = View("maximize", {"x": FloatDistribution(0, 1)}, finished=30, running=30)
     for number in range(100):
         view.started(trial(number))
     assert numbers(view, TrialState.RUNNING) == list(range(70, 100))
@@ -86,7 +86,7 @@ def test_the_best_and_the_latest_are_in_view():
 
 
 def test_complete_trials_are_better_than_pruned_ones_and_those_by_how_far_they_came():
-    view = View("minimize", {"x": FloatDistribution(0, 1)}, latest=1)
+    view = View("minimize", {"x": FloatDistribution(0, 1)}, finished=0)
     pruned = TrialState.PRUNED
     ends = [
         trial(0, pruned),

@@ -19,7 +19,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from fieldguide.sweeps.space import Values
 
-LATEST = 500  # finished trials, and as many that run; what it costs and saves is in docs/scale.md
+# Trials in view; what they cost in time and quality is in docs/scale.md. Of fewer finished ones than
+# 250, TPE would take fewer for good ones than it does of all trials.
+FINISHED, RUNNING = 250, 500
 _BEST = 25  # TPE takes no more for good ones (optuna.samplers._tpe.sampler.default_gamma)
 _BEFORE_ALL = create_trial(state=TrialState.RUNNING)  # its number, -1, is no other trial's
 
@@ -35,20 +37,22 @@ class View:
         self,
         goal: Literal["maximize", "minimize"],
         space: dict[str, BaseDistribution],
-        latest: int = LATEST,
+        *,
+        finished: int = FINISHED,
+        running: int = RUNNING,
     ) -> None:
         """Begin without trials.
 
         Args:
             goal: what the values of trials are good for.
             space: what is searched.
-            latest: trials that finished, and as many that run; 250 or more, or TPE would take
-                fewer good ones than it does of all trials.
+            finished: trials in view beside the best.
+            running: trials in view.
         """
         self.direction = StudyDirection.MAXIMIZE if goal == "maximize" else StudyDirection.MINIMIZE
         self.space = {key: one for key, one in sorted(space.items()) if not one.single()}
         self.rows: dict[int, list[float]] = {}  # by number: TPE's numbers for the values
-        self._size = latest
+        self._most_finished, self._most_running = finished, running
         self._running: dict[int, FrozenTrial] = {}
         self._best: list[tuple[tuple[float, ...], int]] = []
         self._latest: list[int] = []
@@ -70,8 +74,9 @@ class View:
         self._finished[trial.number] = trial
         insort(self._best, (self._rank(trial), trial.number))
         insort(self._latest, trial.number)
-        dropped = {number for _, number in self._best[_BEST:]} | set(self._latest[: -self._size])
-        del self._best[_BEST:], self._latest[: -self._size]
+        surplus = slice(max(0, len(self._latest) - self._most_finished))
+        dropped = {number for _, number in self._best[_BEST:]} | set(self._latest[surplus])
+        del self._best[_BEST:], self._latest[surplus]
         kept = {number for _, number in self._best} | set(self._latest)
         for number in dropped - kept:
             del self._finished[number], self.rows[number]
@@ -105,7 +110,7 @@ class View:
     ) -> list[FrozenTrial]:
         found = [trial for trial in self._finished.values() if trial.state in states]
         if TrialState.RUNNING in states:
-            found += list(self._running.values())[-self._size :]
+            found += list(self._running.values())[-self._most_running :]
         return sorted(found, key=lambda trial: trial.number)
 
 

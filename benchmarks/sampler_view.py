@@ -31,9 +31,9 @@ OPEN, LAST = 100, 500  # trials
 def main() -> None:
     """Search with each view and print a row."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--trials", type=int, default=2000)
-    parser.add_argument("--seeds", type=int, default=6)
-    parser.add_argument("--views", type=int, nargs="+", default=[250, 500, 1000, 1_000_000])
+    parser.add_argument("--trials", type=int, default=1500)
+    parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--views", type=int, nargs="+", default=[250, 500, 1_000_000])
     options = parser.parse_args()
     base = load_params(ROOT / "params.yaml")
     sweep = load_sweep(Path("sweeps/original.yaml"), base)

@@ -277,21 +277,33 @@ def test_what_is_kept_up_to_date_is_what_the_file_says(tmp_path):
             assert again._view.rows == found._view.rows
 
 
-def test_each_operation_is_one_write_and_is_on_the_disk_when_it_returns(tmp_path, monkeypatch):
-    found = record(tmp_path, early_terminate=EARLY)
+def test_each_operation_is_one_write_and_proposals_and_last_ends_are_synced(tmp_path, monkeypatch):
+    found = record(tmp_path, early_terminate=EARLY, run_cap=2)
     path = study_path(tmp_path / "search.yaml")
-    sizes, fsync = [], os.fsync
-    monkeypatch.setattr(os, "fsync", lambda file: (fsync(file), sizes.append(path.stat().st_size)))
+    synced, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (fsync(file), synced.append(size())))
+    writes, write = [], found._journal._write
+    found._journal._write = lambda sync: (write(sync=sync), writes.append(size()))
+
+    def size():
+        return path.stat().st_size
+
     run = found.propose()
-    assert sizes == [path.stat().st_size]
+    assert synced == writes == [size()]
     found.may_go_on(run, 1, 0.5)
-    assert sizes[1:] == [path.stat().st_size]
+    assert writes[1:] == [size()]  # a kill of the driver takes nothing back
     found.may_go_on(run, 1, 0.5)  # asked again: nothing new
+    assert writes[1:] == [size()]
     found.end(run, DONE, score=0.5, seconds=1)
-    assert sizes[2:] == [path.stat().st_size]
-    assert sizes == sorted(set(sizes))
-    record(tmp_path, early_terminate=EARLY)  # opened, it writes nothing
-    assert len(sizes) == 3
+    assert writes[2:] == [size()]
+    assert len(synced) == 1
+    last = found.propose()
+    assert synced[1:] == writes[3:] == [size()]
+    found.end(last, DONE, score=0.5, seconds=1)  # no proposal will follow
+    assert synced[2:] == writes[4:] == [size()]
+    record(tmp_path, early_terminate=EARLY, run_cap=2)  # opened, it writes nothing
+    assert len(synced) == 3
+    assert writes == sorted(set(writes))
 
 
 def test_optuna_reads_the_record_and_its_records_are_read(tmp_path):

@@ -45,28 +45,30 @@ class Journal(BaseJournalBackend):
         self._unread += lines
         self._unwritten += lines
         if not self._together:
-            self._write()
+            self._write(sync=True)
 
     @contextmanager
-    def operation(self) -> Iterator[None]:
-        """Write what is appended inside in one go; on return the disk has it.
+    def operation(self, *, sync: bool) -> Iterator[None]:
+        """Write what is appended inside in one go: a kill leaves all of it, or its first entries.
 
-        A kill leaves all of it, or its first entries.
+        Args:
+            sync: whether it must outlive the machine too. A later one that is synced, syncs it.
         """
         self._together = True
         try:
             yield
         finally:
             self._together = False
-            self._write()
+            self._write(sync=sync)
 
-    def _write(self) -> None:
+    def _write(self, *, sync: bool) -> None:
         if not self._unwritten:
             return
         with self._path.open("ab") as file:
             file.write(b"\n".join([*self._unwritten, b""]))
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         self._unwritten = []
 
 

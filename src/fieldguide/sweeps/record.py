@@ -161,7 +161,8 @@ class Record:
         Returns:
             The runs that are wanted now: after a first seed that is worth it, the others.
         """
-        with self._journal.operation():
+        # The next proposal syncs it. Where the machine itself fails before, Git has the trial.
+        with self._journal.operation(sync=len(self._ids) >= self.planned):
             end = {"state": state, **facts}
             self._storage.set_trial_user_attr(self._ids[run.number], f"run-{run.index}", end)
             self._settle(run.number)
@@ -174,7 +175,7 @@ class Record:
         if known is not None:
             return known
         answer = self._rungs.enter(epoch, score)
-        with self._journal.operation():
+        with self._journal.operation(sync=False):
             trial_id = self._ids[run.number]
             self._storage.set_trial_intermediate_value(trial_id, epoch, score)
             self._storage.set_trial_user_attr(trial_id, f"rung-{epoch}", answer)

@@ -19,8 +19,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from fieldguide.sweeps.space import Values
 
-# Trials in view; what they cost in time and quality is in docs/scale.md. Of fewer finished ones than
-# 250, TPE would take fewer for good ones than it does of all trials.
+# Trials in view; what they cost in time and quality is in docs/scale.md. With fewer than 250
+# finished ones, TPE would take fewer for good ones than it does of all trials.
 FINISHED, RUNNING = 250, 500
 _BEST = 25  # TPE takes no more for good ones (optuna.samplers._tpe.sampler.default_gamma)
 _BEFORE_ALL = create_trial(state=TrialState.RUNNING)  # its number, -1, is no other trial's

@@ -1,13 +1,19 @@
 import json
 import math
+import os
+import random
 import re
 from pathlib import Path
 
+import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from fieldguide.errors import SweepError
 from fieldguide.params import load_params
-from fieldguide.sweeps.record import DONE, FAILED, PRUNED, Record, run_name, study_path
+from fieldguide.sweeps.names import run_name
+from fieldguide.sweeps.record import DONE, FAILED, PRUNED, Record, study_path
 from fieldguide.sweeps.sweep_file import load_sweep
 
 BASE = load_params(Path(__file__).resolve().parents[2] / "params.yaml")
@@ -178,7 +184,6 @@ def test_what_a_kill_leaves_is_mended(tmp_path):
     found.study.ask()  # killed before the proposal got its number
     path = study_path(tmp_path / "search.yaml")
     path.write_bytes(path.read_bytes() + b'{"op_code": 5, "worker')
-    Path(f"{path}.lock").touch()
     again = record(tmp_path)
     assert again.waiting() == [run]
     assert [other.number for other in propose_all(again)] == [1, 2, 3, 4]
@@ -187,11 +192,146 @@ def test_what_a_kill_leaves_is_mended(tmp_path):
 def test_a_run_written_down_but_not_told_is_told(tmp_path):
     found = record(tmp_path)
     run = found.propose()
-    handle = found._handle(found._trial(run))
-    handle.set_user_attr("run-0", {"state": DONE, "score": 0.25, "seconds": 1})
+    end = {"state": DONE, "score": 0.25, "seconds": 1}
+    found._storage.set_trial_user_attr(found._ids[run.number], "run-0", end)
     again = record(tmp_path)
     assert again.waiting() == []
     assert again.study.best_value == 0.25
+
+
+EARLY = {"type": "hyperband", "min_iter": 1, "eta": 2}
+
+
+def score_of(run, epoch):
+    rate = run.overrides["train.learning_rate"]
+    return round(0.9 - abs(math.log10(rate) + 3) - 0.1 / epoch, 6)
+
+
+def go_on(found, proposals):
+    """Run until so many configurations are proposed, one trial at a time, as the driver would."""
+    waiting = found.waiting()
+    while waiting or len(found.runs()) < proposals * found.sweep.seeds:
+        run = waiting.pop(0) if waiting else found.propose()
+        end = DONE
+        for epoch in found.rungs if run.prunable else []:
+            if not found.may_go_on(run, epoch, score_of(run, epoch)):
+                end = PRUNED
+                break
+        if run.number == 11:
+            end = FAILED
+        waiting += found.end(run, end, score=score_of(run, 24), seconds=1, reason="x", log="y")
+
+
+def story(found):
+    """All that a sweep's record says: proposals, rungs and ends."""
+    return [(run, found.ended(run), found._trial(run.number).user_attrs) for run in found.runs()]
+
+
+def test_a_kill_at_any_entry_or_byte_changes_no_proposal(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda file: None)  # two hundred sweeps follow
+    sweep = {"method": "bayes", "run_cap": 13, "early_terminate": EARLY, "seeds": 2}
+    whole = record(tmp_path, **sweep)
+    go_on(whole, 13)
+    expected = story(whole)
+    path = study_path(tmp_path / "search.yaml")
+    text = path.read_bytes()
+    lines = [at + 1 for at, byte in enumerate(text) if byte == ord("\n")]
+    draw = random.Random(0)
+    cuts = [*draw.sample(range(len(text)), 20), *lines]
+    for cut in cuts:
+        path.write_bytes(text[:cut])
+        again = record(tmp_path, **sweep)
+        go_on(again, 13)
+        assert story(again) == expected, cut
+        assert again.waiting() == []
+        assert again.left() == 0
+
+
+def test_what_is_kept_up_to_date_is_what_the_file_says(tmp_path):
+    """Several at a time, in any order: a record opened anew answers as the one that wrote it."""
+    sweep = {"method": "bayes", "run_cap": 60, "early_terminate": EARLY, "seeds": 2}
+    found = record(tmp_path, **sweep)
+    draw = random.Random(3)
+    running = []
+    for step in range(60):
+        if len(running) < 6 and (run := found.propose()):
+            running.append(run)
+        run = running.pop(draw.randrange(len(running)))
+        if run.prunable and not found.may_go_on(run, 1, draw.randrange(5) / 5):
+            end = PRUNED
+        else:
+            end = draw.choice([DONE, DONE, FAILED])
+        running += found.end(run, end, score=draw.random(), seconds=1, reason="x", log="y")
+        if step % 20 == 19:
+            again = record(tmp_path, **sweep)
+            assert story(again) == story(found)
+            assert again.waiting() == sorted(running, key=lambda one: (one.number, one.index))
+            assert again.left() == found.left()
+            # By hand: what was never proposed, and of what is open all that has not ended.
+            seconds_to_come = sum(run.prunable for run in running)
+            unproposed = 60 - len(found.runs()) // 2
+            assert found.left() == 2 * unproposed + len(running) + seconds_to_come
+            assert again._rungs._scores == found._rungs._scores
+            assert again._view._best == found._view._best
+            assert again._view._latest == found._view._latest
+            assert again._view.rows == found._view.rows
+
+
+def test_each_operation_is_one_write_and_proposals_and_last_ends_are_synced(tmp_path, monkeypatch):
+    found = record(tmp_path, early_terminate=EARLY, run_cap=2)
+    path = study_path(tmp_path / "search.yaml")
+    synced, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (fsync(file), synced.append(size())))
+    writes, write = [], found._journal._write
+    found._journal._write = lambda sync: (write(sync=sync), writes.append(size()))
+
+    def size():
+        return path.stat().st_size
+
+    run = found.propose()
+    assert synced == writes == [size()]
+    found.may_go_on(run, 1, 0.5)
+    assert writes[1:] == [size()]  # a kill of the driver takes nothing back
+    found.may_go_on(run, 1, 0.5)  # asked again: nothing new
+    assert writes[1:] == [size()]
+    found.end(run, DONE, score=0.5, seconds=1)
+    assert writes[2:] == [size()]
+    assert len(synced) == 1
+    last = found.propose()
+    assert synced[1:] == writes[3:] == [size()]
+    found.end(last, DONE, score=0.5, seconds=1)  # no proposal will follow
+    assert synced[2:] == writes[4:] == [size()]
+    record(tmp_path, early_terminate=EARLY, run_cap=2)  # opened, it writes nothing
+    assert len(synced) == 3
+    assert writes == sorted(set(writes))
+
+
+def test_optuna_reads_the_record_and_its_records_are_read(tmp_path):
+    found = record(tmp_path, "bayes", early_terminate=EARLY)
+    go_on(found, 3)
+    path = study_path(tmp_path / "search.yaml")
+    storage = JournalStorage(JournalFileBackend(str(path)))
+    study = optuna.load_study(study_name="search", storage=storage)
+    assert [trial.params for trial in study.trials] == [
+        found._trial(number).params for number in range(3)
+    ]
+    assert study.best_value == max(found.ended(run)["score"] for run in found.runs())
+    # A proposal that an older version wrote, entry by entry, and one that was not new.
+    study.tell(study.ask(found.sweep.space), state=optuna.trial.TrialState.FAIL)
+    trial = study.ask(found.sweep.space)
+    trial.set_user_attr("number", 3)
+    trial.report(0.01, 1)
+    storage.set_trial_system_attr(trial._trial_id, "completed_rung_0", 0.01)
+    trial.set_user_attr("rung-1", False)
+    again = record(tmp_path, "bayes", early_terminate=EARLY)
+    (run,) = again.waiting()
+    assert run.number == 3
+    assert run.overrides["train.learning_rate"] == trial.params["train.learning_rate"]
+    assert not again.may_go_on(run, 1, 0.99)  # as it was decided
+    again.end(run, PRUNED, score=0.01, seconds=1)
+    assert again._trial(3).value == 0.01
+    assert again.propose().number == 4
+    assert again.left() == 1
 
 
 def test_a_file_that_is_no_record_is_refused(tmp_path):

@@ -100,7 +100,7 @@ class _Driver:
         self._recover()
         with self.table:
             try:
-                while left := self.record.left():
+                while left := self.record.left():  # not: while any runs; all may be away
                     self.pool.expect(left)
                     self._fill()
                     for event in self.pool.wait():
@@ -121,6 +121,7 @@ class _Driver:
         wanted = {run.name: run for run in self.record.waiting()}
         for name in self.pool.recover(wanted):
             self.running[name] = wanted[name]
+            self.table.started(wanted[name])
         known = {run.name for run in self.record.runs()}
         sweep, trials = self.record.sweep, read_trials(self.root, self.record.sweep.name)
         others = [one for one in trials if one.name not in known]
@@ -141,6 +142,7 @@ class _Driver:
         while self.pool.room() > 0 and (run := self._next_run()):
             self.starts[run.name] += 1
             self.running[run.name] = run
+            self.table.started(run)
             self.pool.start(run, self.record.rungs if run.prunable else [])
 
     def _next_run(self) -> Run | None:

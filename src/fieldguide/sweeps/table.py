@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -19,6 +18,7 @@ from fieldguide.sweeps.ranking import bound
 from fieldguide.sweeps.record import DONE, FAILED, PRUNED, Record, Run
 
 _SHOWN = 20  # running trials that are listed; a cluster may have hundreds
+_REFRESH = 0.5  # seconds; a driver of a thousand trials has many events in each
 
 
 class Table:
@@ -30,7 +30,9 @@ class Table:
         self._console = Console(soft_wrap=True, highlight=False, markup=False)
         self._live: Live | None = None
         self._started: dict[str, float] = {}  # names of running trials
-        self._took: list[float] = []  # seconds of trials that ended here
+        self._took = 0.0  # seconds of the trials that ended here, together
+        self._ended_here = 0
+        self._shown_at = -_REFRESH
         self._count: Counter[str] = Counter()
         self._best: tuple[float, str] | None = None
         self._failed: list[tuple[str, dict[str, Any]]] = []
@@ -48,7 +50,9 @@ class Table:
             + (f"; {self._ended} trials have ended before" if self._ended else "")
         )
         if self._console.is_terminal:
-            self._live = Live(console=self._console, refresh_per_second=2, transient=True)
+            self._live = Live(
+                console=self._console, refresh_per_second=1 / _REFRESH, transient=True
+            )
             self._live.start()
         return self
 
@@ -62,15 +66,19 @@ class Table:
         if self._live:
             self._live.stop()
 
+    def started(self, run: Run) -> None:
+        """Count the time of a trial from now."""
+        self._started[run.name] = time.monotonic()
+
     def update(
         self, running: Collection[str], epochs: Mapping[str, dict[int, dict[str, float]]]
     ) -> None:
         """Show the trials that run now, and the metrics of their epochs so far."""
         now = time.monotonic()
-        self._started = {name: self._started.get(name, now) for name in running}
         self._jobs = max(self._jobs, len(running))
-        if not self._live:
+        if not self._live or now < self._shown_at + _REFRESH:
             return
+        self._shown_at = now
         rows = RichTable("running", "epoch", self._record.sweep.metric, "seconds", box=None)
         for name in islice(running, _SHOWN):
             reported = epochs.get(name, {})
@@ -85,7 +93,8 @@ class Table:
         end = self._record.ended(run)
         assert end is not None
         if run.name in self._started:
-            self._took.append(time.monotonic() - self._started.pop(run.name))
+            self._took += time.monotonic() - self._started.pop(run.name)
+            self._ended_here += 1
         self._add(run, end)
         if end["state"] == FAILED:
             text = f"{end['reason']}; {end['log']}"
@@ -142,8 +151,8 @@ class Table:
         ]
         text = ", ".join(parts)
         left = self._record.left()
-        if left and self._took:
-            minutes = left * statistics.fmean(self._took) / self._jobs / 60
+        if left and self._ended_here:
+            minutes = left * self._took / self._ended_here / self._jobs / 60
             text += f"; about {max(1, round(minutes))} min left"
         if self._best:
             text += f"; best {self._best[0]:.4f} ({self._best[1]})"

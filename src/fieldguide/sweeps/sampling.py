@@ -1,0 +1,171 @@
+"""Proposals of a sampler whose cost does not grow with the sweep: TPE that looks at a part of it.
+
+Source of TPE: Bergstra et al. 2011, https://papers.nips.cc/paper/4443; multivariate, with a
+constant liar, as in Optuna's TPESampler, whose proposals these are while all trials are in view.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import insort
+from collections.abc import Container
+from typing import Any, Literal, cast
+
+import numpy as np
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from fieldguide.sweeps.space import Values
+
+# Trials in view; what they cost in time and quality is in docs/scale.md. With fewer than 250
+# finished ones, TPE would take fewer for good ones than it does of all trials.
+FINISHED, RUNNING = 250, 500
+_BEST = 25  # TPE takes no more for good ones (optuna.samplers._tpe.sampler.default_gamma)
+_BEFORE_ALL = create_trial(state=TrialState.RUNNING)  # its number, -1, is no other trial's
+
+
+class View:
+    """What the sampler sees: the best trials, and the latest by number that finished or run.
+
+    It follows from what became of the trials, not from the order in which they ended, so that a
+    restart sees the same.
+    """
+
+    def __init__(
+        self,
+        goal: Literal["maximize", "minimize"],
+        space: dict[str, BaseDistribution],
+        *,
+        finished: int = FINISHED,
+        running: int = RUNNING,
+    ) -> None:
+        """Begin without trials.
+
+        Args:
+            goal: what the values of trials are good for.
+            space: what is searched.
+            finished: trials in view beside the best.
+            running: trials in view.
+        """
+        self.direction = StudyDirection.MAXIMIZE if goal == "maximize" else StudyDirection.MINIMIZE
+        self.space = {key: one for key, one in sorted(space.items()) if not one.single()}
+        self.rows: dict[int, list[float]] = {}  # by number: TPE's numbers for the values
+        self._most_finished, self._most_running = finished, running
+        self._running: dict[int, FrozenTrial] = {}
+        self._best: list[tuple[tuple[float, ...], int]] = []
+        self._latest: list[int] = []
+        self._finished: dict[int, FrozenTrial] = {}  # those of the two
+
+    def started(self, trial: FrozenTrial) -> None:
+        """Take up a trial that runs; each has a higher number than the one before."""
+        self._running[trial.number] = trial
+        self.rows[trial.number] = [
+            one.to_internal_repr(trial.params[key]) for key, one in self.space.items()
+        ]
+
+    def ended(self, trial: FrozenTrial) -> None:
+        """Take up a trial that runs no more."""
+        self._running.pop(trial.number, None)
+        if trial.state == TrialState.FAIL:
+            del self.rows[trial.number]
+            return
+        self._finished[trial.number] = trial
+        insort(self._best, (self._rank(trial), trial.number))
+        insort(self._latest, trial.number)
+        surplus = slice(max(0, len(self._latest) - self._most_finished))
+        dropped = {number for _, number in self._best[_BEST:]} | set(self._latest[surplus])
+        del self._best[_BEST:], self._latest[surplus]
+        kept = {number for _, number in self._best} | set(self._latest)
+        for number in dropped - kept:
+            del self._finished[number], self.rows[number]
+
+    def _rank(self, trial: FrozenTrial) -> tuple[float, ...]:
+        """TPE's order: the complete by their value, then the pruned by epoch and value there."""
+        sign = -1 if self.direction == StudyDirection.MAXIMIZE else 1
+        if trial.state == TrialState.COMPLETE:
+            assert trial.value is not None
+            return (0, sign * trial.value)
+        if not trial.intermediate_values:
+            return (1, 1, 0)
+        epoch, value = max(trial.intermediate_values.items())
+        return (1, -epoch, math.inf if math.isnan(value) else sign * value)
+
+    # What TPESampler asks of a study.
+
+    @property
+    def directions(self) -> list[StudyDirection]:
+        """One: no trial has several values."""
+        return [self.direction]
+
+    def _is_multi_objective(self) -> bool:
+        return False
+
+    def _get_trials(
+        self,
+        deepcopy: bool,  # noqa: ARG002, FBT001
+        states: Container[TrialState],
+        use_cache: bool,  # noqa: ARG002, FBT001
+    ) -> list[FrozenTrial]:
+        found = [trial for trial in self._finished.values() if trial.state in states]
+        if TrialState.RUNNING in states:
+            found += list(self._running.values())[-self._most_running :]
+        return sorted(found, key=lambda trial: trial.number)
+
+
+class _Tpe(TPESampler):
+    """TPE on a view."""
+
+    def relative(self, view: View) -> dict[str, Any]:
+        """Propose values together; none while there are too few trials to learn from."""
+        # Not `sample_relative`, which tells other processes by the storage; there are none.
+        return self._sample_relative(cast("Study", view), _BEFORE_ALL, view.space)
+
+    def _get_internal_repr(
+        self,
+        trials: list[FrozenTrial],
+        search_space: dict[str, BaseDistribution],
+        study: Study,
+    ) -> dict[str, np.ndarray[Any, Any]]:
+        # Optuna translates all values of all trials at each proposal, half of the time it takes.
+        view = cast("View", study)
+        rows = np.array([view.rows[trial.number] for trial in trials])  # (trials, parameters)
+        columns = rows.T if trials else np.empty((len(search_space), 0))
+        return dict(zip(search_space, columns, strict=True))
+
+
+def sample(
+    view: View,
+    space: dict[str, BaseDistribution],
+    *,
+    method: Literal["random", "bayes"],
+    seed: int,
+) -> Values:
+    """Propose a configuration.
+
+    Args:
+        view: the trials to learn from.
+        space: what is searched.
+        method: `bayes` learns, `random` does not.
+        seed: of this proposal alone.
+    """
+    sampler: BaseSampler = RandomSampler(seed=seed)
+    values: dict[str, Any] = {}
+    if method == "bayes":
+        # constant_liar: a running trial counts as a bad one, so that its neighbours wait for it.
+        sampler = tpe = _Tpe(seed=seed, multivariate=True, constant_liar=True)
+        values = tpe.relative(view)
+    for key, distribution in space.items():
+        if distribution.single():
+            values[key] = _only_value(distribution)
+        elif key not in values:
+            study = cast("Study", view)
+            values[key] = sampler.sample_independent(study, _BEFORE_ALL, key, distribution)
+    return {key: values[key] for key in space}
+
+
+def _only_value(distribution: BaseDistribution) -> Any:
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices[0]
+    return distribution.low  # type: ignore[attr-defined]

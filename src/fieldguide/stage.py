@@ -70,7 +70,7 @@ def run(main: Callable[[Params], dict[str, float] | None]) -> None:
     except sqlite3.OperationalError as err:  # DVC's own state, which DVCLive opens
         message = f"DVC's state database cannot be written ({err}); is the disk full?"
         _fail(name, message, EXIT_NO_ROOM)
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes one reports
+    if os.environ.get("RANK", "0") == "0":  # of several processes one reports
         _record(name, {"seconds": round(time.perf_counter() - start, 1), **extra})
 
 

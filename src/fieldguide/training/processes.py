@@ -1,0 +1,292 @@
+"""Several processes, on one machine or more, that train together or end together.
+
+Lightning's DDP averages gradients. What is here: starting the others, agreeing on what is trained,
+and noticing that one is gone, also where a backend would wait for ever.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from itertools import count
+from pathlib import Path
+from time import monotonic
+
+import lightning as L
+import torch
+from lightning.fabric.plugins import ClusterEnvironment
+from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor, distributed
+from torch.distributed.distributed_c10d import Store, _get_default_store
+
+import fieldguide
+from fieldguide.errors import FieldguideError, TrainingError
+from fieldguide.params import TrainParams
+
+AGAIN = "run it again: it goes on after the last finished epoch"
+_PARENT = "FIELDGUIDE_PARENT"  # process id, for the processes that are started here
+_BEAT = 2.0  # seconds between signs of life
+_SILENCE = 25.0  # seconds without one, after which a process counts as dead
+_GRACE = 5.0  # seconds for the main thread to notice by itself, and to clean up
+_FAREWELL = 10.0  # seconds for started processes to end by themselves
+_DONE = "done"
+# Gloo raises plain RuntimeErrors.
+_LOST = re.compile(
+    r"gloo|NCCL|Connection (closed|reset) by peer|Broken pipe|Socket|store", re.IGNORECASE
+)
+
+
+def check_launcher(params: TrainParams) -> None:
+    """Compare what params ask for with what torchrun, Slurm or a person started.
+
+    Where several processes share this machine and nobody has done it, its threads are shared out.
+
+    Raises:
+        TrainingError: the numbers differ, or a machine is not told which of several it is.
+    """
+    if params.devices > 1 and "OMP_NUM_THREADS" not in os.environ:
+        threads = max(1, torch.get_num_threads() // params.devices)
+        torch.set_num_threads(threads)
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # for those that are started here
+    asked = f"train.devices: {params.devices} × train.num_nodes: {params.num_nodes}"
+    for launcher, variable, number in (
+        ("torchrun", "WORLD_SIZE", params.processes),
+        ("torchrun", "LOCAL_WORLD_SIZE", params.devices),
+        ("Slurm", "SLURM_NTASKS", params.processes),
+    ):
+        if launcher == "torchrun" and not distributed.is_torchelastic_launched():
+            continue
+        if launcher == "Slurm" and params.processes == 1:  # as of a job that runs one training
+            continue
+        started = os.environ.get(variable)
+        if started is not None and started != str(number):
+            where = " on each machine" if variable == "LOCAL_WORLD_SIZE" else ""
+            raise TrainingError(
+                f"{asked}: {launcher} started {started} processes{where} ({variable}); "
+                f"allowed: {number}"
+            )
+    if params.num_nodes == 1 or distributed.is_torchelastic_launched():
+        return
+    if "SLURM_NTASKS" in os.environ:
+        return
+    missing = {"MASTER_ADDR", "MASTER_PORT", "NODE_RANK"} - set(os.environ)
+    if missing:
+        raise TrainingError(
+            f"train.num_nodes: {params.num_nodes}, and {', '.join(sorted(missing))} not set; "
+            "docs/distributed.md shows how several machines are started"
+        )
+    node = os.environ["NODE_RANK"]
+    if node not in map(str, range(params.num_nodes)):
+        raise TrainingError(
+            f"NODE_RANK: found {node!r}; allowed with train.num_nodes: {params.num_nodes}: 0 to "
+            f"{params.num_nodes - 1}"
+        )
+
+
+@contextmanager
+def joined(trainer: L.Trainer, facts: dict[str, str]) -> Iterator[None]:
+    """Train together in this block; a single process without DDP just runs it.
+
+    The processes are started first, unless torchrun, Slurm or a person has.
+
+    Args:
+        trainer: of this process.
+        facts: what must be the same in all processes, by the name that a person knows it by.
+
+    Raises:
+        TrainingError: facts differ, or another process has ended.
+    """
+    strategy = trainer.strategy
+    if not isinstance(strategy, DDPStrategy):
+        yield
+        return
+    if trainer.world_size > 1:
+        os.environ["RANK"] = str(trainer.global_rank)  # one reports (`fieldguide.stage`)
+    environment = strategy.cluster_environment
+    assert environment is not None
+    started = []
+    if not environment.creates_processes_externally:
+        started = _start_others(environment, strategy.num_processes, trainer.world_size)
+    watch = _Watch(trainer.global_rank, trainer.world_size, started)
+    try:
+        watch.start()
+        strategy.setup_environment()
+        watch.listen()
+        _agree(facts, strategy.root_device)
+        yield
+    except FieldguideError as err:
+        if trainer.is_global_zero or str(err).startswith("process "):
+            raise
+        raise type(err)(f"process {trainer.global_rank}: {err}") from err
+    except RuntimeError as err:
+        if not _LOST.search(str(err)):
+            raise
+        why = str(err).strip().splitlines()[0]
+        raise TrainingError(
+            f"process {trainer.global_rank} of {trainer.world_size} has lost another one, whose "
+            f"own message says why ({why}); {AGAIN}"
+        ) from err
+    finally:
+        watch.stop()
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+        end_all(started, patience=_FAREWELL)
+
+
+def from_first(data: bytes | None, device: torch.device) -> bytes | None:
+    """Return what the first process passes to all; no pickle, as `broadcast_object_list` has."""
+    if not distributed.is_initialized():
+        return data
+    size = torch.tensor(-1 if data is None else len(data), device=device)
+    distributed.broadcast(size, 0)
+    if size < 0:
+        return None
+    content = torch.empty(int(size), dtype=torch.uint8, device=device)
+    if distributed.get_rank() == 0:
+        content.copy_(torch.frombuffer(bytearray(data or b""), dtype=torch.uint8))
+    distributed.broadcast(content, 0)
+    return content.cpu().numpy().tobytes()
+
+
+def _start_others(
+    environment: ClusterEnvironment, devices: int, world_size: int
+) -> list[subprocess.Popen[bytes]]:
+    """Start this machine's other processes with the command that started this one.
+
+    Not by Lightning, which kills this process, too, when one of them has ended, before it can say
+    what happened and clean up.
+    """
+    os.environ |= {
+        "MASTER_ADDR": environment.main_address,
+        "MASTER_PORT": str(environment.main_port),
+        "NODE_RANK": str(environment.node_rank()),
+        "LOCAL_RANK": "0",
+        "WORLD_SIZE": str(world_size),
+    }
+    command = [sys.executable, str(Path(sys.argv[0]).resolve()), *sys.argv[1:]]
+    own = {_PARENT: str(os.getpid())}
+    return [
+        subprocess.Popen(command, env={**os.environ, **own, "LOCAL_RANK": str(rank)})  # noqa: S603
+        for rank in range(1, devices)
+    ]
+
+
+def end_all(processes: list[subprocess.Popen[bytes]], *, patience: float) -> None:
+    """Wait some seconds for processes to end, then kill them."""
+    last = monotonic() + patience
+    for process in processes:
+        try:
+            process.wait(max(0.0, last - monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _agree(facts: dict[str, str], device: torch.device) -> None:
+    """Compare facts, and the code, of all processes by their hashes."""
+    code = Path(fieldguide.__file__).parent
+    files = sorted(code.rglob("*.py"))
+    facts = {**facts, "src/fieldguide": "".join(file.read_text("utf-8") for file in files)}
+    digests = [list(hashlib.sha256(text.encode()).digest()) for text in facts.values()]
+    own = torch.tensor(digests, dtype=torch.uint8, device=device)  # (facts, 32)
+    every = [torch.empty_like(own) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(every, own)
+    for rank, theirs in enumerate(every):
+        differ = [
+            name
+            for name, same in zip(facts, _equal_rows(theirs, every[0]), strict=True)
+            if not same
+        ]
+        if differ:
+            raise TrainingError(
+                f"process {rank} has another {' and '.join(differ)} than process 0; every machine "
+                "needs the same commit, the same installed versions, and after that "
+                "`dvc pull data/prepared`"
+            )
+
+
+def _equal_rows(left: Tensor, right: Tensor) -> list[bool]:
+    equal: list[bool] = (left == right).all(dim=1).tolist()
+    return equal
+
+
+class _Watch(threading.Thread):
+    """Ends this process, with a message, when another one is gone and the main thread hangs.
+
+    Gloo notices a closed connection at once. It does not notice a machine without power or network,
+    nor a process that is stopped, and NCCL may not notice anything; both then wait for half an
+    hour. So every process gives signs of life in the store by which the group was made: the first
+    watches all, the others watch the first. They go on while a process computes for long.
+    """
+
+    def __init__(self, rank: int, world_size: int, started: list[subprocess.Popen[bytes]]) -> None:
+        super().__init__(daemon=True, name="watch")
+        self._rank, self._world_size, self._others = rank, world_size, started
+        self._parent = os.environ.get(_PARENT)
+        self._finished = threading.Event()
+        self._store: Store | None = None
+        self._beats = count()
+        self._heard: dict[int, tuple[str, float]] = {}  # last sign of life, and when
+
+    def listen(self) -> None:
+        """Begin to give and expect signs of life; every process calls it."""
+        # A store of its own, for another thread; the timeout is for a machine that is gone.
+        store = _get_default_store().clone()
+        store.set_timeout(timedelta(seconds=_SILENCE))
+        store.set(self._key(self._rank), "-1")
+        distributed.barrier()
+        self._store = store
+
+    def stop(self) -> None:
+        """Leave without alarm."""
+        self._finished.set()
+        self.join()
+        if self._store is not None:
+            with suppress(RuntimeError):  # the first may be gone before
+                self._store.set(self._key(self._rank), _DONE)
+
+    def run(self) -> None:
+        """Look every two seconds."""
+        while not self._finished.wait(_BEAT):
+            gone = self._gone()
+            if gone is None:
+                continue
+            if not self._finished.wait(_GRACE):
+                print(f"train: {gone}; {AGAIN}", file=sys.stderr, flush=True)
+                end_all(self._others, patience=0)
+                os._exit(1)
+
+    def _gone(self) -> str | None:
+        """Say which process is, if one is."""
+        if self._parent is not None and str(os.getppid()) != self._parent:
+            return f"process {self._rank}: the one that started it has ended"
+        for process in self._others:
+            if process.poll():
+                return f"a process started by process {self._rank} ended ({process.returncode})"
+        if self._store is None:
+            return None
+        watched = list(range(1, self._world_size)) if self._rank == 0 else [0]
+        try:
+            self._store.set(self._key(self._rank), str(next(self._beats)))
+            found = self._store.multi_get([self._key(rank) for rank in watched])
+        except RuntimeError as err:
+            return f"process {self._rank} cannot reach process 0 ({str(err).splitlines()[0]})"
+        now = monotonic()
+        for rank, beat in zip(watched, map(bytes.decode, found), strict=True):
+            last, since = self._heard.get(rank, ("", now))
+            if beat != last:
+                self._heard[rank] = (beat, now)
+            elif beat != _DONE and now - since > _SILENCE:
+                return f"process {rank} has given no sign of life for {now - since:.0f} s"
+        return None
+
+    @staticmethod
+    def _key(rank: int) -> str:
+        return f"fieldguide/{rank}"

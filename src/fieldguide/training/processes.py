@@ -13,8 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from datetime import timedelta
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from time import monotonic
@@ -33,8 +32,8 @@ from fieldguide.params import TrainParams
 AGAIN = "run it again: it goes on after the last finished epoch"
 _PARENT = "FIELDGUIDE_PARENT"  # process id, for the processes that are started here
 _BEAT = 2.0  # seconds between signs of life
-_SILENCE = 25.0  # seconds without one, after which a process counts as dead
-_GRACE = 5.0  # seconds for the main thread to notice by itself, and to clean up
+_SILENCE = 20.0  # seconds without one, after which a process counts as dead
+_GRACE = 3.0  # seconds for the main thread to notice by itself, and to clean up
 _FAREWELL = 10.0  # seconds for started processes to end by themselves
 _DONE = "done"
 # Gloo raises plain RuntimeErrors.
@@ -226,39 +225,37 @@ class _Watch(threading.Thread):
     watches all, the others watch the first. They go on while a process computes for long.
     """
 
-    def __init__(self, rank: int, world_size: int, started: list[subprocess.Popen[bytes]]) -> None:
+    def __init__(self, rank: int, world_size: int, others: list[subprocess.Popen[bytes]]) -> None:
         super().__init__(daemon=True, name="watch")
-        self._rank, self._world_size, self._others = rank, world_size, started
+        self._rank, self._others = rank, others
+        self._watched = [0] if rank else list(range(1, world_size))
         self._parent = os.environ.get(_PARENT)
         self._finished = threading.Event()
-        self._store: Store | None = None
-        self._beats = count()
+        # Apart, because a store whose machine is gone may never return.
+        self._talker: threading.Thread | None = None
         self._heard: dict[int, tuple[str, float]] = {}  # last sign of life, and when
+        self._cut: str | None = None  # why there is no store any more
 
     def listen(self) -> None:
         """Begin to give and expect signs of life; every process calls it."""
-        # A store of its own, for another thread; the timeout is for a machine that is gone.
-        store = _get_default_store().clone()
-        store.set_timeout(timedelta(seconds=_SILENCE))
-        store.set(self._key(self._rank), "-1")
+        store = _get_default_store().clone()  # the group's own is for the main thread
+        store.set(self._key(self._rank), "joined")
         distributed.barrier()
-        self._store = store
+        self._heard = {rank: ("", monotonic()) for rank in self._watched}
+        self._talker = threading.Thread(target=self._talk, args=[store], daemon=True)
+        self._talker.start()
 
     def stop(self) -> None:
         """Leave without alarm."""
         self._finished.set()
-        self.join()
-        if self._store is not None:
-            with suppress(RuntimeError):  # the first may be gone before
-                self._store.set(self._key(self._rank), _DONE)
+        if self._talker is not None:
+            self._talker.join(_GRACE)
 
     def run(self) -> None:
         """Look every two seconds."""
         while not self._finished.wait(_BEAT):
             gone = self._gone()
-            if gone is None:
-                continue
-            if not self._finished.wait(_GRACE):
+            if gone is not None and not self._finished.wait(_GRACE):
                 print(f"train: {gone}; {AGAIN}", file=sys.stderr, flush=True)
                 end_all(self._others, patience=0)
                 os._exit(1)
@@ -269,23 +266,30 @@ class _Watch(threading.Thread):
             return f"process {self._rank}: the one that started it has ended"
         for process in self._others:
             if process.poll():
-                return f"a process started by process {self._rank} ended ({process.returncode})"
-        if self._store is None:
-            return None
-        watched = list(range(1, self._world_size)) if self._rank == 0 else [0]
-        try:
-            self._store.set(self._key(self._rank), str(next(self._beats)))
-            found = self._store.multi_get([self._key(rank) for rank in watched])
-        except RuntimeError as err:
-            return f"process {self._rank} cannot reach process 0 ({str(err).splitlines()[0]})"
-        now = monotonic()
-        for rank, beat in zip(watched, map(bytes.decode, found), strict=True):
-            last, since = self._heard.get(rank, ("", now))
-            if beat != last:
-                self._heard[rank] = (beat, now)
-            elif beat != _DONE and now - since > _SILENCE:
-                return f"process {rank} has given no sign of life for {now - since:.0f} s"
+                return f"a process that process {self._rank} started ended ({process.returncode})"
+        if self._cut is not None:
+            return f"process {self._rank} cannot reach process 0 ({self._cut})"
+        for rank, (beat, since) in self._heard.items():
+            silence = monotonic() - since
+            if beat != _DONE and silence > _SILENCE:
+                return f"process {rank} has given no sign of life for {silence:.0f} s"
         return None
+
+    def _talk(self, store: Store) -> None:
+        """Give signs of life and note those of others, until the end."""
+        keys = [self._key(rank) for rank in self._watched]
+        try:
+            for number in count():
+                store.set(self._key(self._rank), str(number))
+                for rank, found in zip(self._watched, store.multi_get(keys), strict=True):
+                    beat = found.decode()
+                    if beat != self._heard[rank][0]:
+                        self._heard[rank] = (beat, monotonic())
+                if self._finished.wait(_BEAT):
+                    store.set(self._key(self._rank), _DONE)
+                    return
+        except RuntimeError as err:
+            self._cut = str(err).splitlines()[0]
 
     @staticmethod
     def _key(rank: int) -> str:

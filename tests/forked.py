@@ -44,6 +44,16 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["fieldguide.training.fit"])
 
 
+def fork(function, *arguments):
+    """Start a process that calls a function of a module."""
+    process = FORKS.Process(target=function, args=arguments)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("DVC_ROOT", raising=False)
+        patch.setenv("PYTHONPATH", str(ROOT / "src"))  # of the first's server, and by it of all
+        process.start()
+    return process
+
+
 def run_script(arguments, cwd, printed, network, env):
     """Run a script in this new process as Python does, with its output in a file."""
     os.setsid()
@@ -65,13 +75,7 @@ class Started:
 
     def __init__(self, *arguments, cwd, printed=None, network=None, **env):
         self.printed = Path(printed or Path(cwd) / "printed.txt")
-        self.process = FORKS.Process(
-            target=run_script, args=(arguments, str(cwd), str(self.printed), network, env)
-        )
-        with pytest.MonkeyPatch.context() as patch:
-            patch.delenv("DVC_ROOT", raising=False)
-            patch.setenv("PYTHONPATH", str(ROOT / "src"))  # of the first's server, and by it of all
-            self.process.start()
+        self.process = fork(run_script, arguments, str(cwd), str(self.printed), network, env)
         self.pid = self.process.pid
 
     def poll(self):

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-from forked import FORKS
+from forked import fork
 from torch import distributed, nn
 
 from fieldguide.training.shared_layers import Part, share_layers
@@ -71,11 +71,7 @@ def inputs(name, count):
 
 @pytest.mark.parametrize("sizes", PARTS, ids=str)
 def test_shared_layers_act_on_the_batch_of_all(sizes, tmp_path):
-    processes = [
-        FORKS.Process(target=of_process, args=(rank, sizes, tmp_path)) for rank in range(len(sizes))
-    ]
-    for process in processes:
-        process.start()
+    processes = [fork(of_process, rank, sizes, tmp_path) for rank in range(len(sizes))]
     for process in processes:
         process.join(60)
         assert process.exitcode == 0

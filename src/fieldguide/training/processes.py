@@ -31,9 +31,9 @@ from fieldguide.params import TrainParams
 
 AGAIN = "run it again: it goes on after the last finished epoch"
 _PARENT = "FIELDGUIDE_PARENT"  # process id, for the processes that are started here
-_BEAT = 2.0  # seconds between signs of life
-_SILENCE = 20.0  # seconds without one, after which a process counts as dead
-_GRACE = 3.0  # seconds for the main thread to notice by itself, and to clean up
+BEAT = 2.0  # seconds between signs of life
+SILENCE = 20.0  # seconds without one, after which a process counts as dead
+GRACE = 3.0  # seconds for the main thread to notice by itself, and to clean up
 _FAREWELL = 10.0  # seconds for started processes to end by themselves
 _DONE = "done"
 # Gloo raises plain RuntimeErrors.
@@ -127,7 +127,8 @@ def joined(trainer: L.Trainer, facts: dict[str, str]) -> Iterator[None]:
     except RuntimeError as err:
         if not _LOST.search(str(err)):
             raise
-        why = str(err).strip().splitlines()[0]
+        # Of Gloo's message, neither the line of its source before nor the advice behind.
+        why = re.sub(r"^\[\S*\] ", "", str(err).strip().splitlines()[0]).split(". ")[0]
         raise TrainingError(
             f"process {trainer.global_rank} of {trainer.world_size} has lost another one, whose "
             f"own message says why ({why}); {AGAIN}"
@@ -249,13 +250,13 @@ class _Watch(threading.Thread):
         """Leave without alarm."""
         self._finished.set()
         if self._talker is not None:
-            self._talker.join(_GRACE)
+            self._talker.join(GRACE)
 
     def run(self) -> None:
         """Look every two seconds."""
-        while not self._finished.wait(_BEAT):
+        while not self._finished.wait(BEAT):
             gone = self._gone()
-            if gone is not None and not self._finished.wait(_GRACE):
+            if gone is not None and not self._finished.wait(GRACE):
                 print(f"train: {gone}; {AGAIN}", file=sys.stderr, flush=True)
                 end_all(self._others, patience=0)
                 os._exit(1)
@@ -271,7 +272,7 @@ class _Watch(threading.Thread):
             return f"process {self._rank} cannot reach process 0 ({self._cut})"
         for rank, (beat, since) in self._heard.items():
             silence = monotonic() - since
-            if beat != _DONE and silence > _SILENCE:
+            if beat != _DONE and silence > SILENCE:
                 return f"process {rank} has given no sign of life for {silence:.0f} s"
         return None
 
@@ -285,7 +286,7 @@ class _Watch(threading.Thread):
                     beat = found.decode()
                     if beat != self._heard[rank][0]:
                         self._heard[rank] = (beat, monotonic())
-                if self._finished.wait(_BEAT):
+                if self._finished.wait(BEAT):
                     store.set(self._key(self._rank), _DONE)
                     return
         except RuntimeError as err:

@@ -227,8 +227,7 @@ def test_all_problems_are_listed_at_once(load):
         ),
         (
             {"train.accelerator": "mps", "train.num_nodes": 2},
-            r"train\.accelerator: mps is a single device, and found train\.devices: 1, "
-            r"train\.num_nodes: 2, train\.strategy: auto; allowed there: 1, 1 and auto",
+            r"train\.accelerator: mps is a single device, .* train\.num_nodes: 2, .* allowed there: 1",
         ),
         (
             {"train.accelerator": "mps", "train.strategy": "ddp"},

@@ -142,6 +142,12 @@ def test_several_processes_write_what_one_does(trained):
         assert seconds["train"]["epochs"] == 3
 
 
+def test_ddp_of_one_process_changes_nothing(trained, machine):
+    folder = machine("ddp", epochs=3, patience=3, strategy="ddp")
+    finish([Started("stages/train.py", cwd=folder, OMP_NUM_THREADS="1")])
+    assert weights_file(folder) == weights_file(trained[1])
+
+
 def torchrun(folder, devices):
     """As docs/distributed.md has it."""
     return subprocess.Popen(

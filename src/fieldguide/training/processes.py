@@ -37,9 +37,7 @@ GRACE = 3.0  # seconds for the main thread to notice by itself, and to clean up
 _FAREWELL = 10.0  # seconds for started processes to end by themselves
 _DONE = "done"
 # Gloo raises plain RuntimeErrors.
-_LOST = re.compile(
-    r"gloo|NCCL|Connection (closed|reset) by peer|Broken pipe|Socket|store", re.IGNORECASE
-)
+_LOST = re.compile(r"gloo|NCCL|Connection (closed|reset) by peer|Broken pipe")
 
 
 def check_launcher(params: TrainParams) -> None:
@@ -125,7 +123,7 @@ def joined(trainer: L.Trainer, facts: dict[str, str]) -> Iterator[None]:
             raise
         raise type(err)(f"process {trainer.global_rank}: {err}") from err
     except RuntimeError as err:
-        if not _LOST.search(str(err)):
+        if not (isinstance(err, distributed.DistError) or _LOST.search(str(err))):
             raise
         # Of Gloo's message, neither the line of its source before nor the advice behind.
         why = re.sub(r"^\[\S*\] ", "", str(err).strip().splitlines()[0]).split(". ")[0]

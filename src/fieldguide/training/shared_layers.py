@@ -80,7 +80,10 @@ def _batch_norm(norm: _BatchNorm, images: Tensor) -> Tensor:
 
 
 def _statistics(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return how many values a channel has over all processes, their mean (C,) and variance (C,).
+    """Return how many values a channel has in all processes, their mean (C,) and variance (C,).
+
+    More exact than `F.batch_norm`, which on a CPU adds up in single precision in channels-last:
+    1e-5 of the variance over 512 photos of 32 pixels, 1 % of gradients below it.
 
     Source: Chan et al. 1979, of parts of any size, without the cancellation of sums of squares.
     """

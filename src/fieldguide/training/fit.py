@@ -213,7 +213,7 @@ def _bundle(start: Start, model: ModelParams, store: Store, *, val_acc: float | 
 
 
 def _make_module(
-    start: Start, params: TrainParams, model: ModelParams, *, classes: int, part: Part | None
+    start: Start, params: TrainParams, model: ModelParams, *, classes: int, part: Part | None = None
 ) -> ClassifierModule:
     """Wrap what is trained: the network, or its head alone."""
     net: nn.Module = start.net

@@ -46,6 +46,7 @@ RANGES = [
     ("train.cutmix", (0, 10), (-0.1, 10.1)),
     ("train.start_size", (0.25, 1), (0.24, 1.01)),
     ("train.devices", (1, 64), (0, 65)),
+    ("train.num_nodes", (1, 1024), (0, 1025)),
     ("train.seed", (0, 2**32 - 1), (-1, 2**32)),
     ("evaluate.calibration_bins", (2, 100), (1, 101)),
     ("visualize.photos_per_class", (1, 10), (0, 11)),
@@ -140,6 +141,7 @@ def test_every_number_has_a_tested_range():
         ("train.schedule", ["one_cycle", "cosine", "constant"]),
         ("train.precision", ["32", "16-mixed", "bf16-mixed"]),
         ("train.accelerator", ["auto", "cpu", "gpu", "mps"]),
+        ("train.strategy", ["auto", "ddp"]),
     ],
 )
 def test_each_choice_is_allowed_and_no_other(key, values, load):
@@ -231,6 +233,14 @@ def test_all_problems_are_listed_at_once(load):
         (
             {"train.precision": "16-mixed", "train.accelerator": "cpu"},
             r'train\.precision: "16-mixed" needs a GPU and train\.accelerator is cpu',
+        ),
+        (
+            {"train.accelerator": "mps", "train.num_nodes": 2},
+            r"train\.accelerator: mps is a single device, .* train\.num_nodes: 2, .* allowed there",
+        ),
+        (
+            {"train.accelerator": "mps", "train.strategy": "ddp"},
+            r"train\.accelerator: mps is a single device, .* train\.strategy: ddp",
         ),
         ({"data.image_size": 31}, r"model\.conv_layers: 5 .*image_size 31 to nothing.*1 to 4"),
     ],

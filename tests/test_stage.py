@@ -158,9 +158,9 @@ def test_a_damaged_timing_file_is_replaced(content, tree):
 
 
 def test_of_several_processes_only_the_first_records(tree):
-    probe(tree, "return None", LOCAL_RANK="1")
+    probe(tree, "return None", RANK="1")
     assert not (tree / "metrics").exists()
-    probe(tree, "return None", LOCAL_RANK="0")
+    probe(tree, "return None", RANK="0")
     assert list(timing(tree)) == ["probe"]
 
 

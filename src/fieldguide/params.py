@@ -261,12 +261,25 @@ class TrainParams(_Section):
         BeforeValidator(lambda value: "32" if value == 32 else value),  # noqa: PLR2004
     ]
     accelerator: Literal["auto", "cpu", "gpu", "mps"]
-    devices: int = Field(ge=1, le=64)
+    devices: int = Field(ge=1, le=64)  # processes of each machine
+    num_nodes: int = Field(ge=1, le=1024)  # machines
+    strategy: Literal["auto", "ddp"]
     compile: bool
     seed: Seed
 
+    @property
+    def processes(self) -> int:
+        """How many train together, on all machines."""
+        return self.devices * self.num_nodes
+
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.accelerator == "mps" and (self.processes > 1 or self.strategy == "ddp"):
+            raise ValueError(
+                "train.accelerator: mps is a single device, and found train.devices: "
+                f"{self.devices}, train.num_nodes: {self.num_nodes}, train.strategy: "
+                f"{self.strategy}; allowed there: 1, 1 and auto"
+            )
         if self.precision == "16-mixed" and self.accelerator == "cpu":
             raise ValueError(
                 'train.precision: "16-mixed" needs a GPU and train.accelerator is cpu; '

@@ -57,6 +57,8 @@ def run(main: Callable[[Params], dict[str, float] | None]) -> None:
     except FieldguideError as err:
         _fail(name, str(err))
     except KeyboardInterrupt:
+        if not _is_first():
+            sys.exit(EXIT_INTERRUPTED)
         _fail(name, "interrupted", status=EXIT_INTERRUPTED)
     except MemoryError:
         why = "the memory of this machine is too small"
@@ -70,8 +72,13 @@ def run(main: Callable[[Params], dict[str, float] | None]) -> None:
     except sqlite3.OperationalError as err:  # DVC's own state, which DVCLive opens
         message = f"DVC's state database cannot be written ({err}); is the disk full?"
         _fail(name, message, EXIT_NO_ROOM)
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes one reports
+    if _is_first():
         _record(name, {"seconds": round(time.perf_counter() - start, 1), **extra})
+
+
+def _is_first() -> bool:
+    """Whether this is the process that reports, of several that torchrun or `train` has started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _check_tree() -> None:

@@ -167,32 +167,42 @@ def test_augmentation_of_an_image_does_not_depend_on_the_batch_size(batch_size, 
     torch.testing.assert_close(images, reference, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("count", "batch_size"), [(24, 4), (25, 4), (21, 8), (2, 1)])
+@pytest.mark.parametrize("count", [4, 5, 7, 24, 25, 97])
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
 @pytest.mark.parametrize("seed", [None, 0])
-def test_two_processes_share_an_epoch(count, batch_size, seed, split_of):
+def test_processes_share_the_batches_of_one(count, batch_size, world_size, seed, split_of):
+    """Of one process with a batch size as large as theirs together."""
     split = split_of(count)
-    parts = [batches_of(split, batch_size, seed=seed, rank=rank, world_size=2) for rank in (0, 1)]
-    left, right = (rows_of(part) for part in parts)
-    assert len(left) == len(right) == len(parts[0]) == len(parts[1])
-    assert Counter(flat(left) + flat(right)) == Counter(range(count))
-    sizes = [len(part) for part in left + right]
-    assert max(sizes) <= batch_size
-    assert max(sizes) - min(sizes) <= 1
+    parts = [
+        batches_of(split, batch_size, seed=seed, rank=rank, world_size=world_size)
+        for rank in range(world_size)
+    ]
+    found = [rows_of(part) for part in parts]
+    steps = [flat(rows) for rows in zip(*found, strict=True)]
+    assert Counter(flat(steps)) == Counter(range(count))
+    if batch_size > 1:
+        assert steps == rows_of(batches_of(split, batch_size * world_size, seed=seed))
+    for step, own in enumerate(zip(*found, strict=True)):
+        sizes = [len(rows) for rows in own]
+        assert min(sizes) >= 1
+        assert max(sizes) <= max(2, batch_size)
+        assert max(sizes) - min(sizes) <= 1
+        starts = [sum(sizes[:rank]) for rank in range(world_size)]
+        for part, start, size in zip(parts, starts, sizes, strict=True):
+            assert part.order.step_size(step) == sum(sizes)
+            assert part.order.part(step) == slice(start, start + size)
 
 
-def test_two_processes_augment_as_one_does(split_of):
-    def epoch(**options):
-        parts = list(batches_of(split_of_24, 4, seed=0, jitter=0.3, **options))
-        return torch.cat([images for images, _ in parts]), torch.cat([y for _, y in parts])
+def test_processes_augment_as_one_does(split_of):
+    def epoch(batch_size, **options):
+        return list(batches_of(split, batch_size, seed=0, jitter=0.3, **options))
 
-    split_of_24 = split_of(24)
-    images, labels = epoch()
-    shared = [epoch(rank=rank, world_size=2) for rank in (0, 1)]
-    # Batches go to the processes by turns, six of four photos in all.
-    by_turns = [part.split(4) for pair in shared for part in pair]
-    for found, left, right in ((images, 0, 2), (labels, 1, 3)):
-        pairs = zip(by_turns[left], by_turns[right], strict=True)
-        assert torch.equal(torch.cat([part for pair in pairs for part in pair]), found)
+    split = split_of(25)
+    shared = [epoch(4, rank=rank, world_size=2) for rank in (0, 1)]
+    for whole, *parts in zip(epoch(8), *shared, strict=True):
+        for k in (0, 1):  # images, labels
+            assert torch.equal(torch.cat([part[k] for part in parts]), whole[k])
 
 
 @pytest.mark.parametrize(("count", "batch_size"), [(2, 64), (3, 1), (5, 1)])

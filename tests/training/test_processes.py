@@ -2,95 +2,23 @@
 
 import csv
 import json
-import multiprocessing
 import os
-import runpy
 import shutil
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from forked import ROOT, SCRIPT, Started, end, files_in, signal_at_epoch
 
 from fieldguide.data.prepare import prepare
 from fieldguide.data.store import Store
 from fieldguide.models.bundle import load_bundle
 
 pytestmark = pytest.mark.slow
-
-ROOT = Path(__file__).resolve().parents[2]
-LIMIT = 120  # seconds, for a process that hangs
-# Arguments: store, folder of the outputs, parameters as JSON. Lightning starts it again for the
-# second process.
-SCRIPT = """
-import json, sys
-from pathlib import Path
-from fieldguide.data.store import Store
-from fieldguide.params import Params
-from fieldguide.training.fit import Outputs, train
-
-store, out = Store(Path(sys.argv[1])), Path(sys.argv[2])
-params = Params.model_validate(json.loads(sys.argv[3]))
-names = "classifier", "metrics", "model_summary.txt", "environment.json"
-outputs = Outputs(*(out / name for name in names))
-train(params.train, params.model, store=store, outputs=outputs)
-"""
-
-
-def files_in(folder):
-    return {
-        str(file.relative_to(folder)): file.read_bytes()
-        for file in sorted(folder.rglob("*"))
-        if file.is_file()
-    }
-
-
-# Starts processes with what takes them longest, the imports, done.
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["fieldguide.training.fit"])
-
-
-def run_script(arguments, cwd, env):
-    """Run a script in this new process as Python does, with its output in a file."""
-    os.setsid()
-    os.chdir(cwd)
-    os.environ |= env
-    printed = os.open("printed.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    for stream in (sys.stdout, sys.stderr):
-        os.dup2(printed, stream.fileno())
-    sys.argv = list(arguments)
-    runpy.run_path(sys.argv[0], run_name="__main__")
-
-
-class Started:
-    """A process of a script, to be used as one of `subprocess.Popen`."""
-
-    def __init__(self, *arguments, cwd, **env):
-        self.printed = Path(cwd) / "printed.txt"
-        self.process = FORKS.Process(target=run_script, args=(arguments, str(cwd), env))
-        with pytest.MonkeyPatch.context() as patch:
-            patch.delenv("DVC_ROOT", raising=False)
-            patch.setenv("PYTHONPATH", str(ROOT / "src"))  # of the first's server, and by it of all
-            self.process.start()
-        self.pid = self.process.pid
-
-    def poll(self):
-        return self.process.exitcode
-
-    def communicate(self, timeout=None):
-        self.process.join(timeout)
-        if self.process.is_alive():
-            raise subprocess.TimeoutExpired("script", timeout)
-        return self.printed.read_text(encoding="utf-8"), None
-
-    @property
-    def returncode(self):
-        return self.process.exitcode
 
 
 def start_stage(*command, cwd, **env):
@@ -106,27 +34,6 @@ def start_stage(*command, cwd, **env):
         text=True,
         start_new_session=True,
     )
-
-
-def end(process):
-    """Waits for a process and returns (status, output); one that hangs is killed."""
-    try:
-        output, _ = process.communicate(timeout=LIMIT)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        output, _ = process.communicate()
-        pytest.fail(f"still running after {LIMIT} s:\n{output}")
-    return process.returncode, output
-
-
-def signal_at_epoch(process, sent, metrics, epoch):
-    """Sends a signal to a process and its children as soon as an epoch is logged."""
-    curve, last = metrics / "plots" / "metrics" / "val" / "acc.tsv", time.monotonic() + LIMIT
-    while not (curve.is_file() and len(curve.read_text().splitlines()) > epoch):
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < last, "no epoch was logged"
-        time.sleep(0.002)
-    os.killpg(process.pid, sent)
 
 
 @pytest.fixture

@@ -25,8 +25,11 @@ class Order:
 
     With a seed the order is drawn anew each epoch; both depend on (seed, epoch) and the image
     alone, so that an interrupted training goes on as it would have. Without a seed, images come in
-    order. Batches differ in size by one at most: none is tiny, and every image is used once. Of
-    several processes each takes its own part.
+    order. Batches differ in size by one at most: none is tiny, and every image is used once.
+
+    Of several processes each takes its own part of every step's batch, which is that of a single
+    process with `batch_size` × `world_size`. Only at a batch size of 1 there may be fewer steps,
+    with a part or more of two photos, because none may be empty.
     """
 
     def __init__(
@@ -43,7 +46,7 @@ class Order:
 
         Args:
             split: where images come from.
-            batch_size: images per batch, at most.
+            batch_size: images per batch and process, at most.
             device: where batches are made.
             seed: of order and augmentation; None for neither.
             rank: of this process.
@@ -58,13 +61,11 @@ class Order:
         self._seed, self._rank, self._world_size = seed, rank, world_size
         if self.photos < world_size:
             raise TrainingError(
-                f"train.devices: {world_size} processes cannot share {self.photos} photos of "
-                f"{split.name}; allowed: up to one process a photo"
+                f"train.devices × train.num_nodes: {world_size} processes cannot share "
+                f"{self.photos} photos of {split.name}; allowed: up to one process a photo"
             )
-        # Each process must take the same number of steps, or the others would wait for ever; and
-        # none may get an empty batch, whose loss is not a number.
-        share = -(-self.photos // world_size)
-        self.steps = min(-(-share // batch_size), self.photos // world_size)
+        # No part may be empty: the mean loss of no photo is not a number.
+        self.steps = min(-(-self.photos // (batch_size * world_size)), self.photos // world_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yield rows (B,) and, with a seed, draws (B, DRAWS), both on the CPU."""
@@ -73,9 +74,20 @@ class Order:
             generator = torch.Generator().manual_seed(derive_seed(self._seed, ORDER, self.epoch))
             order = torch.randperm(self.photos, generator=generator)
             draws = torch.rand(self.photos, DRAWS, generator=generator)
-        parts = order.tensor_split(self.steps * self._world_size)
-        for rows in parts[self._rank :: self._world_size]:
+        for step, whole in enumerate(order.tensor_split(self.steps)):
+            rows = whole[self.part(step)]
             yield rows, None if draws is None else draws[rows]
+
+    def step_size(self, step: int) -> int:
+        """Images of a step, counted from 0, over all processes."""
+        size, larger = divmod(self.photos, self.steps)
+        return size + (step < larger)
+
+    def part(self, step: int) -> slice:
+        """Which images of a step's batch are this process's."""
+        size, larger = divmod(self.step_size(step), self._world_size)
+        start = self._rank * size + min(self._rank, larger)
+        return slice(start, start + size + (self._rank < larger))
 
 
 class Batches:

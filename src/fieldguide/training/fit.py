@@ -8,7 +8,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ import lightning as L
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.model_summary.model_summary import summarize
 from torch import nn
 
@@ -43,15 +44,17 @@ from fieldguide.training.features import features_folder
 from fieldguide.training.finetune import Head, count_parameters, freeze
 from fieldguide.training.memory import keep_freed_memory
 from fieldguide.training.module import ClassifierModule, make_mix
+from fieldguide.training.processes import check_launcher, from_first, joined
 from fieldguide.training.resume import (
     CHECKPOINT,
     AtomicCheckpointIO,
     code_sha256,
     project_root,
     readable_checkpoint,
+    resume_folder,
     resume_key,
-    shared_resume_folder,
 )
+from fieldguide.training.shared_layers import Part, share_layers
 from fieldguide.trial import Channel
 
 
@@ -88,6 +91,7 @@ def train(
         TrainingError: the loss is not finite, memory runs out, or the machine has no such device.
     """
     _check_trial(params, channel)
+    check_launcher(params)
     keep_freed_memory()
     torch.manual_seed(derive_seed(params.seed, WEIGHTS))
     start = start_of(model, store)
@@ -105,14 +109,17 @@ def train(
     prune = Prune(channel) if channel else None
     callbacks = [*freeze(start.net, model, epochs=params.epochs), averaging, history, best]
     parameters = count_parameters(start.net)  # now: by epoch, fewer may be trained
+    files = AtomicCheckpointIO()
     trainer = _make_trainer(
-        params, [one for one in (*callbacks, prune, saver) if one], model.finetune
+        params, [one for one in (*callbacks, prune, saver) if one], model.finetune, files
     )
-    module = _make_module(start, params, model, classes=len(store.classes))
-    if trainer.is_global_zero:
-        summary = _summarize(start, params, classes=len(store.classes))
-        print(summary)
-        write_text(outputs.summary, summary + "\n")
+    part = Part() if trainer.world_size > 1 else None
+    module = _make_module(start, params, model, classes=len(store.classes), part=part)
+    first = trainer.is_global_zero
+    if first:
+        _summarize(start, params, outputs.summary, classes=len(store.classes))
+    if part is not None:
+        share_layers(module.net, part)
     if params.compile:
         # In place, so that names of weights stay, and not before the summary has run the network.
         # CUDA graphs where there is a GPU.
@@ -122,19 +129,29 @@ def train(
     made_of = (dataset, start.origin, vars(start.preprocessing), environment, code_sha256())
     key = resume_key(params.model_dump(), model.model_dump(), *made_of)
     features = features_folder(resume_key(model.backbone, *made_of)) if model.head_only else None
+    facts = {
+        "params.yaml": params.model_dump_json() + model.model_dump_json(),
+        str(store.description_file): dataset,
+        f"models/weights/{model.weights}": start.origin,
+        "Python or library": f"{environment['python']} {environment['libraries']}",
+        "FIELDGUIDE_TRIAL": str(channel is not None),
+    }
     with (
-        _nothing_half_written(outputs if trainer.is_global_zero else None),
-        shared_resume_folder(project_root(), key, first=trainer.is_global_zero) as folder,
+        _nothing_half_written(outputs if first else None),
+        joined(trainer, facts),
+        resume_folder(project_root(), key) if first else nullcontext() as folder,
     ):
-        saver.dirpath = str(folder)
+        if folder is not None:
+            saver.dirpath = str(folder)  # which Lightning tells the others
+        checkpoint = readable_checkpoint(folder) if folder is not None else None
+        files.content = from_first(checkpoint, trainer.strategy.root_device)
         data = StoreData(store, params, start, features)
-        _fit(trainer, module, data, readable_checkpoint(folder))
+        _fit(trainer, module, data, resume=files.content is not None)
         if not trainer.is_global_zero:
             return {}
         module.load_state_dict(best.weights)
         write_json(outputs.environment, environment)
-        pruned = prune is not None and prune.pruned
-        history.finish(best.epoch, pruned=pruned, parameters=parameters)
+        history.finish(best.epoch, pruned=bool(prune and prune.pruned), parameters=parameters)
         score = best.score if validated else None
         save_bundle(_bundle(start, model, store, val_acc=score), outputs.bundle)
     why = "the last, as all photos were trained on" if score is None else f"{MONITOR} {score:.4f}"
@@ -196,7 +213,7 @@ def _bundle(start: Start, model: ModelParams, store: Store, *, val_acc: float | 
 
 
 def _make_module(
-    start: Start, params: TrainParams, model: ModelParams, *, classes: int
+    start: Start, params: TrainParams, model: ModelParams, *, classes: int, part: Part | None = None
 ) -> ClassifierModule:
     """Wrap what is trained: the network, or its head alone."""
     net: nn.Module = start.net
@@ -211,24 +228,31 @@ def _make_module(
         layer_decay=decay,
         # Features of frozen blocks are no photos.
         mix=None if model.head_only else make_mix(params, num_classes=classes),
+        part=part,
     )
 
 
-def _summarize(start: Start, params: TrainParams, *, classes: int) -> str:
-    """Describe every layer of the CNN; of timm's networks, which have hundreds, the blocks."""
+def _summarize(start: Start, params: TrainParams, path: Path, *, classes: int) -> None:
+    """Print and write each layer of the CNN; of timm's networks, which have hundreds, blocks."""
     module = ClassifierModule(
         start.net, params, input_size=start.preprocessing.size, num_classes=classes
     )
-    return str(summarize(module, max_depth=-1 if isinstance(start.net, CNN) else 3))
+    summary = str(summarize(module, max_depth=-1 if isinstance(start.net, CNN) else 3))
+    print(summary)
+    write_text(path, summary + "\n")
 
 
-def _make_trainer(params: TrainParams, callbacks: list[L.Callback], finetune: str) -> L.Trainer:
+def _make_trainer(
+    params: TrainParams, callbacks: list[L.Callback], finetune: str, files: AtomicCheckpointIO
+) -> L.Trainer:
     _quieten()
     # Deterministic mode also fills every new tensor with NaN, to show who reads one unwritten: that
     # takes about a tenth of a step, and makes nothing deterministic.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     stopping = EarlyStopping(MONITOR, mode="max", patience=params.patience)
     watched = sys.stderr.isatty()
+    # Processes wait for every gradient, and of frozen blocks none comes.
+    ddp = DDPStrategy(find_unused_parameters=finetune == "gradual")
     if watched:
         callbacks = [*callbacks, TQDMProgressBar(leave=False)]
     try:
@@ -236,10 +260,8 @@ def _make_trainer(params: TrainParams, callbacks: list[L.Callback], finetune: st
             accelerator=params.accelerator,
             devices=params.devices,
             precision=params.precision,
-            # Processes wait for every gradient, and of frozen blocks none comes.
-            strategy="ddp_find_unused_parameters_true"
-            if params.devices > 1 and finetune == "gradual"
-            else "auto",
+            num_nodes=params.num_nodes,
+            strategy=ddp if params.processes > 1 or params.strategy == "ddp" else "auto",
             max_epochs=params.epochs,
             callbacks=[
                 *callbacks,
@@ -252,7 +274,7 @@ def _make_trainer(params: TrainParams, callbacks: list[L.Callback], finetune: st
             # gradient on CUDA, which never overlaps here) it warns instead of stopping.
             deterministic="warn",
             logger=False,
-            plugins=[AtomicCheckpointIO()],
+            plugins=[files],
             enable_progress_bar=watched,
             enable_model_summary=False,
             num_sanity_val_steps=0,
@@ -270,11 +292,10 @@ def _make_trainer(params: TrainParams, callbacks: list[L.Callback], finetune: st
     return trainer
 
 
-def _fit(
-    trainer: L.Trainer, module: ClassifierModule, data: StoreData, checkpoint: Path | None
-) -> None:
+def _fit(trainer: L.Trainer, module: ClassifierModule, data: StoreData, *, resume: bool) -> None:
+    path = CHECKPOINT if resume else None
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
     except RuntimeError as err:
         if is_out_of_memory(err):
             raise TrainingError(

@@ -17,6 +17,7 @@ from fieldguide.data.batches import DROPOUT, derive_seed
 from fieldguide.params import TrainParams
 from fieldguide.training.finetune import layer_decay_groups
 from fieldguide.training.muon import Muon
+from fieldguide.training.shared_layers import Part
 
 Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -33,6 +34,7 @@ class ClassifierModule(L.LightningModule):
         num_classes: int,
         layer_decay: float = 1.0,
         mix: Mix | None = None,
+        part: Part | None = None,
     ) -> None:
         """Wrap a network.
 
@@ -43,6 +45,7 @@ class ClassifierModule(L.LightningModule):
             num_classes: K.
             layer_decay: learning rate of each layer, relative to that of the layer above.
             mix: what mixes the photos of a batch, if they are.
+            part: of several processes, what the network's shared layers know a step by.
         """
         super().__init__()
         # A NaN must show, to stop the training; by default it would be dropped.
@@ -54,6 +57,7 @@ class ClassifierModule(L.LightningModule):
         self.params = params
         self.layer_decay = layer_decay
         self.mix = mix
+        self.part = part
         self.example_input_array = torch.zeros(1, 3, input_size, input_size)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -66,17 +70,22 @@ class ClassifierModule(L.LightningModule):
         batches = self.trainer.train_dataloader
         assert batches is not None
         batches.order.epoch = self.current_epoch
-        key = (DROPOUT, self.current_epoch, self.global_rank)
-        torch.manual_seed(derive_seed(self.params.seed, *key))
+        # Alike in all processes, as each uses its part of the same draws; the 0 is of old.
+        torch.manual_seed(derive_seed(self.params.seed, DROPOUT, self.current_epoch, 0))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Loss of one batch, whose photos may be mixed with each other."""
         self._log("train", batch_idx)
         images, labels = batch
-        if self.mix is None:
-            return self._step(images, labels, labels, "train")
-        mixed, shares = self.mix(images, labels)  # shares: (B, K), rows sum to 1
-        return self._step(mixed, labels, shares, "train")
+        if self.part is not None:
+            batches = self.trainer.train_dataloader
+            assert batches is not None
+            self.part.of_step(batches.order, batch_idx)
+        targets = labels
+        if self.mix is not None:
+            images, targets = self.mix(images, labels)  # targets: (B, K), rows sum to 1
+        loss = self._step(images, labels, targets, "train")
+        return loss if self.part is None else loss * self.part.weight
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Add one batch to loss and accuracy."""

@@ -14,6 +14,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,6 @@ from filelock import FileLock, Timeout
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 CHECKPOINT = "last.ckpt"
-_SHARED = "FIELDGUIDE_RESUME_FOLDER"  # set for the processes that Lightning starts
 
 
 def project_root() -> Path:
@@ -55,7 +55,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     Lightning's own writes to the system's temporary folder and moves it, which is a copy where that
     is another file system.
+
+    What is loaded is given as bytes: of several processes only the first has the file.
     """
+
+    content: bytes | None = None
+
+    def load_checkpoint(self, *_args: Any, **_options: Any) -> dict[str, Any]:
+        """Load what was given, once, whatever the path."""
+        assert self.content is not None
+        checkpoint: dict[str, Any] = _load(self.content)
+        self.content = None
+        return checkpoint
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
@@ -76,31 +87,22 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             aside.unlink(missing_ok=True)
 
 
-def readable_checkpoint(folder: Path) -> Path | None:
+def _load(content: bytes) -> Any:
+    return torch.load(BytesIO(content), map_location="cpu", weights_only=True)
+
+
+def readable_checkpoint(folder: Path) -> bytes | None:
     """Return the folder's checkpoint, if there is one and it can be read; a damaged one is lost."""
     path = folder / CHECKPOINT
     if not path.is_file():
         return None
     try:
-        torch.load(path, map_location="cpu", weights_only=True)
+        content = path.read_bytes()
+        _load(content)
     except Exception as err:  # noqa: BLE001 - damage shows in many ways
         print(f"{path} is damaged ({err!r}): training starts from the beginning")
         return None
-    return path
-
-
-@contextmanager
-def shared_resume_folder(root: Path, key: str, *, first: bool) -> Iterator[Path]:
-    """Yield one folder to all processes of a training: the first takes it, the others are told."""
-    if not first:
-        yield Path(os.environ[_SHARED])
-        return
-    with resume_folder(root, key) as folder:
-        os.environ[_SHARED] = str(folder)
-        try:
-            yield folder
-        finally:
-            del os.environ[_SHARED]
+    return content
 
 
 @contextmanager

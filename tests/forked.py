@@ -1,0 +1,118 @@
+"""Trainings in processes of their own, forked from one that has imported what takes long."""
+
+import ctypes
+import multiprocessing
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LIMIT = 120  # seconds, for a process that hangs
+# Arguments: store, folder of the outputs, parameters as JSON. It is started again for
+# every other process.
+SCRIPT = """
+import json, sys
+from pathlib import Path
+from fieldguide.data.store import Store
+from fieldguide.params import Params
+from fieldguide.training.fit import Outputs, train
+
+store, out = Store(Path(sys.argv[1])), Path(sys.argv[2])
+params = Params.model_validate(json.loads(sys.argv[3]))
+names = "classifier", "metrics", "model_summary.txt", "environment.json"
+outputs = Outputs(*(out / name for name in names))
+train(params.train, params.model, store=store, outputs=outputs)
+"""
+
+
+def files_in(folder):
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
+
+
+# Starts processes with what takes them longest, the imports, done.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["fieldguide.training.fit"])
+
+
+def fork(function, *arguments):
+    """Start a process that calls a function of a module."""
+    process = FORKS.Process(target=function, args=arguments)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("DVC_ROOT", raising=False)
+        patch.setenv("PYTHONPATH", str(ROOT / "src"))  # of the first's server, and by it of all
+        process.start()
+    return process
+
+
+def run_script(arguments, cwd, printed, network, env):
+    """Run a script in this new process as Python does, with its output in a file."""
+    os.setsid()
+    os.chdir(cwd)
+    os.environ |= env
+    if network is not None:  # a namespace that `ip netns` has made
+        with Path("/run/netns", network).open() as file:
+            if ctypes.CDLL(None, use_errno=True).setns(file.fileno(), 0) != 0:
+                raise OSError(ctypes.get_errno(), f"setns {network}")
+    printed = os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(printed, stream.fileno())
+    sys.argv = list(arguments)
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+class Started:
+    """A process of a script, to be used as one of `subprocess.Popen`."""
+
+    def __init__(self, *arguments, cwd, printed=None, network=None, **env):
+        self.printed = Path(printed or Path(cwd) / "printed.txt")
+        self.process = fork(run_script, arguments, str(cwd), str(self.printed), network, env)
+        self.pid = self.process.pid
+
+    def poll(self):
+        return self.process.exitcode
+
+    def communicate(self, timeout=None):
+        self.process.join(timeout)
+        if self.process.is_alive():
+            raise subprocess.TimeoutExpired("script", timeout)
+        return self.printed.read_text(encoding="utf-8"), None
+
+    @property
+    def returncode(self):
+        return self.process.exitcode
+
+
+def end(process):
+    """Waits for a process and returns (status, output); one that hangs is killed."""
+    try:
+        output, _ = process.communicate(timeout=LIMIT)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+        pytest.fail(f"still running after {LIMIT} s:\n{output}")
+    return process.returncode, output
+
+
+def wait_for_epoch(process, metrics, epoch):
+    """Wait until an epoch is logged in DVCLive's folder."""
+    curve, last = metrics / "plots" / "metrics" / "val" / "acc.tsv", time.monotonic() + LIMIT
+    while not (curve.is_file() and len(curve.read_text(encoding="utf-8").splitlines()) > epoch):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < last, "no epoch was logged"
+        time.sleep(0.002)
+
+
+def signal_at_epoch(process, sent, metrics, epoch):
+    """Sends a signal to a process and its children as soon as an epoch is logged."""
+    wait_for_epoch(process, metrics, epoch)
+    os.killpg(process.pid, sent)

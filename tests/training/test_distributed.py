@@ -1,0 +1,381 @@
+"""Several processes, on one machine or two, train what one does; if one dies, all end."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+import torch
+import yaml
+from forked import ROOT, Started, end, files_in, wait_for_epoch
+from safetensors.torch import load_file
+
+from fieldguide.data.prepare import prepare
+from fieldguide.data.store import Store
+
+pytestmark = pytest.mark.slow
+
+LONG = {"epochs": 20, "patience": 20}
+WITHIN = 60  # seconds, in which all end when one has died
+
+
+@pytest.fixture(scope="module")
+def uneven_store(make_photos, make_params, pack, tmp_path_factory):
+    """153 photos, or three batches of 51, and 15 to validate: neither two nor four share evenly."""
+    folder = tmp_path_factory.mktemp("uneven")
+    files = {
+        **make_photos("train", each=51, seed=0),
+        **make_photos("val", each=5, seed=1),
+        **make_photos("test", each=3, seed=2),
+    }
+    changes = {"archive": str(pack(folder / "photos.zip", files)), "image_size": 16}
+    prepare(make_params(data=changes, model={"conv_layers": 2}).data, folder / "prepared")
+    return Store(folder / "prepared")
+
+
+@pytest.fixture(scope="module")
+def machine(uneven_store, tiny_params, tmp_path_factory):
+    """Makes a clone of the project on a machine of its own, with what training reads."""
+
+    def make(name, **changes):
+        folder = tmp_path_factory.mktemp(name) / "clone"
+        folder.mkdir()
+        for part in ("src", "stages"):
+            (folder / part).symlink_to(ROOT / part)
+        shutil.copytree(uneven_store.folder, folder / "data" / "prepared")
+        # Dropout, augmentation and batch norm are on, as by default.
+        params = tiny_params(**{"learning_rate": 2e-3, "batch_size": 64, **changes})
+        (folder / "params.yaml").write_text(yaml.safe_dump(params.model_dump()), encoding="utf-8")
+        return folder
+
+    return make
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def start(
+    machines, devices, *, address="127.0.0.1", networks=None, script="stages/train.py", **variables
+):
+    """Start the processes of a training by the variables that launchers set, by rank."""
+    shared = variables | {
+        "MASTER_ADDR": address,
+        "MASTER_PORT": str(free_port()),
+        "OMP_NUM_THREADS": "1",
+    }
+    return [
+        Started(
+            script,
+            cwd=folder,
+            printed=folder.parent / f"printed-{local}.txt",
+            network=networks and networks[node],
+            NODE_RANK=str(node),
+            LOCAL_RANK=str(local),
+            **shared,
+        )
+        for node, folder in enumerate(machines)
+        for local in range(devices)
+    ]
+
+
+def finish(processes):
+    """Wait for all; return what the first printed."""
+    ended = [end(process) for process in processes]
+    assert [status for status, _ in ended] == [0] * len(processes), ended
+    return ended[0][1]
+
+
+@pytest.fixture(scope="module")
+def trained(machine):
+    """Clones after the same training by one, two and four processes, by their number."""
+    folders = {}
+    for devices in (1, 2, 4):
+        changes = {"devices": devices, "batch_size": 64 // devices}
+        folders[devices] = machine(f"by-{devices}", epochs=3, patience=3, **changes)
+        finish(start([folders[devices]], devices))
+    return folders
+
+
+def weights(folder):
+    return load_file(folder / "models/classifier/model.safetensors")
+
+
+def weights_file(folder):
+    return (folder / "models/classifier/model.safetensors").read_bytes()
+
+
+def curve(folder, name):
+    path = folder / "metrics/train/plots/metrics" / f"{name}.tsv"
+    with path.open(encoding="utf-8", newline="") as file:
+        return [float(row[path.stem]) for row in csv.DictReader(file, delimiter="\t")]
+
+
+@pytest.mark.parametrize("devices", [2, 4])
+def test_several_processes_train_what_one_does_with_all_their_photos(trained, devices):
+    """Up to rounding: 4e-7 was seen."""
+    one, several = weights(trained[1]), weights(trained[devices])
+    assert one.keys() == several.keys()
+    for name, expected in one.items():
+        torch.testing.assert_close(several[name], expected, rtol=1e-5, atol=1e-5, msg=name)
+    for name in ("train/loss", "train/acc", "val/loss", "val/acc"):
+        assert curve(trained[devices], name) == pytest.approx(curve(trained[1], name), abs=1e-5)
+
+
+def test_several_processes_write_what_one_does(trained):
+    written = {
+        devices: {name for name in files_in(folder) if not name.startswith(".fieldguide/")}
+        for devices, folder in trained.items()
+    }
+    assert written[1] == written[2] == written[4]
+    for folder in trained.values():
+        seconds = json.loads((folder / "metrics/timing.json").read_text(encoding="utf-8"))
+        assert seconds["train"]["epochs"] == 3
+
+
+def test_ddp_of_one_process_changes_nothing(trained, machine):
+    folder = machine("ddp", epochs=3, patience=3, strategy="ddp")
+    finish([Started("stages/train.py", cwd=folder, OMP_NUM_THREADS="1")])
+    assert weights_file(folder) == weights_file(trained[1])
+
+
+def torchrun(folder, devices):
+    """As docs/distributed.md has it."""
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(devices)),
+            *("--master-addr", "127.0.0.1", "--master-port", str(free_port()), "stages/train.py"),
+        ],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": "src", "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_torchrun_starts_two_processes(trained, machine):
+    folder = machine("torchrun-2", epochs=3, patience=3, devices=2, batch_size=32)
+    status, output = end(torchrun(folder, 2))
+    assert status == 0, output
+    assert output.count("Kept epoch") == 1
+    assert weights_file(folder) == weights_file(trained[2])
+
+
+def test_four_processes_of_torchrun_end_together_and_go_on(long_training, machine):
+    folder = machine("torchrun-4", **LONG, devices=4, batch_size=16)
+    started = torchrun(folder, 4)
+    wait_for_epoch(started, folder / "metrics/train", 2)
+    workers = psutil.Process(started.pid).children(recursive=True)
+    victim = next(one for one in workers if one.environ().get("RANK") == "2")
+    victim.kill()
+    killed = time.monotonic()
+    status, output = end(started)
+    assert time.monotonic() - killed < WITHIN
+    assert status != 0
+    assert "stages/train.py FAILED" in output  # of torchrun, which may end all before they say so
+    assert 'stages/train.py", line' not in output  # of a traceback; torchrun has its own
+    assert not any(one.is_running() for one in workers)
+    assert finish(start([folder], 4)).count("Going on after epoch") == 1
+    torch.testing.assert_close(weights(folder), weights(long_training), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("victim", ["child", "parent"])
+def test_processes_that_the_first_has_started_live_and_die_with_it(victim, long_training, machine):
+    folder = machine(f"dies-{victim}", **LONG, devices=2, batch_size=32)
+    parent = Started("stages/train.py", cwd=folder, OMP_NUM_THREADS="1")
+    wait_for_epoch(parent, folder / "metrics/train", 2)
+    (child,) = psutil.Process(parent.pid).children()
+    killed = time.monotonic()
+    (child if victim == "child" else parent.process).kill()
+    status, _ = end(parent)
+    psutil.wait_procs([child], timeout=WITHIN)
+    assert time.monotonic() - killed < WITHIN
+    assert not child.is_running()
+    assert status == (1 if victim == "child" else -signal.SIGKILL)
+    assert parent.printed.read_text(encoding="utf-8").count("it goes on after the last") == 1
+    assert finish(start([folder], 2)).count("Going on after epoch") == 1
+    assert weights_file(folder) == weights_file(long_training)
+
+
+@pytest.fixture(scope="module")
+def long_training(machine):
+    """The clone of the first of two machines that trained without interruption."""
+    machines = [machine(f"long-{node}", **LONG, num_nodes=2, batch_size=32) for node in (0, 1)]
+    before = files_in(machines[1])
+    finish(start(machines, 1))
+    assert files_in(machines[1]) == before, "only the first machine is written to"
+    return machines[0]
+
+
+def die(machines, victim, **options):
+    """Kill a process of a training over two machines; the other must end by itself."""
+    processes = start(machines, 1, **options)
+    wait_for_epoch(processes[0], machines[0] / "metrics/train", 3)
+    os.killpg(processes[victim].pid, signal.SIGKILL)
+    killed = time.monotonic()
+    status, output = end(processes[1 - victim])
+    assert time.monotonic() - killed < WITHIN
+    assert status == 1, output
+    assert end(processes[victim])[0] == -signal.SIGKILL
+    *_, last = output.strip().splitlines()
+    assert last.startswith(f"train: process {1 - victim} of 2 has lost another one")
+    assert last.endswith("run it again: it goes on after the last finished epoch")
+    assert "Traceback" not in output
+    assert not (machines[0] / "models/classifier").exists()
+
+
+def go_on(machines, **options):
+    """Train to the end, and not from the beginning."""
+    output = finish(start(machines, 1, **options))
+    assert output.count("Going on after epoch") == 1
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_when_a_process_dies_all_end_and_the_next_start_goes_on(victim, long_training, machine):
+    machines = [machine(f"dies-{node}", **LONG, num_nodes=2, batch_size=32) for node in (0, 1)]
+    before = files_in(machines[1])
+    die(machines, victim)
+    go_on(machines)
+    assert weights_file(machines[0]) == weights_file(long_training)
+    for part in ("metrics/train", "models"):
+        assert files_in(machines[0] / part) == files_in(long_training / part)
+    assert files_in(machines[1]) == before
+
+
+@pytest.fixture(scope="module")
+def two_networks():
+    """Two network namespaces joined by a cable, as two machines are."""
+    names = [f"fieldguide-{os.getpid()}-{node}" for node in (0, 1)]
+    links = [f"fg{os.getpid()}{end}" for end in "ab"]
+
+    def ip(*arguments):
+        return subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)
+
+    try:
+        try:
+            for name in names:
+                ip("netns", "add", name)
+            ip("link", "add", links[0], "type", "veth", "peer", "name", links[1])
+        except (OSError, subprocess.CalledProcessError) as err:
+            reason = f"no network namespaces here: {getattr(err, 'stderr', err)}"
+            if os.environ.get("CI") and os.geteuid() == 0:
+                pytest.fail(reason)
+            pytest.skip(reason)
+        for node, (name, link) in enumerate(zip(names, links, strict=True)):
+            ip("link", "set", link, "netns", name)
+            ip("-n", name, "link", "set", link, "name", "eth0")
+            ip("-n", name, "addr", "add", f"10.77.0.{node + 1}/24", "dev", "eth0")
+            ip("-n", name, "link", "set", "eth0", "up")
+            ip("-n", name, "link", "set", "lo", "up")
+        yield names
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
+
+
+def test_two_hosts_train_together_and_end_together(two_networks, long_training, machine):
+    machines = [machine(f"host-{node}", **LONG, num_nodes=2, batch_size=32) for node in (0, 1)]
+    before = files_in(machines[1])
+    options = {
+        "address": "10.77.0.1",
+        "networks": two_networks,
+        "GLOO_SOCKET_IFNAME": "eth0",  # a host's name leads to its loopback here
+    }
+    die(machines, 1, **options)
+    go_on(machines, **options)
+    assert weights_file(machines[0]) == weights_file(long_training)
+    assert files_in(machines[1]) == before
+
+
+# The stage, which waits for less long.
+IMPATIENT = """
+import runpy
+from fieldguide.training import processes
+
+assert processes.BEAT + processes.SILENCE + 2 * processes.GRACE < 60
+processes.BEAT, processes.SILENCE, processes.GRACE = 0.2, 4.0, 1.0
+runpy.run_path("stages/train.py", run_name="__main__")
+"""
+
+
+def test_a_silent_host_is_noticed(two_networks, machine):
+    """A cable that is cut closes no connection."""
+    machines = [machine(f"silent-{node}", **LONG, num_nodes=2, batch_size=32) for node in (0, 1)]
+    for folder in machines:
+        (folder / "train.py").write_text(IMPATIENT, encoding="utf-8")
+    options = {
+        "address": "10.77.0.1",
+        "networks": two_networks,
+        "GLOO_SOCKET_IFNAME": "eth0",
+        "script": "train.py",
+    }
+    processes = start(machines, 1, **options)
+    wait_for_epoch(processes[0], machines[0] / "metrics/train", 3)
+    subprocess.run(["ip", "-n", two_networks[1], "link", "set", "eth0", "down"], check=True)
+    cut = time.monotonic()
+    ended = [end(process) for process in processes]
+    subprocess.run(["ip", "-n", two_networks[1], "link", "set", "eth0", "up"], check=True)
+    assert time.monotonic() - cut < WITHIN
+    assert [status for status, _ in ended] == [1, 1]
+    assert "process 1 has given no sign of life for" in ended[0][1]
+    assert "process 0 has given no sign of life for" in ended[1][1]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (("data/prepared/dataset.json", '"bee"', '"wasp"'), "data/prepared/dataset.json"),
+        (("params.yaml", "learning_rate: 0.002", "learning_rate: 0.003"), "params.yaml"),
+    ],
+    ids=["store", "params"],
+)
+def test_machines_must_have_the_same(change, named, machine):
+    machines = [machine(f"other-{node}", epochs=3, num_nodes=2, batch_size=32) for node in (0, 1)]
+    name, old, new = change
+    text = (machines[1] / name).read_text(encoding="utf-8")
+    assert old in text
+    for file in (name, *(["data/prepared/train.csv"] if "bee" in old else [])):
+        path = machines[1] / file
+        path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+    for process in start(machines, 1):
+        status, output = end(process)
+        assert status == 1
+        assert f"train: process 1 has another {named} than process 0; every machine" in output
+        assert "Traceback" not in output
+    assert files_in(machines[0] / "metrics") == {}
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({}, "MASTER_ADDR, MASTER_PORT, NODE_RANK not set; docs/distributed.md shows"),
+        (
+            {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1", "NODE_RANK": "2"},
+            "NODE_RANK: found '2'; allowed with train.num_nodes: 2: 0 to 1",
+        ),
+        ({"SLURM_NTASKS": "3"}, "Slurm started 3 processes (SLURM_NTASKS); allowed: 2"),
+        (
+            {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "1"},
+            "train.devices: 1 × train.num_nodes: 2: torchrun started 1 processes (WORLD_SIZE)",
+        ),
+    ],
+    ids=["missing", "range", "slurm", "torchrun"],
+)
+def test_a_machine_must_know_which_it_is(variables, message, machine):
+    folder = machine("alone", epochs=3, num_nodes=2)
+    status, output = end(Started("stages/train.py", cwd=folder, **variables))
+    assert status == 1
+    assert message in output
+    assert "Traceback" not in output

@@ -1,6 +1,7 @@
 """What a core prepares and what a core or a GPU trains, in photos per second: for docs/scale.md.
 
     OMP_NUM_THREADS=1 python benchmarks/rates.py            # one core
+    OMP_NUM_THREADS=1 python benchmarks/rates.py --photos 1000000   # and `prepare` of so many
     python benchmarks/rates.py --gpu                        # the first GPU
 
 Rates are of real `prepare`s of drawn JPEGs and of the epochs after the first of real trainings of
@@ -15,8 +16,10 @@ import io
 import json
 import os
 import re
+import resource
 import tempfile
 import time
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +43,23 @@ def prepare_rate(folder: Path, *, width: int, height: int, size: int) -> dict[st
     what = f"prepare, {width}×{height} to {size} pixels"
     photos = {"photos": PREPARED, "bytes_a_photo": round(packed.stat().st_size / PREPARED)}
     return {"what": what, **photos, "photos_per_second": round(PREPARED / seconds)}
+
+
+def prepare_many(folder: Path, count: int) -> dict[str, Any]:
+    """Time `prepare` of many photos of 32 pixels on that core, and take its peak of memory."""
+    packed = folder / "photos.zip"
+    sizes = {"width": 32, "height": 32}
+    writer = get_context("spawn").Process(target=archive, args=(packed, count), kwargs=sizes)
+    writer.start()
+    writer.join()  # apart, so that its memory is not counted
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB
+    start = time.perf_counter()
+    prepared(packed, folder / "store", size=32)
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    rate = {"photos_per_second": round(count / seconds), "peak_mib": [before >> 10, peak >> 10]}
+    files = {"files": len(list((folder / "store").iterdir()))}
+    return {"what": "prepare, 32×32 to 32 pixels", "photos": count, **rate, **files}
 
 
 def train_rate(store: Path, *, batch: int, gpu: bool) -> dict[str, Any]:
@@ -72,10 +92,17 @@ def main() -> None:
     """Measure one kind of device."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gpu", action="store_true")
-    gpu = parser.parse_args().gpu
+    parser.add_argument("--photos", type=int)
+    options = parser.parse_args()
+    gpu = options.gpu
     if not gpu:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-        for width, height, size in ((500, 375, 64), (500, 375, 224), (144, 144, 64)):
+    if options.photos:
+        with tempfile.TemporaryDirectory() as name:
+            print(json.dumps(prepare_many(Path(name), options.photos), ensure_ascii=False))
+        return
+    if not gpu:
+        for width, height, size in ((500, 375, 32), (500, 375, 64), (500, 375, 224)):
             with tempfile.TemporaryDirectory() as name:
                 rate = prepare_rate(Path(name), width=width, height=height, size=size)
             print(json.dumps(rate, ensure_ascii=False), flush=True)
@@ -85,9 +112,8 @@ def main() -> None:
             store = prepared(packed, Path(name, "store"), size=size)
             for batch in BATCHES[gpu]:
                 rate = train_rate(store, batch=batch, gpu=gpu)
-                print(
-                    json.dumps({"what": "train", "size": size, "batch": batch, **rate}), flush=True
-                )
+                what = f"train, {size} pixels, {'a GPU' if gpu else 'one core'}"
+                print(json.dumps({"what": what, "batch": batch, **rate}), flush=True)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 from fieldguide.errors import GitError
+
+_LOGIN = re.compile(r"://[^/@\s]+@")  # a user and password in an address
 
 
 def git(root: Path, *arguments: str, text: str | None = None) -> str:
@@ -27,7 +30,8 @@ def git(root: Path, *arguments: str, text: str | None = None) -> str:
     )
     if done.returncode != 0:
         what = next(word for word in arguments if not word.startswith("-"))
-        raise GitError(f"git {what} failed in {root}: {done.stderr.strip()}")
+        why = _LOGIN.sub("://", done.stderr.strip())
+        raise GitError(f"git {what} failed in {root}: {why}")
     return done.stdout
 
 

@@ -97,6 +97,12 @@ def test_a_late_node_gets_work_and_losers_are_pruned_across_nodes(team, tmp_path
     for node in ("one", "two"):  # both have worked, each in its own folder
         assert list((team.cluster.folder / node).glob("*/slots/*/dvc.lock"))
         assert list((team.cluster.folder / node).glob("*/cache/files/md5/*"))
+    # The winner comes from S3 and is not trained again.
+    project, trained = team.project, len(team.project.noted("ended"))
+    assert "late-" in project.sweep("best", file, "--apply")
+    weights = (project.folder / "models/classifier/weights").read_text()
+    assert weights == (project.folder / "params.yaml").read_text()
+    assert len(project.noted("ended")) == trained
     # Nothing is left on the remote but experiments, and somebody else gets a model from there.
     refs = team.project.git("ls-remote", "origin").splitlines()
     assert not [ref for ref in refs if "refs/fieldguide/" in ref]

@@ -172,6 +172,7 @@ def test_classes_and_normalisation_travel_with_the_classifier(run_training, stor
         {"use_augmentation": False},
         {"color_jitter": 0.0},
         {"precision": "bf16-mixed"},
+        {"precision": "bf16-mixed", "gradient_clipping": 0.5},
         {"batch_size": 1},
         {"batch_size": 8192, "epochs": 1},  # one step in all
         {"schedule": "cosine", "optimizer": "nadam"},

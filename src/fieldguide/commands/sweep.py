@@ -47,7 +47,9 @@ def run(
     address: Annotated[
         str | None, typer.Option(envvar="RAY_ADDRESS", help="of ray: host:port of the head")
     ] = None,
-    cpus: Annotated[int, typer.Option(min=1, help="of ray: cores that a trial holds")] = 1,
+    cpus: Annotated[
+        int | None, typer.Option(min=1, help="of ray: cores that a trial holds; 1")
+    ] = None,
     gpus: Annotated[
         float | None,
         typer.Option(min=0, help="of ray: GPUs that a trial holds; by default train.devices"),
@@ -64,6 +66,8 @@ def run(
     base, root = load_params(), Path.cwd()
     sweep = load_sweep(file, base)
     if engine is Engine.local:
+        if cpus is not None or gpus is not None:
+            raise SweepError("--cpus, --gpus: are of --engine ray; here -j N shares out the cores")
         from fieldguide.sweeps.local import LocalPool
 
         pool = partial(LocalPool, root, jobs=jobs or 1, base=base, fixed=sweep.fixed)
@@ -78,7 +82,7 @@ def run(
         with connected(address, namespace=namespace):
             from fieldguide.sweeps.cluster import RayPool, Share, gpus_of_a_trial
 
-            share = Share(cpus, gpus_of_a_trial(base, sweep.fixed) if gpus is None else gpus)
+            share = Share(cpus or 1, gpus_of_a_trial(base, sweep.fixed) if gpus is None else gpus)
             finished = run_sweep(
                 *(root, sweep, base),
                 partial(RayPool, root, sweep=sweep.name, remote=git_remote, share=share, jobs=jobs),
@@ -117,6 +121,7 @@ def best(
     Its test scores come with --apply, and only they.
     """
     from fieldguide.git import git
+    from fieldguide.sweeps.slot import TARGET
 
     sweep = _load(file)
     winner = _ranked(sweep)[0]
@@ -135,6 +140,8 @@ def best(
     dvc = [sys.executable, "-m", "dvc"]
     # It fails where a model or figures have left the cache; `repro` makes them again.
     subprocess.run([*dvc, "exp", "apply", trial.name], check=False)
+    if subprocess.run([*dvc, "checkout", TARGET], check=False, capture_output=True).returncode:
+        subprocess.run([*dvc, "pull", TARGET], check=False)  # a node of a cluster has trained it
     if git(ROOT, "diff", "--name-only", trial.rev, "--", "params.yaml"):
         raise SweepError(f"dvc exp apply {trial.name} failed; params.yaml is not the winner's")
     raise typer.Exit(subprocess.run([*dvc, "repro"], check=False).returncode)

@@ -1,7 +1,7 @@
 """A node's side of a sweep on a cluster: one trial at a time, in a clone of the node's own.
 
-`python -m fieldguide.sweeps.node '{...}'` reads orders and writes events, a JSON object a line. It
-lives as long as its standard input: when the one who gives orders is gone, it ends its trial.
+`python -m fieldguide.sweeps.node` reads its job, then orders, and writes events, a JSON object a
+line. It lives as long as its standard input: without anyone to give orders, it ends its trial.
 What outlasts it lies in the node's folder: the project, DVC's cache and workspaces, used again.
 """
 
@@ -200,9 +200,10 @@ def main() -> None:
     # Events alone go to standard output; what a library prints goes beside them.
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+    job = Job(**json.loads(sys.stdin.readline()))  # no argument: its URL may hold a password
     orders: queue.Queue[dict[str, Any] | None] = queue.Queue()
     threading.Thread(target=_read, args=(orders,), daemon=True).start()
-    serve(Job(**json.loads(sys.argv[1])), orders, events)
+    serve(job, orders, events)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ class Worker:
 
     def __init__(self, job: dict[str, Any]) -> None:
         """Keep what all trials share (node.Job)."""
-        self._job = json.dumps(job)
+        self._job = job
         self._node: subprocess.Popen[str] | None = None
         self._name: str | None = None  # of the trial that runs, or whose end nobody has taken
         self._events: list[dict[str, Any]] = []  # of that trial
@@ -48,6 +48,7 @@ class Worker:
             self._name, self._events = name, []
         if self._node is None or self._node.poll() is not None:
             self._node = self._start()
+            self._order(**self._job)
         self._order(name=name, overrides=overrides, rungs=rungs)
 
     def answer(self, name: str, epoch: int, *, go_on: bool) -> None:
@@ -73,7 +74,7 @@ class Worker:
         paths = [str(Path(fieldguide.__file__).resolve().parents[1]), os.environ.get("PYTHONPATH")]
         errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - `_listen` reads it at the end
         node = subprocess.Popen(
-            [sys.executable, "-m", "fieldguide.sweeps.node", self._job],
+            [sys.executable, "-m", "fieldguide.sweeps.node"],
             cwd="/",
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
             stdin=subprocess.PIPE,

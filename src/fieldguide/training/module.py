@@ -164,9 +164,10 @@ def make_optimizer(
             {"params": weights, "weight_decay": decay},
             {"params": others, "weight_decay": 0.0},
         ]
-    # Fused ones undo the scaling of half precision themselves, too late for clipping and for Muon.
-    early = params.gradient_clipping > 0 or params.optimizer == "muon"
-    fused = not (early and params.precision == "16-mixed")
+    # Fused ones undo the scaling of half precision themselves: too late for Muon, and Lightning does
+    # not clip what they step, of either half precision.
+    clipped = params.gradient_clipping > 0 and params.precision != "32"
+    fused = not (clipped or (params.optimizer == "muon" and params.precision == "16-mixed"))
     match params.optimizer:
         case "adam":
             return torch.optim.Adam(groups, lr, fused=fused)

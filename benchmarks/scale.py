@@ -9,6 +9,7 @@ numbers to be replaced by one's own. Prints the table in Markdown.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,31 +36,44 @@ def table(rates: dict[str, dict[str, Any]]) -> list[list[str]]:
     memory = rates["prepare, memory"]["bytes_a_photo"]
     rows = [["photos", *(f"{count:,}" for count in PHOTOS)]]
 
-    def row(what: str, unit: str, of_one: float, price: float = 0.0) -> None:
+    def row(what: str, of_one: float, show: Callable[[float], str], price: float = 0.0) -> None:
         cells = []
         for count in PHOTOS:
-            money = f" (${_round(count * of_one * price)})" if price else ""
-            cells.append(f"{_round(count * of_one)} {unit}{money}")
+            money = f", {_dollars(count * of_one * price)}" if price else ""
+            cells.append(f"{show(count * of_one)}{money}")
         rows.append([what, *cells])
 
     stored = prepare["bytes_a_photo"] / 1e9
-    row("archives of JPEGs of 500×375, and a month of them", "GB", stored, PRICES["GB-month"])
-    row(f"prepared store of {SIZE} pixels", "GB", SIZE**2 * 3 / 1e9)
+    row("JPEGs of 500×375, and a month of them in a bucket", stored, _bytes, PRICES["GB-month"])
+    row(f"prepared store of {SIZE} pixels", SIZE**2 * 3 / 1e9, _bytes)
     hours = 1 / prepare["photos_per_second"] / SECONDS
-    row("`prepare`", "core-hours", hours, PRICES["core-hour"])
-    row("its memory for names and hashes", "GB", memory / 1e9)
-    row("an epoch on a core", "hours", 1 / core / SECONDS)
-    row("an epoch on an H100", "hours", 1 / gpu / SECONDS)
-    row(f"{EPOCHS} epochs on cores", "core-hours", EPOCHS / core / SECONDS, PRICES["core-hour"])
-    row(f"{EPOCHS} epochs on an H100", "GPU-hours", EPOCHS / gpu / SECONDS, PRICES["GPU-hour"])
+    row("`prepare` on a core", hours, _time, PRICES["core-hour"])
+    row("its memory for names and hashes", memory / 1e9, _bytes)
+    row("an epoch on a core", 1 / core / SECONDS, _time)
+    row("an epoch on an H100", 1 / gpu / SECONDS, _time)
+    row(f"{EPOCHS} epochs on a core", EPOCHS / core / SECONDS, _time, PRICES["core-hour"])
+    row(f"{EPOCHS} epochs on an H100", EPOCHS / gpu / SECONDS, _time, PRICES["GPU-hour"])
     return rows
 
 
-def _round(number: float) -> str:
-    """Two digits are what rates are good for."""
-    if number == 0:
-        return "0"
+def _digits(number: float) -> str:
+    """Two: what rates are good for."""
     return f"{float(f'{number:.2g}'):,.10g}"
+
+
+def _bytes(gigabytes: float) -> str:
+    return f"{_digits(gigabytes)} GB"
+
+
+def _time(hours: float) -> str:
+    for unit, length in (("days", 24.0), ("hours", 1.0), ("min", 1 / 60)):
+        if hours >= 2 * length:
+            return f"{_digits(hours / length)} {unit}"
+    return f"{_digits(hours * SECONDS)} s"
+
+
+def _dollars(amount: float) -> str:
+    return f"${_digits(amount)}" if amount >= 0.01 else "below $0.01"  # noqa: PLR2004
 
 
 def main() -> None:

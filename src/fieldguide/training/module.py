@@ -164,8 +164,8 @@ def make_optimizer(
             {"params": weights, "weight_decay": decay},
             {"params": others, "weight_decay": 0.0},
         ]
-    # Fused ones undo the scaling of half precision themselves: too late for Muon, and Lightning does
-    # not clip what they step, of either half precision.
+    # Fused ones undo the scaling of half precision themselves, too late for Muon; and Lightning
+    # does not clip what they step in any mixed precision.
     clipped = params.gradient_clipping > 0 and params.precision != "32"
     fused = not (clipped or (params.optimizer == "muon" and params.precision == "16-mixed"))
     match params.optimizer:

@@ -49,12 +49,13 @@ class Cluster:
         self.address = f"127.0.0.1:{self.port}"
         self.nodes = []
 
-    def start(self, name, cpus=1):
-        """Start a node, the first one as the head."""
+    def start(self, name, cpus=1, gpus=0, **env):
+        """Start a node, the first one as the head; GPUs are a number, as far as Ray knows."""
         (self.folder / name).mkdir(exist_ok=True)
-        env = {**self.env, "FIELDGUIDE_NODE_FOLDER": str(self.folder / name), "CLUSTER_NODE": name}
+        place = {"FIELDGUIDE_NODE_FOLDER": str(self.folder / name), "CLUSTER_NODE": name}
+        env = {**self.env, **place, **env}
         options = [
-            *("--node-ip-address=127.0.0.1", f"--num-cpus={cpus}", "--num-gpus=0"),
+            *("--node-ip-address=127.0.0.1", f"--num-cpus={cpus}", f"--num-gpus={gpus}"),
             *(f"--temp-dir={self.short / name}", "--object-store-memory=80000000"),
         ]
         if self.nodes:

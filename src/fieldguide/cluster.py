@@ -12,7 +12,7 @@ from pathlib import Path
 import fieldguide
 from fieldguide.errors import ClusterError
 
-_PATIENCE = 10.0  # seconds
+_REACH = 10.0  # seconds for the head to take a connection
 
 
 @contextmanager
@@ -53,9 +53,10 @@ def connected(address: str, *, namespace: str) -> Iterator[None]:
         )
     # A wrong token and another service on that port look alike to it.
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as err:
+        why = str(err).strip().partition("\n")[0]
         raise ClusterError(
             f"{address}: is no Ray cluster that this machine can join, or its token is another one "
-            f"({str(err).strip().splitlines()[0]}); `ray status --address {address}` tells more"
+            f"({why}); `ray status --address {address}` tells more"
         ) from err
     try:
         yield
@@ -69,6 +70,6 @@ def _check_answers(address: str) -> None:
     if not host or not port.isdigit():
         raise ClusterError(f"address: found {address!r}; allowed: host:port of the cluster's head")
     try:
-        socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
+        socket.create_connection((host, int(port)), timeout=_REACH).close()
     except (OSError, OverflowError) as err:
         raise ClusterError(f"{address}: nothing answers there ({err})") from err

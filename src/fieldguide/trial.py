@@ -15,7 +15,9 @@ from pathlib import Path
 from fieldguide.files import write_json
 
 VARIABLE = "FIELDGUIDE_TRIAL"
-_PATIENCE = 10.0  # seconds a trial waits for an answer; after them it goes on: the sweep is gone
+# Seconds that a trial waits for an answer; after them it goes on: the sweep is gone. A driver of
+# a thousand workers may be busy for a dozen.
+_PATIENCE = 60.0
 
 
 @dataclass(frozen=True)

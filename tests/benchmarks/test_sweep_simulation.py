@@ -53,10 +53,9 @@ def test_no_trial_waits_for_another(result):
     row = figures(result)
     assert row["done"] + row["pruned"] + row["failed"] == row["trials"] == TRIALS
     assert row["pruned"] > TRIALS / 4
-    # Each trial waits for two answers and one proposal at most, each as long as the driver takes
-    # for as many trials as there are workers.
-    longest = 3 * WORKERS * result.pool.spent / TRIALS / (row["minutes/trial"] * 60)
-    assert 0 < row["idle %"] / 100 < longest
+    # The driver is far from its limit here; a slot that waited for the slowest trial would idle for
+    # a third of the time, as trials last between one and 24 epochs.
+    assert 0 < row["idle %"] < 2
 
 
 def test_a_sweep_waits_for_its_workers(tmp_path):

@@ -26,8 +26,10 @@ from pathlib import Path
 text = Path("params.yaml").read_text()
 name = os.environ["DVC_EXP_NAME"] if "DVC_EXP_NAME" in os.environ else "main"
 root = Path(__file__).parent / "root"
-note = lambda what: (Path(root.read_text()) / what).open("a").write(name + "\\n")
+note = lambda what, text=name: (Path(root.read_text()) / what).open("a").write(text + "\\n")
 note("began")
+share = [os.environ.get(key, "") for key in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")]
+note("share", "/".join(share))
 if "optimizer: sgd" in text:
     sys.exit("the settings are at fault")
 time.sleep(float(os.environ.get("STUB_SECONDS", "0.1")))

@@ -83,17 +83,19 @@ def team(tmp_path, s3, cluster):
 
 def test_a_late_node_gets_work_and_losers_are_pruned_across_nodes(team, tmp_path):
     team.cluster.start("head", cpus=0)
-    team.cluster.start("one")
+    team.cluster.start("one", cpus=2, gpus=1)
     early = {"type": "hyperband", "min_iter": 1, "eta": 2, "s": 1}
     file = team.project.write_sweep("late", method="bayes", run_cap=8, early_terminate=early)
-    driver = team.start(file)
+    driver = team.start(file, "--cpus", "2", "--gpus", "1")
     team.wait_for(1, driver)
-    team.cluster.start("two")
+    team.cluster.start("two", cpus=2, gpus=1)
     output = team.finish(driver)
     trials = team.check("late", 8)
     pruned = sum(trial.pruned for trial in trials)
     assert f"{8 - pruned} done, {pruned} pruned, 0 failed, 8 configurations" in output
     assert 0 < pruned < 8
+    # The first is the project's own; of the others each had its cores and the GPU of its node.
+    assert set(team.project.noted("share")[1:]) == {"2/0"}
     for node in ("one", "two"):  # both have worked, each in its own folder
         assert list((team.cluster.folder / node).glob("*/slots/*/dvc.lock"))
         assert list((team.cluster.folder / node).glob("*/cache/files/md5/*"))
@@ -148,6 +150,18 @@ def test_another_token_is_no_key(team):
     file = team.project.write_sweep("token")
     team.project.env["RAY_AUTH_TOKEN"] = "x" * 32
     assert "or its token is another one" in team.finish(team.start(file), status=1)
+
+
+@pytest.mark.soak
+def test_a_node_without_the_remote_costs_no_trial(team):
+    """It fails each one at once, and is free again before the good node is."""
+    team.cluster.start("head", cpus=0)
+    team.cluster.start("good")
+    rewritten = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "url./nowhere/.insteadOf"}
+    team.cluster.start("bad", cpus=3, GIT_CONFIG_VALUE_0=str(team.remote), **rewritten)
+    driver = team.start(team.project.write_sweep("places", run_cap=6))
+    assert "6 done, 0 pruned, 0 failed, 6 configurations" in team.finish(driver)
+    team.check("places", 6)
 
 
 @pytest.mark.soak

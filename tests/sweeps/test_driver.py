@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -12,9 +13,13 @@ from stub import ROOT, Stub
 
 from fieldguide.errors import SweepError
 from fieldguide.params import load_params
+from fieldguide.sweeps.driver import run_sweep
 from fieldguide.sweeps.experiments import read_trials
 from fieldguide.sweeps.local import gpus_of, threads
+from fieldguide.sweeps.pool import Ended
+from fieldguide.sweeps.record import Record
 from fieldguide.sweeps.slot import how_it_failed
+from fieldguide.sweeps.sweep_file import load_sweep
 
 # The warnings are of libraries that DVC uses.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
@@ -306,6 +311,43 @@ def test_a_broken_pipeline_stops_the_sweep_with_its_log(project):
             project.search(project.write_sweep("broken"), jobs=1)
     finally:
         (project.folder / "kept").replace(project.folder / "dvc.yaml")
+
+
+class NowhereGood:
+    """Places that fail every trial, one at a time, for what they lack themselves."""
+
+    def __init__(self, folder, start):
+        self.name, self.stopped = None, 0
+
+    def recover(self, wanted):
+        return set()
+
+    def expect(self, most):
+        pass
+
+    def room(self):
+        return int(self.name is None)
+
+    def start(self, run, rungs):
+        self.name = run.name
+
+    def wait(self):
+        name, self.name = self.name, None
+        yield Ended(name, message="the disk is full", of_place=True)
+
+    def log(self, name):
+        return Path("logs", name)
+
+    def stop(self):
+        self.stopped += 1
+
+
+def test_a_sweep_stops_where_no_place_is_good_and_blames_no_trial(project):
+    base = load_params(project.folder / "params.yaml")
+    sweep = load_sweep(project.folder / project.write_sweep("nowhere"), base)
+    with pytest.raises(SweepError, match=r"nowhere-0000.*no place .* 6 times .*the disk is full"):
+        run_sweep(project.folder, sweep, base, NowhereGood)
+    assert [run.number for run in Record(sweep, base).waiting()] == [0]
 
 
 @pytest.mark.soak

@@ -56,8 +56,8 @@ def work(project, tmp_path, monkeypatch):
 
 def run(worker, name, **overrides):
     """Run a trial and return its last event."""
-    worker.run(name, overrides, [])
-    return last_event(worker, name)
+    first = worker.run(name, overrides, [])
+    return first[-1] if first and first[-1]["event"] == "ended" else last_event(worker, name)
 
 
 def last_event(worker, name):
@@ -141,7 +141,36 @@ def test_a_killed_process_is_replaced_and_what_it_left_is_ended(work, tmp_path):
     assert not any(process.is_running() for process in left)
 
 
-def test_what_cannot_be_fetched_is_said(work):
+def test_what_cannot_be_fetched_is_said_and_is_no_fault_of_the_trial(work):
     event = run(work(ref="refs/fieldguide/gone"), "sweep-0005_x=1")
     assert event["status"] is None
+    assert event["of_place"]
     assert "couldn't find remote ref refs/fieldguide/gone" in event["message"]
+
+
+def test_a_trial_that_is_started_again_does_not_end_as_the_first_time(work, monkeypatch):
+    worker = work()
+    name = "sweep-0006_o=sgd"
+    assert run(worker, name, **{"train.optimizer": "sgd"})["status"] == 1
+    assert worker.events(name, 0)[-1]["status"] == 1  # as long as nothing else is asked for
+    first = worker.run(name, {"train.seed": 6}, [])
+    assert [event for event in first if event["status"] == 1] == []
+    assert (first[-1] if first else last_event(worker, name))["status"] == 0
+
+
+def test_a_process_that_cannot_be_started_is_an_error_and_no_endless_wait(work, monkeypatch):
+    worker = work()
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(FileNotFoundError):
+        worker.run("sweep-0007_x=1", {}, [])
+
+
+def test_a_last_line_that_was_cut_and_odd_bytes_end_the_trial(work, tmp_path, monkeypatch):
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\nprintf '{\"event\": \"ep'\nprintf 'caf\\351\\n' >&2\nexit 7\n")
+    program.chmod(0o755)
+    worker = work()
+    monkeypatch.setattr(sys, "executable", str(program))
+    event = run(worker, "sweep-0008_x=1")
+    assert (event["name"], event["status"]) == ("sweep-0008_x=1", None)
+    assert event["message"].endswith("ended with 7 (caf\ufffd)")

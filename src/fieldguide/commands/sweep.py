@@ -15,6 +15,7 @@ import typer
 from fieldguide.errors import SweepError
 
 if TYPE_CHECKING:
+    from fieldguide.params import Params
     from fieldguide.sweeps.ranking import Configuration
     from fieldguide.sweeps.space import Sweep
 
@@ -55,8 +56,9 @@ def run(
         typer.Option(min=0, help="of ray: GPUs that a trial holds; by default train.devices"),
     ] = None,
     git_remote: Annotated[
-        str, typer.Option(help="of ray: where nodes get the commit and leave experiments")
-    ] = "origin",
+        str | None,
+        typer.Option(help="of ray: where nodes get the commit and leave experiments; origin"),
+    ] = None,
 ) -> None:
     """Run a sweep, or go on with one that was interrupted."""
     from fieldguide.params import load_params
@@ -65,30 +67,49 @@ def run(
 
     base, root = load_params(), Path.cwd()
     sweep = load_sweep(file, base)
-    if engine is Engine.local:
-        if cpus is not None or gpus is not None:
-            raise SweepError("--cpus, --gpus: are of --engine ray; here -j N shares out the cores")
+    if engine is Engine.ray:
+        if address is None:
+            raise SweepError("--address: missing; --engine ray needs host:port of the head")
+        finished = _run_on_cluster(
+            *(sweep, base, address),
+            remote=git_remote or "origin",
+            jobs=jobs,
+            cpus=cpus or 1,
+            gpus=gpus,
+        )
+    elif (cpus, gpus, git_remote) != (None, None, None):
+        raise SweepError("--cpus, --gpus and --git-remote: are of --engine ray")
+    else:
         from fieldguide.sweeps.local import LocalPool
 
         pool = partial(LocalPool, root, jobs=jobs or 1, base=base, fixed=sweep.fixed)
         finished = run_sweep(root, sweep, base, pool)
-    else:
-        from fieldguide.cluster import connected
-
-        if address is None:
-            raise SweepError("--address: missing; --engine ray needs host:port of the head")
-        # The next driver of this sweep, in this folder, finds the workers of one that was killed.
-        namespace = f"fieldguide {socket.gethostname()} {root} {sweep.name}"
-        with connected(address, namespace=namespace):
-            from fieldguide.sweeps.cluster import RayPool, Share, gpus_of_a_trial
-
-            share = Share(cpus or 1, gpus_of_a_trial(base, sweep.fixed) if gpus is None else gpus)
-            finished = run_sweep(
-                *(root, sweep, base),
-                partial(RayPool, root, sweep=sweep.name, remote=git_remote, share=share, jobs=jobs),
-            )
     if not finished:
         raise typer.Exit(1)
+
+
+def _run_on_cluster(
+    sweep: Sweep,
+    base: Params,
+    address: str,
+    *,
+    remote: str,
+    jobs: int | None,
+    cpus: int,
+    gpus: float | None,
+) -> bool:
+    from fieldguide.cluster import connected
+    from fieldguide.sweeps.driver import run_sweep
+
+    root = Path.cwd()
+    # The next driver of this sweep, in this folder, finds the workers of one that was killed.
+    namespace = f"fieldguide {socket.gethostname()} {root} {sweep.name}"
+    with connected(address, namespace=namespace):
+        from fieldguide.sweeps.cluster import RayPool, Share, gpus_of_a_trial
+
+        held = Share(cpus, gpus_of_a_trial(base, sweep.fixed) if gpus is None else gpus)
+        pool = partial(RayPool, root, sweep=sweep.name, remote=remote, share=held, jobs=jobs)
+        return run_sweep(root, sweep, base, pool)
 
 
 @app.command("list")

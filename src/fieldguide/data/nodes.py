@@ -39,8 +39,10 @@ def decode_on_nodes(parts: Iterator[Part], wanted: Wanted) -> Iterator[tuple[lis
         import ray  # noqa: PLC0415 - an extra that one machine does not need
 
         decode = ray.remote(_decode_there)
-        resources = ray.cluster_resources()
-        most = _AHEAD * max(1, int(resources.get("CPU", 1)))
+        cores = int(ray.cluster_resources().get("CPU", 0))
+        if cores == 0:
+            raise ClusterError(f"{address}: the cluster has no core; allowed: one or more")
+        most = _AHEAD * cores
         decoders = _decoders()
         waiting = {}
         try:

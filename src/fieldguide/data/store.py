@@ -26,7 +26,7 @@ from fieldguide.errors import StoreError
 
 FORMAT = 2
 SPLITS = ("train", "val", "test")
-_OTHER_FILES = 1024  # that a process may have open besides the shards of a split
+_OTHER_FILES = 1024  # that a process may have open besides the shards of its store
 
 
 class Split:
@@ -39,7 +39,8 @@ class Split:
         self._rows_of: dict[Path, int] = {}  # of each index file
         self._shards = []
         shards = [shard for name in names for shard in description["shards"][name]]
-        _allow_open_files(len(shards))
+        # Of all splits, as a training has several of them open.
+        _allow_open_files(sum(map(len, description["shards"].values())))
         for shard in shards:
             file = folder / shard["file"]
             pixels = _open_shard(file, (shard["rows"], *self._shape))

@@ -6,12 +6,14 @@ that is killed, and the next one finds it by its name. Ray says which node has r
 
 from __future__ import annotations
 
+import hashlib
+import re
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +35,12 @@ from fieldguide.sweeps.worker import Worker
 
 _FETCH = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head")
 _TICK = 1.0  # seconds that the driver waits for news; less where there are some
+_GONE = (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnavailableError)
 _LOOK = 5.0  # seconds between looks at which nodes there are
-_PATIENCE = 10.0  # seconds for a worker of an earlier driver to answer
+_STATE = 10.0  # seconds for a worker of an earlier driver to answer
+_OUTAGE = 600.0  # seconds without the Git remote, after which the driver stops
+_MOST_UNPLACED = 5
 _LONGEST_REST = 60.0  # seconds
-_TRIES = 5  # of fetching experiments, the pauses doubling from a second
 
 
 @dataclass
@@ -44,22 +48,24 @@ class _Place:
     """A worker as the driver sees it."""
 
     actor: Any
-    asked: Any  # an answer to come: once it is placed, and then its next events
-    placed: bool = False
+    asked: Any  # an answer to come: its state, once it is placed, and then its events
+    node: str | None = None  # that it is on
     trial: str | None = None
     seen: int = 0  # events of that trial
-    failures: int = 0  # in a row, that were no fault of the trial
-    rests_until: float = 0.0
+    is_old: bool = False  # of an earlier driver, and perhaps of another job or share
 
-    @property
-    def is_free(self) -> bool:
-        """Whether it can take a trial now."""
-        return self.placed and self.trial is None and time.monotonic() >= self.rests_until
 
-    def rest(self) -> None:
-        """Leave the next trials to others: a node that fails at once would draw all of them."""
+@dataclass
+class _Rest:
+    """A node that failed: it would draw all trials, as it is always the first to be free."""
+
+    failures: int = 0  # in a row
+    until: float = 0.0
+
+    def begin(self) -> None:
+        """Leave the next trials to other nodes for a while, longer each time."""
         self.failures += 1
-        self.rests_until = time.monotonic() + min(2**self.failures, _LONGEST_REST)
+        self.until = time.monotonic() + min(2**self.failures, _LONGEST_REST)
 
 
 @dataclass(frozen=True)
@@ -101,103 +107,143 @@ class RayPool:
         """
         self._root, self._folder, self._start = root, folder, start
         self._remote, self._share, self._jobs = remote, share, jobs
-        self._ref = f"refs/fieldguide/{sweep}-{start.baseline}"
+        owner = hashlib.sha256(ray.get_runtime_context().namespace.encode()).hexdigest()[:8]
+        self._ref = f"refs/fieldguide/{sweep}-{start.baseline}-{owner}"
         self._experiments = f"refs/exps/{start.baseline[:2]}/{start.baseline[2:]}"
         self._sweep = sweep
         self._places: dict[str, _Place] = {}  # by the worker's name
+        self._rests: defaultdict[str, _Rest] = defaultdict(_Rest)  # by node
+        self._published: list[str] = []  # trials whose experiments are still to be fetched
+        self._fetch_at = self._cut_since = 0.0  # next try, and when the remote went
+        self._unplaced = 0  # workers in a row that ended before they had a place
         self._most = 0  # trials still to end
         self._looked = 0.0
         url = _url(root, remote)
         self._job = Job(sweep, url, self._ref, start.baseline, share.cpus)
         _check_is_commit(root, start)
+        if jobs is None and self._capacity() == 0:
+            raise SweepError(
+                f"no node holds --cpus {share.cpus} and --gpus {share.gpus:g}; allowed: what one "
+                "has (`ray status`), or -j N, with which the sweep waits for such a node"
+            )
         _ship(root, remote, f"{start.baseline}:{self._ref}")
 
     def recover(self, wanted: Collection[str]) -> set[str]:  # noqa: D102 - Pool's, here and below
-        names = f"{self._experiments}/{self._sweep}-*"
-        git(self._root, *_FETCH, self._remote, f"{names}:{names}")
+        self._fetch_missing(wanted)
         found = {}
         for name in ray.util.list_named_actors():
             with suppress(ValueError):  # it has just gone
                 actor = ray.get_actor(name)
-                found[actor.trial.remote()] = (name, actor)
-        ready = ray.wait(list(found), num_returns=len(found), timeout=_PATIENCE)[0] if found else []
+                found[actor.state.remote()] = (name, actor)
+        ready = ray.wait(list(found), num_returns=len(found), timeout=_STATE)[0] if found else []
         running: set[str] = set()
         for answer, (name, actor) in found.items():
-            trial = None
+            node, trial = "", None
             with suppress(ray.exceptions.RayError):  # its node died
-                trial = ray.get(answer) if answer in ready else None  # else it has no place yet
+                node, trial = ray.get(answer) if answer in ready else ("", None)
             if trial and trial in wanted and trial not in running:
-                place = _Place(actor, actor.events.remote(trial, 0), placed=True, trial=trial)
-                self._places[name] = place
+                events = actor.events.remote(trial, 0)
+                self._places[name] = _Place(actor, events, node, trial, is_old=True)
                 running.add(trial)
             else:
                 ray.kill(actor)
         return running
 
+    def _fetch_missing(self, wanted: Collection[str]) -> None:
+        """Bring the experiments that ended while no driver was there."""
+        listed = git(self._root, "ls-remote", self._remote, f"{self._experiments}/*").split()[1::2]
+        here = git(self._root, "for-each-ref", "--format=%(refname)", self._experiments).split()
+        names = {ref.rpartition("/")[2] for ref in set(listed) - set(here)}
+        if refs := [f"{self._experiments}/{name}" for name in sorted(names & set(wanted))]:
+            git(self._root, *_FETCH, self._remote, *(f"{ref}:{ref}" for ref in refs))
+
     def expect(self, most: int) -> None:  # noqa: D102
         self._most = most
         spare = [name for name, place in self._places.items() if place.trial is None]
         for name in spare[: max(0, len(self._places) - most)]:  # that others may have its place
-            ray.kill(self._places.pop(name).actor)
+            self._drop(name)
 
     def room(self) -> int:  # noqa: D102
         self._look()
-        return sum(place.is_free for place in self._places.values())
+        return sum(map(self._is_free, self._places.values()))
+
+    def _is_free(self, place: _Place) -> bool:
+        rested = place.node is not None and time.monotonic() >= self._rests[place.node].until
+        return rested and place.trial is None
 
     def start(self, run: Run, rungs: list[int]) -> None:  # noqa: D102
-        place = next(place for place in self._places.values() if place.is_free)
+        place = next(filter(self._is_free, self._places.values()))
         place.trial, place.seen = run.name, 0
-        place.actor.run.remote(run.name, run.overrides, rungs)
-        place.asked = place.actor.events.remote(run.name, 0)
+        place.asked = place.actor.run.remote(run.name, run.overrides, rungs)
 
     def wait(self) -> Iterator[Reported | Ended]:  # noqa: D102
-        asked = {p.asked: name for name, p in self._places.items() if p.trial or not p.placed}
+        asked = {place.asked: name for name, place in self._places.items()}
         if not asked:
             time.sleep(_TICK)
             return
         ready, _ = ray.wait(list(asked), num_returns=1, timeout=_TICK)
         if ready:  # and whoever else is by now
             ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=0)
-        finished = []
         for answer in ready:
             for event in self._hear(asked[answer]):
                 if isinstance(event, Ended) and self._is_published(event):
-                    finished.append(event.name)
+                    self._published.append(event.name)
                 else:
                     yield event
-        yield from self._fetch(finished)
+        yield from self._fetch()
 
     def _hear(self, name: str) -> Iterator[Reported | Ended]:
         """Take a worker's answer, and ask it again."""
         place = self._places[name]
         try:
             answer = ray.get(place.asked)
-        except ray.exceptions.RayError:  # its node died, or Ray killed it
-            del self._places[name]
+        except ray.exceptions.RayError as err:  # its node died, or it cannot work there
+            self._drop(name)
             if place.trial:
-                yield Ended(place.trial, None, None, "its node is gone")
+                why = "its node is gone" if isinstance(err, _GONE) else _first_line(err)
+                yield Ended(place.trial, None, None, why)
+            elif place.node is None:
+                self._unplaced += 1
+                if self._unplaced >= _MOST_UNPLACED:
+                    raise SweepError(
+                        f"no worker starts on the cluster: {_first_line(err)}"
+                    ) from err
             return
-        if not place.placed:
-            place.placed = True
-            return
-        for event in answer:
-            place.seen += 1
-            if event["event"] == "epoch":
-                yield Reported(event["name"], event["epoch"], event["metrics"])
-                continue
-            place.trial = None
-            ended = Ended(event["name"], None, event["status"], event["message"])
-            if ended.status == 0 or ended.is_its_own_fault:
-                place.failures = 0
-            else:
-                place.rest()
-            if "log" in event:
-                log = self.log(event["name"])
-                log.parent.mkdir(parents=True, exist_ok=True)
-                log.write_text(event["log"], encoding="utf-8")
-            yield ended
-        if place.trial:
-            place.asked = place.actor.events.remote(place.trial, place.seen)
+        if place.node is None:
+            self._unplaced = 0
+            place.node = answer[0]
+        else:
+            yield from map(self._event, answer)
+            if place.is_old and place.trial is None:
+                self._drop(name)  # one of this job takes its place
+                return
+        place.asked = place.actor.events.remote(place.trial or "", place.seen)
+
+    def _event(self, event: dict[str, Any]) -> Reported | Ended:
+        """Understand what a worker says of its trial."""
+        name = event["name"]
+        place = next(place for place in self._places.values() if place.trial == name)
+        place.seen += 1
+        if event["event"] == "epoch":
+            return Reported(name, event["epoch"], event["metrics"])
+        place.trial, place.seen = None, 0
+        of_place = event.get("of_place", False)
+        ended = Ended(name, None, event["status"], event["message"], of_place)
+        assert place.node is not None
+        if ended.status == 0 or ended.is_its_own_fault:
+            self._rests.pop(place.node, None)
+        else:
+            self._rests[place.node].begin()
+        if ended.status != 0:
+            log = self.log(name)
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.write_text(event.get("log") or ended.message, encoding="utf-8")
+        return ended
+
+    def _drop(self, name: str) -> None:
+        """Forget a worker, and free its place if it still has one."""
+        with suppress(ray.exceptions.RayError):
+            ray.kill(self._places.pop(name).actor)
 
     def _is_published(self, ended: Ended) -> bool:
         """Whether its experiment is on the remote, also of a node that died with the last word."""
@@ -209,19 +255,22 @@ class RayPool:
         except GitError:
             return False
 
-    def _fetch(self, names: list[str]) -> Iterator[Ended]:
-        """Bring finished trials' experiments into the project, all at once."""
-        if not names:
+    def _fetch(self) -> Iterator[Ended]:
+        """Bring finished trials' experiments into the project; later, where the remote is away."""
+        now = time.monotonic()
+        if not self._published or now < self._fetch_at:
             return
-        refs = [f"{self._experiments}/{name}" for name in names]
-        for attempt in count():
-            try:
-                git(self._root, *_FETCH, self._remote, *(f"{ref}:{ref}" for ref in refs))
-                break
-            except GitError:
-                if attempt + 1 == _TRIES:
-                    raise
-                time.sleep(2**attempt)
+        refs = [f"{self._experiments}/{name}" for name in self._published]
+        try:
+            git(self._root, *_FETCH, self._remote, *(f"+{ref}:{ref}" for ref in refs))
+        except GitError:
+            self._cut_since = self._cut_since or now
+            self._fetch_at = now + _LOOK
+            if now - self._cut_since > _OUTAGE:
+                raise
+            return
+        self._cut_since = 0.0
+        names, self._published = self._published, []
         for name in names:
             yield Ended(name, read_trials(self._root, name=name)[0])
 
@@ -233,9 +282,8 @@ class RayPool:
         return self._folder / "logs" / f"{name}.log"
 
     def stop(self) -> None:  # noqa: D102
-        for place in self._places.values():
-            ray.kill(place.actor)  # with it goes the process that runs its trial
-        self._places.clear()
+        for name in list(self._places):
+            self._drop(name)  # with it goes the process that runs its trial
 
     def close(self) -> None:  # noqa: D102
         self.stop()
@@ -265,7 +313,7 @@ class RayPool:
             )
             .remote(asdict(self._job))
         )
-        return _Place(actor, actor.trial.remote())
+        return _Place(actor, actor.state.remote())
 
     def _capacity(self) -> int:
         """How many shares the nodes of the moment hold."""
@@ -288,12 +336,21 @@ def gpus_of_a_trial(base: Params, fixed: Values) -> int:
     return int(fixed.get("train.devices", base.train.devices))
 
 
+def _first_line(err: Exception) -> str:
+    return str(err).strip().partition("\n")[0] or type(err).__name__
+
+
 def _url(root: Path, remote: str) -> str:
     try:
         url = git(root, "remote", "get-url", remote).strip()
     except GitError as err:
         known = ", ".join(git(root, "remote").split()) or "none; git remote add"
         raise SweepError(f"--git-remote: found {remote!r}; allowed: {known}") from err
+    if re.match(r"\w+://[^/@]*:[^/@]*@", url):
+        raise SweepError(
+            f"--git-remote {remote}: its address holds a password, which every node would be sent; "
+            "allowed: one without, as nodes have credentials of their own"
+        )
     return str((root / url).resolve()) if (root / url).exists() else url
 
 

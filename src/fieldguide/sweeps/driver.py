@@ -94,12 +94,13 @@ class _Driver:
         self.running: dict[str, Run] = {}
         self.epochs: dict[str, dict[int, dict[str, float]]] = {}  # reported by those
         self.starts: Counter[str] = Counter()  # of each run, by this driver
+        self.place_failures = 0  # in a row
         self.table = Table(record)
 
     def run(self) -> bool:
-        self._recover()
         with self.table:
             try:
+                self._recover()
                 while left := self.record.left():  # not: while any runs; all may be away
                     self.pool.expect(left)
                     self._fill()
@@ -162,6 +163,10 @@ class _Driver:
         run = self.running.pop(event.name)
         self.epochs.pop(event.name, None)
         log = str(self.pool.log(run.name))
+        if event.of_place:
+            self._try_elsewhere(run, event)
+            return
+        self.place_failures = 0
         if event.trial:
             self._finish(run, event.trial)
         elif event.is_its_own_fault:
@@ -173,6 +178,21 @@ class _Driver:
             if not self.table.any_ended:  # then the fault is not that of one trial
                 raise SweepError(f"{run.name}: {reason}; {log}")
             self._end(run, FAILED, reason=reason, log=log)
+
+    def _try_elsewhere(self, run: Run, event: Ended) -> None:
+        """Keep a run for a better place; stop where there seems to be none.
+
+        Raises:
+            SweepError: places fail in a row, and nothing runs that could still show a good one.
+        """
+        self.starts[run.name] -= 1
+        self.place_failures += 1
+        if self.place_failures >= _MOST_STARTS and not self.running:
+            raise SweepError(
+                f"{run.name}: no place could run it, {self.place_failures} times in a row: "
+                f"{event.message}"
+            )
+        self.waiting.appendleft(run)
 
     def _finish(self, run: Run, trial: Trial) -> None:
         score = trial.score(self.record.sweep.metric)

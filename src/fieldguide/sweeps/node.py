@@ -32,9 +32,9 @@ from fieldguide.git import git
 from fieldguide.sweeps.experiments import Trial
 from fieldguide.sweeps.pool import Ended
 from fieldguide.sweeps.slot import TARGET, Slot, Start, how_it_failed, is_running
+from fieldguide.sweeps.worker import FOLDER
 from fieldguide.trial import VARIABLE, Channel
 
-FOLDER = "FIELDGUIDE_NODE_FOLDER"  # environment: where a node keeps clones and its cache
 _TICK = 0.1  # seconds between looks at the trial
 _LOG_TAIL = 20_000  # characters of a failed trial's log that are sent
 
@@ -91,12 +91,18 @@ class Node:
         folder.mkdir(parents=True, exist_ok=True)
         for number in count():
             lock = FileLock(folder / f"{number}.lock")
-            with suppress(Timeout), lock.acquire(timeout=0):
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                continue
+            try:
                 start = Start(self.job.baseline, self.job.baseline)
                 slot = Slot(self.project, folder / str(number), start)
                 slot.kill()  # what the one before it left running
                 yield slot
-                return
+            finally:
+                lock.release()
+            return
 
     def publish(self, slot: Slot, trial: Trial) -> None:
         """Push what a trial made, then its ref: where the ref is, the model is too.
@@ -136,13 +142,15 @@ def serve(job: Job, orders: queue.Queue[dict[str, Any] | None], events: TextIO) 
         while (order := orders.get()) is not None:
             if "overrides" not in order:
                 continue  # an answer that came late
-            name = order["name"]
             try:
                 node.set_up()
                 for event in _run(node, slot, order, orders):
-                    tell(**event)
+                    tell(name=order["name"], **event)
             except (FieldguideError, DvcException, OSError) as err:
-                tell(event="ended", name=name, status=None, message=str(err))
+                # Before the training, or after it: what this node lacks, another one may have.
+                message = f"{type(err).__name__}: {err}"
+                ended = {"event": "ended", "status": None, "of_place": True, "message": message}
+                tell(name=order["name"], **ended)
 
 
 def _run(
@@ -165,7 +173,7 @@ def _run(
         for epoch, metrics in channel.reports().items():
             if epoch not in seen:
                 seen.add(epoch)
-                yield {"event": "epoch", "name": name, "epoch": epoch, "metrics": metrics}
+                yield {"event": "epoch", "epoch": epoch, "metrics": metrics}
         with suppress(queue.Empty):
             while True:
                 answer = orders.get_nowait()
@@ -178,14 +186,13 @@ def _run(
     slot.kill()
     if trial := slot.finished(name):
         node.publish(slot, trial)
-        yield {"event": "ended", "name": name, "status": 0, "message": ""}
+        yield {"event": "ended", "status": 0, "message": ""}
         return
     ended = Ended(name, None, *how_it_failed(log))
     text = log.read_text(encoding="utf-8", errors="replace")[-_LOG_TAIL:]
     if not ended.is_its_own_fault:
         slot.discard()
-    facts = {"status": ended.status, "message": ended.message, "log": text}
-    yield {"event": "ended", "name": name, **facts}
+    yield {"event": "ended", "status": ended.status, "message": ended.message, "log": text}
 
 
 def _read(orders: queue.Queue[dict[str, Any] | None]) -> None:
@@ -200,7 +207,7 @@ def main() -> None:
     # Events alone go to standard output; what a library prints goes beside them.
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    job = Job(**json.loads(sys.stdin.readline()))  # no argument: its URL may hold a password
+    job = Job(**json.loads(sys.stdin.readline()))
     orders: queue.Queue[dict[str, Any] | None] = queue.Queue()
     threading.Thread(target=_read, args=(orders,), daemon=True).start()
     serve(job, orders, events)

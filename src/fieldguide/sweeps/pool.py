@@ -34,6 +34,7 @@ class Ended:
     trial: Trial | None = None
     status: int | None = None  # of its stage, negative for a signal; None: it did not end
     message: str = ""
+    of_place: bool = False  # no word about the trial: where it should run, something is missing
 
     @property
     def is_its_own_fault(self) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from typing import IO, Any
 
 import fieldguide
 
+FOLDER = "FIELDGUIDE_NODE_FOLDER"  # environment: where a node keeps clones and its cache
 _POLL = 10.0  # seconds that a question waits for something new
 _ALONE = 600.0  # seconds without a driver and without a trial, after which it frees its place
 
@@ -36,20 +38,27 @@ class Worker:
         self._asked = time.monotonic()
         threading.Thread(target=self._leave_when_alone, daemon=True).start()
 
-    def trial(self) -> str | None:
-        """Name of the trial that it has; also what it answers once it has its place."""
+    def state(self) -> tuple[str, str | None]:
+        """Return which node it is on and the trial that it has; first of all, once it is placed."""
         with self._news:
             self._asked = time.monotonic()
-            return self._name
+            # Nodes of one machine differ by their folder.
+            return f"{socket.gethostname()} {os.environ.get(FOLDER, '')}", self._name
 
-    def run(self, name: str, overrides: dict[str, Any], rungs: list[int]) -> None:
-        """Start a trial, in place of the one that has ended."""
+    def run(self, name: str, overrides: dict[str, Any], rungs: list[int]) -> list[dict[str, Any]]:
+        """Start a trial in place of the one that has ended, and return its first events.
+
+        Raises:
+            OSError: the node's process cannot be started.
+        """
         with self._news:
             self._name, self._events = name, []
-        if self._node is None or self._node.poll() is not None:
-            self._node = self._start()
-            self._order(**self._job)
+            if self._node is None or self._node.poll() is not None:
+                self._node = None  # what the one before says late is not of this trial
+                self._node = self._start()
+                self._order(**self._job)
         self._order(name=name, overrides=overrides, rungs=rungs)
+        return self.events(name, 0)
 
     def answer(self, name: str, epoch: int, *, go_on: bool) -> None:
         """Pass the driver's answer at a rung."""
@@ -58,7 +67,7 @@ class Worker:
     def events(self, name: str, seen: int) -> list[dict[str, Any]]:
         """Return the events of a trial but for the first `seen`; wait a while where none is.
 
-        It may be asked before it has heard of the trial, as calls overtake each other.
+        Of no trial, as of the name "", there are none: so an idle worker is heard of.
         """
 
         def is_new() -> bool:
@@ -72,16 +81,21 @@ class Worker:
     def _start(self) -> subprocess.Popen[str]:
         # The code that was shipped, before what is installed here.
         paths = [str(Path(fieldguide.__file__).resolve().parents[1]), os.environ.get("PYTHONPATH")]
-        errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - `_listen` reads it at the end
-        node = subprocess.Popen(
-            [sys.executable, "-m", "fieldguide.sweeps.node"],
-            cwd="/",
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-        )
+        errors = tempfile.TemporaryFile()  # noqa: SIM115 - `_listen` reads it at the end
+        try:
+            node = subprocess.Popen(
+                [sys.executable, "-m", "fieldguide.sweeps.node"],
+                cwd="/",
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                encoding="utf-8",
+                errors="replace",
+            )
+        except OSError:
+            errors.close()
+            raise
         threading.Thread(target=self._listen, args=(node, errors), daemon=True).start()
         return node
 
@@ -94,28 +108,27 @@ class Worker:
         except OSError:  # it is dead, and `_listen` says so
             return
 
-    def _listen(self, node: subprocess.Popen[str], errors: IO[str]) -> None:
+    def _listen(self, node: subprocess.Popen[str], errors: IO[bytes]) -> None:
         assert node.stdout is not None
         assert node.stdin is not None
-        with node.stdout:
+        with node.stdout, suppress(ValueError):  # of a last line that was cut
             for line in node.stdout:
-                self._hear(json.loads(line))
+                self._hear(json.loads(line), node)
         status = node.wait()
         with suppress(OSError):  # an order that it has not read
             node.stdin.close()
         with errors:
             errors.seek(0)
-            log = errors.read()
+            log = errors.read().decode("utf-8", "replace")
         last = (log.strip().splitlines() or ["it said nothing"])[-1]
         message = f"the process that ran it on its node ended with {status} ({last})"
-        event = {"event": "ended", "name": self._name, "status": None, "message": message}
-        self._hear({**event, "log": log})
+        self._hear({"event": "ended", "status": None, "message": message, "log": log}, node)
 
-    def _hear(self, event: dict[str, Any]) -> None:
+    def _hear(self, event: dict[str, Any], node: subprocess.Popen[str]) -> None:
         with self._news:
             ended = any(one["event"] == "ended" for one in self._events)
-            if event["name"] == self._name and not ended:
-                self._events.append(event)
+            if node is self._node and event.get("name", self._name) == self._name and not ended:
+                self._events.append({"name": self._name, **event})
                 self._news.notify_all()
 
     def _leave_when_alone(self) -> None:

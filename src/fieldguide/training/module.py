@@ -70,7 +70,8 @@ class ClassifierModule(L.LightningModule):
         batches = self.trainer.train_dataloader
         assert batches is not None
         batches.order.epoch = self.current_epoch
-        # Alike in all processes, as each uses its part of the same draws; the 0 is of old.
+        # Alike in all processes, as each uses its part of the same draws. The 0 stood for the first
+        # process when each drew by itself: with it one process draws what it always has.
         torch.manual_seed(derive_seed(self.params.seed, DROPOUT, self.current_epoch, 0))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:

@@ -23,6 +23,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import torch
 from contender import ROOT
 from photos import archive, prepared
 
@@ -52,12 +53,11 @@ def prepare_many(folder: Path, count: int) -> dict[str, Any]:
     writer = get_context("spawn").Process(target=archive, args=(packed, count), kwargs=sizes)
     writer.start()
     writer.join()  # apart, so that its memory is not counted
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB
     start = time.perf_counter()
     prepared(packed, folder / "store", size=32)
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    rate = {"photos_per_second": round(count / seconds), "peak_mib": [before >> 10, peak >> 10]}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB
+    rate = {"photos_per_second": round(count / seconds), "memory_a_photo": peak * 1024 // count}
     files = {"files": len(list((folder / "store").iterdir()))}
     return {"what": "prepare, 32×32 to 32 pixels", "photos": count, **rate, **files}
 
@@ -106,14 +106,15 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as name:
                 rate = prepare_rate(Path(name), width=width, height=height, size=size)
             print(json.dumps(rate, ensure_ascii=False), flush=True)
+    device = torch.cuda.get_device_name() if gpu else "one core"
     for size, counts in SIZES.items():
         with tempfile.TemporaryDirectory() as name:
             packed = archive(Path(name, "photos.zip"), counts[gpu], width=size, height=size)
             store = prepared(packed, Path(name, "store"), size=size)
             for batch in BATCHES[gpu]:
                 rate = train_rate(store, batch=batch, gpu=gpu)
-                what = f"train, {size} pixels, {'a GPU' if gpu else 'one core'}"
-                print(json.dumps({"what": what, "batch": batch, **rate}), flush=True)
+                what = f"train, {size} pixels, batch {batch}, {device}"
+                print(json.dumps({"what": what, **rate}), flush=True)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
     python benchmarks/scale.py
 
-Reckoned from the rates in rates.jsonl, which rates.py measured, and from PRICES, which are round
-numbers to be replaced by one's own. Prints the table in Markdown.
+Reckoned from the rates in rates.jsonl, lines that rates.py printed (that of a GPU is of the sample's
+training by stages/train.py), and from PRICES, which are round numbers to be replaced by one's own.
+Prints the table in Markdown.
 """
 
 from __future__ import annotations
@@ -23,17 +24,19 @@ SECONDS = 3600
 
 
 def load_rates(path: Path = RATES) -> dict[str, dict[str, Any]]:
-    """Rates by what they are of."""
+    """Rates by what they are of, which is there once."""
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return {line["what"]: line for line in lines}
+    rates = {line["what"]: line for line in lines}
+    assert len(rates) == len(lines)
+    return rates
 
 
 def table(rates: dict[str, dict[str, Any]]) -> list[list[str]]:
     """Rows of the table, the header first."""
     prepare = rates[f"prepare, 500×375 to {SIZE} pixels"]
-    core = rates[f"train, {SIZE} pixels, one core"]["photos_per_second"]
-    gpu = rates[f"train, {SIZE} pixels, H100"]["photos_per_second"]
-    memory = rates["prepare, memory"]["bytes_a_photo"]
+    core = rates[f"train, {SIZE} pixels, batch 64, one core"]["photos_per_second"]
+    gpu = rates[f"train, {SIZE} pixels, batch 64, NVIDIA H100 80GB HBM3"]["photos_per_second"]
+    memory = rates[f"prepare, {SIZE}×{SIZE} to {SIZE} pixels"]["memory_a_photo"]
     rows = [["photos", *(f"{count:,}" for count in PHOTOS)]]
 
     def row(what: str, of_one: float, show: Callable[[float], str], price: float = 0.0) -> None:

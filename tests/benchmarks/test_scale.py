@@ -9,9 +9,9 @@ import scale
 ROOT = Path(__file__).resolve().parents[2]
 RATES = {
     "prepare, 500×375 to 32 pixels": {"photos_per_second": 1000, "bytes_a_photo": 60_000},
-    "train, 32 pixels, one core": {"photos_per_second": 500},
-    "train, 32 pixels, H100": {"photos_per_second": 50_000},
-    "prepare, memory": {"bytes_a_photo": 1200},
+    "train, 32 pixels, batch 64, one core": {"photos_per_second": 500},
+    "train, 32 pixels, batch 64, NVIDIA H100 80GB HBM3": {"photos_per_second": 50_000},
+    "prepare, 32×32 to 32 pixels": {"memory_a_photo": 1200},
 }
 
 
@@ -42,6 +42,6 @@ def test_the_page_has_this_table(capsys):
 
 def test_a_missing_rate_is_no_zero(tmp_path):
     path = tmp_path / "rates.jsonl"
-    path.write_text(json.dumps({"what": "prepare, memory", "bytes_a_photo": 1}))
+    path.write_text(json.dumps({"what": "prepare, 32×32 to 32 pixels", "memory_a_photo": 1}))
     with pytest.raises(KeyError, match="500×375"):
         scale.table(scale.load_rates(path))

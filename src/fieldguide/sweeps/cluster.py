@@ -159,20 +159,33 @@ class RayPool:
 
     def expect(self, most: int) -> None:  # noqa: D102
         self._most = most
-        spare = [name for name, place in self._places.items() if place.trial is None]
-        for name in spare[: max(0, len(self._places) - most)]:  # that others may have its place
-            self._drop(name)
+        # Not counting those on nodes that fail: the good one must not go because they are busy.
+        good = [name for name, place in self._places.items() if not self._failures(place)]
+        surplus = len(good) - most
+        if surplus >= 0:  # that others may have their places
+            idle = [name for name, place in self._places.items() if place.trial is None]
+            for name in idle:
+                if name not in good:
+                    self._drop(name)
+            for name in [name for name in idle if name in good][:surplus]:
+                self._drop(name)
+
+    def _failures(self, place: _Place) -> int:
+        rest = self._rests.get(place.node or "")
+        return rest.failures if rest else 0
 
     def room(self) -> int:  # noqa: D102
         self._look()
         return sum(map(self._is_free, self._places.values()))
 
     def _is_free(self, place: _Place) -> bool:
-        rested = place.node is not None and time.monotonic() >= self._rests[place.node].until
-        return rested and place.trial is None
+        if place.node is None or place.trial is not None:
+            return False
+        rest = self._rests.get(place.node)
+        return rest is None or time.monotonic() >= rest.until
 
     def start(self, run: Run, rungs: list[int]) -> None:  # noqa: D102
-        place = next(filter(self._is_free, self._places.values()))
+        place = min(filter(self._is_free, self._places.values()), key=self._failures)
         place.trial, place.seen = run.name, 0
         place.asked = place.actor.run.remote(run.name, run.overrides, rungs)
 

@@ -2,9 +2,9 @@
 
     python benchmarks/scale.py
 
-Reckoned from the rates in rates.jsonl, lines that rates.py printed (that of a GPU is of the sample's
-training by stages/train.py), and from PRICES, which are round numbers to be replaced by one's own.
-Prints the table in Markdown.
+Reckoned from the rates in rates.jsonl, lines that rates.py printed (that of a GPU is of the
+sample's training by stages/train.py), and from PRICES, which are round numbers to be replaced by
+one's own. Prints the table in Markdown.
 """
 
 from __future__ import annotations

@@ -92,6 +92,8 @@ class Log:
 class SimulatedPool:
     """A pool whose workers and trials are events in virtual time."""
 
+    options = ""
+
     def __init__(self, world: World) -> None:
         """Let half of the workers be there and the others come."""
         self.world, self.log_ = world, Log()

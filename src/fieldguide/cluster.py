@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +16,8 @@ import fieldguide
 from fieldguide.errors import ClusterError
 
 _REACH = 10.0  # seconds for the head to take a connection
+_JOIN = 60.0  # seconds for Ray to join it
+_LOOK, _SILENCE = 5.0, 30.0  # seconds between looks at it, and without it
 
 
 @contextmanager
@@ -42,6 +47,8 @@ def connected(address: str, *, namespace: str) -> Iterator[None]:
         import ray  # noqa: PLC0415 - an extra that one machine does not need
     except ModuleNotFoundError as err:
         raise ClusterError("Ray is not installed; pip install 'fieldguide[cluster]'") from err
+    watch = _Watch(address)
+    watch.start()
     try:
         ray.init(
             address,
@@ -51,25 +58,65 @@ def connected(address: str, *, namespace: str) -> Iterator[None]:
             logging_level=logging.ERROR,
             log_to_driver=False,
         )
-    # A wrong token and another service on that port look alike to it.
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as err:
+        watch.left.set()
+        # A wrong token and another service on that port look alike to it.
         why = str(err).strip().partition("\n")[0]
         raise ClusterError(
             f"{address}: is no Ray cluster that this machine can join, or its token is another one "
             f"({why}); `ray status --address {address}` tells more"
         ) from err
     try:
+        watch.joined.set()
         yield
     finally:
+        watch.left.set()
         ray.shutdown()
+
+
+class _Watch(threading.Thread):
+    """Ends this process, with a message, where Ray would wait for ever for a head.
+
+    Nothing is lost by it: what this process was about to write, it writes aside and renames.
+    """
+
+    def __init__(self, address: str) -> None:
+        super().__init__(daemon=True, name="head")
+        self._address = address
+        self.joined, self.left = threading.Event(), threading.Event()
+
+    def run(self) -> None:
+        """Look every few seconds."""
+        began = heard = time.monotonic()
+        while not self.left.wait(_LOOK):
+            now = time.monotonic()
+            if not self.joined.is_set():
+                if now - began > _JOIN:
+                    self._end("answers, but not as the head of a Ray cluster")
+            elif _reach(self._address) is None:
+                heard = now
+            elif now - heard > _SILENCE:
+                self._end("the head of the cluster is gone; once it is back, run this again")
+
+    def _end(self, why: str) -> None:
+        print(f"fieldguide: {self._address}: {why}", file=sys.stderr, flush=True)
+        os._exit(1)
+
+
+def _reach(address: str) -> OSError | None:
+    """Why nobody answers at host:port; None if somebody does."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=_REACH).close()
+    except OSError as err:
+        return err
+    return None
 
 
 def _check_answers(address: str) -> None:
     """Ray itself waits for ever for a head that is not there."""
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not port.isdigit() or int(port) > 65535:  # noqa: PLR2004
         raise ClusterError(f"address: found {address!r}; allowed: host:port of the cluster's head")
-    try:
-        socket.create_connection((host, int(port)), timeout=_REACH).close()
-    except (OSError, OverflowError) as err:
+    if (err := _reach(address)) is not None:
         raise ClusterError(f"{address}: nothing answers there ({err})") from err

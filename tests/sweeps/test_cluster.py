@@ -48,9 +48,9 @@ def team(tmp_path, s3, cluster):
             return self.project.start(*command, *ray, *options)
 
         def wait_for(self, ended, driver):
-            """Wait until so many trials have ended, as their stages note."""
+            """Wait until so many trials have ended, as their stages note; the project's own did."""
             end = time.monotonic() + 120
-            while len(self.project.noted("ended")) < ended:
+            while len(self.project.noted("ended")) - 1 < ended:
                 assert time.monotonic() < end, "waited in vain"
                 assert driver.poll() is None, driver.communicate()[0]
                 time.sleep(0.05)
@@ -150,6 +150,17 @@ def test_another_token_is_no_key(team):
     file = team.project.write_sweep("token")
     team.project.env["RAY_AUTH_TOKEN"] = "x" * 32
     assert "or its token is another one" in team.finish(team.start(file), status=1)
+
+
+@pytest.mark.soak
+def test_a_head_that_dies_ends_the_driver_with_a_message(team):
+    team.cluster.start("head")
+    driver = team.start(team.project.write_sweep("headless"))
+    team.wait_for(1, driver)
+    team.cluster.kill("head")
+    start = time.monotonic()
+    assert "the head of the cluster is gone" in team.finish(driver, status=1)
+    assert time.monotonic() - start < 60
 
 
 @pytest.mark.soak

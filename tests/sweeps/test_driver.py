@@ -316,6 +316,8 @@ def test_a_broken_pipeline_stops_the_sweep_with_its_log(project):
 class NowhereGood:
     """Places that fail every trial, one at a time, for what they lack themselves."""
 
+    options = ""
+
     def __init__(self, folder, start):
         self.name, self.stopped = None, 0
 

@@ -108,7 +108,9 @@ def _run_on_cluster(
         from fieldguide.sweeps.cluster import RayPool, Share, gpus_of_a_trial
 
         held = Share(cpus, gpus_of_a_trial(base, sweep.fixed) if gpus is None else gpus)
-        pool = partial(RayPool, root, sweep=sweep.name, remote=remote, share=held, jobs=jobs)
+        pool = partial(
+            RayPool, root, sweep=sweep.name, remote=remote, address=address, share=held, jobs=jobs
+        )
         return run_sweep(root, sweep, base, pool)
 
 

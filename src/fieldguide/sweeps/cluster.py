@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 import time
 import uuid
 from collections import defaultdict
@@ -25,6 +26,7 @@ from dvc.repo import Repo
 from fieldguide.errors import GitError, SweepError
 from fieldguide.git import git
 from fieldguide.params import Params
+from fieldguide.stage import TIMING
 from fieldguide.sweeps.experiments import read_trials
 from fieldguide.sweeps.node import Job, data_of_trials
 from fieldguide.sweeps.pool import Ended, Reported
@@ -40,6 +42,7 @@ _LOOK = 5.0  # seconds between looks at which nodes there are
 _STATE = 10.0  # seconds for a worker of an earlier driver to answer
 _OUTAGE = 600.0  # seconds without the Git remote, after which the driver stops
 _MOST_UNPLACED = 5
+_PLACED = 20.0  # seconds for a worker to be placed, after which a person is told
 _LONGEST_REST = 60.0  # seconds
 
 
@@ -87,6 +90,7 @@ class RayPool:
         *,
         sweep: str,
         remote: str,
+        address: str,
         share: Share,
         jobs: int | None,
     ) -> None:
@@ -98,6 +102,7 @@ class RayPool:
             start: what all trials begin with; a commit alone.
             sweep: its name.
             remote: Git's name for the remote that nodes reach.
+            address: of the cluster.
             share: what each trial holds.
             jobs: trials at a time; None for as many as the nodes of the moment hold. More than they
                 hold is what an autoscaler sees.
@@ -115,6 +120,8 @@ class RayPool:
         self._rests: defaultdict[str, _Rest] = defaultdict(_Rest)  # by node
         self._published: list[str] = []  # trials whose experiments are still to be fetched
         self._fetch_at = self._cut_since = 0.0  # next try, and when the remote went
+        self.options = f" --engine ray --address {address}"
+        self._began, self._told = time.monotonic(), False  # that nobody has a place
         self._unplaced = 0  # workers in a row that ended before they had a place
         self._most = 0  # trials still to end
         self._looked = 0.0
@@ -308,10 +315,23 @@ class RayPool:
         if time.monotonic() - self._looked < _LOOK:
             return
         self._looked = time.monotonic()
+        self._say_if_none_is_placed()
         wanted = min(self._jobs or self._capacity(), self._most)
         while len(self._places) < wanted:
             name = f"worker-{uuid.uuid4()}"
             self._places[name] = self._new_worker(name)
+
+    def _say_if_none_is_placed(self) -> None:
+        if any(place.node for place in self._places.values()):
+            self._began = time.monotonic()
+        elif not self._told and time.monotonic() - self._began > _PLACED:
+            self._told = True
+            print(
+                f"No worker has a place yet: each wants {self._share.cpus} cores and "
+                f"{self._share.gpus:g} GPUs of a node; `ray status` shows what is free",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def _new_worker(self, name: str) -> _Place:
         actor = (
@@ -369,11 +389,12 @@ def _url(root: Path, remote: str) -> str:
 
 def _check_is_commit(root: Path, start: Start) -> None:
     """Nodes get commits alone: what is not committed would silently be missing there."""
-    if start.snapshot != start.baseline:
-        changed = git(root, "diff", "--name-only", start.baseline, start.snapshot).split("\n")
+    changed = set(git(root, "diff", "--name-only", start.baseline, start.snapshot).splitlines())
+    if changed := changed - {str(TIMING)}:  # seconds, which every `dvc repro` changes
         raise SweepError(
-            f"{', '.join(filter(None, changed))}: changed and not committed, and a cluster gets "
-            "the commit alone; commit it, or put it away with `git stash`"
+            f"{', '.join(sorted(changed))}: changed and not committed, and a cluster gets the "
+            "commit alone; commit it, or put it away with `git stash` (a sweep that has begun with "
+            "it on one machine goes on there, or takes another `name`)"
         )
 
 

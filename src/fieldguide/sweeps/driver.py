@@ -112,7 +112,7 @@ class _Driver:
                     self.table.update(self.running, self.epochs)
             except BaseException:
                 self.pool.stop()
-                self.table.stopped()
+                self.table.stopped(self.pool.options)
                 raise
         self.pool.close()
         return self.table.summary()
@@ -173,6 +173,7 @@ class _Driver:
             self._end(run, FAILED, reason=event.message, log=log)
         elif self.starts[run.name] < _MOST_STARTS:
             self.waiting.appendleft(run)
+            self.table.again(run, event.message)
         else:
             reason = f"was started {_MOST_STARTS} times and never ended: {event.message}"
             if not self.table.any_ended:  # then the fault is not that of one trial
@@ -193,6 +194,7 @@ class _Driver:
                 f"{event.message}"
             )
         self.waiting.appendleft(run)
+        self.table.again(run, event.message)
 
     def _finish(self, run: Run, trial: Trial) -> None:
         score = trial.score(self.record.sweep.metric)

@@ -33,6 +33,8 @@ class _Worker:
 class LocalPool:
     """`jobs` workspaces below `folder`, which may be deleted between two runs of a sweep."""
 
+    options = ""
+
     def __init__(
         self, root: Path, folder: Path, start: Start, *, jobs: int, base: Params, fixed: Values
     ) -> None:

@@ -36,6 +36,7 @@ from fieldguide.sweeps.worker import FOLDER
 from fieldguide.trial import VARIABLE, Channel
 
 _TICK = 0.1  # seconds between looks at the trial
+_PAUSES = (1.0, 5.0, 15.0)  # seconds between tries of publishing
 _LOG_TAIL = 20_000  # characters of a failed trial's log that are sent
 
 
@@ -113,8 +114,19 @@ class Node:
             DvcException, GitError: a remote cannot be written.
         """
         slot.hand_over(trial)
-        with Repo(str(slot.folder)) as repo:
-            repo.push(targets=data_of_trials(repo, written=True))
+        for pause in (*_PAUSES, None):  # a training is worth some patience
+            try:
+                with Repo(str(slot.folder)) as repo:
+                    repo.push(targets=data_of_trials(repo, written=True))
+                self._push(trial)
+            except (GitError, DvcException):
+                if pause is None:
+                    raise
+                time.sleep(pause)
+            else:
+                return
+
+    def _push(self, trial: Trial) -> None:
         try:
             git(self.project, "push", "--quiet", self.job.url, f"{trial.rev}:{trial.ref}")
         except GitError:

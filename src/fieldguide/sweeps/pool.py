@@ -46,6 +46,8 @@ class Ended:
 class Pool(Protocol):
     """Runs trials, as many at a time as it has room for."""
 
+    options: str  # of `sweep run`, that make another one of its kind
+
     def recover(self, wanted: Collection[str]) -> set[str]:
         """Take up trials that another driver left, of those wanted, and return their names.
 

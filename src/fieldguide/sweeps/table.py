@@ -107,10 +107,15 @@ class Table:
         """Whether any trial of the sweep has ended, now or before."""
         return self._ended > 0
 
-    def stopped(self) -> None:
-        """Say that nothing is lost."""
+    def again(self, run: Run, why: str) -> None:
+        """Say that a trial is to be started once more."""
+        line = why.strip().partition("\n")[0]
+        self._say(f"      again   {run.name}  {line}")
+
+    def stopped(self, options: str) -> None:
+        """Say that nothing is lost, and with which options to go on."""
         file = self._record.sweep.path
-        self._say(f"\n{self._state(0)}\nStopped; go on with: fieldguide sweep run {file}")
+        self._say(f"\n{self._state(0)}\nStopped; go on with: fieldguide sweep run {file}{options}")
 
     def summary(self) -> bool:
         """Say how the sweep ended; return whether no trial failed."""

@@ -105,7 +105,7 @@ class Worker:
         try:
             self._node.stdin.write(json.dumps(order) + "\n")
             self._node.stdin.flush()
-        except OSError:  # it is dead, and `_listen` says so
+        except (OSError, ValueError):  # it is dead, and `_listen` says so
             return
 
     def _listen(self, node: subprocess.Popen[str], errors: IO[bytes]) -> None:

@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import zlib
 from functools import partial
 from pathlib import Path
 
+import psutil
 from ruamel.yaml import YAML
 
 from fieldguide.params import load_params
@@ -66,6 +68,25 @@ stages:
       - metrics/test.json: {cache: false}
 metrics: [metrics/timing.json]
 """
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def stages_of(folder):
+    """Processes that DVC has started in a project's slots."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if str(folder) in process.environ().get("FIELDGUIDE_SLOT", ""):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
 
 
 class Stub:

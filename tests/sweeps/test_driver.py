@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from stub import ROOT, Stub
+from stub import ROOT, Stub, stages_of, wait_for
 
 from fieldguide.errors import SweepError
 from fieldguide.params import load_params
@@ -31,25 +31,6 @@ def project(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweeps") / "project"
     folder.mkdir()
     return Stub(folder)
-
-
-def wait_for(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
-
-
-def stages_of(folder):
-    """Processes that DVC has started in a project's slots."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if str(folder) in process.environ().get("FIELDGUIDE_SLOT", ""):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
 
 
 def workers_of(folder):

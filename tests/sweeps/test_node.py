@@ -5,9 +5,8 @@ import sys
 import time
 from dataclasses import asdict
 
-import psutil
 import pytest
-from stub import Stub
+from stub import Stub, stages_of, wait_for
 
 from fieldguide.sweeps.experiments import read_trials
 from fieldguide.sweeps.node import Job
@@ -70,25 +69,6 @@ def last_event(worker, name):
     raise AssertionError("it never ended")
 
 
-def wait_for(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
-
-
-def processes(folder):
-    """What runs in a node's workspaces."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("FIELDGUIDE_SLOT", "").startswith(str(folder)):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
-
-
 def test_a_trial_is_published_once_by_whoever_is_first(project, work, tmp_path, monkeypatch):
     worker = work()
     first = {"train.learning_rate": 0.001}
@@ -118,10 +98,10 @@ def test_a_trial_that_fails_by_its_settings_sends_its_log(work):
 def test_nobody_to_give_orders_ends_the_trial(work, tmp_path):
     worker = work(STUB_SECONDS="300")
     worker.run("sweep-0003_x=1", {"train.seed": 3}, [])
-    wait_for(lambda: processes(tmp_path))
+    wait_for(lambda: stages_of(tmp_path))
     worker._node.stdin.close()  # as when the worker's own process is killed
     worker._node.wait(30)
-    assert processes(tmp_path) == []
+    assert stages_of(tmp_path) == []
     event = last_event(worker, "sweep-0003_x=1")
     assert event["status"] is None
     assert event["message"].startswith("the process that ran it on its node ended with 0")
@@ -130,8 +110,8 @@ def test_nobody_to_give_orders_ends_the_trial(work, tmp_path):
 def test_a_killed_process_is_replaced_and_what_it_left_is_ended(work, tmp_path):
     worker = work(STUB_SECONDS="300")
     worker.run("sweep-0004_x=1", {"train.seed": 4}, [])
-    wait_for(lambda: processes(tmp_path))
-    left = processes(tmp_path)
+    wait_for(lambda: stages_of(tmp_path))
+    left = stages_of(tmp_path)
     worker._node.kill()
     event = last_event(worker, "sweep-0004_x=1")
     assert event["status"] is None

@@ -110,12 +110,11 @@ class RayPool:
         Raises:
             SweepError: the workspace is not the commit, or a remote is missing or refuses.
         """
-        self._root, self._folder, self._start = root, folder, start
+        self._root, self._folder = root, folder
         self._remote, self._share, self._jobs = remote, share, jobs
         owner = hashlib.sha256(ray.get_runtime_context().namespace.encode()).hexdigest()[:8]
         self._ref = f"refs/fieldguide/{sweep}-{start.baseline}-{owner}"
         self._experiments = f"refs/exps/{start.baseline[:2]}/{start.baseline[2:]}"
-        self._sweep = sweep
         self._places: dict[str, _Place] = {}  # by the worker's name
         self._rests: defaultdict[str, _Rest] = defaultdict(_Rest)  # by node
         self._published: list[str] = []  # trials whose experiments are still to be fetched
@@ -233,16 +232,15 @@ class RayPool:
             self._unplaced = 0
             place.node = answer[0]
         else:
-            yield from map(self._event, answer)
+            yield from (self._event(place, event) for event in answer)
             if place.is_old and place.trial is None:
                 self._drop(name)  # one of this job takes its place
                 return
         place.asked = place.actor.events.remote(place.trial or "", place.seen)
 
-    def _event(self, event: dict[str, Any]) -> Reported | Ended:
+    def _event(self, place: _Place, event: dict[str, Any]) -> Reported | Ended:
         """Understand what a worker says of its trial."""
         name = event["name"]
-        place = next(place for place in self._places.values() if place.trial == name)
         place.seen += 1
         if event["event"] == "epoch":
             return Reported(name, event["epoch"], event["metrics"])

@@ -52,7 +52,7 @@ class Search:
     """One sweep, its trainings one after the other in this process."""
 
     def __init__(self, folder: Path, store: Path, *, method: str, seed: int, cap: int) -> None:
-        from fieldguide.params import load_params
+        from fieldguide.core.params import load_params
         from fieldguide.sweeps.record import Record
         from fieldguide.sweeps.sweep_file import load_sweep
 
@@ -67,8 +67,8 @@ class Search:
 
     def trials(self) -> Any:
         """Train one configuration after the other; yield its facts."""
-        from fieldguide.data.store import Store
-        from fieldguide.errors import TrainingError
+        from fieldguide.core.errors import TrainingError
+        from fieldguide.core.store import Store
         from fieldguide.sweeps.record import DONE, FAILED, PRUNED
         from fieldguide.sweeps.space import with_values
         from fieldguide.training.fit import Outputs, train
@@ -121,8 +121,8 @@ class InProcess:
 
 def prepare_store(folder: Path) -> Path:
     """Make a store of some of the sample's photos."""
-    from fieldguide.data.prepare import prepare
-    from fieldguide.params import load_params
+    from fieldguide.core.params import load_params
+    from fieldguide.prepare.prepare import prepare
 
     small = folder / "small.zip"
     count: dict[str, int] = {}

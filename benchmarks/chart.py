@@ -71,7 +71,7 @@ def draw(results: Sequence[Result]) -> Figure:
 
 def write(results: Sequence[Result], file: Path) -> None:
     """Write the chart as PNG, without a date in it."""
-    from fieldguide.files import aside
+    from fieldguide.core.files import aside
 
     file.parent.mkdir(parents=True, exist_ok=True)
     with aside(file) as partial:

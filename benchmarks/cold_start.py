@@ -21,10 +21,10 @@ from safetensors.torch import save_file
 from side_by_side import OURS, Row, in_turn
 from small_project import BIN, empty_project, run, small_project
 
-from fieldguide.data.transforms import Preprocessing
-from fieldguide.models.backbones import build
-from fieldguide.models.bundle import Bundle, save_bundle
-from fieldguide.params import CNNParams
+from fieldguide.core.params import CNNParams
+from fieldguide.network.backbones import build
+from fieldguide.network.bundle import Bundle, save_bundle
+from fieldguide.network.preprocessing import Preprocessing
 
 WARM = 2  # runs of each that are not counted
 # The network of ten_lines.py.

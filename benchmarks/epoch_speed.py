@@ -55,7 +55,7 @@ def measure(
     size: int, *, device: str, repeats: int
 ) -> tuple[dict[str, list[float]], dict[str, str]]:
     """Images per second of every loop, and why others are left out."""
-    from fieldguide.params import load_params
+    from fieldguide.core.params import load_params
 
     recipe = load_params(ROOT / "params.yaml").train
     width, height, images = PHOTOS[size]

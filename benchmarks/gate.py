@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from fieldguide.evaluation.gate.checks import Checks
-    from fieldguide.evaluation.gate.findings import Finding
-    from fieldguide.evaluation.gate.sides import Side
+    from fieldguide.gate.checks import Checks
+    from fieldguide.gate.findings import Finding
+    from fieldguide.gate.sides import Side
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = range(7)
@@ -65,9 +65,9 @@ def main() -> None:
     if not folder.exists():
         clone(folder)
     train_all(folder, options.epochs)
-    from fieldguide.evaluation.gate.checks import load_checks
-    from fieldguide.evaluation.gate.sides import read_side
-    from fieldguide.revisions import find_revision
+    from fieldguide.gate.checks import load_checks
+    from fieldguide.gate.sides import read_side
+    from fieldguide.results.revision import find_revision
 
     names = [f"seed-{seed}" for seed in SEEDS], list(BAD)
     seeds, bad = ({name: read_side(find_revision(name, folder)) for name in half} for half in names)
@@ -168,8 +168,8 @@ def apart(right: list[npt.NDArray[np.bool_]]) -> tuple[float, float]:
 
 def show_pairs(checks: Checks, seeds: list[Side]) -> None:
     """Print how often each check fails a seed against another one."""
-    from fieldguide.evaluation.gate.findings import Status
-    from fieldguide.evaluation.gate.judge import judge
+    from fieldguide.gate.findings import Status
+    from fieldguide.gate.judge import judge
 
     outcomes = [judge(checks, old, new) for old, new in itertools.permutations(seeds, 2)]
     found: dict[str, list[Finding]] = {}
@@ -205,7 +205,7 @@ def without_tolerance(checks: Checks) -> Checks:
 
 def show_bad(checks: Checks, seeds: dict[str, Side], bad: dict[str, Side]) -> None:
     """Print how often each bad model fails, and what is said of it against the first seed."""
-    from fieldguide.evaluation.gate.judge import judge
+    from fieldguide.gate.judge import judge
 
     for name, side in bad.items():
         outcomes = [judge(checks, seed, side) for seed in seeds.values()]
@@ -220,7 +220,7 @@ def show_bad(checks: Checks, seeds: dict[str, Side], bad: dict[str, Side]) -> No
 
 def write_outcomes(sides: dict[str, Side], path: Path) -> None:
     """Write a line a test photo: the true class, then each model's answer and confidence."""
-    from fieldguide.files import write_csv
+    from fieldguide.core.files import write_csv
 
     tables = [side.predictions for side in sides.values() if side.predictions is not None]
     header = ["true", *(f"{name} {what}" for name in sides for what in ("answer", "confidence"))]

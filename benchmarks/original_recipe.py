@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fieldguide.models.bundle import Bundle
-    from fieldguide.params import Params
+    from fieldguide.core.params import Params
+    from fieldguide.network.bundle import Bundle
 
 ROOT = Path(__file__).resolve().parents[1]
 Reached = Callable[[int, float], None]
@@ -36,8 +36,8 @@ Reached = Callable[[int, float], None]
 
 def unpack(archive: Path, store: Path, target: Path) -> None:
     """Lay the photos of the store's splits out for `ImageFolder`: <split>/<class>/<row>.jpg."""
-    from fieldguide.data.archive import open_archive
-    from fieldguide.data.store import Store
+    from fieldguide.core.store import Store
+    from fieldguide.prepare.archive import open_archive
 
     with open_archive(archive) as opened:
         members = {member.name: member for member in opened.members}
@@ -122,9 +122,9 @@ def train_fieldguide(
         seed: of everything.
         reached: called after every epoch, counted from 1, with its validation accuracy.
     """
-    from fieldguide.data.store import Store
+    from fieldguide.core.params import load_params
+    from fieldguide.core.store import Store
     from fieldguide.evaluation.predict import predict_split
-    from fieldguide.params import load_params
 
     params = load_params(ROOT / "params.yaml")
     changed = {"epochs": epochs or params.train.epochs, "seed": seed}
@@ -139,8 +139,8 @@ def fit_fieldguide(
     store: Path, params: Params, *, reached: Reached | None = None
 ) -> tuple[Bundle, dict[str, float]]:
     """Run `train` in a folder of its own; return the classifier, and seconds and epochs."""
-    from fieldguide.data.store import Store
-    from fieldguide.models.bundle import load_bundle
+    from fieldguide.core.store import Store
+    from fieldguide.network.bundle import load_bundle
     from fieldguide.training.fit import Outputs, train
 
     with tempfile.TemporaryDirectory() as folder:

@@ -89,8 +89,8 @@ def prepared(packed: Path, folder: Path, *, size: int, **changes: Any) -> Path:
     """Make fieldguide's store of an archive."""
     from contender import ROOT
 
-    from fieldguide.data.prepare import prepare
-    from fieldguide.params import load_params
+    from fieldguide.core.params import load_params
+    from fieldguide.prepare.prepare import prepare
 
     params = load_params(ROOT / "params.yaml").data
     update = {"archive": str(packed), "image_size": size, "val_fraction": 0.01, **changes}

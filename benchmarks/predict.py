@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 
 import fieldguide
 from fieldguide.inference.export import write_onnx
-from fieldguide.models.bundle import load_bundle
+from fieldguide.network.bundle import load_bundle
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "data" / "sample.zip"

@@ -64,8 +64,8 @@ def prepare_many(folder: Path, count: int) -> dict[str, Any]:
 
 def train_rate(store: Path, *, batch: int, gpu: bool) -> dict[str, Any]:
     """Train and return the rate of the epochs after the first."""
-    from fieldguide.data.store import Store
-    from fieldguide.params import load_params
+    from fieldguide.core.params import load_params
+    from fieldguide.core.store import Store
     from fieldguide.training.fit import Outputs, train
 
     params = load_params(ROOT / "params.yaml")

@@ -105,7 +105,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def params_of(image_size: int, changes: dict[str, Any]) -> Any:
     """Return params.yaml with changes, checked; None stands for what is written there."""
-    from fieldguide.params import Params, load_params
+    from fieldguide.core.params import Params, load_params
 
     raw = load_params(ROOT / "params.yaml").model_dump()
     raw["data"]["image_size"] = image_size
@@ -121,7 +121,7 @@ def train_one(store: Path, changes: dict[str, Any]) -> dict[str, Any]:
     """Train and test with params.yaml and changes; return seconds and accuracies."""
     from original_recipe import fit_fieldguide
 
-    from fieldguide.data.store import Store
+    from fieldguide.core.store import Store
     from fieldguide.evaluation.predict import predict_split
 
     cpu = time.process_time()

@@ -88,7 +88,7 @@ def load(file: Path = FILE) -> list[Result]:
 
 def save(results: Iterable[Result], file: Path = FILE) -> None:
     """Write all results."""
-    from fieldguide.files import write_json
+    from fieldguide.core.files import write_json
 
     write_json(file, [_plain(asdict(result)) for result in results])
 

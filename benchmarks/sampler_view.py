@@ -19,7 +19,7 @@ from pathlib import Path
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sweep_simulation import ROOT, final_score, objective
 
-from fieldguide.params import load_params
+from fieldguide.core.params import load_params
 from fieldguide.sweeps.rungs import Rungs
 from fieldguide.sweeps.sampling import View, sample
 from fieldguide.sweeps.space import Sweep

@@ -34,7 +34,7 @@ from typing import Any
 
 import yaml
 
-from fieldguide.params import load_params
+from fieldguide.core.params import load_params
 from fieldguide.sweeps.driver import _Driver
 from fieldguide.sweeps.experiments import Trial
 from fieldguide.sweeps.pool import Ended, Pool, Reported

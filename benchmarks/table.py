@@ -126,7 +126,7 @@ def insert(file: Path, text: str) -> bool:
     Raises:
         SystemExit: there is a first marker without a second one.
     """
-    from fieldguide.files import write_text
+    from fieldguide.core.files import write_text
 
     old = file.read_text(encoding="utf-8")
     if START not in old:

@@ -42,7 +42,7 @@ def rows(*, quick: bool) -> list[Row]:
     """Measure."""
     from original_recipe import unpack
 
-    from fieldguide.params import load_params
+    from fieldguide.core.params import load_params
 
     data = load_params(ROOT / "params.yaml").data
     with tempfile.TemporaryDirectory() as name:
@@ -140,7 +140,7 @@ def one(recipe: str, photos: Path, *, seed: int) -> None:
     if recipe == ORIGINAL:
         from original_recipe import train_original
 
-        from fieldguide.params import load_params
+        from fieldguide.core.params import load_params
 
         size = load_params(ROOT / "params.yaml").data.image_size
         train_original(photos, size=size, epochs=ORIGINAL_EPOCHS, seed=seed, reached=tell)

@@ -1,22 +1,21 @@
 """Test the classifier once on photos that nothing before has used.
 
 Reads   models/classifier/, data/prepared/ (test)
-Writes  metrics/test.json, metrics/per_class.json, metrics/predictions.csv, plots/confusion.csv,
-        plots/reliability.csv, plots/per_class.csv
+Writes  metrics/test.json, metrics/predictions.csv, plots/confusion.csv, plots/reliability.csv,
+        plots/per_class.csv
 Params  evaluate
 """
 
 from pathlib import Path
 
-from fieldguide import stage
-from fieldguide.data.store import Store
-from fieldguide.evaluation.report import Outputs, evaluate_bundle
-from fieldguide.models.bundle import load_bundle
-from fieldguide.params import Params
+from fieldguide.core import stage
+from fieldguide.core.params import Params
+from fieldguide.core.store import Store
+from fieldguide.evaluation.evaluate import Outputs, evaluate_bundle
+from fieldguide.network.bundle import load_bundle
 
 OUTPUTS = Outputs(
     metrics=Path("metrics/test.json"),
-    per_class_metrics=Path("metrics/per_class.json"),
     predictions=Path("metrics/predictions.csv"),
     confusion=Path("plots/confusion.csv"),
     reliability=Path("plots/reliability.csv"),

@@ -1,7 +1,7 @@
 """Decode the labelled photos once and split them.
 
 Reads   data.archive
-Writes  data/prepared/, metrics/prepare.json, plots/classes.csv
+Writes  data/prepared/, metrics/prepare.json, plots/classes.csv, plots/left_out.csv
 Params  data
 
 On the bundled sample: 4,000 train, 1,000 val and 1,000 test photos of 10 classes, none left out.
@@ -9,18 +9,24 @@ On the bundled sample: 4,000 train, 1,000 val and 1,000 test photos of 10 classe
 
 from pathlib import Path
 
-from fieldguide import stage
-from fieldguide.data.archives import check_deps
-from fieldguide.data.prepare import prepare
-from fieldguide.data.report import report
-from fieldguide.params import Params
+from fieldguide.core import stage
+from fieldguide.core.params import Params
+from fieldguide.prepare.archives import check_deps
+from fieldguide.prepare.counts import Outputs, write_counts
+from fieldguide.prepare.prepare import prepare
+
+OUTPUTS = Outputs(
+    metrics=Path("metrics/prepare.json"),
+    classes=Path("plots/classes.csv"),
+    left_out=Path("plots/left_out.csv"),
+)
 
 
 def main(params: Params) -> None:
     """Prepare the store and report its counts."""
     check_deps(params.data.archive)
     prepared = prepare(params.data, Path("data/prepared"))
-    report(prepared, metrics=Path("metrics/prepare.json"), plot=Path("plots/classes.csv"))
+    write_counts(prepared, OUTPUTS)
 
 
 if __name__ == "__main__":

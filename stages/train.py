@@ -1,27 +1,29 @@
 """Train the classifier; after an interruption, go on from the last finished epoch.
 
 Reads   data/prepared/ (train and val)
-Writes  models/classifier/, metrics/train/, metrics/model_summary.txt, metrics/environment.json
+Writes  models/classifier/, metrics/train/metrics.json, plots/curves.csv, metrics/model_summary.txt,
+        metrics/environment.json
 Params  model, train
 """
 
 from pathlib import Path
 
-from fieldguide import stage
-from fieldguide.data.store import Store
-from fieldguide.params import Params
+from fieldguide.core import stage
+from fieldguide.core.params import Params
+from fieldguide.core.store import Store
 from fieldguide.training.fit import Outputs, train
-from fieldguide.trial import Channel
+from fieldguide.training.trial import Channel
 
 OUTPUTS = Outputs(
     bundle=Path("models/classifier"),
     metrics=Path("metrics/train"),
+    curves=Path("plots/curves.csv"),
     summary=Path("metrics/model_summary.txt"),
     environment=Path("metrics/environment.json"),
 )
 
 
-def main(params: Params) -> dict[str, float]:
+def main(params: Params) -> dict[str, float | str]:
     """Fit on the prepared store."""
     store = Store(Path("data/prepared"))
     channel = Channel.from_environment()

@@ -1,19 +1,19 @@
 """Draw what the classifier has learned, sees and gets wrong.
 
-Reads   models/classifier/, data/prepared/ (test), metrics/predictions.csv, metrics/train/plots/,
-        plots/reliability.csv
+Reads   models/classifier/, data/prepared/ (test), metrics/predictions.csv,
+        plots/curves.csv
 Writes  plots/figures/
 Params  visualize
 """
 
 from pathlib import Path
 
-from fieldguide import stage
-from fieldguide.data.store import Store
+from fieldguide.core import stage
+from fieldguide.core.params import Params
+from fieldguide.core.store import Store
 from fieldguide.evaluation.predictions import read_predictions
 from fieldguide.figures.draw import Inputs, draw_all
-from fieldguide.models.bundle import load_bundle
-from fieldguide.params import Params
+from fieldguide.network.bundle import load_bundle
 
 
 def main(params: Params) -> None:
@@ -22,8 +22,7 @@ def main(params: Params) -> None:
         bundle=load_bundle(Path("models/classifier")),
         test=Store(Path("data/prepared")).split("test"),
         predictions=read_predictions(Path("metrics/predictions.csv")),
-        curves=Path("metrics/train/plots/metrics"),
-        reliability=Path("plots/reliability.csv"),
+        curves=Path("plots/curves.csv"),
     )
     draw_all(inputs, params.visualize, Path("plots/figures"))
 

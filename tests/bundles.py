@@ -2,10 +2,10 @@
 
 import torch
 
-from fieldguide.data.transforms import Preprocessing
-from fieldguide.models.bundle import Bundle
-from fieldguide.models.cnn import CNN
-from fieldguide.params import CNNParams
+from fieldguide.core.params import CNNParams
+from fieldguide.network.bundle import Bundle
+from fieldguide.network.cnn import CNN
+from fieldguide.network.preprocessing import Preprocessing
 
 SETTINGS = {
     "conv_layers": 2,

@@ -13,9 +13,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from fieldguide.data.prepare import prepare
-from fieldguide.data.store import Store
-from fieldguide.params import Params
+from fieldguide.core.params import Params
+from fieldguide.core.store import Store
+from fieldguide.prepare.prepare import prepare
 
 # A shell starts what runs in its background with Ctrl-C ignored, and all processes inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

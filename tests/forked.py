@@ -19,8 +19,8 @@ LIMIT = 120  # seconds, for a process that hangs
 SCRIPT = """
 import json, sys
 from pathlib import Path
-from fieldguide.data.store import Store
-from fieldguide.params import Params
+from fieldguide.core.store import Store
+from fieldguide.core.params import Params
 from fieldguide.training.fit import Outputs, train
 
 store, out = Store(Path(sys.argv[1])), Path(sys.argv[2])

@@ -19,8 +19,8 @@ from contender import ROOT, Link
 from torch import nn
 from torch.nn import functional as F
 
-from fieldguide.models.cnn import CNN
-from fieldguide.params import Params, load_params
+from fieldguide.core.params import Params, load_params
+from fieldguide.network.cnn import CNN
 
 MEAN = STD = (0.5, 0.5, 0.5)
 Settings = dict[str, Any]

@@ -23,7 +23,7 @@ def main() -> None:
 
 def prepare_speed(link: Link, settings: dict[str, Any]) -> None:
     """Images per second of `prepare`, from the archive to the finished store."""
-    from fieldguide.data.prepare import prepare
+    from fieldguide.prepare.prepare import prepare
 
     params = _data_params(settings)
 
@@ -42,7 +42,7 @@ def prepare_speed(link: Link, settings: dict[str, Any]) -> None:
 
 def prepare_memory(link: Link, settings: dict[str, Any]) -> None:
     """Peak resident memory of a process that prepares once, in MiB."""
-    from fieldguide.data.prepare import prepare
+    from fieldguide.prepare.prepare import prepare
 
     link.ready()
     while link.wait():
@@ -65,7 +65,7 @@ def _peak_mib() -> float:
 
 
 def _data_params(settings: dict[str, Any]) -> Any:
-    from fieldguide.params import load_params
+    from fieldguide.core.params import load_params
 
     update = {"archive": settings["archive"], "image_size": settings["size"], "val_fraction": 0.1}
     return load_params(ROOT / "params.yaml").data.model_copy(update=update)
@@ -75,10 +75,10 @@ def batches(link: Link, settings: dict[str, Any]) -> None:
     """Images per second of augmented batches out of a store, the process set up as by `train`."""
     import torch
 
-    from fieldguide.data.augmentation import Augmentation
-    from fieldguide.data.batches import Batches, Order
-    from fieldguide.data.store import Store
-    from fieldguide.data.transforms import Preprocessing
+    from fieldguide.core.store import Store
+    from fieldguide.network.augmentation import Augmentation
+    from fieldguide.network.batches import Batches, Order
+    from fieldguide.network.preprocessing import Preprocessing
     from fieldguide.training.memory import keep_freed_memory
 
     keep_freed_memory()
@@ -131,8 +131,8 @@ class Pace:
 
 def train(link: Link, settings: dict[str, Any]) -> None:
     """Images per second of an epoch of `train` with params.yaml's recipe."""
-    from fieldguide.data.store import Store
-    from fieldguide.params import load_params
+    from fieldguide.core.params import load_params
+    from fieldguide.core.store import Store
     from fieldguide.training.fit import Outputs
     from fieldguide.training.fit import train as fit
 

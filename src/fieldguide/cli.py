@@ -8,7 +8,7 @@ import sys
 import typer
 
 from fieldguide.commands import check, inference, registry, remote, report, sweep
-from fieldguide.errors import FieldguideError, printable
+from fieldguide.core.errors import FieldguideError, printable
 
 # `--help` answers at once, because commands import what is heavy when they run, and because it is
 # plain text: Typer's frames load a Markdown parser and a highlighter, longer than all the rest.

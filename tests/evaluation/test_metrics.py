@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from fieldguide.errors import StoreError
+from fieldguide.core.errors import StoreError
 from fieldguide.evaluation.metrics import confusion, evaluate, reliability
 from fieldguide.evaluation.predictions import Predictions
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from fieldguide.data.transforms import Preprocessing
 from fieldguide.evaluation.predict import predict_split
-from fieldguide.models.bundle import Bundle
-from fieldguide.models.cnn import CNN
+from fieldguide.network.bundle import Bundle
+from fieldguide.network.cnn import CNN
+from fieldguide.network.preprocessing import Preprocessing
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import csv
 import numpy as np
 import pytest
 
-from fieldguide.errors import StoreError
+from fieldguide.core.errors import StoreError
 from fieldguide.evaluation.predictions import Predictions, read_predictions, write_predictions
 
 NAMES = ["plain", 'with "quotes"', "with, comma", "p_prefix", "Kūrmušis 🐭", "new\nline"]

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fieldguide.figures.cam import grad_cam
-from fieldguide.models.cnn import CNN
+from fieldguide.network.cnn import CNN
 
 
 @pytest.mark.parametrize(

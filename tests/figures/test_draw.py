@@ -9,16 +9,16 @@ import pytest
 import torch
 from PIL import Image
 
-from fieldguide.data.prepare import prepare
-from fieldguide.data.store import Store
-from fieldguide.data.transforms import Preprocessing
-from fieldguide.errors import StoreError
+from fieldguide.core.errors import StoreError
+from fieldguide.core.store import Store
 from fieldguide.evaluation.predictions import Predictions
 from fieldguide.figures import layers
 from fieldguide.figures.charts import training_curves
 from fieldguide.figures.draw import Inputs, draw_all
-from fieldguide.models.backbones import build
-from fieldguide.models.bundle import Bundle
+from fieldguide.network.backbones import build
+from fieldguide.network.bundle import Bundle
+from fieldguide.network.preprocessing import Preprocessing
+from fieldguide.prepare.prepare import prepare
 
 CURVES = ["train/loss", "train/acc", "val/loss", "val/acc", "learning_rate"]
 ALWAYS = {"confusion", "curves", "guided_backprop", "mistakes", "predictions", "reliability"}

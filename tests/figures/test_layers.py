@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from fieldguide.figures.layers import filter_figure, recorded, response_figure, responses
-from fieldguide.models.cnn import CNN
+from fieldguide.network.cnn import CNN
 
 
 def hooks_of(net):

@@ -7,7 +7,6 @@ import torch
 from captum.attr import GuidedBackprop, NeuronGuidedBackprop
 from torch import nn
 
-from fieldguide.data.transforms import Preprocessing
 from fieldguide.figures.saliency import (
     Neuron,
     guided_by_rule,
@@ -16,8 +15,9 @@ from fieldguide.figures.saliency import (
     network_input,
     pick_neurons,
 )
-from fieldguide.models.bundle import Bundle
-from fieldguide.models.cnn import CNN
+from fieldguide.network.bundle import Bundle
+from fieldguide.network.cnn import CNN
+from fieldguide.network.preprocessing import Preprocessing
 
 
 @pytest.fixture

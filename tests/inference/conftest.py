@@ -6,7 +6,7 @@ import time
 import pytest
 from bundles import bundle_of
 
-from fieldguide.models.bundle import save_bundle
+from fieldguide.network.bundle import save_bundle
 
 
 @pytest.fixture(scope="session")

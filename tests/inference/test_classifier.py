@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 import fieldguide
-from fieldguide.errors import BundleError, PhotoError
+from fieldguide.core.errors import BundleError, PhotoError
 from fieldguide.evaluation.predict import predict_split
-from fieldguide.models.bundle import load_bundle
+from fieldguide.network.bundle import load_bundle
 
 
 @pytest.fixture(scope="module")

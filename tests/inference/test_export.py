@@ -14,15 +14,15 @@ from bundles import SETTINGS
 from here import fieldguide_here
 from torch.nn import functional as F
 
-from fieldguide.data.transforms import Preprocessing, to_unit
-from fieldguide.errors import FieldguideError
+from fieldguide.core.errors import FieldguideError
+from fieldguide.core.params import CNNParams
 from fieldguide.inference import export as exporting
 from fieldguide.inference.export import FromPixels, compare, export, pixels_to_compare
 from fieldguide.inference.onnx_classifier import OnnxClassifier
 from fieldguide.inference.torch_classifier import TorchClassifier
-from fieldguide.models.backbones import build
-from fieldguide.models.bundle import Bundle, load_bundle, save_bundle
-from fieldguide.params import CNNParams
+from fieldguide.network.backbones import build
+from fieldguide.network.bundle import Bundle, load_bundle, save_bundle
+from fieldguide.network.preprocessing import Preprocessing, to_unit
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = ["a", 'Kūrmušis "🐭"', "with, comma"]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from fieldguide.errors import BundleError
+from fieldguide.core.errors import BundleError
 from fieldguide.inference.find import find_model
-from fieldguide.models.bundle import load_bundle, save_bundle
+from fieldguide.network.bundle import load_bundle, save_bundle
 
 BIN = Path(sys.executable).parent
 

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 import fieldguide
-from fieldguide.errors import BundleError
+from fieldguide.core.errors import BundleError
 from fieldguide.inference.onnx_classifier import OnnxClassifier
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from uploaded import huge_jpeg, huge_png, picture
 
-from fieldguide.errors import FieldguideError
+from fieldguide.core.errors import FieldguideError
 from fieldguide.inference import uploads
 from fieldguide.inference.card import make_card
 from fieldguide.inference.classifier import Classifier

@@ -7,7 +7,7 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from trained import CLASSES, PAIRS, RESULTS
 
-from fieldguide.registry import RegistryError
+from fieldguide.core.errors import RegistryError
 from fieldguide.registry.card import BEGIN, CARD, END, escape, write_card
 from fieldguide.registry.facts import (
     Archive,
@@ -18,8 +18,8 @@ from fieldguide.registry.facts import (
     TrainScores,
 )
 from fieldguide.registry.facts import TestScores as Scores  # else pytest takes it for tests
-from fieldguide.reporting.classes import confusion_of
-from fieldguide.revisions import Out
+from fieldguide.results.classes import confusion_of
+from fieldguide.results.revision import Out
 
 HOSTILE = [
     "<script>alert(1)</script>",

@@ -6,9 +6,9 @@ import pytest
 import yaml
 from trained import ARTIFACTS, PARAMS, RESULTS, Project, write_results
 
-from fieldguide.registry import RegistryError
+from fieldguide.core.errors import RegistryError
 from fieldguide.registry.facts import Archive, collect
-from fieldguide.revisions import WORKSPACE, Revision
+from fieldguide.results.revision import WORKSPACE, Revision
 
 LOCK = {
     "prepare": {

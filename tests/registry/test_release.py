@@ -9,9 +9,8 @@ from trained import Project
 from typer.testing import CliRunner
 
 from fieldguide.cli import app
-from fieldguide.errors import BundleError, FieldguideError, GitError
+from fieldguide.core.errors import BundleError, FieldguideError, GitError, RegistryError
 from fieldguide.inference.find import find_model
-from fieldguide.registry import RegistryError
 from fieldguide.registry.card import CARD
 from fieldguide.registry.listing import list_releases
 from fieldguide.registry.release import assign, release, unassign

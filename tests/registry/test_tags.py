@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from fieldguide.errors import RevisionError
-from fieldguide.registry import RegistryError, tags
+from fieldguide.core.errors import RegistryError, RevisionError
+from fieldguide.registry import tags
 
 
 class Repository:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bundles import bundle_of
 
-from fieldguide.models.bundle import save_bundle
+from fieldguide.network.bundle import save_bundle
 
 BIN = Path(sys.executable).parent
 SRC = Path(__file__).resolve().parents[2] / "src"

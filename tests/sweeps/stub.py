@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 from ruamel.yaml import YAML
 
-from fieldguide.params import load_params
+from fieldguide.core.params import load_params
 from fieldguide.sweeps.driver import run_sweep
 from fieldguide.sweeps.local import LocalPool
 from fieldguide.sweeps.sweep_file import load_sweep

@@ -4,7 +4,7 @@ import pytest
 from dvc.repo import Repo
 from synthetic import Experiment
 
-from fieldguide.errors import SweepError
+from fieldguide.core.errors import SweepError
 from fieldguide.sweeps.disk import free_models, parse_size
 from fieldguide.sweeps.experiments import read_trials
 from fieldguide.sweeps.ranking import rank

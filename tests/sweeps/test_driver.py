@@ -11,8 +11,8 @@ import psutil
 import pytest
 from stub import ROOT, Stub, stages_of, wait_for
 
-from fieldguide.errors import SweepError
-from fieldguide.params import load_params
+from fieldguide.core.errors import SweepError
+from fieldguide.core.params import load_params
 from fieldguide.sweeps.driver import run_sweep
 from fieldguide.sweeps.experiments import read_trials
 from fieldguide.sweeps.local import gpus_of, threads

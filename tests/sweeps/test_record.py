@@ -10,8 +10,8 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from fieldguide.errors import SweepError
-from fieldguide.params import load_params
+from fieldguide.core.errors import SweepError
+from fieldguide.core.params import load_params
 from fieldguide.sweeps.names import run_name
 from fieldguide.sweeps.record import DONE, FAILED, PRUNED, Record, study_path
 from fieldguide.sweeps.sweep_file import load_sweep

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from synthetic import START, Experiment, add_experiments, random_experiments, write_experiments
 
-from fieldguide.errors import GitError
+from fieldguide.core.errors import GitError
 from fieldguide.sweeps.experiments import read_curves, read_trials, sweep_names
 
 

@@ -8,8 +8,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from fieldguide.errors import ParamsError
-from fieldguide.params import load_params
+from fieldguide.core.errors import ParamsError
+from fieldguide.core.params import load_params
 from fieldguide.sweeps.space import choices_of, with_values
 from fieldguide.sweeps.sweep_file import load_sweep
 

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from synthetic import START, Experiment, random_experiments, write_experiments
 
-from fieldguide.errors import SweepError
+from fieldguide.core.errors import SweepError
 from fieldguide.sweeps.pictures import NAMES
 from fieldguide.sweeps.report import write_report
 

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from fieldguide.params import load_params
+from fieldguide.core.params import load_params
 from fieldguide.sweeps.record import DONE, Record
 from fieldguide.sweeps.sweep_file import load_sweep
 from fieldguide.sweeps.table import Table

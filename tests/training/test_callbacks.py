@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fieldguide.errors import TrainingError
+from fieldguide.core.errors import TrainingError
 
 EPOCH = re.compile(r"^ +(\d+)/(\d+) +" + r"([\d.e+-]+) *" * 6 + "$", re.MULTILINE)
 

@@ -17,8 +17,8 @@ import yaml
 from forked import ROOT, Started, end, files_in, wait_for_epoch
 from safetensors.torch import load_file
 
-from fieldguide.data.prepare import prepare
-from fieldguide.data.store import Store
+from fieldguide.core.store import Store
+from fieldguide.prepare.prepare import prepare
 
 pytestmark = pytest.mark.slow
 

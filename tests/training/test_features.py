@@ -9,11 +9,10 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from fieldguide.data.augmentation import Augmentation
-from fieldguide.data.batches import Batches, Order
-from fieldguide.data.transforms import Preprocessing
-from fieldguide.errors import TrainingError
-from fieldguide.models.start import Start
+from fieldguide.core.errors import TrainingError
+from fieldguide.network.augmentation import Augmentation
+from fieldguide.network.batches import Batches, Order
+from fieldguide.network.preprocessing import Preprocessing
 from fieldguide.training.features import (
     FeatureBatches,
     cached_features,
@@ -21,6 +20,7 @@ from fieldguide.training.features import (
     features_folder,
 )
 from fieldguide.training.finetune import Head
+from fieldguide.training.start import Start
 
 CPU = torch.device("cpu")
 PREPROCESSING = Preprocessing(32, "bicubic", mean=[0.4, 0.5, 0.6], std=[0.2, 0.3, 0.4])

@@ -11,12 +11,12 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from fieldguide.errors import TrainingError
-from fieldguide.models.backbones import build
-from fieldguide.models.start import start_of
+from fieldguide.core.errors import TrainingError
+from fieldguide.network.backbones import build
 from fieldguide.training.datamodule import StoreData
 from fieldguide.training.finetune import Blocks, Freeze, count_parameters, freeze
 from fieldguide.training.module import ClassifierModule, make_optimizer
+from fieldguide.training.start import start_of
 
 # Blocks by hand: what names of weights and statistics begin with, first block to head.
 BLOCKS = {

@@ -10,14 +10,14 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from fieldguide.data.store import Store
-from fieldguide.data.transforms import Preprocessing
-from fieldguide.errors import FieldguideError, TrainingError
-from fieldguide.models.bundle import load_bundle
-from fieldguide.models.cnn import CNN
-from fieldguide.models.start import Start
+from fieldguide.core.errors import FieldguideError, TrainingError
+from fieldguide.core.store import Store
+from fieldguide.network.bundle import load_bundle
+from fieldguide.network.cnn import CNN
+from fieldguide.network.preprocessing import Preprocessing
 from fieldguide.training.fit import _make_module
-from fieldguide.trial import Channel
+from fieldguide.training.start import Start
+from fieldguide.training.trial import Channel
 
 # With these, weights and running statistics stay what they were.
 STILL = {

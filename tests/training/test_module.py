@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from fieldguide.models.cnn import CNN
+from fieldguide.network.cnn import CNN
 from fieldguide.training.module import make_optimizer, make_schedule
 
 # The learning rates at which each learns eight images by heart.

@@ -14,9 +14,9 @@ import torch
 import yaml
 from forked import ROOT, SCRIPT, Started, end, files_in, signal_at_epoch
 
-from fieldguide.data.prepare import prepare
-from fieldguide.data.store import Store
-from fieldguide.models.bundle import load_bundle
+from fieldguide.core.store import Store
+from fieldguide.network.bundle import load_bundle
+from fieldguide.prepare.prepare import prepare
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from fieldguide.trial import Channel
+from fieldguide.training.trial import Channel
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_a_trial_waits_for_its_answer(run_training, channel):
 
 
 def test_a_trial_whose_sweep_is_gone_goes_on(run_training, channel, monkeypatch):
-    monkeypatch.setattr("fieldguide.trial._PATIENCE", 0.1)
+    monkeypatch.setattr("fieldguide.training.trial._PATIENCE", 0.1)
     files = run_training(channel=channel)
     assert "pruned" not in json.loads(files["metrics/metrics.json"])
     assert len(scores(files)) == 5

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fieldguide.data.prepare import prepare
-from fieldguide.data.store import Store
+from fieldguide.core.store import Store
+from fieldguide.prepare.prepare import prepare
 from fieldguide.training.resume import AtomicCheckpointIO, resume_folder, resume_key
 
 SRC = Path(__file__).resolve().parents[2] / "src"
@@ -229,8 +229,8 @@ def test_a_folder_in_use_is_never_shared(tmp_path):
 HOLDER = """
 import sys, time
 from pathlib import Path
-from fieldguide.data.prepare import prepare
-from fieldguide.data.store import Store
+from fieldguide.prepare.prepare import prepare
+from fieldguide.core.store import Store
 from fieldguide.training.resume import resume_folder
 with resume_folder(Path(sys.argv[1]), sys.argv[2]) as folder:
     (folder / "last.ckpt").write_text("of the process that was killed")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fieldguide.errors import FieldguideError, printable
+from fieldguide.core.errors import FieldguideError, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,9 +56,9 @@ def check(
 def _check(
     against: str, candidate: str, checks: Path, as_json: Path | None, as_markdown: Path | None
 ) -> int:
-    from fieldguide.evaluation.gate.compare import compare
-    from fieldguide.evaluation.gate.output import as_dict, markdown, print_table
-    from fieldguide.files import write_text
+    from fieldguide.core.files import write_text
+    from fieldguide.gate.compare import compare
+    from fieldguide.gate.output import as_dict, markdown, print_table
 
     files = (as_json, as_markdown)
     if files == (_STDOUT, _STDOUT):

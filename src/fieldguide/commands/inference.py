@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from fieldguide.errors import FieldguideError, printable
+from fieldguide.core.errors import FieldguideError, printable
 
 app = typer.Typer()
 
@@ -67,7 +67,7 @@ def explain(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="PNG to write")] = None,
 ) -> None:
     """Draw which pixels of a photo speak for its class."""
-    from fieldguide.files import write_bytes
+    from fieldguide.core.files import write_bytes
     from fieldguide.inference.classifier import load
     from fieldguide.inference.find import find_model
     from fieldguide.inference.torch_classifier import TorchClassifier

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fieldguide.errors import printable
+from fieldguide.core.errors import printable
 
 if TYPE_CHECKING:
     from fieldguide.registry.release import Done

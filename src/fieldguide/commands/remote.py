@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fieldguide.errors import GitError, RevisionError, printable
+from fieldguide.core.errors import GitError, RevisionError, printable
 
 if TYPE_CHECKING:
     from fieldguide.remotes.look import Advance
@@ -54,7 +54,7 @@ def verify_remote(
     from fieldguide.remotes.storage import RemoteError
     from fieldguide.remotes.verify import verify
     from fieldguide.remotes.wanted import Scope
-    from fieldguide.revisions import find_revision
+    from fieldguide.results.revision import find_revision
 
     try:
         found = [find_revision(name, ROOT) for name in rev or ()]

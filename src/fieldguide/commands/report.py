@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fieldguide.errors import printable
+from fieldguide.core.errors import printable
 
 if TYPE_CHECKING:
-    from fieldguide.reporting.run import Run
+    from fieldguide.results.run import Run
 
 app = typer.Typer()
 ROOT = Path()  # commands run in the project's top folder, as dvc repro does
@@ -38,12 +38,12 @@ def report(
 
     It opens anywhere.
     """
-    from fieldguide.files import write_text
-    from fieldguide.reporting.html import render
-    from fieldguide.reporting.markdown import render_markdown
-    from fieldguide.reporting.pictures import write_pictures
-    from fieldguide.reporting.run import read_run
-    from fieldguide.revisions import find_revision
+    from fieldguide.core.files import write_text
+    from fieldguide.report.html import render
+    from fieldguide.report.markdown import render_markdown
+    from fieldguide.report.pictures import write_pictures
+    from fieldguide.results.revision import find_revision
+    from fieldguide.results.run import read_run
 
     run = read_run(find_revision(rev, ROOT))
     other = read_run(find_revision(against, ROOT), figures=False) if against is not None else None

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fieldguide.errors import SweepError
+from fieldguide.core.errors import SweepError
 
 if TYPE_CHECKING:
-    from fieldguide.params import Params
+    from fieldguide.core.params import Params
     from fieldguide.sweeps.ranking import Configuration
     from fieldguide.sweeps.space import Sweep
 
@@ -61,7 +61,7 @@ def run(
     ] = None,
 ) -> None:
     """Run a sweep, or go on with one that was interrupted."""
-    from fieldguide.params import load_params
+    from fieldguide.core.params import load_params
     from fieldguide.sweeps.driver import run_sweep
     from fieldguide.sweeps.sweep_file import load_sweep
 
@@ -98,7 +98,7 @@ def _run_on_cluster(
     cpus: int,
     gpus: float | None,
 ) -> bool:
-    from fieldguide.cluster import connected
+    from fieldguide.prepare.cluster import connected
     from fieldguide.sweeps.driver import run_sweep
 
     root = Path.cwd()
@@ -143,7 +143,7 @@ def best(
 
     Its test scores come with --apply, and only they.
     """
-    from fieldguide.git import git
+    from fieldguide.results.git import git
     from fieldguide.sweeps.slot import TARGET
 
     sweep = _load(file)
@@ -218,7 +218,7 @@ def gc(
 
 def _refuse_to_overwrite(name: str) -> None:
     """`dvc exp apply` would, without a word. What stages write can be written again."""
-    from fieldguide.git import git
+    from fieldguide.results.git import git
 
     changed = git(ROOT, "diff", "--name-only", "HEAD").split("\n")
     written = ("dvc.lock", "metrics/", "plots/")
@@ -231,7 +231,7 @@ def _refuse_to_overwrite(name: str) -> None:
 
 
 def _load(file: Path) -> Sweep:
-    from fieldguide.params import load_params
+    from fieldguide.core.params import load_params
     from fieldguide.sweeps.sweep_file import load_sweep
 
     return load_sweep(file, load_params())

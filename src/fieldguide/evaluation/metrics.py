@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fieldguide.errors import StoreError
+from fieldguide.core.errors import StoreError
 from fieldguide.evaluation.predictions import Predictions
 
 TOP = 3

@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fieldguide.data.batches import in_order
-from fieldguide.data.store import Split
-from fieldguide.models.bundle import Bundle
+from fieldguide.core.store import Split
+from fieldguide.network.batches import in_order
+from fieldguide.network.bundle import Bundle
 
 
 @torch.inference_mode()

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fieldguide.errors import StoreError
-from fieldguide.files import write_csv
+from fieldguide.core.errors import StoreError
+from fieldguide.core.files import write_csv
 
 _FIXED = ["source", "true", "predicted"]
 

@@ -11,13 +11,13 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fieldguide.data.store import Split
+from fieldguide.core.store import Split
 from fieldguide.evaluation.predictions import Predictions
 from fieldguide.figures.canvas import pairs, short, show_photo
-from fieldguide.figures.parts import as_maps
+from fieldguide.figures.drawn_layers import as_maps
 from fieldguide.figures.saliency import network_input
-from fieldguide.models.bundle import Bundle
-from fieldguide.models.network import Network
+from fieldguide.network.bundle import Bundle
+from fieldguide.network.interface import Network
 
 
 def grad_cam(net: Network, image: Tensor, label: int) -> Tensor:

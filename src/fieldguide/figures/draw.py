@@ -10,19 +10,19 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from fieldguide.data.store import Split
-from fieldguide.errors import StoreError
+from fieldguide.core.errors import StoreError
+from fieldguide.core.files import new_folder
+from fieldguide.core.params import VisualizeParams
+from fieldguide.core.store import Split
 from fieldguide.evaluation.predictions import Predictions
 from fieldguide.figures.cam import cam_figure
 from fieldguide.figures.canvas import save
-from fieldguide.figures.charts import confusion_figure, reliability_figure, training_curves
+from fieldguide.figures.curves import training_curves
+from fieldguide.figures.drawn_layers import filters_of, guided_layer
 from fieldguide.figures.layers import filter_figure, response_figure, responses
-from fieldguide.figures.parts import filters_of, guided_layer
 from fieldguide.figures.photos import confident_mistakes, prediction_grid
 from fieldguide.figures.saliency import guided_figure, network_input
-from fieldguide.files import new_folder
-from fieldguide.models.bundle import Bundle
-from fieldguide.params import VisualizeParams
+from fieldguide.network.bundle import Bundle
 
 
 class Inputs(NamedTuple):
@@ -31,8 +31,7 @@ class Inputs(NamedTuple):
     bundle: Bundle
     test: Split
     predictions: Predictions
-    curves: Path  # DVCLive's TSV files
-    reliability: Path  # CSV
+    curves: Path  # plots/curves.csv
 
 
 def draw_all(inputs: Inputs, params: VisualizeParams, folder: Path) -> None:
@@ -73,5 +72,3 @@ def _figures(inputs: Inputs, params: VisualizeParams) -> Iterator[tuple[str, Fig
     for name, maps in responses(bundle.net, network_input(bundle, test, row)).items():
         yield f"responses_{name}", response_figure(name, maps, pixels, label)
     yield "curves", training_curves(inputs.curves)
-    yield "confusion", confusion_figure(predictions)
-    yield "reliability", reliability_figure(inputs.reliability, predictions)

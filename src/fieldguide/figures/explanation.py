@@ -11,9 +11,9 @@ from torch import Tensor
 
 from fieldguide.figures.cam import grad_cam
 from fieldguide.figures.canvas import show_photo
-from fieldguide.figures.parts import guided_layer
+from fieldguide.figures.drawn_layers import guided_layer
 from fieldguide.figures.saliency import guided_gradient
-from fieldguide.models.network import Network
+from fieldguide.network.interface import Network
 
 
 class Explanation(NamedTuple):

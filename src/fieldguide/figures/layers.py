@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from fieldguide.figures.canvas import EDGE, HEADING, SIDE, short, show_photo, tiles
-from fieldguide.figures.parts import as_maps, stages_of
-from fieldguide.models.network import Network
+from fieldguide.figures.drawn_layers import as_maps, stages_of
+from fieldguide.network.interface import Network
 
 SHOWN = SIDE**2  # an 8 × 8 grid
 

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fieldguide.data.store import Split
+from fieldguide.core.store import Split
 from fieldguide.evaluation.predictions import Predictions
 from fieldguide.figures.canvas import HEADING, RIGHT, WRONG, grid_of, heading, short, show_photo
 

@@ -19,13 +19,13 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fieldguide.data.batches import in_order
-from fieldguide.data.store import Split
-from fieldguide.data.transforms import to_unit
+from fieldguide.core.store import Split
 from fieldguide.figures.canvas import pairs, short, show_photo
+from fieldguide.figures.drawn_layers import activations, guided_layer
 from fieldguide.figures.layers import recorded
-from fieldguide.figures.parts import activations, guided_layer
-from fieldguide.models.bundle import Bundle
+from fieldguide.network.batches import in_order
+from fieldguide.network.bundle import Bundle
+from fieldguide.network.preprocessing import to_unit
 
 
 class Neuron(NamedTuple):

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from fieldguide.errors import PhotoError, printable
+from fieldguide.core.errors import PhotoError, printable
 from fieldguide.inference.classifier import Classifier, Prediction
 
 Answer = tuple[Path, Prediction | PhotoError]

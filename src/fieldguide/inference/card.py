@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, Field, ValidationError
 
-from fieldguide.errors import FieldguideError
+from fieldguide.core.errors import FieldguideError
+from fieldguide.core.params import Fraction
 from fieldguide.inference.classifier import Classifier
-from fieldguide.params import Fraction
 
 if TYPE_CHECKING:  # it imports PyTorch, which an .onnx file does without
-    from fieldguide.models.bundle import Bundle
+    from fieldguide.network.bundle import Bundle
 
 
 class TestScores(BaseModel):

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from fieldguide.data.decode import UnusablePhotoError, decode
-from fieldguide.errors import BundleError, PhotoError
+from fieldguide.core.errors import BundleError, PhotoError
+from fieldguide.prepare.decode import UnusablePhotoError, decode
 
 if TYPE_CHECKING:
     import torch

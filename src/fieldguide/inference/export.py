@@ -26,10 +26,9 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import fieldguide
-from fieldguide.data.store import Store
-from fieldguide.data.transforms import to_unit
-from fieldguide.errors import FieldguideError, PhotoError
-from fieldguide.files import aside
+from fieldguide.core.errors import FieldguideError, PhotoError
+from fieldguide.core.files import aside
+from fieldguide.core.store import Store
 from fieldguide.inference.answers import find_photos
 from fieldguide.inference.classifier import Classifier
 from fieldguide.inference.onnx_classifier import (
@@ -41,7 +40,8 @@ from fieldguide.inference.onnx_classifier import (
     OnnxClassifier,
 )
 from fieldguide.inference.torch_classifier import TorchClassifier
-from fieldguide.models.bundle import Bundle
+from fieldguide.network.bundle import Bundle
+from fieldguide.network.preprocessing import to_unit
 
 if TYPE_CHECKING:
     import onnx

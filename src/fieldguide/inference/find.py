@@ -7,13 +7,13 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from fieldguide.errors import BundleError, RevisionError
-from fieldguide.files import new_folder
+from fieldguide.core.errors import BundleError, RevisionError
+from fieldguide.core.files import new_folder
 
 if TYPE_CHECKING:
     from dvc.api import DVCFileSystem
 
-    from fieldguide.revisions import Revision
+    from fieldguide.results.revision import Revision
 
 FOLDER = "models/classifier"
 
@@ -34,7 +34,7 @@ def find_model(model: str, root: Path = Path()) -> Path:
     path = Path(model)
     if path.exists() or path.suffix == ".onnx" or model == FOLDER:
         return path
-    from fieldguide.revisions import find_revision  # noqa: PLC0415 - only where one is asked for
+    from fieldguide.results.revision import find_revision  # noqa: PLC0415 - only where one is asked for
 
     try:
         revision = find_revision(model, root)

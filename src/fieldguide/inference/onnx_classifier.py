@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fieldguide.errors import BundleError
+from fieldguide.core.errors import BundleError
 from fieldguide.inference.classifier import Classifier
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from fieldguide.errors import FieldguideError, PhotoError
+from fieldguide.core.errors import FieldguideError, PhotoError
 from fieldguide.inference.card import Card
 from fieldguide.inference.classifier import Classifier, Photo
 from fieldguide.inference.uploads import HEADERS, MAX_BYTES, Guard, error, photo_of

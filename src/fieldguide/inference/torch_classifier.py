@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fieldguide.data.transforms import to_unit
 from fieldguide.inference.classifier import Classifier, Photo
-from fieldguide.models.bundle import load_bundle
-from fieldguide.models.network import Network
+from fieldguide.network.bundle import load_bundle
+from fieldguide.network.interface import Network
+from fieldguide.network.preprocessing import to_unit
 
 _SHOWN = 448  # pixels of an explained photo, at least
 _TOP = 3  # classes in its caption

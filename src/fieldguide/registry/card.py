@@ -10,10 +10,9 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
-from fieldguide.errors import printable
-from fieldguide.registry import RegistryError
+from fieldguide.core.errors import RegistryError, printable
 from fieldguide.registry.facts import Archive, Facts
-from fieldguide.reporting.classes import Interval, Mistake, macro_f1_interval, wilson
+from fieldguide.results.classes import Interval, Mistake, macro_f1_interval, wilson
 
 CARD = "models/MODEL_CARD.md"
 BEGIN, END = "<!-- Your own words: begin -->", "<!-- Your own words: end -->"

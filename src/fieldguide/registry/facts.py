@@ -10,11 +10,11 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from fieldguide.core.errors import RegistryError
 from fieldguide.inference.find import FOLDER
-from fieldguide.registry import RegistryError
 from fieldguide.remotes.storage import without_credentials
-from fieldguide.reporting.classes import Confusion, confusion_of
-from fieldguide.revisions import ARTIFACT, Out, Revision, flat
+from fieldguide.results.classes import Confusion, confusion_of
+from fieldguide.results.revision import ARTIFACT, Out, Revision, flat
 
 FIGURES = "plots/figures"
 STAGES = ("prepare", "train", "evaluate")  # what makes and tests the classifier

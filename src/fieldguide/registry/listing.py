@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fieldguide.errors import RevisionError
+from fieldguide.core.errors import RevisionError
 from fieldguide.registry import tags
-from fieldguide.revisions import Revision
+from fieldguide.results.revision import Revision
 
 
 class Row(NamedTuple):

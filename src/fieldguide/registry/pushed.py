@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from fieldguide.core.errors import RegistryError
 from fieldguide.inference.find import FOLDER
-from fieldguide.registry import RegistryError
 from fieldguide.remotes.verify import verify
 from fieldguide.remotes.wanted import Scope
-from fieldguide.revisions import Revision
+from fieldguide.results.revision import Revision
 
 
 def check_pushed(revision: Revision) -> None:

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fieldguide.errors import GitError
-from fieldguide.files import write_text
-from fieldguide.git import git
-from fieldguide.registry import RegistryError, tags
+from fieldguide.core.errors import GitError, RegistryError
+from fieldguide.core.files import write_text
+from fieldguide.registry import tags
 from fieldguide.registry.card import CARD, write_card
 from fieldguide.registry.facts import Facts, collect
 from fieldguide.registry.pushed import check_pushed
-from fieldguide.revisions import Revision
+from fieldguide.results.git import git
+from fieldguide.results.revision import Revision
 
 if TYPE_CHECKING:
     from scmrepo.git import Git

@@ -12,10 +12,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from fieldguide.errors import GitError, RevisionError
-from fieldguide.git import git
-from fieldguide.registry import RegistryError
-from fieldguide.revisions import ARTIFACT
+from fieldguide.core.errors import GitError, RegistryError, RevisionError
+from fieldguide.results.git import git
+from fieldguide.results.revision import ARTIFACT
 
 if TYPE_CHECKING:
     from scmrepo.git import Git

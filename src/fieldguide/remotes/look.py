@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from fieldguide.remotes.storage import RemoteError, Storage, hash_of
 from fieldguide.remotes.wanted import Key, Use
-from fieldguide.revisions import md5_of
+from fieldguide.results.revision import md5_of
 
 if TYPE_CHECKING:
     from dvc.repo import Repo

@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from fieldguide.errors import FieldguideError
+from fieldguide.core.errors import FieldguideError
 
 if TYPE_CHECKING:
     from dvc.repo import Repo

@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fieldguide.git import git
 from fieldguide.remotes.storage import RemoteError
+from fieldguide.results.git import git
 
 if TYPE_CHECKING:
     from dvc.output import Output

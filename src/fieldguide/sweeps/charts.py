@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from fieldguide.figures.canvas import RIGHT, TRAIN, VAL, short
-from fieldguide.page import style
+from fieldguide.pages.page import style
 from fieldguide.sweeps.findings import Curve, Findings, created
 from fieldguide.sweeps.ranking import Configuration
 from fieldguide.sweeps.scales import Parameter, show_value

@@ -23,10 +23,10 @@ from dvc.config import Config
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
-from fieldguide.errors import GitError, SweepError
-from fieldguide.git import git
-from fieldguide.params import Params
-from fieldguide.stage import TIMING
+from fieldguide.core.errors import GitError, SweepError
+from fieldguide.core.params import Params
+from fieldguide.core.stage import TIMING
+from fieldguide.results.git import git
 from fieldguide.sweeps.experiments import read_trials
 from fieldguide.sweeps.node import Job, data_of_trials
 from fieldguide.sweeps.pool import Ended, Reported
@@ -80,7 +80,7 @@ class Share:
 
 
 class RayPool:
-    """Workers on a cluster that this process has joined (`fieldguide.cluster.connected`)."""
+    """Workers on a cluster that this process has joined (`prepare.cluster.connected`)."""
 
     def __init__(
         self,

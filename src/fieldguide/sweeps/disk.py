@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 import yaml
 from dvc.repo import Repo
 
-from fieldguide.errors import SweepError
-from fieldguide.git import git, read_blobs
+from fieldguide.core.errors import SweepError
+from fieldguide.results.git import git, read_blobs
 from fieldguide.sweeps.experiments import Trial
 from fieldguide.sweeps.ranking import Configuration
 from fieldguide.sweeps.slot import TARGET

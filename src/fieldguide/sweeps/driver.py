@@ -17,8 +17,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from fieldguide.errors import SweepError
-from fieldguide.params import Params
+from fieldguide.core.errors import SweepError
+from fieldguide.core.params import Params
 from fieldguide.sweeps.experiments import Trial, read_trials
 from fieldguide.sweeps.pool import Ended, Pool, Reported
 from fieldguide.sweeps.record import DONE, FAILED, PRUNED, Record, Run

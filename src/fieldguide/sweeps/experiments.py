@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fieldguide.git import git, read_blobs
-from fieldguide.revisions import flat, load_yaml
+from fieldguide.results.git import git, read_blobs
+from fieldguide.results.revision import flat, load_yaml
 
 # <sweep>-<number>_<settings>[_s<seed>]; the number is that of the configuration.
 _NAME = re.compile(

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from fieldguide.errors import SweepError
+from fieldguide.core.errors import SweepError
 from fieldguide.sweeps.experiments import Trial, read_curves, read_trials, sweep_names
 from fieldguide.sweeps.importance import Influences, influences
 from fieldguide.sweeps.ranking import Configuration, rank

@@ -16,7 +16,7 @@ from typing import Any
 
 from optuna.storages.journal import BaseJournalBackend
 
-from fieldguide.errors import SweepError
+from fieldguide.core.errors import SweepError
 
 
 class Journal(BaseJournalBackend):

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import psutil
 
-from fieldguide.params import Params
+from fieldguide.core.params import Params
 from fieldguide.sweeps.pool import Ended, Reported
 from fieldguide.sweeps.record import Run
 from fieldguide.sweeps.slot import Slot, Start, how_it_failed, is_running, remove_aside
 from fieldguide.sweeps.space import Values
-from fieldguide.trial import VARIABLE, Channel
+from fieldguide.training.trial import VARIABLE, Channel
 
 _TICK = 0.1  # seconds between looks at the trials
 

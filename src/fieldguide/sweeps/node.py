@@ -27,13 +27,13 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from filelock import FileLock, Timeout
 
-from fieldguide.errors import FieldguideError, GitError
-from fieldguide.git import git
+from fieldguide.core.errors import FieldguideError, GitError
+from fieldguide.results.git import git
 from fieldguide.sweeps.experiments import Trial
 from fieldguide.sweeps.pool import Ended
 from fieldguide.sweeps.slot import TARGET, Slot, Start, how_it_failed, is_running
 from fieldguide.sweeps.worker import FOLDER
-from fieldguide.trial import VARIABLE, Channel
+from fieldguide.training.trial import VARIABLE, Channel
 
 _TICK = 0.1  # seconds between looks at the trial
 _PAUSES = (1.0, 5.0, 15.0)  # seconds between tries of publishing

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from fieldguide.stage import EXIT_NO_ROOM
+from fieldguide.core.stage import EXIT_NO_ROOM
 from fieldguide.sweeps.experiments import Trial
 
 if TYPE_CHECKING:

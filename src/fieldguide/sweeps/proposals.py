@@ -9,8 +9,8 @@ from itertools import islice
 import numpy as np
 from pydantic import ValidationError
 
-from fieldguide.errors import SweepError
-from fieldguide.params import Params
+from fieldguide.core.errors import SweepError
+from fieldguide.core.params import Params
 from fieldguide.sweeps.sampling import View, sample
 from fieldguide.sweeps.space import (
     MOST_LISTED,

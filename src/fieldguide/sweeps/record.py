@@ -18,8 +18,8 @@ from optuna.storages import JournalStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from fieldguide.errors import SweepError
-from fieldguide.params import Params
+from fieldguide.core.errors import SweepError
+from fieldguide.core.params import Params
 from fieldguide.sweeps.journal import Journal
 from fieldguide.sweeps.names import run_name
 from fieldguide.sweeps.proposals import Proposals

@@ -8,9 +8,9 @@ from tempfile import TemporaryDirectory
 
 from matplotlib import rc_context
 
+from fieldguide.core.files import write_text
 from fieldguide.figures.canvas import RIGHT, VAL, WRONG, save
-from fieldguide.files import write_text
-from fieldguide.page import bar, chart, facts, page, section, table
+from fieldguide.pages.page import bar, chart, facts, page, section, table
 from fieldguide.sweeps.charts import (
     cost_chart,
     curves_chart,

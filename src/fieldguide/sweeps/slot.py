@@ -23,8 +23,8 @@ from dvc.repo.reproduce import plan_repro
 from dvc.stage.cache import _get_cache_hash, _get_stage_hash
 from dvc.stage.serialize import to_single_stage_lockfile
 
-from fieldguide.errors import GitError, SweepError
-from fieldguide.git import git
+from fieldguide.core.errors import GitError, SweepError
+from fieldguide.results.git import git
 from fieldguide.sweeps.experiments import Trial, read_trials
 from fieldguide.sweeps.forked import DVC_MODULES, run_dvc
 from fieldguide.sweeps.space import Scalar, Values

@@ -19,7 +19,7 @@ from optuna.distributions import (
 )
 from pydantic import BaseModel, ConfigDict, Field
 
-from fieldguide.params import Params
+from fieldguide.core.params import Params
 
 Scalar = bool | int | float | str
 Values = dict[str, Scalar]  # a key of params.yaml, such as model.activation: its value

@@ -23,8 +23,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter,
 from ruamel.yaml import YAML
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
-from fieldguide.errors import ParamsError
-from fieldguide.params import Params, Seed, describe, did_you_mean, read_yaml
+from fieldguide.core.errors import ParamsError
+from fieldguide.core.params import Params, Seed, describe, did_you_mean, read_yaml
 from fieldguide.sweeps.space import (
     GOALS,
     MOST_LISTED,

@@ -14,8 +14,9 @@ from scmrepo.exceptions import SCMError
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from fieldguide.errors import TrainingError
-from fieldguide.trial import Channel
+from fieldguide.core.errors import TrainingError
+from fieldguide.core.files import write_csv
+from fieldguide.training.trial import Channel
 
 MONITOR = "val/acc"
 _CHECK_EVERY = 50  # batches between looks at the loss, which make a GPU wait
@@ -23,14 +24,21 @@ _TRAIN, _VAL = ("train/loss", "train/acc"), ("val/loss", "val/acc")
 
 
 class History(L.Callback):
-    """A line of metrics after every epoch: printed, and logged by DVCLive.
+    """A line of metrics after every epoch: printed, and added to the curves.
 
-    The lines are part of the checkpoint. DVC deletes the metrics of an interrupted run, so on
-    going on they are logged again from the checkpoint.
+    DVCLive logs the best epoch so far. The lines are part of the checkpoint, because DVC deletes
+    the outputs of an interrupted run: the resumed run writes all of them again.
     """
 
-    def __init__(self, folder: Path, *, validated: bool = True) -> None:
-        """Log into `folder` (metrics.json, plots/metrics/**.tsv), which is emptied first."""
+    def __init__(self, folder: Path, curves: Path, *, validated: bool = True) -> None:
+        """Choose the files.
+
+        Args:
+            folder: DVCLive's, for metrics.json; it is emptied first.
+            curves: CSV with a line per epoch.
+            validated: False if the validation photos are trained on.
+        """
+        self._curves, self._validated = curves, validated
         self._columns = (*_TRAIN, *(_VAL if validated else ()), "learning_rate")
         self.rows: list[dict[str, float]] = []
         self.seconds: list[float] = []  # of each epoch; never logged, as it differs between runs
@@ -58,8 +66,8 @@ class History(L.Callback):
         print(
             f"{'epoch':>9}" + "".join(f"{name:>15}" for name in self._columns) + f"{'seconds':>9}"
         )
-        for row in self.rows:
-            self._log(row)
+        if self.rows:
+            self._log()
 
     def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:  # noqa: ARG002, D102
         self._start = time.perf_counter()
@@ -73,33 +81,35 @@ class History(L.Callback):
         self.rows.append(row)
         self.seconds.append(time.perf_counter() - self._start)
         if trainer.is_global_zero:
-            self._log(row)
+            self._log()
             line = f"{len(self.rows):>4}/{trainer.max_epochs:<4}"
             line += "".join(f"{row[name]:>15.4g}" for name in self._columns)
             line += f"{self.seconds[-1]:>9.1f}"
             bar = trainer.progress_bar_callback
             (bar.print if bar is not None else print)(line)
 
-    def finish(self, kept: int, *, pruned: bool, parameters: dict[str, int]) -> None:
-        """Log which epoch was kept, counted from 1, and sizes of the network; close the files."""
+    def finish(self, *, pruned: bool, parameters: dict[str, int]) -> None:
+        """Log the sizes of the network and close the files."""
         assert self._live is not None
-        row = self.rows[kept - 1]
-        best = {f"val_{name}": row.get(f"val/{name}") for name in ("acc", "loss")}
-        for name, value in (best | {"epoch": kept}).items():
-            if value is None:  # validation photos were trained on
-                continue
-            self._live.log_metric(f"best/{name}", value, plot=False)
         for name, count in parameters.items():
             self._live.log_metric(f"parameters/{name}", count, plot=False)
         if pruned:
             self._live.log_metric("pruned", 1, plot=False)
         self._live.end()
 
-    def _log(self, row: dict[str, float]) -> None:
+    def _log(self) -> None:
         assert self._live is not None
-        for name, value in row.items():
-            self._live.log_metric(name, value)
-        self._live.next_step()
+        kept = len(self.rows) - 1
+        if self._validated:  # as BestWeights: of equal epochs the first
+            kept = max(range(len(self.rows)), key=lambda epoch: self.rows[epoch][MONITOR])
+            for name in _VAL:
+                value = self.rows[kept][name]
+                self._live.log_metric(f"best/{name.replace('/', '_')}", value, plot=False)
+        self._live.log_metric("best/epoch", kept + 1, plot=False)
+        self._live.make_summary()
+        names = [name.replace("/", "_") for name in self._columns]
+        lines = ([epoch, *row.values()] for epoch, row in enumerate(self.rows, start=1))
+        write_csv(self._curves, ["epoch", *names], lines)
 
 
 class Averaging(WeightAveraging):

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import lightning as L
 
-from fieldguide.data.augmentation import Augmentation
-from fieldguide.data.batches import Batches, Order, eval_batch
-from fieldguide.data.store import Store
-from fieldguide.models.start import Start
-from fieldguide.params import TrainParams, epoch_size
+from fieldguide.core.params import TrainParams, epoch_size
+from fieldguide.core.store import Store
+from fieldguide.network.augmentation import Augmentation
+from fieldguide.network.batches import Batches, Order, eval_batch
 from fieldguide.training.features import FeatureBatches, cached_features
+from fieldguide.training.start import Start
 
 
 class StoreData(L.LightningDataModule):

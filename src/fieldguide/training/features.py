@@ -18,15 +18,15 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from fieldguide.data.augmentation import mirrored
-from fieldguide.data.batches import Order, in_order
-from fieldguide.data.store import Split
-from fieldguide.errors import TrainingError
-from fieldguide.files import new_folder
-from fieldguide.models.network import Network, output_layers
-from fieldguide.models.start import Start
+from fieldguide.core.errors import TrainingError
+from fieldguide.core.files import new_folder
+from fieldguide.core.store import Split
+from fieldguide.network.augmentation import mirrored
+from fieldguide.network.batches import Order, in_order
+from fieldguide.network.interface import Network, output_layers
 from fieldguide.training.finetune import Head
 from fieldguide.training.resume import project_root
+from fieldguide.training.start import Start
 
 
 def features_folder(key: str) -> Path:

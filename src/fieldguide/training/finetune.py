@@ -9,9 +9,9 @@ import lightning as L
 import torch
 from torch import nn
 
-from fieldguide.errors import TrainingError
-from fieldguide.models.network import Network, output_layers
-from fieldguide.params import ModelParams
+from fieldguide.core.errors import TrainingError
+from fieldguide.core.params import ModelParams
+from fieldguide.network.interface import Network, output_layers
 
 
 class Blocks:

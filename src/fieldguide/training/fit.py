@@ -20,15 +20,14 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.model_summary.model_summary import summarize
 from torch import nn
 
-from fieldguide.data.batches import WEIGHTS, derive_seed
-from fieldguide.data.store import Store
-from fieldguide.errors import TrainingError, is_out_of_memory
-from fieldguide.files import write_json, write_text
-from fieldguide.models.bundle import Bundle, save_bundle
-from fieldguide.models.cnn import CNN
-from fieldguide.models.network import output_layers
-from fieldguide.models.start import Start, start_of, try_size
-from fieldguide.params import ModelParams, TrainParams, epoch_size
+from fieldguide.core.errors import TrainingError, is_out_of_memory
+from fieldguide.core.files import folder_md5, write_json, write_text
+from fieldguide.core.params import ModelParams, TrainParams, epoch_size
+from fieldguide.core.store import Store
+from fieldguide.network.batches import WEIGHTS, derive_seed
+from fieldguide.network.bundle import Bundle, save_bundle
+from fieldguide.network.cnn import CNN
+from fieldguide.network.interface import output_layers
 from fieldguide.training.callbacks import (
     MONITOR,
     Averaging,
@@ -55,7 +54,8 @@ from fieldguide.training.resume import (
     resume_key,
 )
 from fieldguide.training.shared_layers import Part, share_layers
-from fieldguide.trial import Channel
+from fieldguide.training.start import Start, start_of, try_size
+from fieldguide.training.trial import Channel
 
 
 class Outputs(NamedTuple):
@@ -63,6 +63,7 @@ class Outputs(NamedTuple):
 
     bundle: Path
     metrics: Path  # DVCLive's folder
+    curves: Path  # CSV
     summary: Path
     environment: Path
 
@@ -74,7 +75,7 @@ def train(
     store: Store,
     outputs: Outputs,
     channel: Channel | None = None,
-) -> dict[str, float]:
+) -> dict[str, float | str]:
     """Fit, going on from an interrupted run of the very same training, and write the outputs.
 
     Args:
@@ -85,7 +86,7 @@ def train(
         channel: to the sweep that this is a trial of, and that may end it early.
 
     Returns:
-        Epochs and images per second, for metrics/timing.json.
+        Epochs, images per second and DVC's hash of the bundle, for metrics/timing.json.
 
     Raises:
         TrainingError: the loss is not finite, memory runs out, or the machine has no such device.
@@ -100,7 +101,7 @@ def train(
     start.net.to(memory_format=torch.channels_last)
     validated = not params.train_on_val
     averaging = Averaging(decay=params.ema_decay) if params.ema_decay > 0 else None
-    history = History(outputs.metrics, validated=validated)
+    history = History(outputs.metrics, outputs.curves, validated=validated)
     best = BestWeights(averaging, validated=validated)
     # Runs after the other callbacks, so that the checkpoint holds what they have recorded.
     saver = ModelCheckpoint(
@@ -151,15 +152,17 @@ def train(
             return {}
         module.load_state_dict(best.weights)
         write_json(outputs.environment, environment)
-        history.finish(best.epoch, pruned=bool(prune and prune.pruned), parameters=parameters)
+        history.finish(pruned=bool(prune and prune.pruned), parameters=parameters)
         score = best.score if validated else None
         save_bundle(_bundle(start, model, store, val_acc=score), outputs.bundle)
     why = "the last, as all photos were trained on" if score is None else f"{MONITOR} {score:.4f}"
     print(f"Kept epoch {best.epoch} of {len(history.rows)}: {why}")
     images = data.train_dataloader().order.photos * len(history.rows)
     return {
-        "epochs": len(history.rows),
+        "epochs_run": len(history.rows),
         "images_per_second": round(images / sum(history.seconds), 1),
+        # The seconds are of this bundle: DVC's run cache restores others without a training.
+        "model": folder_md5(outputs.bundle),
     }
 
 
@@ -194,6 +197,7 @@ def _nothing_half_written(outputs: Outputs | None) -> Iterator[None]:
     except BaseException:
         if outputs is not None:
             shutil.rmtree(outputs.metrics, ignore_errors=True)
+            outputs.curves.unlink(missing_ok=True)
             outputs.summary.unlink(missing_ok=True)
             outputs.environment.unlink(missing_ok=True)
         raise

@@ -13,8 +13,8 @@ from torch.optim import lr_scheduler
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from fieldguide.data.batches import DROPOUT, derive_seed
-from fieldguide.params import TrainParams
+from fieldguide.core.params import TrainParams
+from fieldguide.network.batches import DROPOUT, derive_seed
 from fieldguide.training.finetune import layer_decay_groups
 from fieldguide.training.muon import Muon
 from fieldguide.training.shared_layers import Part

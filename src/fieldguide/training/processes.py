@@ -26,8 +26,8 @@ from torch import Tensor, distributed
 from torch.distributed.distributed_c10d import Store, _get_default_store
 
 import fieldguide
-from fieldguide.errors import FieldguideError, TrainingError
-from fieldguide.params import TrainParams
+from fieldguide.core.errors import FieldguideError, TrainingError
+from fieldguide.core.params import TrainParams
 
 AGAIN = "run it again: it goes on after the last finished epoch"
 _PARENT = "FIELDGUIDE_PARENT"  # process id, for the processes that are started here
@@ -105,7 +105,7 @@ def joined(trainer: L.Trainer, facts: dict[str, str]) -> Iterator[None]:
         yield
         return
     if trainer.world_size > 1:
-        os.environ["RANK"] = str(trainer.global_rank)  # one reports (`fieldguide.stage`)
+        os.environ["RANK"] = str(trainer.global_rank)  # one reports (`fieldguide.core.stage`)
     environment = strategy.cluster_environment
     assert environment is not None
     started = []

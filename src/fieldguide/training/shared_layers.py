@@ -14,7 +14,7 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fieldguide.data.batches import Order
+from fieldguide.network.batches import Order
 
 
 @dataclass

@@ -1,0 +1,441 @@
+"""The only reader of params.yaml: one frozen, checked model per section."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from fieldguide.core.errors import ParamsError
+
+Fraction = Annotated[float, Field(allow_inf_nan=False)]
+MIN_SIZE, MAX_SIZE = 8, 512  # pixels
+PixelSize = Annotated[int, Field(ge=MIN_SIZE, le=MAX_SIZE)]
+_LEAST_ALPHA = 0.001
+_WIDTHS = range(1, 8193)  # filters of a block; beyond it a layer alone fills a GPU
+WEIGHTS_FILES = (".safetensors", ".pth", ".pt", ".bin")
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # NumPy's and scikit-learn's range
+
+
+class _Section(BaseModel):
+    """Frozen; unknown keys and silent conversions (such as "3" for 3) are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def _archive(value: object) -> str | list[str]:
+    # Checked in one piece: of a union pydantic reports a mistake once for each member.
+    paths = value if isinstance(value, list) else [value]
+    if paths and all(isinstance(path, str) and path for path in paths):
+        return value  # type: ignore[return-value]
+    raise ValueError(f"data.archive: found {value!r}; allowed: a path, or a list of paths")
+
+
+class DataParams(_Section):
+    """What `prepare` reads."""
+
+    archive: Annotated[str | list[str], PlainValidator(_archive)]  # relative to the project
+    image_size: PixelSize
+    resize: Literal["crop", "squash"]
+    val_fraction: Fraction = Field(ge=0.01, le=0.5)
+    test_fraction: Fraction = Field(ge=0.01, le=0.5)
+    min_size: int = Field(ge=1, le=512)  # pixels
+    max_unreadable: Fraction = Field(ge=0, le=1)
+    shard_size: int = Field(ge=1, le=1024)  # MiB
+    engine: Literal["local", "ray"]
+    seed: Seed
+
+
+def _input_size(value: object) -> int | Literal["auto"]:
+    # Checked in one piece: of a union pydantic reports a mistake once for each member.
+    if value == "auto":
+        return "auto"
+    if type(value) is int and MIN_SIZE <= value <= MAX_SIZE:
+        return value
+    raise ValueError(
+        f"model.input_size: found {value!r}; allowed: auto, or {MIN_SIZE} to {MAX_SIZE} pixels"
+    )
+
+
+def _kernels(value: object) -> int | list[int]:
+    sizes = value if isinstance(value, list) and value else [value]
+    if all(type(size) is int and size in range(1, 12, 2) for size in sizes):
+        return value  # type: ignore[return-value]
+    raise ValueError(
+        f"model.kernel_size: found {value!r}; allowed: an odd number of pixels from 1 to 11, or a "
+        "list of one for each block"
+    )
+
+
+def _filters(value: object) -> list[int] | Literal["auto"]:
+    if value == "auto":
+        return "auto"
+    if isinstance(value, list) and value and all(type(n) is int and n in _WIDTHS for n in value):
+        return value
+    raise ValueError(
+        f"model.filters: found {value!r}; allowed: auto, or a list of {_WIDTHS[0]} to "
+        f"{_WIDTHS[-1]} filters for each block"
+    )
+
+
+def _alpha(value: float, info: ValidationInfo) -> float:
+    # Below, a Beta distribution is 0 or 1 for all that floats can tell.
+    if value == 0 or _LEAST_ALPHA <= value <= 10:  # noqa: PLR2004
+        return value
+    raise ValueError(f"train.{info.field_name}: found {value}; allowed: 0, or {_LEAST_ALPHA} to 10")
+
+
+Alpha = Annotated[Fraction, AfterValidator(_alpha)]
+
+
+class CNNParams(_Section):
+    """The course work's network; the names are those of the original search space."""
+
+    conv_layers: int = Field(ge=1, le=8)
+    first_layer_filters: int = Field(ge=1, le=1024)
+    filter_org: Fraction = Field(ge=0.25, le=4)
+    filters: Annotated[list[int] | Literal["auto"], PlainValidator(_filters)]
+    kernel_size: Annotated[int | list[int], PlainValidator(_kernels)]  # pixels
+    residual_units: int = Field(ge=0, le=4)
+    activation: Literal["relu", "gelu", "silu", "mish"]
+    batch_norm: bool
+    norm_after_activation: bool
+    pooling: Literal["flatten", "average"]
+    num_neurons_dense: int = Field(ge=0, le=8192)
+    dropout: Fraction = Field(ge=0, le=0.95)
+
+    @property
+    def widths(self) -> list[int]:
+        """Filters of each block: the list, or first_layer_filters × filter_org^k, rounded."""
+        if self.filters != "auto":
+            return self.filters
+        return [
+            max(1, round(self.first_layer_filters * self.filter_org**k))
+            for k in range(self.conv_layers)
+        ]
+
+    @property
+    def kernels(self) -> list[int]:
+        """Kernel size of each block, in pixels."""
+        size = self.kernel_size
+        return size if isinstance(size, list) else [size] * self.conv_layers
+
+    @model_validator(mode="after")
+    def _check_layers(self) -> Self:
+        for name, values in (("filters", self.widths), ("kernel_size", self.kernels)):
+            if len(values) != self.conv_layers:
+                raise ValueError(
+                    f"model.{name}: found {len(values)} entries; allowed: one for each of "
+                    f"model.conv_layers: {self.conv_layers}"
+                )
+        if max(self.widths) > _WIDTHS[-1]:
+            raise ValueError(
+                f"model.filter_org: {self.filter_org} makes {max(self.widths)} filters in a block "
+                f"of {self.conv_layers}, from first_layer_filters {self.first_layer_filters}; "
+                f"allowed: at most {_WIDTHS[-1]}"
+            )
+        return self
+
+
+class ModelParams(CNNParams):
+    """The network, what it starts from, and which part of it is trained."""
+
+    name: str = Field(min_length=1)  # cnn, or one of timm's
+    input_size: Annotated[int | Literal["auto"], PlainValidator(_input_size)]
+    weights: str  # none, pretrained, or a file or classifier of models/weights/
+    finetune: Literal["head", "last_k", "gradual", "full"]
+    last_k: int = Field(ge=1, le=1000)  # blocks
+    layer_decay: Fraction = Field(gt=0, le=1)
+
+    @property
+    def architecture(self) -> CNNParams | str:
+        """The CNN's own knobs, or the name of a model of timm."""
+        if self.name != "cnn":
+            return self.name
+        return CNNParams.model_validate(self.model_dump(include=set(CNNParams.model_fields)))
+
+    @property
+    def head_only(self) -> bool:
+        """Whether the output layer alone is trained, on features computed once."""
+        return self.finetune == "head"
+
+    @property
+    def backbone(self) -> dict[str, object]:
+        """All that features depend on, besides weights."""
+        found = self.architecture
+        if isinstance(found, str):
+            return {"name": found}
+        return {"name": "cnn", **found.model_dump(exclude={"dropout"})}
+
+    @model_validator(mode="after")
+    def _check_start(self) -> Self:
+        if self.name != "cnn":
+            check_timm_name(self.name)
+        known = re.fullmatch(r"[\w.-]+(/[\w.-]+)*", self.weights)
+        if not known or ".." in self.weights.split("/") or self.weights.startswith("models/"):
+            raise ValueError(
+                f"model.weights: found {self.weights!r}; allowed: none, pretrained, or the name of "
+                "a file or classifier in models/weights/, without that path"
+            )
+        if self.weights == "none" and self.finetune != "full":
+            raise ValueError(
+                f"model.finetune: {self.finetune} would freeze random weights, because "
+                "model.weights is none; allowed there: full"
+            )
+        file = self.weights.endswith(WEIGHTS_FILES) or self.weights == "pretrained"
+        if self.name == "cnn" and file:
+            raise ValueError(
+                f"model.weights: {self.weights} is for timm's networks and model.name is cnn; "
+                "allowed there: none, or a classifier in models/weights/"
+            )
+        return self
+
+
+def check_timm_name(name: str) -> str:
+    """Return a name that timm knows, with or without the tag of pretrained weights.
+
+    Raises:
+        ValueError: it does not.
+    """
+    import timm  # noqa: PLC0415 - two seconds that the cnn need not wait
+
+    architecture = name.partition(".")[0]
+    known = timm.list_models(include_tags=False)
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name.lower(), ["cnn", *known], n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ValueError(
+            f"model.name: found {name!r}; allowed: cnn, or one of the {len(known):,} of "
+            f"timm.list_models(){hint}"
+        )
+    if name != architecture and not timm.is_model_pretrained(name):
+        tags = timm.list_pretrained(f"{architecture}.*")
+        allowed = ", ".join([architecture, *tags])
+        raise ValueError(f"model.name: timm has no weights {name}; allowed: {allowed}")
+    return name
+
+
+class TrainParams(_Section):
+    """How the network is trained."""
+
+    batch_size: int = Field(ge=1, le=8192)  # images per step and device
+    epochs: int = Field(ge=1, le=10_000)
+    patience: int = Field(ge=1, le=10_000)  # epochs
+    optimizer: Literal["adam", "adamw", "muon", "nadam", "rmsprop", "sgd"]
+    learning_rate: Fraction = Field(gt=0, le=10)
+    schedule: Literal["one_cycle", "cosine", "constant"]
+    warmup: Fraction = Field(ge=0, le=0.9)  # of all steps
+    weight_decay: Fraction = Field(ge=0, le=1)
+    gradient_clipping: Fraction = Field(ge=0)
+    ema_decay: Fraction = Field(ge=0, lt=1)
+    label_smoothing: Fraction = Field(ge=0, le=0.5)
+    use_augmentation: bool
+    crop: Literal["shift", "resized", "none"]
+    crop_area: Fraction = Field(gt=0, le=1)
+    color_jitter: Fraction = Field(ge=0, le=0.9)
+    random_erasing: Fraction = Field(ge=0, le=1)
+    mixup: Alpha
+    cutmix: Alpha
+    start_size: Fraction = Field(ge=0.25, le=1)
+    train_on_val: bool
+    # `-S train.precision=32` arrives as a number.
+    precision: Annotated[
+        Literal["32", "16-mixed", "bf16-mixed"],
+        BeforeValidator(lambda value: "32" if value == 32 else value),  # noqa: PLR2004
+    ]
+    accelerator: Literal["auto", "cpu", "gpu", "mps"]
+    devices: int = Field(ge=1, le=64)  # processes of each machine
+    num_nodes: int = Field(ge=1, le=1024)  # machines
+    strategy: Literal["auto", "ddp"]
+    compile: bool
+    seed: Seed
+
+    @property
+    def processes(self) -> int:
+        """How many train together, on all machines."""
+        return self.devices * self.num_nodes
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.accelerator == "mps" and (self.processes > 1 or self.strategy == "ddp"):
+            raise ValueError(
+                "train.accelerator: mps is a single device, and found train.devices: "
+                f"{self.devices}, train.num_nodes: {self.num_nodes}, train.strategy: "
+                f"{self.strategy}; allowed there: 1, 1 and auto"
+            )
+        if self.precision == "16-mixed" and self.accelerator == "cpu":
+            raise ValueError(
+                'train.precision: "16-mixed" needs a GPU and train.accelerator is cpu; '
+                'allowed there: "32", "bf16-mixed"'
+            )
+        return self
+
+
+class EvaluateParams(_Section):
+    """What `evaluate` reads."""
+
+    calibration_bins: int = Field(ge=2, le=100)
+    flip_averaging: bool
+
+
+class VisualizeParams(_Section):
+    """What `visualize` reads."""
+
+    photos_per_class: int = Field(ge=1, le=10)
+    neurons: int = Field(ge=1, le=50)
+    seed: Seed
+
+
+class Params(_Section):
+    """All of params.yaml."""
+
+    data: DataParams
+    model: ModelParams
+    train: TrainParams
+    evaluate: EvaluateParams
+    visualize: VisualizeParams
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.model.name != "cnn":
+            return self
+        model, key = self.model, "model.input_size"
+        start_size = 1.0 if model.head_only else self.train.start_size  # features do not grow
+        if start_size < 1 and model.pooling == "flatten":
+            raise ValueError(
+                f"train.start_size: {self.train.start_size} needs a network for photos of any "
+                "size and model.pooling is flatten; allowed there: 1.0, or model.pooling: average"
+            )
+        if model.input_size != "auto":
+            size = model.input_size
+        elif model.weights == "none":
+            size, key = self.data.image_size, "data.image_size"
+        else:
+            return self  # that of the classifier to start from
+        most = size.bit_length() - 1  # each block halves; one pixel must remain
+        if model.conv_layers > most:
+            raise ValueError(
+                f"model.conv_layers: {model.conv_layers} blocks halve {key} {size} to nothing; "
+                f"allowed: 1 to {most}"
+            )
+        smallest = epoch_size(size, start_size, 0, of=self.train.epochs)
+        if smallest < 2**model.conv_layers:
+            raise ValueError(
+                f"train.start_size: {self.train.start_size} of {key} {size} is {smallest} pixels, "
+                f"and {model.conv_layers} blocks halve that to nothing; allowed there: at least "
+                f"{2**model.conv_layers / size:g}"
+            )
+        side = size // 2**model.conv_layers if model.pooling == "flatten" else 1
+        neurons = model.num_neurons_dense or 2  # the output layer's, of two classes or more
+        weights = model.widths[-1] * side**2 * neurons
+        if weights > 2**28:
+            raise ValueError(
+                f"model.num_neurons_dense: {neurons} neurons over {side}×{side} pixels of "
+                f"{model.widths[-1]} filters are {weights:,} weights; allowed: {2**28:,} (1 GiB); "
+                "more conv_layers, or model.pooling: average, leave fewer pixels"
+            )
+        return self
+
+
+def epoch_size(size: int, start: float, epoch: int, *, of: int) -> int:
+    """Pixels of the photos in an epoch `of` all, from 0: growing evenly, whole in the last third.
+
+    Multiples of 8 before that, so that halving leaves no rest.
+
+    Source: Tan & Le 2021, section 4 (https://arxiv.org/abs/2104.00298).
+    """
+    growing = of * 2 // 3  # epochs
+    if start == 1 or epoch >= growing:
+        return size
+    grown = start + (1 - start) * epoch / growing
+    return min(size, max(8, round(size * grown / 8) * 8))
+
+
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """Read and check every section.
+
+    Raises:
+        ParamsError: the file is missing or not YAML, or a key is unknown, missing, twice there, of
+            another type, out of range, or contradicts another one. The message lists all of them.
+    """
+    raw = read_yaml(path, YAML(typ="safe", pure=True).load)
+    if not isinstance(raw, dict):
+        raise ParamsError(f"{path}: found {type(raw).__name__}; allowed: a mapping of sections")
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as err:
+        problems = "\n".join(f"  {describe(error, Params)}" for error in err.errors())
+        raise ParamsError(f"{path}:\n{problems}") from err
+
+
+def read_yaml(path: Path, parse: Callable[[str], Any]) -> Any:
+    """Read a file with one of ruamel's parsers.
+
+    They read as DVC does: YAML 1.2, in which 1e-05 is a number, and no key twice.
+
+    Raises:
+        ParamsError: the file cannot be read or is not YAML.
+    """
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except OSError as err:
+        raise ParamsError(f"{path}: cannot be read ({err.strerror})") from err
+    except UnicodeDecodeError as err:
+        raise ParamsError(f"{path}: is not UTF-8 text (byte {err.start})") from err
+    except MarkedYAMLError as err:
+        where = f" in line {err.problem_mark.line + 1}" if err.problem_mark else ""
+        raise ParamsError(f"{path}: is not valid YAML: {err.problem}{where}") from err
+    except YAMLError as err:
+        raise ParamsError(f"{path}: is not valid YAML: {err}") from err
+
+
+def describe(error: Any, model: type[BaseModel]) -> str:
+    """One line for one of pydantic's errors about `model`: key, value found, what is allowed."""
+    key = ".".join(str(part) for part in error["loc"])
+    kind, found = error["type"], error["input"]
+    if kind == "value_error":  # raised by a check above, which names its keys
+        return str(error["ctx"]["error"])
+    if kind == "extra_forbidden":
+        return f"{key}: unknown key{_suggestion(error['loc'], model)}"
+    if kind == "invalid_key":
+        return f"{key}: the key is not text"
+    if kind == "missing":
+        return f"{key}: missing"
+    shown = "null" if found is None else repr(found)
+    if kind == "model_type":
+        return f"{key}: found {shown}; allowed: a section of keys"
+    allowed = error["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    return f"{key}: found {shown}; allowed: {allowed}"
+
+
+def _suggestion(location: tuple[str, ...], model: Any) -> str:
+    for part in location[:-1]:
+        model = model.model_fields[part].annotation if hasattr(model, "model_fields") else None
+        # Of `Section | None`, the section.
+        model = next((one for one in get_args(model) if one is not NoneType), model)
+    if not hasattr(model, "model_fields"):  # an entry of a mapping
+        return ""
+    return did_you_mean(location[-1], list(model.model_fields))
+
+
+def did_you_mean(name: str, known: list[str]) -> str:
+    """Return the end of a message about an unknown name."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; allowed: {', '.join(known)}"

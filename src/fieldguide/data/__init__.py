@@ -1,1 +1,0 @@
-"""Labelled photos: archives, splits, the prepared store and batches."""

@@ -1,0 +1,142 @@
+"""Read checks.yaml: what the gate asks of a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+
+from fieldguide.core.errors import ParamsError
+from fieldguide.core.params import Fraction, Seed, describe, did_you_mean, read_yaml
+
+# Of these a significance can be given: answers to single photos, or counts, tell chance from loss.
+TESTED = {
+    "test.acc": "maximize",
+    "test.top3_acc": "maximize",
+    "test.macro_f1": "maximize",
+    "test.ece": "minimize",
+}
+_ROUNDING = 1e-9  # 0.02 + 0.01 + 0.02 is a little more than 0.05
+
+# Below 0.001 a permutation test would need more than the fewest resamples allowed.
+Significance = Annotated[float, Field(ge=0.001, lt=0.5)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class MetricCheck(_Part):
+    """Of one number in the metrics files."""
+
+    direction: Literal["maximize", "minimize"]
+    tolerated_loss: Fraction | None = Field(default=None, ge=0)  # in the metric's own unit
+    significance: Significance | None = None
+    floor: Fraction | None = None
+    ceiling: Fraction | None = None
+
+
+class ClassCheck(_Part):
+    """Of the recall of every class."""
+
+    tolerated_loss: Fraction = Field(ge=0, lt=1)
+    significance: Significance  # over all classes together
+    floor: Fraction | None = Field(default=None, ge=0, le=1)
+
+
+class LimitCheck(_Part):
+    """Of a cost."""
+
+    ratio: Fraction | None = Field(default=None, gt=0)  # at most so many times the reference's
+    ceiling: Fraction | None = None
+
+
+class Checks(_Part):
+    """The whole file."""
+
+    significance: Significance
+    resamples: int = Field(ge=999, le=1_000_000)
+    seed: Seed
+    metrics: dict[str, MetricCheck] = {}
+    per_class: ClassCheck | None = None
+    limits: dict[str, LimitCheck] = {}
+
+    @model_validator(mode="after")
+    def _check_metrics(self) -> Self:
+        for name, check in self.metrics.items():
+            key = f"metrics.{name}"
+            if check.tolerated_loss is None and check.floor is None and check.ceiling is None:
+                raise ValueError(f"{key}: asks nothing; allowed: tolerated_loss, floor or ceiling")
+            if check.significance is not None and name not in TESTED:
+                raise ValueError(
+                    f"{key}.significance: found {check.significance}; allowed for "
+                    f"{', '.join(TESTED)}, because nothing else is known photo by photo"
+                )
+            if check.direction != TESTED.get(name, check.direction):
+                raise ValueError(
+                    f"{key}.direction: found {check.direction}; allowed: {TESTED[name]}"
+                )
+            if name in TESTED and check.tolerated_loss is not None and check.tolerated_loss >= 1:
+                raise ValueError(
+                    f"{key}.tolerated_loss: found {check.tolerated_loss:g}; allowed: below 1, "
+                    "because a fraction cannot lose more; 1 % is 0.01"
+                )
+            if check.significance is not None and check.tolerated_loss is None:
+                raise ValueError(f"{key}.tolerated_loss: missing; significance needs it, 0 or more")
+            if None not in (check.floor, check.ceiling) and check.floor > check.ceiling:  # type: ignore[operator]
+                raise ValueError(
+                    f"{key}.floor: found {check.floor}; allowed: at most the ceiling, "
+                    f"{check.ceiling}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _check_limits(self) -> Self:
+        for name, limit in self.limits.items():
+            if limit.ratio is None and limit.ceiling is None:
+                raise ValueError(f"limits.{name}: asks nothing; allowed: ratio or ceiling")
+        if not self.metrics and not self.limits and self.per_class is None:
+            raise ValueError("metrics, per_class, limits: all empty; allowed: a check or more")
+        return self
+
+    @model_validator(mode="after")
+    def _check_significance(self) -> Self:
+        shares = {f"metrics.{name}": check.significance for name, check in self.metrics.items()}
+        if self.per_class is not None:
+            shares["per_class"] = self.per_class.significance
+        given = {name: share for name, share in shares.items() if share is not None}
+        total = sum(given.values())
+        if total > self.significance + _ROUNDING:
+            raise ValueError(
+                f"significance: {' + '.join(map(str, given.values()))} of {', '.join(given)} is "
+                f"{total:g}; allowed: together at most significance, {self.significance:g}"
+            )
+        return self
+
+
+def load_checks(path: Path) -> Checks:
+    """Read and check a file such as checks.yaml.
+
+    Raises:
+        ParamsError: it is missing, no YAML, or a key is unknown, missing or out of range.
+    """
+    raw = read_yaml(path, YAML(typ="safe", pure=True).load)
+    if not isinstance(raw, dict):
+        raise ParamsError(f"{path}: found {raw!r}; allowed: a mapping, as in checks.yaml")
+    try:
+        return Checks.model_validate(raw)
+    except ValidationError as err:
+        problems = "".join(f"\n  {_describe(error)}" for error in err.errors())
+        raise ParamsError(f"{path}:{problems}") from err
+
+
+def _describe(error: Any) -> str:
+    where = [str(part) for part in error["loc"]]
+    parts: dict[str, type[BaseModel]] = {"metrics": MetricCheck, "limits": LimitCheck}
+    # `describe` finds no fields behind a mapping with free keys.
+    if error["type"] == "extra_forbidden" and where[0] in parts:
+        hint = did_you_mean(where[-1], list(parts[where[0]].model_fields))
+        return f"{'.'.join(where)}: unknown key{hint}"
+    return describe(error, Checks)

@@ -1,1 +1,0 @@
-"""Networks, and the saved classifier bundle."""

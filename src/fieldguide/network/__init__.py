@@ -1,0 +1,1 @@
+"""The network, the classifier bundle that holds it, and the batches that it takes."""

@@ -1,0 +1,201 @@
+"""The saved classifier: `model.safetensors` and `model.json`, safe to load from a stranger."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from fieldguide.core.errors import BundleError
+from fieldguide.core.files import new_folder, write_json
+from fieldguide.core.params import CNNParams, Fraction, PixelSize, check_timm_name
+from fieldguide.network.backbones import build
+from fieldguide.network.interface import Network
+from fieldguide.network.preprocessing import Preprocessing
+
+FORMAT = 3
+# What a CNN of format 2 was, before there was a choice.
+_FORMAT_2_CNN = {
+    "filters": "auto",
+    "residual_units": 0,
+    "norm_after_activation": False,
+    "pooling": "flatten",
+}
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A classifier and all it takes to use it."""
+
+    net: Network
+    architecture: CNNParams | str  # the CNN's, or the name of a model of timm
+    classes: list[str]
+    image_size: int  # pixels of a stored photo
+    resize: Literal["crop", "squash"]  # how a photo becomes a square
+    preprocessing: Preprocessing  # from a stored photo to the network
+    val_acc: float | None  # fraction, of the epoch that was kept; None: trained on all photos
+    started_from: str  # "none", or the weights that training began with
+
+    @property
+    def name(self) -> str:
+        """Of the network: cnn, or as timm calls it."""
+        return self.architecture if isinstance(self.architecture, str) else "cnn"
+
+
+class _CNN(CNNParams):
+    name: Literal["cnn"]
+
+
+class _Timm(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    # Nothing but a name of timm's own: it would also read "hf-hub:..." and fetch that.
+    name: Annotated[str, AfterValidator(check_timm_name)]
+
+
+def _kind(architecture: object) -> str:
+    """Of which of the two a description is, so that its mistakes are told as mistakes of that."""
+    is_cnn = isinstance(architecture, dict) and architecture.get("name") == "cnn"
+    return "cnn" if is_cnn else "timm"
+
+
+_Architecture = Annotated[
+    Annotated[_CNN, Tag("cnn")] | Annotated[_Timm, Tag("timm")], Discriminator(_kind)
+]
+# Red, green, blue, of pixels in [0, 1].
+Channels = Annotated[
+    list[Annotated[Fraction, Field(ge=0, le=1)]], Field(min_length=3, max_length=3)
+]
+
+
+def _distinct(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names) or not all(name.strip() for name in names):
+        raise ValueError("allowed: names that differ, none of them empty")
+    return names
+
+
+class _Description(BaseModel):
+    """model.json, checked as strictly as params.yaml: it may come from a stranger."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    format: Literal[3]
+    architecture: _Architecture
+    classes: Annotated[list[str], Field(min_length=2), AfterValidator(_distinct)]
+    image_size: PixelSize
+    resize: Literal["crop", "squash"]
+    input_size: PixelSize
+    interpolation: Literal["bilinear", "bicubic"]
+    mean: Channels
+    std: Channels
+    val_acc: Annotated[Fraction, Field(ge=0, le=1)] | None
+    started_from: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_format_2(cls, found: Any) -> Any:
+        if not isinstance(found, dict) or found.get("format") != 2:  # noqa: PLR2004
+            return found
+        architecture = found.get("architecture")
+        if isinstance(architecture, dict) and architecture.get("name") == "cnn":
+            found = found | {"architecture": _FORMAT_2_CNN | architecture}
+        return found | {"format": FORMAT}
+
+
+def save_bundle(bundle: Bundle, folder: Path) -> None:
+    """Write both files, or neither; the same classifier gives the same bytes."""
+    state = {name: value.contiguous().cpu() for name, value in bundle.net.state_dict().items()}
+    architecture = bundle.architecture
+    with new_folder(folder) as aside:
+        # Not `save_file`, whose file nobody else may read.
+        (aside / "model.safetensors").write_bytes(save(state))
+        write_json(
+            aside / "model.json",
+            {
+                "format": FORMAT,
+                "architecture": {"name": architecture}
+                if isinstance(architecture, str)
+                else {"name": "cnn", **architecture.model_dump()},
+                "classes": bundle.classes,
+                "image_size": bundle.image_size,
+                "resize": bundle.resize,
+                "input_size": bundle.preprocessing.size,
+                "interpolation": bundle.preprocessing.interpolation,
+                "mean": bundle.preprocessing.mean,
+                "std": bundle.preprocessing.std,
+                "val_acc": bundle.val_acc,
+                "started_from": bundle.started_from,
+            },
+        )
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """Rebuild the network, in eval mode, on the CPU.
+
+    Raises:
+        BundleError: a file is missing or damaged, or weights and architecture do not belong
+            together.
+    """
+    found = _read_description(folder / "model.json")
+    if isinstance(found.architecture, _Timm):
+        architecture: CNNParams | str = found.architecture.name
+    else:
+        architecture = CNNParams.model_validate(found.architecture.model_dump(exclude={"name"}))
+    # On no device: a stranger's description may ask for more memory than its weights have.
+    cnn = not isinstance(architecture, str)
+    try:
+        with torch.device("meta") if cnn else nullcontext():
+            net = build(architecture, input_size=found.input_size, num_classes=len(found.classes))
+    except Exception as err:  # some of timm's networks take few sizes, and say so in many ways
+        raise BundleError(
+            f"{folder / 'model.json'}: {found.architecture.name} does not take {found.input_size} "
+            f"pixels ({err})"
+        ) from err
+    weights = folder / "model.safetensors"
+    try:
+        net.load_state_dict(load_file(weights), assign=cnn)
+    except OSError as err:
+        raise BundleError(f"{weights}: cannot be read ({err.strerror or err})") from err
+    except (SafetensorError, RuntimeError) as err:
+        raise BundleError(f"{weights}: damaged, or of another network ({err})") from err
+    return Bundle(
+        net=net.eval().to(memory_format=torch.channels_last),
+        architecture=architecture,
+        classes=found.classes,
+        image_size=found.image_size,
+        resize=found.resize,
+        preprocessing=Preprocessing(
+            found.input_size, found.interpolation, mean=found.mean, std=found.std
+        ),
+        val_acc=found.val_acc,
+        started_from=found.started_from,
+    )
+
+
+def _read_description(path: Path) -> _Description:
+    try:
+        return _Description.model_validate_json(path.read_text(encoding="utf-8"))
+    except OSError as err:
+        raise BundleError(f"{path}: cannot be read ({err.strerror}); run `dvc repro`") from err
+    except ValidationError as err:
+        first = err.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        message = f"{path}: not a classifier's description ('{key}': {first['msg']})"
+        raise BundleError(message) from err
+    except UnicodeDecodeError as err:
+        raise BundleError(f"{path}: not a classifier's description ({err})") from err

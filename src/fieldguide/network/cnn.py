@@ -1,0 +1,159 @@
+"""The course work's network: convolution blocks that halve the image, then a dense layer."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+from torch import Tensor, nn
+
+from fieldguide.core.params import CNNParams
+from fieldguide.network.interface import Network
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "mish": nn.Mish,
+}
+
+
+class ConvBlock(nn.Sequential):
+    """conv -> [batch norm] -> activation -> max-pool [-> batch norm] -> residual units.
+
+    (B, C, H, W) -> (B, F, H/2, W/2).
+    """
+
+    conv: nn.Conv2d
+    activation: nn.Module
+    pool: nn.Module
+
+    def __init__(self, channels: int, filters: int, kernel: int, params: CNNParams) -> None:
+        norm: dict[str, nn.Module] = {"norm": nn.BatchNorm2d(filters)} if params.batch_norm else {}
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        # Without a bias where batch norm, which has its own, comes right after it.
+        bias = not params.batch_norm or params.norm_after_activation
+        layers["conv"] = nn.Conv2d(channels, filters, kernel, padding="same", bias=bias)
+        layers |= {} if params.norm_after_activation else norm
+        layers["activation"] = ACTIVATIONS[params.activation]()
+        layers["pool"] = nn.MaxPool2d(2)
+        layers |= norm if params.norm_after_activation else {}
+        for k in range(1, params.residual_units + 1):
+            layers[f"residual{k}"] = ResidualUnit(filters, kernel, params)
+        super().__init__(layers)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Pool before the activation where that changes nothing but saves three quarters of it.
+
+        The largest of four values stays the largest after ReLU, which never falls. Not when a
+        trained network is looked into: figures show the activation before pooling.
+        """
+        layers = list(self)
+        if self.training and isinstance(self.activation, nn.ReLU):
+            k = layers.index(self.activation)
+            layers[k : k + 2] = [self.pool, self.activation]
+        for layer in layers:
+            images = layer(images)
+        return images
+
+
+class ResidualUnit(nn.Module):
+    """conv -> [norm] -> activation -> conv -> [norm], added to a shortcut, then an activation.
+
+    (B, F, H, W) in and out. Source: He et al. 2016, figure 2 (https://arxiv.org/abs/1512.03385).
+    """
+
+    def __init__(self, filters: int, kernel: int, params: CNNParams) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for _ in range(2):
+            bias = not params.batch_norm
+            layers.append(nn.Conv2d(filters, filters, kernel, padding="same", bias=bias))
+            layers += [nn.BatchNorm2d(filters)] if params.batch_norm else []
+            layers.append(ACTIVATIONS[params.activation]())
+        self.activation = layers.pop()
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Add what the convolutions make of it."""
+        added: Tensor = self.activation(features + self.layers(features))
+        return added
+
+
+class CNN(Network):
+    """`conv_layers` blocks, then flatten or average -> [dense -> activation] -> dropout -> output.
+
+    Blocks are named conv1, conv2, ... in `features`. Where the methods have names of timm's models
+    they mean the same, so that fine-tuning treats both alike (`Network`).
+    """
+
+    def __init__(self, params: CNNParams, *, image_size: int, num_classes: int) -> None:
+        """Build the layers with PyTorch's default initialisation.
+
+        Args:
+            params: the architecture.
+            image_size: height and width of the input, in pixels.
+            num_classes: K, the length of the output.
+        """
+        super().__init__()
+        self.features = nn.Sequential()
+        channels = 3
+        sizes = zip(params.widths, params.kernels, strict=True)
+        for k, (filters, kernel) in enumerate(sizes, start=1):
+            self.features.add_module(f"conv{k}", ConvBlock(channels, filters, kernel, params))
+            channels = filters
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        if params.pooling == "average":
+            layers["average"] = nn.AdaptiveAvgPool2d(1)
+        else:
+            channels *= (image_size // 2**params.conv_layers) ** 2
+        layers["flatten"] = nn.Flatten()
+        if params.num_neurons_dense > 0:
+            layers["dense"] = nn.Linear(channels, params.num_neurons_dense)
+            layers["activation"] = ACTIVATIONS[params.activation]()
+            channels = params.num_neurons_dense
+        layers["dropout"] = nn.Dropout(params.dropout)
+        layers["output"] = nn.Linear(channels, num_classes)
+        self.classifier = nn.Sequential(layers)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Unnormalised scores: (B, 3, H, W) -> (B, K)."""
+        return self.forward_head(self.forward_features(images))
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Output of the last block: (B, 3, H, W) -> (B, F, h, w)."""
+        features: Tensor = self.features(images)
+        return features
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        """Scores of the last block's output: (B, F, h, w) -> (B, K)."""
+        scores: Tensor = self.classifier(features)
+        return scores
+
+    def get_classifier(self) -> nn.Linear:
+        """Return the output layer."""
+        output = self.classifier.output
+        assert isinstance(output, nn.Linear)
+        return output
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replace the output layer by a new one of `num_classes`."""
+        self.classifier.output = nn.Linear(self.get_classifier().in_features, num_classes)
+
+    @staticmethod
+    def group_matcher(coarse: bool = False) -> dict[str, Any]:  # noqa: ARG004, FBT001, FBT002 - timm's
+        """Blocks by the names of their modules, first to last: convolutions, then the dense layer.
+
+        Source: https://huggingface.co/docs/timm (`group_with_matcher`).
+        """
+        last = (10_000,)
+        return {"blocks": [(r"^features\.conv(\d+)", None), (r"^classifier\.dense", last)]}
+
+    @property
+    def blocks(self) -> dict[str, ConvBlock]:
+        """The convolution blocks by name, first to last."""
+        return {
+            name: block
+            for name, block in self.features.named_children()
+            if isinstance(block, ConvBlock)
+        }

@@ -1,0 +1,1 @@
+"""What pages and Markdown are written with."""

@@ -1,0 +1,1 @@
+"""Photos to store: archives, layout, decoding, copies and splits."""

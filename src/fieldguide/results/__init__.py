@@ -1,0 +1,1 @@
+"""The one reader of what a revision holds, in the workspace, Git, DVC's cache or a remote."""

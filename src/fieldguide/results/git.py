@@ -1,0 +1,64 @@
+"""Git, asked by its own command: with arguments of ours and no shell."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from fieldguide.core.errors import GitError
+
+_LOGIN = re.compile(r"://[^/@\s]+@")  # a user and password in an address
+
+
+def git(root: Path, *arguments: str, text: str | None = None) -> str:
+    """Run git in `root`, with `text` as its standard input, and return what it prints.
+
+    Raises:
+        GitError: it fails; the message has its own.
+    """
+    command = ["git", "-c", "core.hooksPath=/dev/null", *arguments]  # hooks are the user's
+    done = subprocess.run(
+        command,
+        cwd=root,
+        input=text,
+        capture_output=True,
+        encoding="utf-8",
+        errors="surrogateescape",  # names of files may be any bytes
+        check=False,
+    )
+    if done.returncode != 0:
+        what = next(word for word in arguments if not word.startswith("-"))
+        why = _LOGIN.sub("://", done.stderr.strip())
+        raise GitError(f"git {what} failed in {root}: {why}")
+    return done.stdout
+
+
+def read_blobs(root: Path, objects: list[str]) -> Iterator[bytes | None]:
+    """Yield the bytes of each `<commit>:<path>` or object, by one Git process; None if missing.
+
+    Raises:
+        GitError: it fails, as for a path outside the repository; the message has its own.
+    """
+    done = subprocess.run(
+        ["git", "cat-file", "--batch"],
+        cwd=root,
+        input="\n".join(objects).encode() + b"\n",
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        why = done.stderr.decode(errors="replace").strip()
+        raise GitError(f"git cat-file failed in {root}: {why}")
+    text, at = done.stdout, 0
+    for _ in objects:
+        end = text.index(b"\n", at)
+        header = text[at:end].split(b" ")
+        at = end + 1
+        if header[-1] == b"missing":
+            yield None
+            continue
+        size = int(header[-1])
+        yield text[at : at + size]
+        at += size + 1

@@ -1,0 +1,80 @@
+"""What a training and the sweep that started it tell each other, by files in a folder.
+
+DVC has no such channel: the folder's name comes in an environment variable. Without it, as in every
+`dvc repro`, a training is nobody's trial.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from fieldguide.core.files import write_json
+
+VARIABLE = "FIELDGUIDE_TRIAL"
+# Seconds that a trial waits for an answer; after them it goes on: the sweep is gone. A driver of
+# a thousand workers may be busy for a dozen.
+_PATIENCE = 60.0
+
+
+@dataclass(frozen=True)
+class Channel:
+    """The folder of one trial."""
+
+    folder: Path
+
+    @classmethod
+    def from_environment(cls) -> Channel | None:
+        """Return the channel to the sweep that started this process, if one did."""
+        folder = os.environ.get(VARIABLE)
+        return cls(Path(folder)) if folder else None
+
+    def open(self, rungs: list[int]) -> None:
+        """Make the folder; `rungs` are the epochs after which the trial asks."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.folder / "rungs.json", rungs)
+
+    def report(self, epoch: int, metrics: dict[str, float]) -> None:
+        """Tell the sweep an epoch's metrics; epochs are counted from 1."""
+        with (self.folder / "epochs.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"epoch": epoch, **metrics}) + "\n")
+
+    def may_go_on(self, epoch: int) -> bool:
+        """Ask, where `epoch` is a rung, and wait for the sweep's answer."""
+        try:
+            rungs = json.loads((self.folder / "rungs.json").read_text(encoding="utf-8"))
+        except OSError:
+            return True
+        if epoch not in rungs:
+            return True
+        answer = self.folder / f"rung-{epoch}.json"
+        deadline = time.monotonic() + _PATIENCE
+        while time.monotonic() < deadline:
+            if answer.is_file():
+                return bool(json.loads(answer.read_text(encoding="utf-8")))
+            time.sleep(0.02)
+        return True
+
+    def reports(self) -> dict[int, dict[str, float]]:
+        """Return the metrics of each epoch reported so far; of a repeated epoch, the first."""
+        try:
+            text = (self.folder / "epochs.jsonl").read_text(encoding="utf-8")
+        except OSError:
+            return {}
+        found: dict[int, dict[str, float]] = {}
+        for line in text.splitlines(keepends=True):
+            if line.endswith("\n"):  # the last one may be half-written
+                row = json.loads(line)
+                found.setdefault(int(row.pop("epoch")), row)
+        return found
+
+    def answered(self, epoch: int) -> bool:
+        """Whether the sweep has answered at this rung."""
+        return (self.folder / f"rung-{epoch}.json").is_file()
+
+    def answer(self, epoch: int, *, go_on: bool) -> None:
+        """Let the trial go on after this rung, or end it there with its best epoch so far."""
+        write_json(self.folder / f"rung-{epoch}.json", go_on)

@@ -1,0 +1,244 @@
+"""Verdicts and their words, of sides made by hand."""
+
+import numpy as np
+import pytest
+
+from fieldguide.core.errors import RevisionError
+from fieldguide.gate.findings import Finding, Outcome, Status, Verdict
+from fieldguide.gate.judge import judge
+
+ACC_LINE = "  test.acc: {direction: maximize, tolerated_loss: 0.01, significance: 0.02}\n"
+ACC = f"metrics:\n{ACC_LINE}"
+SCORES = """\
+metrics:
+  test.macro_f1: {direction: maximize, tolerated_loss: 0.01, significance: 0.02}
+  test.ece: {direction: minimize, tolerated_loss: 0.02, significance: 0.02}
+"""
+CLASSES = "per_class: {tolerated_loss: 0.05, significance: 0.02}\n"
+LOSS = "metrics: {best.val_loss: {direction: minimize, tolerated_loss: 0.1}}\n"
+
+
+@pytest.fixture
+def check(make_checks, make_side):
+    """Judges two tables of predictions."""
+
+    def run(text, old, new, **metrics):
+        sides = make_side(old), make_side(new, "mine", **metrics)
+        return judge(make_checks(text), *sides)
+
+    return run
+
+
+def test_equal_models_pass(check, make_predictions):
+    same = make_predictions()
+    outcome = check(ACC + CLASSES + "limits: {model.size: {ratio: 1.0}}", same, same)
+    assert outcome.verdict is Verdict.PASSED
+    assert outcome.exit_status == 0
+    assert (outcome.photos, outcome.paired, outcome.notes) == (600, True, [])
+    assert [one.name for one in outcome.findings] == [
+        *("test.acc", "recall.ant", "recall.bee", "recall.crab", "model.size")
+    ]
+
+
+def test_a_lost_accuracy_is_named_with_its_interval(check, make_predictions):
+    outcome = check(ACC, make_predictions(), make_predictions(160, 160, 160))
+    (found,) = outcome.findings  # 60 of 600 photos lost, none won: Binomial(600, 0.1) / 600
+    assert outcome.exit_status == 1
+    assert found.change == pytest.approx(-0.1)
+    assert found.low < -0.1 < found.high < -0.01
+    assert found.reason == (
+        "test.acc fell from 0.900 to 0.800: −0.100 (96 % interval −0.125 to −0.075, "
+        "p < 0.0001); tolerated: 0.010; most in "
+        "ant −0.100 (40 of its 200 photos are called bee, before 20), "
+        "bee −0.100 (40 of its 200 photos are called crab, before 20), "
+        "crab −0.100 (40 of its 200 photos are called ant, before 20)"
+    )
+    # The other way round it is a gain.
+    assert check(ACC, make_predictions(160, 160, 160), make_predictions()).exit_status == 0
+
+
+def test_a_loss_that_is_real_but_tolerated_passes(check, make_predictions):
+    better, worse = make_predictions(), make_predictions(170, 176, 176)  # 18 of 600 photos, 3 %
+    assert check(ACC, better, worse).exit_status == 1
+    assert check(ACC.replace("0.01", "0.02"), better, worse).exit_status == 0
+
+
+def test_a_loss_that_may_be_chance_passes(check, make_predictions):
+    # 3 % lost again, but 60 photos more lost and won.
+    worse = make_predictions(172, 172, 178)
+    worse.probabilities[:30] = [0.1, 0.8, 0.1]
+    worse.probabilities[185:200] = worse.probabilities[385:400] = worse.probabilities[:15] * 0
+    worse.probabilities[185:200, 0] = worse.probabilities[385:400, 1] = 0.9
+    outcome = check(ACC, make_predictions(), worse)
+    assert outcome.findings[0].change < -0.01
+    assert outcome.exit_status == 0
+
+
+def test_macro_f1_and_calibration(check, make_predictions):
+    sure = make_predictions(confidence=0.9)  # right 90 % of the time
+    outcome = check(SCORES, sure, make_predictions(confidence=0.7))
+    assert [one.status for one in outcome.findings] == [Status.PASSED, Status.FAILED]
+    assert outcome.findings[1].change == pytest.approx(0.2)
+    assert "test.ece rose from 0.000 to 0.200: +0.200 (96 % interval" in outcome.findings[1].reason
+    outcome = check(SCORES, sure, make_predictions(150, 150, 150))
+    assert outcome.findings[0].change == pytest.approx(-0.15)
+    assert "test.macro_f1 fell from 0.900 to 0.750" in outcome.findings[0].reason
+
+
+def test_the_strictest_check_with_the_fewest_resamples_can_fail(check, make_predictions):
+    text = "metrics: {test.macro_f1: {direction: maximize, tolerated_loss: 0, significance: 0.001}}"
+    outcome = check(text, make_predictions(), make_predictions(0, 0, 0))
+    assert outcome.findings[0].p == 0.001  # 1 / (999 + 1)
+    assert outcome.exit_status == 1
+
+
+def test_one_class_cannot_collapse_behind_a_good_mean(check, make_predictions):
+    outcome = check(ACC + CLASSES, make_predictions(150, 180, 180), make_predictions(190, 140, 190))
+    assert outcome.findings[0].change > 0
+    assert [one.name for one in outcome.of(Status.FAILED)] == ["recall.bee"]
+    assert outcome.of(Status.FAILED)[0].reason == (
+        "recall.bee fell from 0.900 to 0.700: −0.200 (98.7 % interval −0.270 to −0.135, "
+        "p < 0.0001); tolerated: 0.050; 60 of its 200 photos are called crab, before 20"
+    )
+
+
+def test_bounds_hold_without_a_reference_and_whatever_it_has(check, make_predictions):
+    bounds = "metrics: {test.acc: {direction: maximize, floor: 0.95}, x: {direction: minimize, "
+    bounds += "ceiling: 1}}\nper_class: {tolerated_loss: 0.5, significance: 0.02, floor: 0.85}\n"
+    same = make_predictions(190, 170, 160)
+    outcome = check(bounds, same, same, x=2.5)
+    assert [one.reason for one in outcome.of(Status.FAILED)] == [
+        "test.acc is 0.867; allowed: 0.950 or more",
+        "x is 2.500; allowed: 1.000 or less",
+        "recall.crab is 0.800; allowed: 0.850 or more",
+    ]
+
+
+def test_without_a_significance_the_tolerance_alone_decides(
+    make_checks, make_side, make_predictions
+):
+    same, checks = make_predictions(), make_checks(LOSS)
+    old = make_side(same, best__val_loss=0.7)
+    for value, status in ((0.8, 0), (0.81, 1), (0.1, 0)):
+        assert judge(checks, old, make_side(same, best__val_loss=value)).exit_status == status
+    outcome = judge(checks, old, make_side(same, best__val_loss=0.9))
+    assert outcome.findings[0].reason == (
+        "best.val_loss rose from 0.700 to 0.900: +0.200; tolerated: 0.100"
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ((0.7, None), (1, "best.val_loss of mine: missing; allowed: a finite number")),
+        ((0.7, "nan"), (1, "best.val_loss of mine: found 'nan'; allowed: a finite number")),
+        ((0.7, True), (1, "best.val_loss of mine: found True; allowed: a finite number")),
+        ((0.7, float("inf")), (1, "best.val_loss of mine: found inf; allowed: a finite number")),
+        ((0.7, 10**400), (1, f"best.val_loss of mine: found {10**400}; allowed: a finite number")),
+        (("nan", "nan"), (1, "best.val_loss of mine: found 'nan'; allowed: a finite number")),
+        ((None, 0.7), (2, "best.val_loss of main: missing; allowed: a finite number")),
+        ((float("nan"), 0.7), (2, "best.val_loss of main: found nan; allowed: a finite number")),
+        (("x", None), (2, "best.val_loss of main: found 'x'; allowed: a finite number")),
+        ((None, None), (2, "best.val_loss: missing on both sides; did you mean best.val_acc?")),
+    ],
+)
+def test_what_is_no_number_never_passes(make_checks, make_side, make_predictions, values, expected):
+    same = make_predictions()
+    sides = [
+        make_side(same, name, best__val_loss=value, best__val_acc=1.0)
+        for name, value in zip(("main", "mine"), values, strict=True)
+    ]
+    outcome = judge(make_checks(LOSS), *sides)
+    assert (outcome.exit_status, outcome.findings[0].reason) == expected
+
+
+def test_limits(make_checks, make_side, make_predictions):
+    same = make_predictions()
+    checks = make_checks(
+        "limits: {model.size: {ratio: 1.5, ceiling: 2000}, train.seconds: {ratio: 1.2}}"
+    )
+
+    def reasons(**metrics):
+        old, new = make_side(same, train__seconds=100), make_side(same, "mine", **metrics)
+        return [one.reason for one in judge(checks, old, new).findings if one.reason]
+
+    assert reasons(model__size=1500, train__seconds=120) == []
+    assert reasons(model__size=2001, train__seconds=121) == [
+        (
+            "model.size is 2,001; allowed: 2,000 or less; "
+            "model.size rose from 1,000 to 2,001, 2.00 times as much; allowed: 1.5 times"
+        ),
+        "train.seconds rose from 100 to 121, 1.21 times as much; allowed: 1.2 times",
+    ]
+    old, new = (make_side(same, train__seconds=value) for value in (0, 1))
+    assert judge(checks, old, new).exit_status == 2
+
+
+def test_counts_decide_where_predictions_are_missing(make_checks, make_side, make_predictions):
+    metrics = "".join(text.removeprefix("metrics:\n") for text in (SCORES, ACC_LINE))
+    checks = make_checks(
+        f"metrics:\n{metrics}{CLASSES}".replace("significance: 0.02", "significance: 0.01")
+    )
+    old = make_side(make_predictions(), keep=False)
+    outcome = judge(checks, old, make_side(make_predictions(180, 120, 180), "mine"))
+    states = {one.name: one.status for one in outcome.findings}
+    assert states == {
+        "test.macro_f1": Status.UNTESTED,
+        "test.ece": Status.UNTESTED,
+        "test.acc": Status.FAILED,
+        "recall.ant": Status.PASSED,
+        "recall.bee": Status.FAILED,
+        "recall.crab": Status.PASSED,
+    }
+    assert outcome.findings[2].method == "Fisher, two-proportion interval"
+    assert outcome.paired is False
+    assert outcome.notes == [
+        "by counts, not photo by photo: metrics/predictions.csv of main: cannot be had"
+    ]
+
+
+def test_a_class_without_numbers_fails(make_checks, make_side, make_predictions):
+    same = make_predictions()
+    old, new = make_side(same), make_side(same, "mine", keep=False)
+    del new.per_class["bee"]
+    new.per_class["crab"] = {"recall": "nan", "photos": 200}
+    outcome = judge(make_checks(CLASSES), old, new)
+    assert [one.reason.split(";")[0] for one in outcome.of(Status.FAILED)] == [
+        "recall.bee of mine: found missing",
+        "recall.crab of mine: found {'recall': 'nan', 'photos': 200}",
+    ]
+    for side in (old, new):  # no test photo of it: nothing to lose
+        side.per_class["bee"] = side.per_class["crab"] = {"recall": 0.0, "photos": 0}
+    assert judge(make_checks(CLASSES), old, new).exit_status == 0
+    old.per_class["ant"] = {"recall": None, "photos": 200}
+    assert judge(make_checks(CLASSES), old, new).exit_status == 2
+    old.per_class.clear()
+    assert judge(make_checks(CLASSES), old, new).exit_status == 2
+
+
+def test_a_class_that_only_one_side_knows(check, make_predictions):
+    # The candidate has learned a class of which there is no test photo, and calls none so.
+    more = make_predictions(classes=["ant", "bee", "crab", "dove"])
+    outcome = check(ACC + CLASSES, make_predictions(), more)
+    assert outcome.exit_status == 0
+    assert [one.name for one in outcome.findings[1:]] == ["recall.ant", "recall.bee", "recall.crab"]
+
+
+def test_predictions_of_other_photos_are_not_compared(check, make_predictions):
+    other = make_predictions()
+    with pytest.raises(
+        RevisionError, match=r"predictions\.csv of main and mine are not of the same"
+    ):
+        check(ACC, make_predictions(), other._replace(sources=other.sources[::-1]))
+    with pytest.raises(
+        RevisionError, match=r"predictions\.csv of main and mine are not of the same"
+    ):
+        check(ACC, make_predictions(), other._replace(labels=np.roll(other.labels, 1)))
+
+
+def test_a_regression_stays_one_whatever_else_cannot_be_compared():
+    lost, unknown = Finding("a", Status.FAILED), Finding("b", Status.IMPOSSIBLE)
+    assert Outcome("main", "mine", [unknown, lost]).exit_status == 1
+    assert Outcome("main", "mine", [unknown]).exit_status == 2
+    assert Outcome("main", "mine", [Finding("c", Status.UNTESTED)]).exit_status == 0
+    assert Outcome("main", "mine", refused="x").exit_status == 2

@@ -1,0 +1,251 @@
+"""Each image once an epoch, in an order that depends on (seed, epoch) alone."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from fieldguide.core.files import write_csv
+from fieldguide.core.store import Store
+from fieldguide.network.augmentation import Augmentation
+from fieldguide.network.batches import Batches, Order, derive_seed
+from fieldguide.network.preprocessing import Preprocessing
+
+CPU = torch.device("cpu")
+SIZE = 8
+CLASSES = ["a", "b", "c"]
+
+
+@pytest.fixture
+def split_of(tmp_path):
+    """Makes a split whose n-th photo is all grey n, of class n modulo 3."""
+
+    def make(count, shards=1):
+        folder = tmp_path / f"store-{count}-{shards}"
+        folder.mkdir()
+        rows = np.arange(count, dtype=np.uint8)
+        listed = []
+        for k, part in enumerate(np.array_split(rows, shards)):
+            pixels = np.broadcast_to(part[:, None, None, None], (len(part), SIZE, SIZE, 3))
+            np.save(folder / f"train-{k}.npy", pixels)
+            listed.append({"file": f"train-{k}.npy", "rows": len(part)})
+            index = [[f"{row}.png", CLASSES[row % 3], ""] for row in part]
+            write_csv(folder / f"train-{k}.csv", ["source", "class", "sha256"], index)
+        description = {
+            "format": 2,
+            "classes": CLASSES,
+            "image_size": SIZE,
+            "resize": "crop",
+            "mean": [0.0] * 3,
+            "std": [1.0] * 3,
+            "shards": {"train": listed},
+        }
+        (folder / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
+        return Store(folder).split("train")
+
+    return make
+
+
+def batches_of(split, batch_size, *, store=None, jitter=None, size_of=None, **options):
+    """Batches on the CPU; as they are, or normalised as a store says."""
+    order = Order(split, batch_size, device=CPU, **options)
+    if store is None:
+        preprocessing = Preprocessing(SIZE, "bilinear", mean=[0.0] * 3, std=[1.0] * 3)
+    else:
+        preprocessing = Preprocessing(store.image_size, "bilinear", store.mean, store.std)
+    change = None if jitter is None else Augmentation(crop="shift", color_jitter=jitter)
+    return Batches(split, order, preprocessing, augmentation=change, size_of=size_of)
+
+
+def rows_of(batches, epoch=0):
+    """The photos of each batch, by their grey; their labels must be theirs."""
+    batches.order.epoch = epoch
+    found = []
+    for images, labels in batches:
+        rows = (images[:, 0, 0, 0] * 255).round().long()
+        assert torch.equal(labels, rows % 3)
+        found.append(rows.tolist())
+    return found
+
+
+def flat(parts):
+    return [row for part in parts for row in part]
+
+
+@pytest.mark.parametrize("jitter", [None, 0.0])
+@pytest.mark.parametrize(
+    ("count", "batch_size", "sizes"),
+    [
+        (12, 4, [4, 4, 4]),
+        (13, 4, [4, 3, 3, 3]),  # a plain split would end with a batch of one
+        (7, 3, [3, 2, 2]),
+        (5, 8, [5]),
+        (3, 1, [1, 1, 1]),
+        (1, 64, [1]),
+    ],
+)
+def test_every_image_once_an_epoch_in_batches_of_almost_equal_size(
+    count, batch_size, sizes, jitter, split_of
+):
+    batches = batches_of(split_of(count), batch_size, seed=3, jitter=jitter)
+    found = rows_of(batches)
+    assert [len(part) for part in found] == sizes
+    assert len(batches) == len(sizes)
+    assert sorted(flat(found)) == list(range(count))
+
+
+def test_without_a_seed_images_come_in_order_and_as_they_are(split_of):
+    split = split_of(10)
+    batches = batches_of(split, 4)
+    assert (
+        rows_of(batches, epoch=0)
+        == rows_of(batches, epoch=5)
+        == [[*range(4)], [4, 5, 6], [7, 8, 9]]
+    )
+    images = torch.cat([images for images, _ in batches])
+    expected = torch.from_numpy(split.images(np.arange(10)).astype(np.float32)) / 255
+    assert torch.equal(images, expected.permute(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**32 - 1])
+def test_order_depends_on_seed_and_epoch_alone(seed, split_of):
+    split = split_of(40)
+    first = batches_of(split, 8, seed=seed, jitter=0.1)
+    again = batches_of(split, 8, seed=seed, jitter=0.1)
+    for _ in first:  # an epoch that is not looked at
+        torch.rand(3)
+    first.order.epoch = again.order.epoch = 2
+    torch.manual_seed(1)
+    ours = list(first)
+    torch.manual_seed(2)
+    theirs = list(again)
+    for (images, labels), (other_images, other_labels) in zip(ours, theirs, strict=True):
+        assert torch.equal(images, other_images)
+        assert torch.equal(labels, other_labels)
+
+
+def test_other_seeds_and_other_epochs_give_other_orders(split_of):
+    split = split_of(40)
+    orders = [
+        tuple(flat(rows_of(batches_of(split, 8, seed=seed), epoch=epoch)))
+        for seed in (0, 1)
+        for epoch in (0, 1, 2)
+    ]
+    assert len(set(orders)) == len(orders)
+    assert tuple(range(40)) not in orders
+
+
+def test_epochs_draw_other_augmentations(split_of):
+    batches = batches_of(split_of(20), 20, seed=0, jitter=0.5)
+
+    def factors(epoch):
+        """Brightness of each photo: contrast and saturation leave one grey photo as it is."""
+        batches.order.epoch = epoch
+        ((images, _labels),) = batches
+        return images[:, 0, 0, 0].sort().values
+
+    assert not torch.equal(factors(0), factors(1))
+    assert torch.equal(factors(0), factors(0))
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.4])
+@pytest.mark.parametrize("batch_size", [1, 5, 30])
+def test_augmentation_of_an_image_does_not_depend_on_the_batch_size(batch_size, jitter, store):
+    split = store.split("train")
+
+    def epoch(size):
+        batches = batches_of(split, size, store=store, seed=5, jitter=jitter)
+        batches.order.epoch = 1
+        parts = list(batches)
+        return torch.cat([images for images, _ in parts]), torch.cat([y for _, y in parts])
+
+    images, labels = epoch(batch_size)
+    reference, reference_labels = epoch(len(split))
+    assert torch.equal(labels, reference_labels)
+    torch.testing.assert_close(images, reference, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [4, 5, 7, 24, 25, 97])
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+@pytest.mark.parametrize("seed", [None, 0])
+def test_processes_share_the_batches_of_one(count, batch_size, world_size, seed, split_of):
+    """Of one process with a batch size as large as theirs together."""
+    split = split_of(count)
+    parts = [
+        batches_of(split, batch_size, seed=seed, rank=rank, world_size=world_size)
+        for rank in range(world_size)
+    ]
+    found = [rows_of(part) for part in parts]
+    steps = [flat(rows) for rows in zip(*found, strict=True)]
+    assert Counter(flat(steps)) == Counter(range(count))
+    if batch_size > 1:
+        assert steps == rows_of(batches_of(split, batch_size * world_size, seed=seed))
+    for step, own in enumerate(zip(*found, strict=True)):
+        sizes = [len(rows) for rows in own]
+        assert min(sizes) >= 1
+        assert max(sizes) <= max(2, batch_size)
+        assert max(sizes) - min(sizes) <= 1
+        starts = [sum(sizes[:rank]) for rank in range(world_size)]
+        for part, start, size in zip(parts, starts, sizes, strict=True):
+            assert part.order.step_size(step) == sum(sizes)
+            assert part.order.part(step) == slice(start, start + size)
+
+
+def test_processes_augment_as_one_does(split_of):
+    def epoch(batch_size, **options):
+        return list(batches_of(split, batch_size, seed=0, jitter=0.3, **options))
+
+    split = split_of(25)
+    shared = [epoch(4, rank=rank, world_size=2) for rank in (0, 1)]
+    for whole, *parts in zip(epoch(8), *shared, strict=True):
+        for k in (0, 1):  # images, labels
+            assert torch.equal(torch.cat([part[k] for part in parts]), whole[k])
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(2, 64), (3, 1), (5, 1)])
+def test_no_process_gets_an_empty_batch(count, batch_size, split_of):
+    """The mean loss of no image is NaN."""
+    split = split_of(count)
+    for rank in (0, 1):
+        found = rows_of(batches_of(split, batch_size, seed=0, rank=rank, world_size=2))
+        assert all(found)
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_images_are_those_of_the_store_whatever_the_shards(shards, split_of):
+    found = rows_of(batches_of(split_of(11, shards), 4, seed=1))
+    assert sorted(flat(found)) == list(range(11))
+
+
+def test_batches_are_normalised_and_channels_last(store):
+    split = store.split("train")
+    plain = batches_of(split, 16, store=store)
+    images = torch.cat([images for images, _ in plain])
+    torch.testing.assert_close(images.mean((0, 2, 3)), torch.zeros(3), rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        images.std((0, 2, 3), correction=0), torch.ones(3), rtol=0, atol=1e-4
+    )
+    for jitter in (None, 0.0, 0.3):
+        batch, labels = next(iter(batches_of(split, 16, store=store, seed=0, jitter=jitter)))
+        assert batch.is_contiguous(memory_format=torch.channels_last)
+        assert batch.dtype == torch.float32
+        assert labels.dtype == torch.int64
+
+
+def test_photos_of_an_epoch_have_its_size(split_of):
+    split = split_of(10)
+    batches = batches_of(split, 4, seed=0, size_of=lambda epoch: 4 + 2 * epoch)
+    for epoch in (0, 1, 2):
+        assert sorted(flat(rows_of(batches, epoch))) == list(range(10))
+        assert {images.shape[1:] for images, _ in batches} == {(3, 4 + 2 * epoch, 4 + 2 * epoch)}
+
+
+def test_derived_seeds_differ_and_are_stable():
+    parts = [(0,), (1,), (0, 0), (0, 1), (1, 0), (0, 0, 0), (0, 0, 1), (0, 1, 0), (2**32 - 1, 0)]
+    seeds = [derive_seed(*each) for each in parts]
+    assert len(set(seeds)) == len(seeds), "weights, order and dropout would share their draws"
+    assert seeds == [derive_seed(*each) for each in parts]
+    assert all(0 <= seed < 2**64 for seed in seeds)

@@ -1,0 +1,363 @@
+"""Archives: the same members out of each kind, and hostile or damaged ones refused."""
+
+import gzip
+import io
+import os
+import random
+import stat
+import struct
+import tarfile
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from fieldguide.core.errors import ArchiveError
+from fieldguide.prepare import archive as archive_module
+from fieldguide.prepare.archive import UnreadableMemberError, open_archive
+
+KINDS = ["photos.zip", "photos.tar", "photos.tar.gz", "photos.tar.bz2", "photos.tar.xz", "photos"]
+FILES = {
+    "train/ant/1.jpg": b"one",
+    "train/bee/two words.jpg": b"",
+    "train/café/3.jpg": bytes(range(256)) * 20,
+}
+LEAVING = [
+    "../x.jpg",
+    "train/../../x.jpg",
+    "/etc/x.jpg",
+    "C:/x.jpg",
+    "c:x.jpg",
+    "..\\x.jpg",
+    "C:\\x.jpg",
+    "\\\\server\\x.jpg",
+]
+
+
+def names_in(path):
+    with open_archive(path) as archive:
+        return [member.name for member in archive.members]
+
+
+def read_all(path):
+    with open_archive(path) as archive:
+        return {member.name: archive.read(member) for member in archive.members}
+
+
+def zip_info(path, change):
+    """A zip of one stored member whose entry was changed by `change` before it was written."""
+    info = zipfile.ZipInfo("train/ant/1.jpg")
+    change(info)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(info, b"bytes of one photo")
+    return path
+
+
+def tar_info(path, **fields):
+    """A tar of one member and another, the first with these fields."""
+    with tarfile.open(path, "w") as archive:
+        info = tarfile.TarInfo("train/ant/1.jpg")
+        for field, value in fields.items():
+            setattr(info, field, value)
+        archive.addfile(info)
+        archive.addfile(tarfile.TarInfo("train/ant/2.jpg"))
+    return path
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_members_are_listed_and_read_whole(kind, tmp_path, pack):
+    path = pack(tmp_path / kind, FILES)
+    assert read_all(path) == FILES
+    with open_archive(path) as archive:
+        assert {member.name: member.size for member in archive.members} == {
+            name: len(data) for name, data in FILES.items()
+        }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_many_threads_may_read_in_any_order(kind, tmp_path, pack):
+    rng = random.Random(0)
+    files = {f"a/{k}.jpg": rng.randbytes(rng.randrange(5000)) for k in range(60)}
+    with open_archive(pack(tmp_path / kind, files)) as archive:
+        members = rng.sample(archive.members * 3, 180)
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(archive.read, members))
+    assert found == [files[member.name] for member in members]
+
+
+def test_the_kind_is_told_by_content_not_by_name(tmp_path, pack):
+    for kind in KINDS[:-1]:
+        pack(tmp_path / kind, FILES).rename(tmp_path / "data")
+        assert read_all(tmp_path / "data") == FILES
+
+
+def test_a_zip_stored_inside_a_tar_is_just_a_file_of_it(tmp_path, pack):
+    inner = pack(tmp_path / "inner.zip", {"other.jpg": b"x"}).read_bytes()
+    files = {"train/ant/1.jpg": b"one", "extra.zip": inner}
+    assert read_all(pack(tmp_path / "photos.tar", files)) == files
+
+
+def test_two_members_of_one_name_keep_their_own_bytes(tmp_path):
+    with tarfile.open(tmp_path / "photos.tar", "w") as packed:
+        for data in (b"one", b"two"):
+            info = tarfile.TarInfo("a.jpg")
+            info.size = 3
+            packed.addfile(info, io.BytesIO(data))
+    with open_archive(tmp_path / "photos.tar") as archive:
+        assert [archive.read(member) for member in archive.members] == [b"one", b"two"]
+
+
+def test_a_missing_archive_is_named_with_the_way_to_get_it(tmp_path):
+    with pytest.raises(ArchiveError, match=r"data\.archive: .*no\.zip does not exist.*dvc pull"):
+        names_in(tmp_path / "no.zip")
+
+
+@pytest.mark.parametrize("data", [b"", b"a", b"no archive at all" * 1000, b"\xff\xd8\xff\xe0"])
+def test_another_file_is_not_an_archive(data, tmp_path):
+    (tmp_path / "a.bin").write_bytes(data)
+    with pytest.raises(ArchiveError, match=r"a\.bin: not an archive; allowed: zip, tar, tar\.gz"):
+        names_in(tmp_path / "a.bin")
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("kind", KINDS[:-1])
+def test_a_cut_archive_is_refused(kind, share, tmp_path, pack):
+    rng = random.Random(1)
+    path = pack(tmp_path / kind, {f"a/{k}.jpg": rng.randbytes(9000) for k in range(9)})
+    whole = path.read_bytes()
+    if kind == "photos.tar":  # without the zeros at its end, which hold nothing
+        whole = whole[: 9 * (512 + 9216)]
+    path.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(ArchiveError, match=r"cut short or damaged|unexpected end of data"):
+        names_in(path)
+
+
+@pytest.mark.parametrize("place", [3 * 1024, 3 * 1024 + 100, 3 * 1024 + 511])
+def test_a_tar_cut_between_or_in_headers_is_refused(place, tmp_path, pack):
+    """Not quietly taken for a smaller data set: three of its five photos are there."""
+    path = pack(tmp_path / "photos.tar", {f"a/{k}.jpg": b"x" * 512 for k in range(5)})
+    path.write_bytes(path.read_bytes()[:place])
+    with pytest.raises(ArchiveError, match=r"photos\.tar"):
+        names_in(path)
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress])
+def test_a_tar_with_a_damaged_header_is_refused(compress, tmp_path, pack):
+    """Not quietly taken for a smaller data set."""
+    path = pack(tmp_path / "photos.tar", {f"a/{k}.jpg": b"x" * 512 for k in range(5)})
+    data = bytearray(path.read_bytes())
+    data[2 * 1024 + 150] ^= 0xFF  # in the checksum of the third member
+    path.write_bytes(compress(data))
+    with pytest.raises(ArchiveError, match=r"photos\.tar"):
+        names_in(path)
+
+
+@pytest.mark.parametrize("kind", KINDS[:3])
+@pytest.mark.parametrize("name", LEAVING)
+def test_a_name_that_leaves_the_archive_is_refused(name, kind, tmp_path, pack):
+    path = pack(tmp_path / kind, {"train/ant/1.jpg": b"x", name: b"x"})
+    with pytest.raises(ArchiveError, match=r"leaves the archive; allowed: relative names"):
+        names_in(path)
+
+
+@pytest.mark.parametrize("kind", KINDS[:3])
+def test_backslashes_inside_an_archive_are_folders(kind, tmp_path, pack):
+    path = pack(tmp_path / kind, {"train\\ant\\1.jpg": b"x", "a..b/..c.jpg": b"y"})
+    assert names_in(path) == ["train/ant/1.jpg", "a..b/..c.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind"),
+    [
+        ({"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"}, "link"),
+        ({"type": tarfile.LNKTYPE, "linkname": "train/ant/2.jpg"}, "link"),
+        ({"type": tarfile.CHRTYPE}, "device or special file"),
+        ({"type": tarfile.BLKTYPE}, "device or special file"),
+        ({"type": tarfile.FIFOTYPE}, "device or special file"),
+    ],
+)
+def test_links_and_devices_in_a_tar_are_refused(fields, kind, tmp_path):
+    path = tar_info(tmp_path / "photos.tar", **fields)
+    with pytest.raises(ArchiveError, match=rf"'train/ant/1\.jpg' is a {kind}; allowed: files"):
+        names_in(path)
+
+
+def test_links_in_a_zip_are_refused(tmp_path):
+    def make_link(info):
+        info.external_attr = (stat.S_IFLNK | 0o777) << 16
+
+    path = zip_info(tmp_path / "photos.zip", make_link)
+    with pytest.raises(ArchiveError, match=r"'train/ant/1\.jpg' is a link; allowed: files"):
+        names_in(path)
+
+
+def test_an_encrypted_zip_is_refused(tmp_path):
+    path = zip_info(tmp_path / "photos.zip", lambda info: None)
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\x01\x02") + 8] |= 1  # general purpose flag, bit 0
+    path.write_bytes(data)
+    with pytest.raises(ArchiveError, match=r"'train/ant/1\.jpg' is encrypted; allowed: plain"):
+        names_in(path)
+
+
+@pytest.mark.parametrize("kind", ["photos.zip", "photos.tar.gz", "photos.tar.bz2", "photos.tar.xz"])
+def test_a_bomb_is_refused_before_it_is_unpacked(kind, tmp_path, pack):
+    path = pack(tmp_path / kind, {"a/1.jpg": b"x", "a/2.jpg": bytes(65 * 2**20)})
+    with pytest.raises(ArchiveError, match=r"looks like a zip bomb: .*at 'a/2.jpg'.*200 times"):
+        names_in(path)
+
+
+def test_a_bomb_of_many_members_is_refused(tmp_path, pack):
+    zeros = bytes(2**20)
+    path = pack(tmp_path / "photos.zip", {f"a/{k}.jpg": zeros for k in range(65)})
+    with pytest.raises(ArchiveError, match=r"looks like a zip bomb: .*at 'a/64.jpg'"):
+        names_in(path)
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+def test_a_bomb_in_the_name_of_a_member_is_refused(kind, tmp_path):
+    """A header of this kind is read into memory whole, before its member is seen."""
+    with tarfile.open(tmp_path / "photos.tar.gz", "w:gz") as packed:
+        info = tarfile.TarInfo("name")
+        info.type, info.size = kind, 65 * 2**20
+        packed.addfile(info, io.BytesIO(bytes(info.size)))
+        packed.addfile(tarfile.TarInfo("a/1.jpg"))
+    with pytest.raises(ArchiveError, match="bomb"):
+        names_in(tmp_path / "photos.tar.gz")
+
+
+@pytest.mark.parametrize("kind", ["photos.zip", "photos.tar.gz"])
+def test_a_small_archive_of_flat_drawings_is_no_bomb(kind, tmp_path, pack):
+    files = {"a/1.jpg": bytes(2**20)}  # about 1,000 to 1
+    assert read_all(pack(tmp_path / kind, files)) == files
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_member_larger_than_any_photo_is_unreadable(kind, tmp_path, pack, monkeypatch):
+    monkeypatch.setattr(archive_module, "MAX_PHOTO_BYTES", 10)
+    with open_archive(pack(tmp_path / kind, {"a.jpg": b"x" * 10, "b.jpg": b"x" * 11})) as archive:
+        assert archive.read(archive.members[0]) == b"x" * 10
+        with pytest.raises(UnreadableMemberError, match="11 bytes; allowed: up to 10 a photo"):
+            archive.read(archive.members[1])
+
+
+@pytest.mark.parametrize(
+    "method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+)
+def test_a_damaged_zip_member_is_unreadable_and_the_others_are_fine(method, tmp_path):
+    photo = random.Random(0).randbytes(4000)
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w", method) as packed:
+        packed.writestr("a.jpg", photo)
+        packed.writestr("b.jpg", photo)
+    data = bytearray((tmp_path / "photos.zip").read_bytes())
+    data[1000:1100] = bytes(100)
+    (tmp_path / "photos.zip").write_bytes(data)
+    with open_archive(tmp_path / "photos.zip") as archive:
+        with pytest.raises(UnreadableMemberError, match="damaged in the archive"):
+            archive.read(archive.members[0])
+        assert archive.read(archive.members[1]) == photo
+
+
+def test_a_zip_member_larger_than_it_declares_is_unreadable(tmp_path, pack):
+    path = pack(tmp_path / "photos.zip", {"a.jpg": b"x" * 50})
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<I", data, data.index(b"PK\x01\x02") + 24, 1)
+    path.write_bytes(data)
+    with (
+        open_archive(path) as archive,
+        pytest.raises(UnreadableMemberError, match="damaged in the archive"),
+    ):
+        archive.read(archive.members[0])
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2])
+def test_no_damage_to_a_zip_makes_another_error(method, tmp_path):
+    rng = random.Random(0)
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w", method) as packed:
+        for name in ("é/1.jpg", "é/2.jpg"):
+            packed.writestr(name, rng.randbytes(40))
+    whole = (tmp_path / "photos.zip").read_bytes()
+    for place in range(len(whole)):
+        data = bytearray(whole)
+        data[place] = rng.randrange(256)
+        (tmp_path / "photos.zip").write_bytes(data)
+        try:
+            with open_archive(tmp_path / "photos.zip") as archive:
+                for member in archive.members:
+                    archive.read(member)
+        except (ArchiveError, UnreadableMemberError):
+            continue
+
+
+def test_a_name_that_is_not_utf8_can_be_written_again(tmp_path):
+    with tarfile.open(tmp_path / "photos.tar", "w") as packed:
+        packed.addfile(tarfile.TarInfo("a/\udcff.jpg"))
+    assert names_in(tmp_path / "photos.tar") == ["a/\ufffd.jpg"]
+
+
+class TestFolder:
+    """A folder is read in place."""
+
+    def test_linked_files_are_read_and_linked_folders_are_refused(self, tmp_path, pack):
+        cache = pack(tmp_path / "cache", {"1": b"one"})
+        photos = pack(tmp_path / "photos", {"a/0.jpg": b"zero"})
+        (photos / "a" / "1.jpg").symlink_to(cache / "1")
+        assert read_all(photos) == {"a/0.jpg": b"zero", "a/1.jpg": b"one"}
+        (photos / "loop").symlink_to(photos)
+        with pytest.raises(ArchiveError, match="photos/loop: a link to a folder"):
+            read_all(photos)
+
+    def test_what_is_no_file_is_unreadable_and_never_waited_for(self, tmp_path):
+        os.mkfifo(tmp_path / "pipe.jpg")
+        (tmp_path / "dangling.jpg").symlink_to("nowhere")
+        (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+        with open_archive(tmp_path) as archive:
+            assert len(archive.members) == 3
+            for member in archive.members:
+                with pytest.raises(UnreadableMemberError, match="not a file, or a link to nothing"):
+                    archive.read(member)
+
+    def test_a_file_that_vanished_is_unreadable(self, tmp_path, pack):
+        with open_archive(pack(tmp_path / "photos", {"a.jpg": b"x"})) as archive:
+            (tmp_path / "photos" / "a.jpg").unlink()
+            with pytest.raises(UnreadableMemberError, match="not a file, or a link to nothing"):
+                archive.read(archive.members[0])
+
+    def test_a_name_that_is_not_utf8_is_shown_replaced_and_read(self, tmp_path):
+        (tmp_path / os.fsdecode(b"\xff.jpg")).write_bytes(b"x")
+        assert read_all(tmp_path) == {"\ufffd.jpg": b"x"}
+
+    def test_the_order_does_not_depend_on_the_file_system(self, tmp_path, pack):
+        files = {f"{label}/{k}.jpg": b"" for label in "cab" for k in (2, 0, 1)}
+        assert names_in(pack(tmp_path / "photos", files)) == sorted(files)
+
+
+class TestOddZips:
+    DATA = bytes(range(256)) * 20
+
+    def packed(self, path, *, name="train/ant/1.jpg"):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(zipfile.ZipInfo(name), self.DATA)
+            archive.writestr("train/ant/2.jpg", b"two")
+        return path
+
+    def test_a_member_without_a_name_is_a_file_like_another(self, tmp_path):
+        assert read_all(self.packed(tmp_path / "a.zip", name="")) == {
+            "": self.DATA,
+            "train/ant/2.jpg": b"two",
+        }
+
+    @pytest.mark.parametrize(
+        ("place", "message"),
+        [(3, "Bad magic number"), (40, "differ"), (100, "Bad CRC-32")],
+    )
+    def test_damage_is_told(self, place, message, tmp_path):
+        path = self.packed(tmp_path / "a.zip")
+        data = bytearray(path.read_bytes())
+        data[place] ^= 1
+        path.write_bytes(data)
+        with (
+            open_archive(path) as archive,
+            pytest.raises(UnreadableMemberError, match=f"damaged in the archive .*{message}"),
+        ):
+            archive.read(archive.members[0])

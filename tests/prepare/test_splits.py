@@ -1,0 +1,157 @@
+"""Copies are found and classes are divided exactly."""
+
+import hashlib
+import random
+from collections import Counter
+
+import pytest
+
+from fieldguide.core.errors import ArchiveError
+from fieldguide.prepare.splits import find_copies, stratified_split
+
+
+def left_out(*photos):
+    """Rows left out of photos given as "digest label part"."""
+    digests, labels, parts = zip(*(photo.split() for photo in photos), strict=True)
+    return find_copies([digest.encode() for digest in digests], labels, parts)
+
+
+def digests_of(count, seed=0):
+    rng = random.Random(seed)
+    return [rng.randbytes(32) for _ in range(count)]
+
+
+def split(labels, fraction, *, seed=0, key="data.val_fraction"):
+    digests = digests_of(len(labels))
+    return stratified_split(labels, digests, fraction, seed=seed, key=key)
+
+
+def test_different_photos_all_stay():
+    assert left_out("x ant train", "y ant train", "z bee test") == {}
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_a_copy_of_a_test_photo_leaves_and_the_test_photo_stays(part):
+    photos = [f"x ant {part}", "x ant test", "y ant train"]
+    assert left_out(*photos) == {0: "copy of a test photo"}
+
+
+def test_a_copy_of_a_test_photo_leaves_even_with_another_label():
+    assert left_out("x bee train", "x ant test") == {0: "copy of a test photo"}
+
+
+def test_copies_inside_the_test_set_are_not_touched():
+    assert left_out("x ant test", "x ant test", "x bee test") == {}
+
+
+def test_of_copies_in_training_the_first_stays():
+    photos = ["y ant train", "x ant train", "x ant train", "x ant train"]
+    assert left_out(*photos) == {2: "copy of another photo", 3: "copy of another photo"}
+
+
+def test_a_validation_photo_stays_before_its_copies_in_training():
+    photos = ["x ant train", "x ant val", "x ant train", "x ant val"]
+    assert left_out(*photos) == dict.fromkeys((0, 2, 3), "copy of another photo")
+
+
+@pytest.mark.parametrize("parts", [("train", "train"), ("train", "val"), ("val", "val")])
+def test_copies_with_different_labels_all_leave(parts):
+    photos = [f"x ant {parts[0]}", f"x bee {parts[1]}", "y ant train"]
+    assert left_out(*photos) == dict.fromkeys((0, 1), "copies in several classes")
+
+
+@pytest.mark.parametrize(
+    ("count", "fraction", "held_out"),
+    [
+        (10, 0.2, 2),
+        (12, 0.2, 2),  # 2.4
+        (13, 0.2, 3),  # 2.6
+        (100, 0.01, 1),
+        (2, 0.01, 1),  # at least one
+        (2, 0.5, 1),
+        (3, 0.9, 2),  # never all
+    ],
+)
+def test_each_class_gives_its_rounded_share(count, fraction, held_out):
+    labels = ["ant"] * count + ["bee"] * 20
+    stay, drawn = split(labels, fraction)
+    assert Counter(labels[row] for row in drawn)["ant"] == held_out
+    assert sorted(stay + drawn) == list(range(count + 20))
+    assert stay == sorted(stay)
+    assert drawn == sorted(drawn)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**32 - 1])
+def test_a_seed_always_draws_the_same_and_another_seed_differs(seed):
+    def draw(number):
+        return split(["a", "b"] * 50, 0.2, seed=number)
+
+    assert draw(seed) == draw(seed)
+    assert draw(seed) != draw(7)
+
+
+def test_every_photo_can_be_drawn():
+    drawn = Counter()
+    for seed in range(200):
+        drawn.update(split(["a"] * 10, 0.2, seed=seed)[1])
+    # Each of 10 photos is drawn Binomial(200, 0.2) times: 40 ± 5.7, so within six deviations.
+    assert len(drawn) == 10
+    assert all(6 <= count <= 74 for count in drawn.values())
+
+
+def test_a_class_of_one_photo_cannot_be_split():
+    with pytest.raises(
+        ArchiveError,
+        match=r"class 'bee': 1 usable photo left to split by data\.val_fraction 0\.2; allowed: two",
+    ):
+        split(["ant", "ant", "bee"], 0.2)
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**32 - 1])
+@pytest.mark.parametrize(("photos", "fraction", "count"), [(2, 0.5, 1), (7, 0.2, 1), (90, 0.3, 27)])
+def test_held_out_are_the_digests_whose_keyed_hash_has_fewest_below_it(
+    photos, fraction, count, seed
+):
+    _, held_out = split(["ant"] * photos, fraction, seed=seed, key="data.x")
+    hashes = [
+        hashlib.sha256(f"{seed} data.x ".encode() + digest).hexdigest()
+        for digest in digests_of(photos)
+    ]
+    below = [sum(other < mine for other in hashes) for mine in hashes]
+    assert held_out == [row for row in range(photos) if below[row] < count]
+
+
+def test_another_fraction_is_another_draw():
+    """Or the test set's photos would be those next to the border of the validation set."""
+    labels = ["ant"] * 200
+    val = split(labels, 0.5, key="data.val_fraction")[1]
+    test = split(labels, 0.5, key="data.test_fraction")[1]
+    # Of 100 each, 50 ± 3.5 (hypergeometric) are in both where the draws know nothing of each other.
+    assert 29 <= len(set(val) & set(test)) <= 71
+
+
+def test_the_order_of_rows_and_the_other_classes_do_not_matter():
+    digests = digests_of(40)
+    labels = ["ant", "bee"] * 20
+
+    def drawn(rows):
+        chosen = [labels[row] for row in rows], [digests[row] for row in rows]
+        return {rows[k] for k in stratified_split(*chosen, 0.3, seed=1, key="x")[1]}
+
+    whole = drawn(range(40))
+    assert drawn(range(39, -1, -1)) == whole
+    assert drawn(range(0, 40, 2)) == {row for row in whole if labels[row] == "ant"}
+
+
+def test_added_photos_move_few_of_those_that_were_there():
+    """From 1,000 photos to 1,100: only those next to the border change sides."""
+    digests = digests_of(1100)
+    before, after = (
+        set(stratified_split(["ant"] * n, digests[:n], 0.2, seed=0, key="x")[1])
+        for n in (1000, 1100)
+    )
+    assert (len(before), len(after)) == (200, 220)
+    # Of the 100 new ones 20 ± 4 come below the border; what is more or less than 20 moves.
+    new = sum(row >= 1000 for row in after)
+    moved = before ^ {row for row in after if row < 1000}
+    assert len(moved) == abs(20 - new) <= 24

@@ -254,6 +254,14 @@ class Results:
         """Values by epoch: train_loss, train_acc, val_loss, val_acc and learning_rate."""
         return self._parsed(CURVES, _curves)
 
+    @property
+    def kept_epoch(self) -> int | None:
+        """The epoch whose weights were kept, counted from 1; None if the curves are missing."""
+        curves = known(self.curves, {})
+        if "val_acc" in curves:
+            return curves["val_acc"].index(max(curves["val_acc"])) + 1
+        return len(curves["train_acc"]) if "train_acc" in curves else None
+
     @cached_property
     def confusion(self) -> Confusion | Missing:
         """Test photos by true and predicted class."""

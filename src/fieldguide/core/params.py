@@ -6,7 +6,6 @@ import difflib
 import re
 from collections.abc import Callable
 from pathlib import Path
-from types import NoneType
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
@@ -426,12 +425,12 @@ def describe(error: Any, model: type[BaseModel]) -> str:
 
 
 def _suggestion(location: tuple[str, ...], model: Any) -> str:
-    for part in location[:-1]:
-        model = model.model_fields[part].annotation if hasattr(model, "model_fields") else None
-        # Of `Section | None`, the section.
-        model = next((one for one in get_args(model) if one is not NoneType), model)
-    if not hasattr(model, "model_fields"):  # an entry of a mapping
-        return ""
+    for key in location[:-1]:
+        if key in model.model_fields:  # others are free names, as in dict[str, Section]
+            found = model.model_fields[key].annotation
+            # Of `Section | None` and of `dict[str, Section]`, the section.
+            types = (found, *get_args(found))
+            model = next((one for one in types if hasattr(one, "model_fields")), model)
     return did_you_mean(location[-1], list(model.model_fields))
 
 

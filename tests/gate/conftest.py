@@ -1,4 +1,4 @@
-"""Sides of a comparison, made by hand."""
+"""Results of two revisions, made by hand."""
 
 from pathlib import Path
 
@@ -7,7 +7,8 @@ import pytest
 
 from fieldguide.evaluation.predictions import Predictions
 from fieldguide.gate.checks import load_checks
-from fieldguide.gate.sides import Side
+from fieldguide.results.classes import confusion_of
+from fieldguide.results.results import Lock, Missing, Output, Results, Timing
 from fieldguide.results.revision import Revision
 
 CLASSES = ["ant", "bee", "crab"]
@@ -16,7 +17,7 @@ EACH = 200  # photos a class
 
 @pytest.fixture(scope="session")
 def make_predictions():
-    """Makes 200 photos a class, so many of them right; the rest is called the next class."""
+    """Makes 200 photos of each class: so many are right, the others are called the next class."""
 
     def make(ant=180, bee=180, crab=180, *, confidence=0.9, classes=CLASSES):
         labels = np.repeat(np.arange(3), EACH)
@@ -33,41 +34,34 @@ def make_predictions():
 
 
 @pytest.fixture(scope="session")
-def make_side():
-    """Makes a side with the metrics of its predictions: make_side(predictions, **metrics)."""
+def make_results():
+    """Makes a revision's results, with the metrics of its predictions: make_results(p, "main")."""
 
-    def make(predictions, name="main", *, keep=True, **metrics):
-        right = predictions.labels == predictions.predicted
-        recalls = {
-            one: {"recall": float(right[predictions.labels == k].mean()), "photos": EACH}
-            for k, one in enumerate(CLASSES)
-        }
-        numbers = {
-            "test.photos": len(right),
-            "test.acc": float(right.mean()),
-            "test.macro_f1": 0.9,
-            "test.ece": 0.01,
-            "model.size": 1000,
-            "parameters.all": 100,
-        }
+    def make(predictions, name="main", *, keep=True, size=1000, seconds=60.0, **metrics):
+        results = Results(Revision(Path(), name, None))
+        acc = float((predictions.labels == predictions.predicted).mean())
+        numbers = {"test.acc": acc, "test.top3_acc": acc, "test.macro_f1": 0.9, "test.ece": 0.01}
         numbers |= {key.replace("__", "."): value for key, value in metrics.items()}
-        numbers = {key: value for key, value in numbers.items() if value is not None}
-        missing = "" if keep else f"metrics/predictions.csv of {name}: cannot be had"
-        return Side(
-            Revision(Path(), name, None),
-            numbers,
-            recalls,
-            15,
-            predictions if keep else None,
-            missing,
-        )
+        model = Output("models/classifier", "m.dir", size, "train")
+        results.lock = Lock({model.path: model}, {"train": {}}, {})
+        results.params = {"evaluate.calibration_bins": 15}
+        results.data_metrics = {}
+        results.train_metrics = {"parameters.all": 100}
+        results.test_metrics = {key: value for key, value in numbers.items() if value is not None}
+        results.timing = Timing(seconds, 2, 100.0)
+        names = predictions.classes
+        pairs = zip(predictions.labels, predictions.predicted, strict=True)
+        results.confusion = confusion_of([(names[a], names[b]) for a, b in pairs])
+        missing = Missing("metrics/predictions.csv", name, "cannot be had")
+        results.predictions = predictions if keep else missing
+        return results
 
     return make
 
 
 @pytest.fixture
 def make_checks(tmp_path):
-    """Makes checks from YAML, with the three keys of the whole gate before it."""
+    """Makes checks from YAML; the three keys of the whole gate are added."""
 
     def make(text):
         path = tmp_path / "checks.yaml"

@@ -1,4 +1,4 @@
-"""`fieldguide check`: fail where a model is worse than another one."""
+"""`fieldguide check`: fail if a model is worse than another one."""
 
 from __future__ import annotations
 
@@ -23,28 +23,30 @@ _STDOUT = Path("-")
 @app.command()
 def check(
     against: Annotated[
-        str, typer.Option(metavar="REV", help="stage, version, Git revision or experiment")
+        str,
+        typer.Option(metavar="REV", help="the reference: stage, version, revision, experiment"),
     ],
     candidate: Annotated[
-        str, typer.Option(metavar="REV", help="what is checked; likewise")
+        str, typer.Option(metavar="REV", help="the model to check: the same, or workspace")
     ] = "workspace",
-    checks: Annotated[Path, typer.Option(help="what is asked of it")] = Path("checks.yaml"),
+    checks: Annotated[Path, typer.Option(help="what is required of it")] = Path("checks.yaml"),
     as_json: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="write JSON; - for stdout")
     ] = None,
     as_markdown: Annotated[
-        Path | None, typer.Option("--markdown", metavar="FILE", help="write Markdown; likewise")
+        Path | None,
+        typer.Option("--markdown", metavar="FILE", help="write Markdown; - for stdout"),
     ] = None,
 ) -> None:
-    """Fail where a model is worse than another one.
+    """Fail if a model is worse than another one.
 
     Exit status 1: it is worse, 2: it cannot be compared.
     """
     try:
         status = _check(against, candidate, checks, as_json, as_markdown)
-    except BrokenPipeError:  # as by `| head`; nothing is wrong with the comparison
+    except BrokenPipeError:  # as by `| head`; the comparison itself went well
         raise
-    except (FieldguideError, OSError) as err:  # 1 is a regression's
+    except (FieldguideError, OSError) as err:  # not exit status 1, which means a regression
         print(printable(f"fieldguide: {err}"), file=sys.stderr)
         raise typer.Exit(2) from err
     except Exception as err:  # a fault of our own says nothing about the model
@@ -66,17 +68,17 @@ def _check(
     errors = _console(stderr=True)
     with errors.status(printable(f"Reading {candidate} and {against}")):
         outcome = compare(Path(), against, candidate=candidate, checks=checks)
-    table = errors
-    if _STDOUT not in files and not outcome.refused:
-        table = _console()
-    print_table(outcome, table)
     # JSON has neither NaN nor infinity, and neither has an outcome.
     text = json.dumps(as_dict(outcome), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    for path, content in ((as_json, text), (as_markdown, markdown(outcome))):
+    documents = [(as_json, text), (as_markdown, markdown(outcome))]
+    for path, document in documents:
+        if path not in (None, _STDOUT):
+            write_text(path, document)
+    for path, document in documents:
         if path == _STDOUT:
-            print(content, end="")
-        elif path is not None:
-            write_text(path, content)
+            sys.stdout.buffer.write(document.encode())  # UTF-8 on every terminal
+            sys.stdout.buffer.flush()
+    print_table(outcome, errors if _STDOUT in files or outcome.refused else _console())
     return outcome.exit_status
 
 
@@ -84,6 +86,6 @@ def _console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
     console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:  # a log has no width to keep to
+    if not console.is_terminal:  # a log is not folded to a terminal's width
         console.width = 120
     return console

@@ -87,6 +87,14 @@ def reliability(predictions: Predictions, *, bins: int) -> list[tuple[float, flo
     return [(float(mean), float(accuracy)) for mean, accuracy in rows]
 
 
+def bin_of(confidence: npt.NDArray[np.float64], bins: int) -> npt.NDArray[np.int64]:
+    """Return the index of each confidence's bin: (N,) -> (N,).
+
+    Bins have equal width and are (low, high]; the first one includes 0.
+    """
+    return np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], np.clip(confidence, 0, 1))
+
+
 def confusion(predictions: Predictions) -> npt.NDArray[np.int64]:
     """Photos by true class (row) and predicted class (column): (K, K)."""
     size = len(predictions.classes)
@@ -120,7 +128,7 @@ def _calibration_bins(
     Not torchmetrics' and scikit-learn's: importing them takes longer than all of `evaluate`.
     """
     confidence = np.clip(predictions.confidence, 0, 1)  # (N,)
-    here = np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], confidence)  # -> (N,)
+    here = bin_of(confidence, bins)
     hits = predictions.labels == predictions.predicted
     photos, confidences, right = (
         np.bincount(here, weights=weights, minlength=bins)

@@ -87,4 +87,7 @@ def parse_predictions(text: str) -> Predictions:
 
 
 def _floats(rows: Sequence[Sequence[str]], width: int) -> npt.NDArray[np.float64]:
-    return np.array(rows, dtype=np.float64).reshape(-1, width)
+    values = np.array(rows, dtype=np.float64).reshape(-1, width)
+    if not np.isfinite(values).all():
+        raise ValueError("a probability is not a finite number")
+    return values

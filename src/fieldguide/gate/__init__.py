@@ -1,1 +1,1 @@
-"""The regression gate: is a model worse than another one, by more than chance and tolerance?"""
+"""The regression gate: is a model worse than another, by more than chance and tolerance?"""

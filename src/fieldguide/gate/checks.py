@@ -1,17 +1,17 @@
-"""Read checks.yaml: what the gate asks of a model."""
+"""Read checks.yaml: what the gate requires of a model."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 
 from fieldguide.core.errors import ParamsError
-from fieldguide.core.params import Fraction, Seed, describe, did_you_mean, read_yaml
+from fieldguide.core.params import Fraction, Seed, describe, read_yaml
 
-# Of these a significance can be given: answers to single photos, or counts, tell chance from loss.
+# Metrics that can be tested for significance, because each is known photo by photo, or as a count.
 TESTED = {
     "test.acc": "maximize",
     "test.top3_acc": "maximize",
@@ -20,16 +20,16 @@ TESTED = {
 }
 _ROUNDING = 1e-9  # 0.02 + 0.01 + 0.02 is a little more than 0.05
 
-# Below 0.001 a permutation test would need more than the fewest resamples allowed.
+# A permutation test of the fewest resamples allowed, 999, has no p value below 0.001.
 Significance = Annotated[float, Field(ge=0.001, lt=0.5)]
 
 
-class _Part(BaseModel):
+class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class MetricCheck(_Part):
-    """Of one number in the metrics files."""
+class MetricCheck(_Section):
+    """What is required of one metric."""
 
     direction: Literal["maximize", "minimize"]
     tolerated_loss: Fraction | None = Field(default=None, ge=0)  # in the metric's own unit
@@ -38,22 +38,22 @@ class MetricCheck(_Part):
     ceiling: Fraction | None = None
 
 
-class ClassCheck(_Part):
-    """Of the recall of every class."""
+class ClassCheck(_Section):
+    """What is required of the recall of every class."""
 
     tolerated_loss: Fraction = Field(ge=0, lt=1)
-    significance: Significance  # over all classes together
+    significance: Significance  # of all classes together
     floor: Fraction | None = Field(default=None, ge=0, le=1)
 
 
-class LimitCheck(_Part):
-    """Of a cost."""
+class LimitCheck(_Section):
+    """What is required of a cost, such as the model's size."""
 
-    ratio: Fraction | None = Field(default=None, gt=0)  # at most so many times the reference's
+    ratio: Fraction | None = Field(default=None, gt=0)  # candidate / reference, at most
     ceiling: Fraction | None = None
 
 
-class Checks(_Part):
+class Checks(_Section):
     """The whole file."""
 
     significance: Significance
@@ -68,11 +68,13 @@ class Checks(_Part):
         for name, check in self.metrics.items():
             key = f"metrics.{name}"
             if check.tolerated_loss is None and check.floor is None and check.ceiling is None:
-                raise ValueError(f"{key}: asks nothing; allowed: tolerated_loss, floor or ceiling")
+                raise ValueError(
+                    f"{key}: requires nothing; allowed: tolerated_loss, floor or ceiling"
+                )
             if check.significance is not None and name not in TESTED:
                 raise ValueError(
                     f"{key}.significance: found {check.significance}; allowed for "
-                    f"{', '.join(TESTED)}, because nothing else is known photo by photo"
+                    f"{', '.join(TESTED)}, because no other metric is known photo by photo"
                 )
             if check.direction != TESTED.get(name, check.direction):
                 raise ValueError(
@@ -81,24 +83,21 @@ class Checks(_Part):
             if name in TESTED and check.tolerated_loss is not None and check.tolerated_loss >= 1:
                 raise ValueError(
                     f"{key}.tolerated_loss: found {check.tolerated_loss:g}; allowed: below 1, "
-                    "because a fraction cannot lose more; 1 % is 0.01"
+                    "because the metric is a fraction; 1 % is 0.01"
                 )
             if check.significance is not None and check.tolerated_loss is None:
                 raise ValueError(f"{key}.tolerated_loss: missing; significance needs it, 0 or more")
-            if None not in (check.floor, check.ceiling) and check.floor > check.ceiling:  # type: ignore[operator]
-                raise ValueError(
-                    f"{key}.floor: found {check.floor}; allowed: at most the ceiling, "
-                    f"{check.ceiling}"
-                )
         return self
 
     @model_validator(mode="after")
     def _check_limits(self) -> Self:
         for name, limit in self.limits.items():
             if limit.ratio is None and limit.ceiling is None:
-                raise ValueError(f"limits.{name}: asks nothing; allowed: ratio or ceiling")
+                raise ValueError(f"limits.{name}: requires nothing; allowed: ratio or ceiling")
         if not self.metrics and not self.limits and self.per_class is None:
-            raise ValueError("metrics, per_class, limits: all empty; allowed: a check or more")
+            raise ValueError(
+                "metrics, per_class, limits: all are empty; allowed: one check or more"
+            )
         return self
 
     @model_validator(mode="after")
@@ -120,7 +119,8 @@ def load_checks(path: Path) -> Checks:
     """Read and check a file such as checks.yaml.
 
     Raises:
-        ParamsError: it is missing, no YAML, or a key is unknown, missing or out of range.
+        ParamsError: the file is missing or is not YAML, or a key is unknown, missing or out of
+            range.
     """
     raw = read_yaml(path, YAML(typ="safe", pure=True).load)
     if not isinstance(raw, dict):
@@ -128,15 +128,5 @@ def load_checks(path: Path) -> Checks:
     try:
         return Checks.model_validate(raw)
     except ValidationError as err:
-        problems = "".join(f"\n  {_describe(error)}" for error in err.errors())
+        problems = "".join(f"\n  {describe(error, Checks)}" for error in err.errors())
         raise ParamsError(f"{path}:{problems}") from err
-
-
-def _describe(error: Any) -> str:
-    where = [str(part) for part in error["loc"]]
-    parts: dict[str, type[BaseModel]] = {"metrics": MetricCheck, "limits": LimitCheck}
-    # `describe` finds no fields behind a mapping with free keys.
-    if error["type"] == "extra_forbidden" and where[0] in parts:
-        hint = did_you_mean(where[-1], list(parts[where[0]].model_fields))
-        return f"{'.'.join(where)}: unknown key{hint}"
-    return describe(error, Checks)

@@ -5,39 +5,75 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from fieldguide.core.errors import RevisionError
+from fieldguide.core.errors import GitError, RevisionError
 from fieldguide.gate.checks import load_checks
-from fieldguide.gate.findings import Outcome
 from fieldguide.gate.judge import judge
-from fieldguide.gate.sides import check_same_test_set, read_side
-from fieldguide.results.revision import find_revision
+from fieldguide.gate.outcome import Outcome
+from fieldguide.results.results import PREPARED, Missing, Results, need, read_results
 
 
 def compare(
     root: Path, against: str, *, candidate: str, checks: Path = Path("checks.yaml")
 ) -> Outcome:
-    """Judge a candidate against a reference; what cannot be compared is refused in the outcome.
+    """Judge a candidate against a reference.
+
+    If they cannot be compared, the outcome says why.
 
     Args:
-        root: the project.
-        against: the reference: a registry stage or version, Git revision or DVC experiment.
-        candidate: likewise, or "workspace".
-        checks: what to ask, relative to the project.
+        root: the project's folder.
+        against: the reference: stage, version, Git revision, DVC experiment, or "workspace".
+        candidate: a name of the same kinds.
+        checks: the file of checks, relative to the project.
 
     Raises:
-        ParamsError: checks are no good.
+        ParamsError: the file of checks has a mistake.
     """
-    asked = load_checks(root / checks)
+    required = load_checks(root / checks)
     try:
-        reference, new = (find_revision(name, root) for name in (against, candidate))
-        sides = read_side(reference), read_side(new)
-        check_same_test_set(reference, new)
-        outcome = judge(asked, *sides)
-    except RevisionError as err:
-        return Outcome(against, candidate, refused=str(err), significance=asked.significance)
-    if checks.is_absolute() or ".." in checks.parts:  # no file of the reference
-        return outcome
-    if reference.read(checks.as_posix()) == (root / checks).read_bytes():
-        return outcome
-    note = f"{checks} is not that of {reference.label}: what is asked changed too, or is new"
-    return replace(outcome, notes=[*outcome.notes, note])
+        reference, new = (_read(name, root) for name in (against, candidate))
+        _check_same_test_set(reference, new)
+        outcome = judge(required, reference, new)
+        inside = not checks.is_absolute() and ".." not in checks.parts
+        if inside and reference.revision.read(checks.as_posix()) != (root / checks).read_bytes():
+            note = f"{checks} is not the same as in {reference.label}: other things are required"
+            return replace(outcome, notes=[*outcome.notes, note])
+    except (GitError, RevisionError) as err:
+        return Outcome(against, candidate, refused=str(err), significance=required.significance)
+    return outcome
+
+
+def _read(name: str, root: Path) -> Results:
+    """Return a revision's results.
+
+    Raises:
+        RevisionError: there is no such revision, or a result is damaged, changed or stale. A result
+            that is absent is no error here.
+    """
+    results = read_results(name, root)
+    for found in (
+        *(results.lock, results.model, results.data_metrics, results.train_metrics),
+        *(results.test_metrics, results.confusion, results.predictions),
+    ):
+        if isinstance(found, Missing) and found.damaged:
+            raise RevisionError(str(found))
+    return results
+
+
+def _check_same_test_set(reference: Results, candidate: Results) -> None:
+    """Compare the names, classes and SHA-256 of the two revisions' test photos.
+
+    Raises:
+        RevisionError: they differ, or one side's list of test photos is missing.
+    """
+    stores = [side.outputs.get(PREPARED) for side in (reference, candidate)]
+    if stores[0] is not None and stores[1] is not None and stores[0].md5 == stores[1].md5:
+        return
+    old, new = need(reference.test_photos), need(candidate.test_photos)
+    if old == new:
+        return
+    changed = [name for name in old.keys() | new.keys() if old.get(name) != new.get(name)]
+    raise RevisionError(
+        f"the test sets of {reference.label} and {candidate.label} differ in {len(changed):,} "
+        f"photos, such as {min(changed)}: scores on different photos are not compared; evaluate "
+        "the older model on the new photos, or first merge the new test set into the reference"
+    )

@@ -1,165 +1,155 @@
-"""Two sides' answers to the same photos, or their counts: what a test can be made of."""
+"""What two revisions are compared by: their metrics, and their predictions or counts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
+from typing import Any
 
 import numpy as np
 
+from fieldguide.core.errors import RevisionError
+from fieldguide.evaluation.metrics import confusion
 from fieldguide.evaluation.predictions import Predictions
-from fieldguide.gate.paired import Comparison, Draw, Sums, compare_shares, compare_sums
-from fieldguide.gate.scores import (
-    Hits,
-    calibration_error,
-    macro_f1,
-    right,
-    right_in_top3,
-)
-from fieldguide.gate.sides import Side, align
+from fieldguide.gate.paired import Comparison, Hits, compare_shares, compare_sums
+from fieldguide.gate.scores import calibration_error, macro_f1, right, right_in_top3
 from fieldguide.gate.unpaired import Count, compare_counts
-from fieldguide.gate.values import is_number, signed
+from fieldguide.gate.values import signed
+from fieldguide.results.results import PREDICTIONS, Missing, Results, known, need
 
+SIZE = "model.size"  # bytes, from dvc.lock
+SECONDS = "train.seconds"  # from the note that the training left
 _SHARES: dict[str, Callable[[Predictions], Hits]] = {
     "test.acc": right,
     "test.top3_acc": right_in_top3,
 }
-_WORTH_A_WORD = 0.05  # of a class's photos: lost, or called something else than before
-_MOST_NAMED = 3  # classes
-
-
-class Tested(NamedTuple):
-    """A score of both sides, and their comparison."""
-
-    reference: float
-    candidate: float
-    comparison: Comparison
+_MOST_NAMED = 3  # classes that lost most
+_WORTH_NAMING = 0.05  # loss of recall
 
 
 class Evidence:
-    """What is known photo by photo, or else by counts."""
+    """The metrics of both sides, and what they say of each test photo or of each class."""
 
-    def __init__(self, reference: Side, candidate: Side, draw: Draw) -> None:
-        """Bring both sides' predictions together.
+    def __init__(
+        self, reference: Results, candidate: Results, *, resamples: int, seed: int
+    ) -> None:
+        """Align both sides' predictions; if one side has none, take the counts.
 
         Raises:
-            RevisionError: they are of other photos.
+            RevisionError: the predictions are of different photos, or the counts are missing too.
         """
-        self.old, self.new, self._draw = reference, candidate, draw
-        self.pair = align(reference, candidate)
+        self.old, self.new = reference, candidate
+        self.metrics = _metrics(reference), _metrics(candidate)
+        self._resampling = {"resamples": resamples, "seed": seed}
+        self.pair = _align(reference, candidate)
+        if self.pair is not None:
+            self._names = self.pair[0].classes
+            self._tables = [confusion(one) for one in self.pair]
+        else:
+            found = need(reference.confusion), need(candidate.confusion)
+            self._names = sorted({*found[0].names, *found[1].names})
+            self._tables = [np.zeros((len(self._names),) * 2, dtype=np.int64) for _ in found]
+            for table, one in zip(self._tables, found, strict=True):
+                here = [self._names.index(name) for name in one.names]
+                table[np.ix_(here, here)] = one.counts
+        self.photos = int(self._tables[1].sum())
 
-    def metric(self, name: str, *, tolerated: float, level: float) -> Tested | None:
-        """Test one of checks.TESTED; None where it needs predictions that are missing."""
+    def metric(self, name: str, *, tolerated: float, level: float) -> Comparison | None:
+        """Compare one of checks.TESTED; None if that needs predictions that are missing."""
         if self.pair is None:
-            counts = (_count(side.metrics, name.removeprefix("test.")) for side in self._sides)
-            return _by_counts(*counts, tolerated=tolerated, level=level)
+            if name not in _SHARES:
+                return None
+            hits = (round(metrics[name] * self.photos) for metrics in self.metrics)
+            counts = (Count(one, self.photos) for one in hits)
+            return compare_counts(*counts, tolerated=tolerated, level=level)
         if name in _SHARES:
-            return _by_photos(*map(_SHARES[name], self.pair), tolerated=tolerated, level=level)
-        sums, sign = (macro_f1, 1) if name == "test.macro_f1" else (self._ece, -1)
-        old, new = map(sums, self.pair)
-        comparison = compare_sums(
-            old, new, sign=sign, tolerated=tolerated, level=level, draw=self._draw
+            return compare_shares(*map(_SHARES[name], self.pair), tolerated=tolerated, level=level)
+        bins = need(self.new.params)["evaluate.calibration_bins"]  # for both sides
+        is_error = name == "test.ece"
+        old, new = map(partial(calibration_error, bins=bins) if is_error else macro_f1, self.pair)
+        sign = -1 if is_error else 1
+        return compare_sums(
+            old, new, sign=sign, tolerated=tolerated, level=level, **self._resampling
         )
-        return Tested(old.value, new.value, comparison)
 
     def classes(self) -> list[str]:
-        """Return the classes that the test set has photos of, as far as both sides know."""
-        if self.pair is not None:
-            names = self.pair[0].classes
-            return [names[k] for k in np.unique(self.pair[0].labels)]
-        return sorted(
-            name
-            for name in self.old.per_class.keys() & self.new.per_class.keys()
-            if all(class_count(side, name) for side in self._sides)
-        )
+        """Return the classes that the test set has photos of."""
+        photos = self._tables[1].sum(axis=1)
+        return [name for name, count in zip(self._names, photos, strict=True) if count > 0]
 
-    def recall(self, name: str, *, tolerated: float, level: float) -> Tested | None:
-        """Test the recall of a class of `classes`."""
+    def recall(self, name: str, *, tolerated: float, level: float) -> Comparison:
+        """Compare the recall of a class."""
+        k = self._names.index(name)
         if self.pair is None:
-            counts = (class_count(side, name) for side in self._sides)
-            return _by_counts(*counts, tolerated=tolerated, level=level)
-        here = self._photos_of(name)
-        old, new = (right(one)[here] for one in self.pair)
-        return _by_photos(old, new, tolerated=tolerated, level=level)
+            counts = (Count(int(table[k, k]), int(table[k].sum())) for table in self._tables)
+            return compare_counts(*counts, tolerated=tolerated, level=level)
+        here = self.pair[0].labels == k
+        hits = (right(one)[here] for one in self.pair)
+        return compare_shares(*hits, tolerated=tolerated, level=level)
 
-    def confusion(self, name: str) -> str:
-        """Say what most of a class's lost photos are called now; nothing where that is unknown."""
-        if self.pair is None:
-            return ""
-        classes, here = self.pair[0].classes, self._photos_of(name)
-        before, now = (
-            np.bincount(one.predicted[here], minlength=len(classes)) for one in self.pair
-        )
+    def mistaken_for(self, name: str) -> str:
+        """Say which class most of a class's lost photos are taken for."""
+        k = self._names.index(name)
+        before, now = (table[k] for table in self._tables)
         more = now - before
-        more[classes.index(name)] = 0
+        more[k] = 0
         most = int(more.argmax())
-        if more[most] < _WORTH_A_WORD * here.sum():
-            return ""
         return (
-            f"{now[most]:,} of its {here.sum():,} photos are called {classes[most]}, "
+            f"{now[most]:,} of its {now.sum():,} photos are called {self._names[most]}, "
             f"before {before[most]:,}"
         )
 
     def most_lost(self) -> str:
-        """Say where an accuracy was lost: in which classes, and what they are called now."""
-        if self.pair is None:
-            return ""
-        losses = {}
-        for name in self.classes():
-            old, new = (right(one)[self._photos_of(name)].mean() for one in self.pair)
-            losses[name] = float(old - new)
+        """Name the classes whose recall fell most, and what their photos are taken for."""
+        old, new = (t.diagonal() / np.maximum(t.sum(axis=1), 1) for t in self._tables)  # recalls
+        losses = dict(zip(self._names, (old - new).tolist(), strict=True))
         worst = sorted(losses, key=losses.__getitem__, reverse=True)[:_MOST_NAMED]
-        parts = []
-        for name in worst:
-            if losses[name] >= _WORTH_A_WORD:
-                confused = self.confusion(name)
-                parts.append(
-                    f"{name} {signed(-losses[name])}" + (f" ({confused})" if confused else "")
-                )
+        parts = [
+            f"{name} {signed(-losses[name])} ({self.mistaken_for(name)})"
+            for name in worst
+            if losses[name] >= _WORTH_NAMING
+        ]
         return f"most in {', '.join(parts)}" if parts else ""
 
-    @property
-    def _sides(self) -> tuple[Side, Side]:
-        return self.old, self.new
 
-    def _photos_of(self, name: str) -> Hits:
-        assert self.pair is not None
-        return np.asarray(self.pair[0].labels == self.pair[0].classes.index(name))
-
-    def _ece(self, predictions: Predictions) -> Sums:
-        return calibration_error(predictions, bins=self.new.bins)  # the same for both sides
-
-
-def _by_photos(old: Hits, new: Hits, *, tolerated: float, level: float) -> Tested:
-    comparison = compare_shares(old, new, tolerated=tolerated, level=level)
-    return Tested(float(old.mean()), float(new.mean()), comparison)
+def _metrics(results: Results) -> dict[str, Any]:
+    """Return every value that a check may name: metrics, the model's size and its time."""
+    found = {**known(results.data_metrics, {}), **results.metrics}
+    if not isinstance(results.model, Missing) and results.model.size is not None:
+        found[SIZE] = results.model.size
+    if not isinstance(results.timing, Missing):
+        found[SECONDS] = results.timing.seconds
+    return found
 
 
-def _by_counts(
-    old: Count | None, new: Count | None, *, tolerated: float, level: float
-) -> Tested | None:
-    if old is None or new is None:
+def _align(reference: Results, candidate: Results) -> tuple[Predictions, Predictions] | None:
+    """Bring both sides' predictions to the same classes and order; None if one side has none.
+
+    Raises:
+        RevisionError: they are not of the same photos.
+    """
+    old, new = reference.predictions, candidate.predictions
+    if isinstance(old, Missing) or isinstance(new, Missing):
         return None
-    comparison = compare_counts(old, new, tolerated=tolerated, level=level)
-    return Tested(old.share, new.share, comparison)
+    classes = sorted({*old.classes, *new.classes})
+    old, new = _ordered(old, classes), _ordered(new, classes)
+    if old.sources != new.sources or not np.array_equal(old.labels, new.labels):
+        raise RevisionError(
+            f"{PREDICTIONS} of {reference.label} and {candidate.label} are not of the same "
+            "photos, though their test sets are the same; run `dvc repro`"
+        )
+    return old, new
 
 
-def _count(metrics: dict[str, object], name: str) -> Count | None:
-    """Of test.acc or test.top3_acc the photos that were right; None of what is no share."""
-    if f"test.{name}" not in _SHARES:
-        return None
-    return _as_count(metrics.get(f"test.{name}"), metrics.get("test.photos"))
-
-
-def class_count(side: Side, name: str) -> Count | None:
-    """Of a class, the photos that were right; None where that is not known."""
-    found = side.per_class.get(name)
-    return _as_count(found.get("recall"), found.get("photos")) if isinstance(found, dict) else None
-
-
-def _as_count(share: object, photos: object) -> Count | None:
-    if not (is_number(share) and is_number(photos)):
-        return None
-    if not (photos >= 1 and 0 <= share <= 1):
-        return None
-    return Count(round(share * photos), int(photos))
+def _ordered(predictions: Predictions, classes: list[str]) -> Predictions:
+    """Sort photos by name and columns by class; classes that are new have probability 0."""
+    rows = sorted(range(len(predictions.sources)), key=predictions.sources.__getitem__)
+    columns = np.array([classes.index(name) for name in predictions.classes], dtype=np.int64)
+    probabilities = np.zeros((len(rows), len(classes)))
+    probabilities[:, columns] = predictions.probabilities[rows]
+    return Predictions(
+        [predictions.sources[row] for row in rows],
+        classes,
+        columns[predictions.labels[rows]],
+        probabilities,
+    )

@@ -2,134 +2,206 @@
 
 from __future__ import annotations
 
-from fieldguide.core.params import did_you_mean
-from fieldguide.gate.checks import Checks, LimitCheck, MetricCheck
-from fieldguide.gate.classes import judge_classes
-from fieldguide.gate.evidence import Evidence
-from fieldguide.gate.findings import Finding, Outcome, Status
-from fieldguide.gate.paired import Draw
-from fieldguide.gate.sides import Side
-from fieldguide.gate.values import is_number, number
-from fieldguide.gate.wording import (
-    compared_finding,
-    out_of_bounds,
-    plain_finding,
-    worse,
-)
+from typing import Any
 
-_SIGN = {"maximize": 1, "minimize": -1}  # of the loss, reference − candidate
+from fieldguide.core.params import did_you_mean
+from fieldguide.gate.checks import Checks, ClassCheck, LimitCheck, MetricCheck
+from fieldguide.gate.evidence import SECONDS, Evidence
+from fieldguide.gate.outcome import CheckResult, Outcome, Status
+from fieldguide.gate.paired import Comparison, holm
+from fieldguide.gate.values import is_number, number, p_value, signed
+from fieldguide.results.results import Missing, Results
+
 _ROUNDING = 1e-9  # 0.7 - 0.69 is a little more than 0.01
 
 
-def judge(checks: Checks, reference: Side, candidate: Side) -> Outcome:
-    """Judge every check, of two sides that were tested on the same photos.
+def judge(checks: Checks, reference: Results, candidate: Results) -> Outcome:
+    """Judge every check, for two revisions with the same test photos.
 
     Raises:
-        RevisionError: their predictions are of other photos.
+        RevisionError: their predictions are not of the same photos, or one side has neither
+            predictions nor counts.
     """
-    evidence = Evidence(reference, candidate, Draw(checks.resamples, checks.seed))
-    findings: list[Finding] = []
-    for name, metric in checks.metrics.items():
-        needed = metric.tolerated_loss is not None
-        unusable = _unusable(name, reference, candidate, reference_needed=needed)
-        findings.append(unusable or _judge_metric(name, metric, evidence))
+    evidence = Evidence(reference, candidate, resamples=checks.resamples, seed=checks.seed)
+    found = [_judge_metric(name, check, evidence) for name, check in checks.metrics.items()]
     if checks.per_class is not None:
-        findings += judge_classes(checks.per_class, evidence)
-    for name, limit in checks.limits.items():
-        needed = limit.ratio is not None
-        unusable = _unusable(name, reference, candidate, reference_needed=needed)
-        findings.append(unusable or _judge_limit(name, limit, evidence))
-    # Counted where they can be.
-    photos = (
-        candidate.metrics.get("test.photos")
-        if candidate.predictions is None
-        else len(candidate.predictions.labels)
-    )
+        found += _judge_classes(checks.per_class, evidence)
+    found += [_judge_limit(name, limit, evidence) for name, limit in checks.limits.items()]
+    notes = []
+    for side in (reference, candidate):
+        metrics = (side.data_metrics, side.train_metrics, side.test_metrics)
+        notes += [str(one) for one in metrics if isinstance(one, Missing)]
+        if isinstance(side.predictions, Missing):
+            notes.append(f"compared by counts, not photo by photo: {side.predictions}")
     return Outcome(
-        reference=reference.revision.label,
-        candidate=candidate.revision.label,
-        findings=findings,
-        photos=int(photos) if is_number(photos) else None,
+        reference=reference.label,
+        candidate=candidate.label,
+        checks=found,
+        photos=evidence.photos,
         paired=evidence.pair is not None,
         significance=checks.significance,
-        notes=[
-            f"by counts, not photo by photo: {side.missing}"
-            for side in (reference, candidate)
-            if side.predictions is None
-        ],
+        notes=notes,
     )
 
 
-def _unusable(name: str, old: Side, new: Side, *, reference_needed: bool) -> Finding | None:
-    """Say what is wrong with a value that is no number; None where nothing is.
-
-    What the candidate lost or spoilt is its regression. What the reference spoilt, or both lack,
-    cannot be compared.
-    """
-    before, now = old.metrics.get(name), new.metrics.get(name)
-    if is_number(now):
-        if is_number(before) or not reference_needed:
-            return None
-        return Finding(name, Status.IMPOSSIBLE, _complaint(name, old))
-    if name in new.metrics or is_number(before):
-        return Finding(name, Status.FAILED, _complaint(name, new))
-    if name in old.metrics:
-        return Finding(name, Status.IMPOSSIBLE, _complaint(name, old))
-    hint = did_you_mean(name, sorted({*old.metrics, *new.metrics}))
-    return Finding(name, Status.IMPOSSIBLE, f"{name}: missing on both sides{hint}")
-
-
-def _complaint(name: str, side: Side) -> str:
-    found = f"found {side.metrics[name]!r}" if name in side.metrics else "missing"
-    return f"{name} of {side.revision.label}: {found}; allowed: a finite number"
-
-
-def _judge_metric(name: str, check: MetricCheck, evidence: Evidence) -> Finding:
-    before, now = _numbers(name, evidence)
-    tolerated, sign = check.tolerated_loss, _SIGN[check.direction]
-    reasons = out_of_bounds(name, now, floor=check.floor, ceiling=check.ceiling)
+def _judge_metric(name: str, check: MetricCheck, evidence: Evidence) -> CheckResult:
+    tolerated = check.tolerated_loss
+    found = _numbers(name, evidence, reference_needed=tolerated is not None)
+    if isinstance(found, CheckResult):
+        return found
+    before, now = found
+    reasons = _out_of_bounds(name, now, floor=check.floor, ceiling=check.ceiling)
     if tolerated is None or before is None:
-        return plain_finding(name, reasons, before=before, now=now)
+        return _result(name, reasons, before, now)
     if check.significance is None:
-        if sign * (before - now) > tolerated + _ROUNDING:
-            reasons.append(worse(name, before, now, tolerated=tolerated))
-        return plain_finding(name, reasons, before=before, now=now, tolerated=tolerated)
-    tested = evidence.metric(name, tolerated=tolerated, level=check.significance)
-    if tested is None:
+        loss = before - now if check.direction == "maximize" else now - before
+        if loss > tolerated + _ROUNDING:
+            reasons.append(_worse(name, before, now, tolerated))
+        return _result(name, reasons, before, now, tolerated=tolerated)
+    comparison = evidence.metric(name, tolerated=tolerated, level=check.significance)
+    if comparison is None:
         status = Status.FAILED if reasons else Status.UNTESTED
-        reasons.append(f"{name}: its loss needs the predictions of both sides")
-        return plain_finding(
-            name, reasons, before=before, now=now, tolerated=tolerated, status=status
-        )
-    return compared_finding(
+        reasons.append(f"{name}: its loss is tested only with the predictions of both sides")
+        return _result(name, reasons, before, now, status=status, tolerated=tolerated)
+    return _tested(
         name,
-        tested,
+        check,
+        comparison,
         reasons=reasons,
-        sign=sign,
-        tolerated=tolerated,
-        level=check.significance,
-        p=tested.comparison.p,
-        significance=check.significance,
-        aside=evidence.most_lost() if name == "test.acc" else "",
+        detail=evidence.most_lost() if name == "test.acc" else "",
     )
 
 
-def _judge_limit(name: str, limit: LimitCheck, evidence: Evidence) -> Finding:
-    before, now = _numbers(name, evidence)
-    reasons = out_of_bounds(name, now, floor=None, ceiling=limit.ceiling)
+def _judge_classes(check: ClassCheck, evidence: Evidence) -> list[CheckResult]:
+    """Judge the recall of each class, all together at one significance."""
+    names = evidence.classes()
+    level = check.significance / len(names)  # the strictest step of Holm's method
+    found = [evidence.recall(name, tolerated=check.tolerated_loss, level=level) for name in names]
+    adjusted = holm([one.p for one in found])
+    return [
+        _tested(
+            f"recall.{name}",
+            check,
+            one._replace(p=p),
+            reasons=_out_of_bounds(f"recall.{name}", one.candidate, floor=check.floor),
+            detail=evidence.mistaken_for(name),
+        )
+        for name, one, p in zip(names, found, adjusted, strict=True)
+    ]
+
+
+def _judge_limit(name: str, limit: LimitCheck, evidence: Evidence) -> CheckResult:
+    found = _numbers(name, evidence, reference_needed=limit.ratio is not None)
+    if isinstance(found, CheckResult):
+        return found
+    before, now = found
+    reasons = _out_of_bounds(name, now, ceiling=limit.ceiling)
     if limit.ratio is None or before is None:
-        return plain_finding(name, reasons, before=before, now=now)
-    if before <= 0:
-        reason = f"{name} of {evidence.old.revision.label}: found {before:g}; allowed: above 0"
-        return plain_finding(name, [reason], before=before, now=now, status=Status.IMPOSSIBLE)
+        return _result(name, reasons, before, now)
     if now > limit.ratio * before * (1 + _ROUNDING):
         reasons.append(
-            f"{name} rose from {number(before)} to {number(now)}, {now / before:.2f} times as "
-            f"much; allowed: {limit.ratio:g} times"
+            f"{name} rose from {number(before)} to {number(now)}; allowed: {limit.ratio:g} times "
+            "as much"
         )
-    return plain_finding(name, reasons, before=before, now=now)
+    return _result(name, reasons, before, now)
 
 
-def _numbers(name: str, evidence: Evidence) -> tuple[float | None, float]:
-    before, now = evidence.old.metrics.get(name), evidence.new.metrics[name]
-    return float(before) if is_number(before) else None, float(now)
+def _numbers(
+    name: str, evidence: Evidence, *, reference_needed: bool
+) -> tuple[float | None, float] | CheckResult:
+    """Return the values of both sides, or the check's result if a needed one is not a number.
+
+    If the candidate lost or spoilt the number, that is a regression. If the reference spoilt it, or
+    neither side has it, they cannot be compared.
+    """
+    (before, now), (old, new) = (side.get(name) for side in evidence.metrics), evidence.metrics
+    if is_number(now) and (is_number(before) or not reference_needed):
+        return float(before) if is_number(before) else None, float(now)
+    for results in (evidence.new, evidence.old):
+        if name == SECONDS and isinstance(results.timing, Missing) and not results.timing.damaged:
+            return CheckResult(name, Status.UNTESTED, f"{name}: {results.timing}")
+    if not is_number(now) and (name in new or is_number(before)):
+        return CheckResult(name, Status.FAILED, _complaint(name, evidence.new.label, new))
+    if is_number(now) or name in old:
+        return CheckResult(name, Status.IMPOSSIBLE, _complaint(name, evidence.old.label, old))
+    hint = did_you_mean(name, sorted({*old, *new}))
+    return CheckResult(name, Status.IMPOSSIBLE, f"{name}: missing on both sides{hint}")
+
+
+def _complaint(name: str, label: str, metrics: dict[str, Any]) -> str:
+    found = f"found {metrics[name]!r}" if name in metrics else "missing"
+    return f"{name} of {label}: {found}; allowed: a finite number"
+
+
+def _out_of_bounds(
+    name: str, value: float, *, floor: float | None = None, ceiling: float | None = None
+) -> list[str]:
+    """Return the reasons why a value fails by itself."""
+    reasons = []
+    if floor is not None and value < floor:
+        reasons.append(f"{name} is {number(value)}; allowed: {number(floor)} or more")
+    if ceiling is not None and value > ceiling:
+        reasons.append(f"{name} is {number(value)}; allowed: {number(ceiling)} or less")
+    return reasons
+
+
+def _result(
+    name: str,
+    reasons: list[str],
+    before: float | None,
+    now: float,
+    *,
+    status: Status | None = None,
+    tolerated: float | None = None,
+) -> CheckResult:
+    """Return the result of a check without a test; by default it fails if there are reasons."""
+    return CheckResult(
+        name,
+        status or (Status.FAILED if reasons else Status.PASSED),
+        "; ".join(reasons),
+        reference=before,
+        candidate=now,
+        change=None if before is None else now - before,
+        tolerated_loss=tolerated,
+    )
+
+
+def _tested(
+    name: str,
+    check: MetricCheck | ClassCheck,
+    comparison: Comparison,
+    *,
+    reasons: list[str],
+    detail: str,
+) -> CheckResult:
+    """Return the result of a check whose loss was tested.
+
+    It fails for the given reasons, or by its p value; then the detail is added.
+    """
+    assert check.tolerated_loss is not None
+    assert check.significance is not None
+    before, now, low, high, confidence, p, _ = comparison
+    if p <= check.significance:  # the smallest p of so many resamples may be equal to it
+        interval = f"{100 * confidence:.3g} % interval {signed(low)} to {signed(high)}"
+        chance = f" ({interval}, p {p_value(p)})"
+        reason = _worse(name, before, now, check.tolerated_loss, chance)
+        reasons = [*reasons, f"{reason}; {detail}" if detail else reason]
+    return CheckResult(
+        name,
+        Status.FAILED if reasons else Status.PASSED,
+        "; ".join(reasons),
+        change=now - before,
+        significance=check.significance,
+        tolerated_loss=check.tolerated_loss,
+        **comparison._asdict(),
+    )
+
+
+def _worse(name: str, before: float, now: float, tolerated: float, chance: str = "") -> str:
+    """Say how much worse a value is."""
+    verb = "fell" if now < before else "rose"
+    change = signed(now - before, beside=now)
+    return (
+        f"{name} {verb} from {number(before)} to {number(now)}: {change}{chance}; "
+        f"tolerated: {number(tolerated)}"
+    )

@@ -1,8 +1,7 @@
-"""Show an outcome: a table for people, JSON for machines, Markdown for a pull request."""
+"""Show an outcome: a table for people, JSON for programs, Markdown for a pull request."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -12,113 +11,98 @@ from rich.console import Console
 from rich.table import Table
 
 from fieldguide.core.errors import printable
-from fieldguide.gate.findings import Finding, Outcome, Status, Verdict
+from fieldguide.gate.outcome import VERDICTS, CheckResult, Outcome, Status
 from fieldguide.gate.values import number, p_value, signed
+from fieldguide.pages.markdown import escape, folded, join, table
 
 _COLUMNS = ("check", "reference", "candidate", "change", "interval", "p", "")
-_MOST_CLASSES = 12  # shown while they pass; of more only those nearest to failing
+_ALIGN = "lrrrrrl"
+_MOST_CLASSES = 12  # if more classes pass, only those nearest to failing are shown
 _SHOWN_CLASSES = 5
 _STYLES = {Status.FAILED: "bold red", Status.IMPOSSIBLE: "bold yellow", Status.UNTESTED: "yellow"}
+_SIGNS = ("✅", "❌", "⚠️")  # by exit status
 
 
 def as_dict(outcome: Outcome) -> dict[str, Any]:
-    """Return what `--json` writes."""
-    return {
-        "verdict": outcome.verdict,
-        "exit_status": outcome.exit_status,
-        **asdict(outcome),
-    }
+    """Return the content of `--json`."""
+    status = outcome.exit_status
+    return {"verdict": VERDICTS[status], "exit_status": status, **asdict(outcome)}
 
 
 def print_table(outcome: Outcome, console: Console) -> None:
-    """Print every check, then what failed."""
-    if outcome.findings:
-        shown, hidden = _selection(outcome.findings)
-        table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)  # fits 80 columns
-        for column in _COLUMNS:
-            right = column in _COLUMNS[1:-1]
-            table.add_column(column, justify="right" if right else "left", overflow="fold")
-        for finding in shown:
-            cells = [printable(cell) for cell in _cells(finding)]
-            table.add_row(*cells, style=_STYLES.get(finding.status))
+    """Print every check, then the verdict and its reasons."""
+    if outcome.checks:
+        shown, hidden = _selection(outcome.checks)
+        grid = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)  # fits 80 columns
+        for column, letter in zip(_COLUMNS, _ALIGN, strict=True):
+            grid.add_column(column, justify="right" if letter == "r" else "left", overflow="fold")
+        for one in shown:
+            grid.add_row(*map(printable, _cells(one)), style=_STYLES.get(one.status))
         console.print()
-        console.print(table)
+        console.print(grid)
         console.print()
         if hidden:
-            console.print(f"and {hidden} more classes, all further from failing", soft_wrap=True)
-    for line in _summary(outcome):
+            console.print(hidden, soft_wrap=True)
+    head, *details = _summary(outcome)
+    for line in (head, *(f"  {detail}" for detail in details)):
         console.print(printable(line), soft_wrap=True)
 
 
 def markdown(outcome: Outcome) -> str:
-    """Return what `--markdown` writes: a heading, what failed, and the table folded away."""
-    sign = {Verdict.PASSED: "✅", Verdict.REGRESSION: "❌", Verdict.NOT_COMPARED: "⚠️"}
+    """Return the content of `--markdown`: a heading, the reasons, and the folded table."""
     head, *details = _summary(outcome)
-    lines = [f"### {sign[outcome.verdict]} {_escape(head)}"]
-    if details:
-        lines += ["", *(f"- {_escape(line.strip())}" for line in details)]
-    if outcome.findings:
-        shown, hidden = _selection(outcome.findings)
-        lines += ["", f"<details><summary>{len(outcome.findings)} checks</summary>", ""]
-        lines += ["| check | reference | candidate | change | interval | p | |"]
-        lines += ["| :-- | --: | --: | --: | --: | --: | :-- |"]
-        lines += [
-            f"| {' | '.join(_escape(cell) for cell in _cells(finding))} |" for finding in shown
-        ]
-        if hidden:
-            lines += ["", f"and {hidden} more classes, all further from failing"]
-        lines += ["", "</details>"]
-    return "\n".join(lines) + "\n"
+    checks = ""
+    if outcome.checks:
+        shown, hidden = _selection(outcome.checks)
+        rows = [[escape(cell) for cell in _cells(one)] for one in shown]
+        content = join(table(_COLUMNS, rows, _ALIGN), hidden)
+        checks = folded(f"{len(outcome.checks)} checks", content)
+    reasons = "\n".join(f"- {escape(line)}" for line in details)
+    return join(f"### {_SIGNS[outcome.exit_status]} {escape(head)}", reasons, checks) + "\n"
 
 
 def _summary(outcome: Outcome) -> list[str]:
-    """A line with the verdict, then one for each reason."""
+    """Return a line with the verdict, then a line for each reason and note."""
     between = f"{outcome.candidate} against {outcome.reference}"
     if outcome.refused:
-        return [f"Not compared: {between}", f"  {outcome.refused}"]
+        return [f"Not compared: {between}", outcome.refused]
     failed, impossible = outcome.of(Status.FAILED), outcome.of(Status.IMPOSSIBLE)
-    count = len(outcome.findings)
-    untested = len(outcome.of(Status.UNTESTED))
-    tested = f"{count - untested} of {count} checks" if untested else f"{count} checks"
+    untested = outcome.of(Status.UNTESTED)
+    count = len(outcome.checks)
+    tested = f"{count - len(untested)} of {count} checks" if untested else f"{count} checks"
     photos = "" if outcome.photos is None else f", on the same {outcome.photos:,} test photos"
-    head = {
-        Verdict.PASSED: f"No regression in {tested}: {between}{photos}",
-        Verdict.REGRESSION: f"Regression in {len(failed)} of {count} checks: {between}{photos}",
-        Verdict.NOT_COMPARED: f"Not compared in {len(impossible)} of {count} checks: {between}",
-    }[outcome.verdict]
-    reasons = [*failed, *impossible, *outcome.of(Status.UNTESTED)]
-    return [head, *(f"  {one.reason}" for one in reasons), *(f"  {note}" for note in outcome.notes)]
+    head = (
+        f"No regression in {tested}: {between}{photos}",
+        f"Regression in {len(failed)} of {count} checks: {between}{photos}",
+        f"Not compared in {len(impossible)} of {count} checks: {between}",
+    )[outcome.exit_status]
+    return [head, *(one.reason for one in (*failed, *impossible, *untested)), *outcome.notes]
 
 
-def _selection(findings: Sequence[Finding]) -> tuple[list[Finding], int]:
-    """Leave out of many classes those that are far from failing; return how many."""
+def _selection(results: Sequence[CheckResult]) -> tuple[list[CheckResult], str]:
+    """Return the results to show, and a line about the others.
+
+    Of many classes that pass, only those nearest to failing are shown.
+    """
     passing = [
-        finding
-        for finding in findings
-        if finding.name.startswith("recall.") and finding.status is Status.PASSED
+        one for one in results if one.name.startswith("recall.") and one.status is Status.PASSED
     ]
     if len(passing) <= _MOST_CLASSES:
-        return list(findings), 0
+        return list(results), ""
     passing.sort(key=lambda one: (1.0 if one.p is None else one.p, one.change or 0.0))
     hidden = {one.name for one in passing[_SHOWN_CLASSES:]}
-    return [one for one in findings if one.name not in hidden], len(hidden)
+    shown = [one for one in results if one.name not in hidden]
+    return shown, f"and {len(hidden)} more classes, all further from failing"
 
 
-def _cells(finding: Finding) -> list[str]:
-    interval = "" if finding.low is None else f"{signed(finding.low)} to {signed(finding.high)}"
+def _cells(one: CheckResult) -> list[str]:
+    interval = "" if one.low is None else f"{signed(one.low)} to {signed(one.high)}"
     return [
-        finding.name,
-        number(finding.reference),
-        number(finding.candidate),
-        signed(finding.change, beside=finding.candidate),
+        one.name,
+        number(one.reference),
+        number(one.candidate),
+        signed(one.change, beside=one.candidate),
         interval,
-        p_value(finding.p).replace(" ", ""),
-        finding.status,
+        p_value(one.p).replace(" ", ""),
+        one.status,
     ]
-
-
-def _escape(text: str) -> str:
-    """Names come from archives of strangers; a pull request's comment is no place for theirs."""
-    text = printable(text).replace("\n", " ")
-    text = re.sub(r"([\\`*_{}\[\]<>#|~!@&$]|:(?=//)|(?<=[Ww]{3})\.)", r"\\\1", text)
-    return text.replace(r"\@", "@\u200b")  # Markdown cannot escape a mention

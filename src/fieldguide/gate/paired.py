@@ -1,14 +1,14 @@
-"""How much worse one model is than another on the same photos, and whether it could be chance.
+"""Compare the scores of two models on the same photos.
 
-A loss is positive where the candidate is worse. Two questions are asked of it, and the p value of
-both together is the larger of theirs (intersection-union: Berger 1982,
+A loss is positive if the candidate is worse. It is tested in two ways, and the p value of both
+together is the larger one (intersection-union: Berger 1982,
 https://doi.org/10.1080/00401706.1982.10487790):
 
-- Could it be chance? Were the models equal, either answer to a photo could as well be the other's.
-  Swapping answers photo by photo gives the distribution of losses between equals; for shares of
+- Could the loss be chance? If the models were equal, their predictions of a photo could be swapped.
+  Swapping them photo by photo gives the distribution of losses between equal models; for shares of
   photos that is McNemar's exact test.
-- Is it more than what is tolerated? The bootstrap over photos (Efron & Tibshirani 1993, chapter 13)
-  says how far the loss would move with other photos of the same kind.
+- Is the loss more than what is tolerated? The bootstrap over photos (Efron & Tibshirani 1993,
+  chapter 13) tells how much the loss would vary with other photos of the same kind.
 """
 
 from __future__ import annotations
@@ -21,33 +21,29 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 from scipy.stats import binom, binomtest
 
-_CELLS = 2**22  # of the matrix of one chunk of resamples: 32 MiB
-_ROUNDING = 1e-9  # sums of the same fractions in another order
+_CELLS = 2**22  # in the matrix of one chunk of resamples: 32 MiB
+_ROUNDING = 1e-9  # sums of the same fractions in another order differ by less
 
 Floats = npt.NDArray[np.float64]
+Hits = npt.NDArray[np.bool_]
 
 
 class Comparison(NamedTuple):
-    """Of one score of two models; differences are losses, positive where the candidate is worse."""
+    """A score of two models, and the test of the loss."""
 
-    loss: float
-    low: float  # interval of the loss; its lower end is the bound that the decision uses
+    reference: float
+    candidate: float
+    low: float  # interval of the change, candidate − reference
     high: float
-    p: float  # of the hypothesis that the models are equal, or the loss within what is tolerated
+    confidence: float  # of the interval: 1 − 2 × level
+    p: float  # of the hypothesis that the models are equal, or that the loss is tolerated
     method: str
 
 
-class Draw(NamedTuple):
-    """Random resampling."""
-
-    resamples: int
-    seed: int
-
-
 class Sums(NamedTuple):
-    """A score that depends on photos only through sums over them.
+    """A score that depends on the photos only through sums over them.
 
-    Sums are what makes thousands of resamples cheap: each is one row of a matrix product.
+    This makes resamples cheap: each one is a row of a matrix product.
     """
 
     terms: csr_array  # (N, M), what each photo adds
@@ -55,28 +51,25 @@ class Sums(NamedTuple):
 
     @property
     def value(self) -> float:
-        """The score of all photos."""
+        """Score of all photos."""
         return float(self.score(_add(np.ones((1, self.terms.shape[0])), self.terms))[0])
 
 
 def compare_shares(
-    reference: npt.NDArray[np.bool_],
-    candidate: npt.NDArray[np.bool_],
-    *,
-    tolerated: float,
-    level: float,
+    reference: Hits, candidate: Hits, *, tolerated: float, level: float
 ) -> Comparison:
-    """Compare two models' shares of photos, such as those they are right about.
+    """Compare two models' shares of photos, such as those that they are right about.
 
-    McNemar's exact test, one-sided (McNemar 1947, https://doi.org/10.1007/BF02295996), and the
-    bootstrap of the difference. Only the counts of photos lost and won matter, so the bootstrap
-    distribution is known exactly, and nothing is drawn.
+    The tests are McNemar's exact test, one-sided (McNemar 1947,
+    https://doi.org/10.1007/BF02295996), and the bootstrap of the difference. Only the numbers of
+    photos lost and won matter, so that the bootstrap distribution is computed exactly and nothing
+    is drawn.
 
     Args:
-        reference: (N,), whether the reference was right about each photo, N above 0.
-        candidate: (N,), likewise.
+        reference: (N,), True for each photo that the reference was right about; N above 0.
+        candidate: (N,), the same of the candidate.
         tolerated: loss, a fraction in [0, 1).
-        level: significance in (0, 0.5); the interval has confidence 1 − 2 × level.
+        level: significance in (0, 0.5) of each side of the interval.
     """
     lost = int((reference & ~candidate).sum())
     won = int((~reference & candidate).sum())
@@ -85,9 +78,11 @@ def compare_shares(
     chance = float(binomtest(lost, lost + won, alternative="greater").pvalue) if lost + won else 1.0
     within = at_most(int(np.floor(tolerated * photos + _ROUNDING)))
     return Comparison(
-        loss=(lost - won) / photos,
-        low=_quantile(at_most, level, photos) / photos,
-        high=_quantile(at_most, 1 - level, photos) / photos,
+        reference=float(reference.mean()),
+        candidate=float(candidate.mean()),
+        low=-_quantile(at_most, 1 - level, photos) / photos,
+        high=-_quantile(at_most, level, photos) / photos,
+        confidence=1 - 2 * level,
         p=max(chance, within),
         method="McNemar, paired bootstrap",
     )
@@ -100,9 +95,10 @@ def compare_sums(
     sign: int,
     tolerated: float,
     level: float,
-    draw: Draw,
+    resamples: int,
+    seed: int,
 ) -> Comparison:
-    """Compare two models' scores of the same photos, such as macro F1.
+    """Compare two models' scores on the same photos, such as macro F1.
 
     The p value of a permutation test with a finite number of draws: Phipson & Smyth 2010,
     https://doi.org/10.2202/1544-6115.1585.
@@ -110,10 +106,11 @@ def compare_sums(
     Args:
         reference: terms (N, M), N above 0.
         candidate: terms (N, M) of the same photos.
-        sign: 1 where a lower score is worse, -1 where a higher one is.
+        sign: 1 if a lower score is worse, -1 if a higher one is.
         tolerated: loss, 0 or more.
-        level: significance in (0, 0.5); the interval has confidence 1 − 2 × level.
-        draw: of permutations, and as many bootstrap samples.
+        level: significance in (0, 0.5) of each side of the interval.
+        resamples: number of permutations, and of bootstrap samples.
+        seed: of the resamples.
     """
 
     def loss(old: Floats, new: Floats) -> Floats:
@@ -121,9 +118,9 @@ def compare_sums(
 
     photos = reference.terms.shape[0]
     found = sign * (reference.value - candidate.value)
-    rng = np.random.default_rng(draw.seed)
+    rng = np.random.default_rng(seed)
     extreme = 0
-    for swapped in _chunks(draw.resamples, photos, lambda size: rng.integers(0, 2, size)):
+    for swapped in _chunks(resamples, photos, lambda size: rng.integers(0, 2, size)):
         kept = 1 - swapped
         old = _add(kept, reference.terms) + _add(swapped, candidate.terms)
         new = _add(kept, candidate.terms) + _add(swapped, reference.terms)
@@ -131,16 +128,18 @@ def compare_sums(
     losses = np.concatenate(
         [
             loss(_add(times, reference.terms), _add(times, candidate.terms))
-            for times in _chunks(draw.resamples, photos, lambda size: _times_drawn(rng, size))
+            for times in _chunks(resamples, photos, lambda size: _times_drawn(rng, size))
         ]
     )
-    chance = (1 + extreme) / (draw.resamples + 1)
-    within = (1 + int((losses <= tolerated + _ROUNDING).sum())) / (draw.resamples + 1)
-    low, high = np.quantile(losses, [level, 1 - level])
+    chance = (1 + extreme) / (resamples + 1)
+    within = (1 + int((losses <= tolerated + _ROUNDING).sum())) / (resamples + 1)
+    low, high = np.quantile(0.0 - sign * losses, [level, 1 - level])
     return Comparison(
-        loss=found,
+        reference=reference.value,
+        candidate=candidate.value,
         low=float(low),
         high=float(high),
+        confidence=1 - 2 * level,
         p=max(chance, within),
         method="permutation, paired bootstrap",
     )
@@ -149,7 +148,7 @@ def compare_sums(
 def holm(p: list[float]) -> list[float]:
     """Adjust p values for their number (Holm 1979, https://www.jstor.org/stable/4615733).
 
-    Where every hypothesis holds, one of the adjusted values is below α with probability α at most.
+    If every hypothesis is true, the probability that any adjusted value is below α is at most α.
     """
     adjusted, highest = [0.0] * len(p), 0.0
     for place, k in enumerate(sorted(range(len(p)), key=p.__getitem__)):
@@ -159,14 +158,14 @@ def holm(p: list[float]) -> list[float]:
 
 
 def _bootstrap_of_share(lost: int, won: int, photos: int) -> Callable[[int], float]:
-    """Return k -> probability that a resample has at most k more photos lost than won.
+    """Return the function k -> probability that in a resample lost − won is at most k.
 
-    The discordant photos in a resample, D, are Binomial(N, (lost + won) / N), and of D the lost
-    ones are Binomial(D, lost / (lost + won)); lost − won = 2 × lost − D.
+    The number of lost or won photos in a resample, D, is Binomial(N, (lost + won) / N); of them
+    Binomial(D, lost / (lost + won)) are lost; lost − won = 2 × lost − D.
     """
     differing = lost + won
     share = differing / photos
-    # Beyond ten standard deviations lies less than rounding.
+    # The probability beyond ten standard deviations is smaller than rounding errors.
     reach = 10 * np.sqrt(photos * share * (1 - share)) + 10
     first = int(max(0, differing - reach))
     counts = np.arange(first, int(min(photos, differing + reach)) + 1)
@@ -180,7 +179,7 @@ def _bootstrap_of_share(lost: int, won: int, photos: int) -> Callable[[int], flo
 
 
 def _quantile(at_most: Callable[[int], float], level: float, photos: int) -> int:
-    """Smallest k with at_most(k) >= level."""
+    """Return the smallest k with at_most(k) >= level."""
     below, found = -photos - 1, photos
     while found - below > 1:
         middle = (below + found) // 2
@@ -201,12 +200,12 @@ def _chunks(
 
 
 def _times_drawn(rng: np.random.Generator, size: tuple[int, int]) -> npt.NDArray[np.int64]:
-    """How often a bootstrap sample holds each photo: (R, N), rows summing to N."""
+    """Draw how often each bootstrap sample holds each photo: (R, N), each row sums to N."""
     rows, photos = size
     drawn = rng.integers(0, photos, size) + np.arange(rows)[:, None] * photos
     return np.bincount(drawn.ravel(), minlength=rows * photos).reshape(size)
 
 
 def _add(times: Floats, terms: csr_array) -> Floats:
-    """(R, N) × (N, M) -> (R, M)."""
+    """Add the terms, each so many times: (R, N) × (N, M) -> (R, M)."""
     return np.asarray((terms.T @ times.T).T)

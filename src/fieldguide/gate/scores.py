@@ -1,4 +1,4 @@
-"""What each photo adds to a score, so that scores of thousands of resamples are sums."""
+"""Scores as sums over photos, so that thousands of resamples are one product of matrices."""
 
 from __future__ import annotations
 
@@ -6,23 +6,20 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array, hstack
 
+from fieldguide.evaluation.metrics import TOP, bin_of
 from fieldguide.evaluation.predictions import Predictions
-from fieldguide.gate.paired import Floats, Sums
-
-TOP = 3  # of test.top3_acc; evaluation.metrics has it too, but imports torch
-
-Hits = npt.NDArray[np.bool_]
+from fieldguide.gate.paired import Floats, Hits, Sums
 
 
 def right(predictions: Predictions) -> Hits:
-    """Whether the most probable class is the true one: (N,)."""
+    """Tell whether the most probable class of each photo is the true one: (N,)."""
     return np.asarray(predictions.labels == predictions.predicted)
 
 
 def right_in_top3(predictions: Predictions) -> Hits:
-    """Whether the true class is among the three most probable: (N,).
+    """Tell whether the true class of each photo is among the three most probable: (N,).
 
-    Of equal probabilities the class that comes later goes first, as in scikit-learn's
+    Of equal probabilities the later class comes first, as in scikit-learn's
     `top_k_accuracy_score`.
     """
     order = np.argsort(predictions.probabilities, axis=1, kind="stable")[:, ::-1]
@@ -30,9 +27,9 @@ def right_in_top3(predictions: Predictions) -> Hits:
 
 
 def macro_f1(predictions: Predictions) -> Sums:
-    """F1 averaged over the classes that occur or were predicted.
+    """Return the mean F1 of the classes that occur or were predicted, as sums.
 
-    F1 of a class = 2 × hits / (photos of it + photos that were called so).
+    F1 of a class = 2 × hits / (photos of the class + photos predicted as the class).
     """
     size = len(predictions.classes)
     hits = right(predictions).astype(np.float64)
@@ -49,17 +46,19 @@ def macro_f1(predictions: Predictions) -> Sums:
 
 
 def calibration_error(predictions: Predictions, *, bins: int) -> Sums:
-    """ECE (Guo et al. 2017, https://arxiv.org/abs/1706.04599), `bins` equal-width bins.
+    """Return the ECE (Guo et al. 2017, https://arxiv.org/abs/1706.04599), as sums.
 
     A bin's |accuracy − confidence| × its share of photos = |hits − sum of confidences| / photos.
+
+    Args:
+        predictions: of N photos.
+        bins: number of bins of equal width, as `evaluate` has them.
     """
-    edges = np.linspace(0, 1, bins + 1)
-    rows = np.searchsorted(edges, predictions.confidence, side="right") - 1
-    photos = len(rows)
-    terms = _one_hot(rows, bins + 1, right(predictions) - predictions.confidence)
+    confidence = np.clip(predictions.confidence, 0, 1)
+    terms = _one_hot(bin_of(confidence, bins), bins, right(predictions) - confidence)
 
     def score(sums: Floats) -> Floats:
-        return np.asarray(np.abs(sums).sum(axis=1) / photos)
+        return np.asarray(np.abs(sums).sum(axis=1) / len(confidence))
 
     return Sums(terms, score)
 

@@ -1,4 +1,4 @@
-"""Two shares compared by their counts alone, where the answers to single photos are not known."""
+"""Compare two shares of photos by their counts, where single predictions are not known."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from scipy.stats import binomtest, fisher_exact
 
 from fieldguide.gate.paired import Comparison
 
-_SMALLEST = 1e-12  # p value that is told from 0
+_SMALLEST = 1e-12  # p values below it are rounded up to it
 
 
 class Count(NamedTuple):
-    """Photos, and how many of them were right."""
+    """How many of some photos a model was right about."""
 
     hits: int
     photos: int
@@ -30,29 +30,32 @@ def compare_counts(
 ) -> Comparison:
     """Compare two models' shares of photos by Fisher's exact test and Newcombe's interval.
 
-    Both take the two sides for different photos. Two models mostly agree about the same photos, so
-    that their difference varies less than these methods assume: they err towards passing.
+    Both methods assume different photos on the two sides. Here the photos are the same, and two
+    models mostly agree on them. Their difference therefore varies less than these methods assume,
+    and the comparison errs towards passing.
 
     Args:
         reference: photos above 0.
-        candidate: likewise.
+        candidate: photos above 0.
         tolerated: loss, a fraction in [0, 1).
-        level: significance in (0, 0.5); the interval has confidence 1 − 2 × level.
+        level: significance in (0, 0.5) of each side of the interval.
     """
     table = [[count.hits, count.photos - count.hits] for count in (reference, candidate)]
     chance = float(fisher_exact(table, alternative="greater").pvalue)
     low, high = newcombe(reference, candidate, level=level)
     return Comparison(
-        loss=reference.share - candidate.share,
-        low=low,
-        high=high,
-        p=max(chance, _within(reference, candidate, tolerated)),
+        reference=reference.share,
+        candidate=candidate.share,
+        low=-high,
+        high=-low,
+        confidence=1 - 2 * level,
+        p=max(chance, _p_within(reference, candidate, tolerated)),
         method="Fisher, two-proportion interval",
     )
 
 
 def newcombe(reference: Count, candidate: Count, *, level: float) -> tuple[float, float]:
-    """Interval of the difference of two proportions, reference − candidate.
+    """Return the interval of the difference of two proportions, reference − candidate.
 
     Method 10 of Newcombe 1998,
     https://doi.org/10.1002/(SICI)1097-0258(19980430)17:8<873::AID-SIM779>3.0.CO;2-I,
@@ -60,7 +63,7 @@ def newcombe(reference: Count, candidate: Count, *, level: float) -> tuple[float
 
     Args:
         reference: photos above 0.
-        candidate: likewise.
+        candidate: photos above 0.
         level: of each side, in (0, 0.5); the confidence is 1 − 2 × level.
     """
     one, two = (
@@ -74,8 +77,8 @@ def newcombe(reference: Count, candidate: Count, *, level: float) -> tuple[float
     )
 
 
-def _within(reference: Count, candidate: Count, tolerated: float) -> float:
-    """Level at which the interval begins there: the p value of a loss of at most `tolerated`."""
+def _p_within(reference: Count, candidate: Count, tolerated: float) -> float:
+    """Return the p value of a tolerated loss: the level at which the interval begins there."""
     if reference.share - candidate.share <= tolerated + _SMALLEST:
         return 1.0
 

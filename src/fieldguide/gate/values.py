@@ -1,4 +1,4 @@
-"""Numbers of metrics files: which count as such, and how they are shown."""
+"""Numbers of metrics files: which values are numbers, and how they are shown."""
 
 from __future__ import annotations
 
@@ -7,19 +7,16 @@ from typing import Any, TypeGuard
 
 _MINUS = "−"
 _LARGE = 100
-_SMALLEST_P = 0.0001  # p values below are shown as below it
+_SMALLEST_P = 0.0001  # a smaller p value is shown as "< 0.0001"
 
 
 def is_number(value: Any) -> TypeGuard[int | float]:
-    """Whether it is a finite number, and not true or false."""
-    try:
-        return type(value) in (int, float) and math.isfinite(value)
-    except OverflowError:  # an integer that no float can hold
-        return False
+    """Tell whether a value is a finite number; true and false are not numbers."""
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def number(value: float | None, *, beside: float | None = None) -> str:
-    """Show a fraction with 3 decimals, and a large number without; `beside` says what is large."""
+    """Show a number with 3 decimals, or with none if it or the number beside it is large."""
     if value is None:
         return ""
     largest = max(abs(value), abs(beside or 0.0))
@@ -27,7 +24,7 @@ def number(value: float | None, *, beside: float | None = None) -> str:
 
 
 def signed(value: float | None, *, beside: float | None = None) -> str:
-    """Show a difference, with its sign."""
+    """Show a difference as `number` does, with its sign."""
     text = number(value, beside=beside)
     return f"+{text}" if value is not None and value > 0 else text
 

@@ -1,6 +1,6 @@
 """The gate on real trainings: seven seeds pass each other, three bad models fail.
 
-`python benchmarks/gate.py ../gate-trainings --outcomes FILE` writes trainings.csv, and its docstring
+`python benchmarks/gate.py ../gate-trainings --outcomes FILE` writes trainings.csv. Its docstring
 says what was trained.
 """
 

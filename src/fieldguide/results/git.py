@@ -1,7 +1,8 @@
-"""Git, asked by its own command: with arguments of ours and no shell."""
+"""Run Git's own command, without a shell."""
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -10,18 +11,22 @@ from pathlib import Path
 from fieldguide.core.errors import GitError
 
 _LOGIN = re.compile(r"://[^/@\s]+@")  # a user and password in an address
+# Git sets these for hooks. They name a repository, and then Git takes the folder it runs in for the
+# top folder, so that a project in a subfolder would be mistaken for the one at the top.
+_HOOK = ("GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE", "GIT_PREFIX")
 
 
 def git(root: Path, *arguments: str, text: str | None = None) -> str:
-    """Run git in `root`, with `text` as its standard input, and return what it prints.
+    """Run git in `root`, with `text` as its standard input, and return its output.
 
     Raises:
-        GitError: it fails; the message has its own.
+        GitError: Git fails; the message has Git's own reason.
     """
     command = ["git", "-c", "core.hooksPath=/dev/null", *arguments]  # hooks are the user's
     done = subprocess.run(
         command,
         cwd=root,
+        env=_environment(),
         input=text,
         capture_output=True,
         encoding="utf-8",
@@ -39,11 +44,12 @@ def read_blobs(root: Path, objects: list[str]) -> Iterator[bytes | None]:
     """Yield the bytes of each `<commit>:<path>` or object, by one Git process; None if missing.
 
     Raises:
-        GitError: it fails, as for a path outside the repository; the message has its own.
+        GitError: Git fails, as for a path outside the repository; the message has Git's own reason.
     """
     done = subprocess.run(
         ["git", "cat-file", "--batch"],
         cwd=root,
+        env=_environment(),
         input="\n".join(objects).encode() + b"\n",
         capture_output=True,
         check=False,
@@ -62,3 +68,7 @@ def read_blobs(root: Path, objects: list[str]) -> Iterator[bytes | None]:
         size = int(header[-1])
         yield text[at : at + size]
         at += size + 1
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in _HOOK}

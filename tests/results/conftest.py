@@ -25,9 +25,9 @@ def copy(stub, tmp_path):
     """A copy that may be damaged, and its remote."""
     shutil.copytree(stub.folder, tmp_path / "project", symlinks=True)
     shutil.copytree(stub.folder.with_name("storage"), tmp_path / "storage")
-    copy = StubProject(tmp_path / "project")
-    copy.dvc("remote", "modify", "--local", "storage", "url", str(tmp_path / "storage"))
-    return copy
+    local = f"['remote \"storage\"']\nurl = {tmp_path / 'storage'}\n"
+    (tmp_path / "project" / ".dvc" / "config.local").write_text(local, encoding="utf-8")
+    return StubProject(tmp_path / "project")
 
 
 @pytest.fixture

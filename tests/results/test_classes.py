@@ -1,21 +1,28 @@
-"""Intervals and counts against other formulas."""
+"""Scores of classes and their intervals, against other formulas."""
 
 import math
 
 import numpy as np
 import pytest
-from results import BEE, CLASSES, PAIRS
-from sklearn.calibration import calibration_curve
 from sklearn.metrics import f1_score
 
-from fieldguide.evaluation.predictions import Predictions
-from fieldguide.report.calibration import bins_of
 from fieldguide.results.classes import (
+    ClassScores,
     Mistake,
     class_scores,
     confusion_of,
     macro_f1_interval,
     wilson,
+)
+
+# 14 of 20 photos are right.
+PAIRS = (
+    [("ant", "ant")] * 6
+    + [("ant", "bee")] * 2
+    + [("bee", "bee")] * 4
+    + [("bee", "ant")] * 3
+    + [("bee", "crab")]
+    + [("crab", "crab")] * 4
 )
 
 
@@ -32,35 +39,40 @@ def test_wilson(hits, count):
     assert wilson(hits, count) == pytest.approx(wilson_by_formula(hits, count), abs=1e-6)
 
 
-def test_nothing_has_no_interval():
+def test_without_photos_there_is_no_interval():
     assert wilson(0, 0) is None
     assert macro_f1_interval(confusion_of([])) is None
 
 
 def test_mistakes_by_hand():
     confusion = confusion_of(PAIRS)
-    assert confusion.names == [BEE, "ant", "crab"]
-    assert confusion.counts.tolist() == [[4, 3, 1], [2, 6, 0], [0, 0, 4]]
+    assert confusion.names == ["ant", "bee", "crab"]
+    assert confusion.photos == 20
+    assert confusion.counts.tolist() == [[6, 2, 0], [3, 4, 1], [0, 0, 4]]
+    assert confusion.shares[1].tolist() == [0.375, 0.5, 0.125]
     assert confusion.mistakes() == [
-        Mistake(BEE, "ant", 3, 0.375),
-        Mistake("ant", BEE, 2, 0.25),
-        Mistake(BEE, "crab", 1, 0.125),
+        Mistake("bee", "ant", 3, 0.375),
+        Mistake("ant", "bee", 2, 0.25),
+        Mistake("bee", "crab", 1, 0.125),
     ]
 
 
 def test_class_scores_by_hand():
-    found = {"ant": {"recall": 0.75, "precision": 6 / 9, "photos": 8}}
-    (row,) = class_scores(found, confusion_of(PAIRS))
+    row, none, called = class_scores(
+        ["ant", "dove", "emu"], confusion_of([*PAIRS, ("crab", "emu")])
+    )
+    assert (row.name, row.photos, row.recall, row.precision) == ("ant", 8, 0.75, 6 / 9)
     assert row.recall_interval == pytest.approx(wilson_by_formula(6, 8), abs=1e-6)
     assert row.precision_interval == pytest.approx(wilson_by_formula(6, 9), abs=1e-6)
-    assert row.mistaken == (BEE, 2)
+    assert row.mistaken == ("bee", 2)
     assert row.f1 == pytest.approx(12 / 17)  # 2 · 6 / (8 + 9)
-    (bare,) = class_scores({"ant": {"recall": 0, "precision": 0, "photos": 0}}, None)
-    assert (bare.recall_interval, bare.precision_interval, bare.mistaken) == (None, None, None)
-    assert bare.f1 == 0
+    assert none == ClassScores("dove", 0, 0.0, None, 0.0, None, None)  # neither shown nor predicted
+    assert none.f1 == 0
+    assert (called.photos, called.recall_interval, called.precision) == (0, None, 0.0)
+    assert called.precision_interval == pytest.approx(wilson_by_formula(0, 1), abs=1e-6)
 
 
-def test_bootstrap_of_macro_f1_agrees_with_scikit_learn_s_scores():
+def test_bootstrap_of_macro_f1_agrees_with_scikit_learn():
     rng = np.random.default_rng(1)
     truth = rng.integers(0, 4, 300)
     called = np.where(rng.random(300) < 0.7, truth, rng.integers(0, 4, 300))
@@ -72,28 +84,11 @@ def test_bootstrap_of_macro_f1_agrees_with_scikit_learn_s_scores():
         rows = rng.integers(0, 300, 300)
         scores.append(f1_score(truth[rows], called[rows], average="macro"))
     expected = np.quantile(scores, [0.025, 0.975])
-    # Both are draws: an end's own spread is about 0.004 with 300 of them.
+    # Both are random: an end's standard deviation is about 0.004 with 300 resamples.
     assert [low, high] == pytest.approx(expected, abs=0.02)
     assert low < f1_score(truth, called, average="macro") < high
 
 
 def test_a_class_that_is_never_drawn_is_left_out_of_the_mean():
-    # Of one photo of b among 2 the resample has it or not; always right, hence always 1.
+    # A resample of the two photos may hold only one class; all are right, so that F1 is always 1.
     assert macro_f1_interval(confusion_of([("a", "a"), ("b", "b")])) == (1.0, 1.0)
-
-
-def test_bins_are_those_of_the_plot():
-    rng = np.random.default_rng(0)
-    probabilities = rng.dirichlet([0.5] * 3, 200)
-    probabilities[0] = [0.4, 0.3, 0.3]  # on an edge of five bins
-    labels = rng.integers(0, 3, 200)
-    predictions = Predictions([""] * 200, CLASSES, labels, probabilities)
-    hits = predictions.predicted == labels
-    accuracy, mean = calibration_curve(hits, predictions.confidence, n_bins=5)
-    found = bins_of(predictions, bins=5)
-    assert [one.confidence for one in found] == pytest.approx(mean)
-    assert [one.accuracy for one in found] == pytest.approx(accuracy)
-    assert sum(one.photos for one in found) == 200
-    first = found[0]
-    expected = wilson_by_formula(round(first.accuracy * first.photos), first.photos)
-    assert first.interval == pytest.approx(expected, abs=1e-6)

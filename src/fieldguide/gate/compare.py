@@ -9,7 +9,8 @@ from fieldguide.core.errors import GitError, RevisionError
 from fieldguide.gate.checks import load_checks
 from fieldguide.gate.judge import judge
 from fieldguide.gate.outcome import Outcome
-from fieldguide.results.results import PREPARED, Missing, Results, need, read_results
+from fieldguide.results.paths import PREPARED
+from fieldguide.results.results import Missing, Results, need, read_results
 
 
 def compare(

@@ -15,7 +15,8 @@ from fieldguide.gate.paired import Comparison, Hits, compare_shares, compare_sum
 from fieldguide.gate.scores import calibration_error, macro_f1, right, right_in_top3
 from fieldguide.gate.unpaired import Count, compare_counts
 from fieldguide.gate.values import signed
-from fieldguide.results.results import PREDICTIONS, Missing, Results, known, need
+from fieldguide.results.paths import PREDICTIONS
+from fieldguide.results.results import Missing, Results, known, need
 
 SIZE = "model.size"  # bytes, from dvc.lock
 SECONDS = "train.seconds"  # from the note that the training left

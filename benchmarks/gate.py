@@ -1,18 +1,18 @@
-"""The gate on real trainings: seven seeds that must pass each other, three bad ones that must not.
+"""Run the gate on real trainings: seven seeds should pass each other, three bad models should fail.
 
     make venv && . .venv/bin/activate
     OMP_NUM_THREADS=1 PYTHONPATH=src python benchmarks/gate.py ../gate-trainings
 
-Ten trainings on the bundled sample as DVC experiments in a clone of this repository, one after the
-other; what is there already is not trained again. Seeds 0 to 6 of the same params are compared in
-all 21 pairs, each in both directions, and the bad models with each seed. Of the same test photos
-and seed 0, the bad ones saw other training photos:
+The ten trainings on the bundled sample are DVC experiments in a clone of this repository. They run
+one after the other; an experiment that exists is not run again. Seeds 0 to 6 of the same params are
+compared in all 21 pairs, each in both directions, and each bad model with every seed. The bad
+models have seed 0 and the same test photos, but other training photos:
 
 half     every second photo of each class
 swapped  all of cat labelled dog, and all of dog labelled cat
-missing  deer has two photos, the fewest that `prepare` takes: it refuses a class without any
+missing  deer has two photos, the fewest that `prepare` accepts
 
---outcomes writes what tests/evaluation/gate/test_trainings.py reads: of each test photo the true
+--outcomes writes the file that tests/gate/test_trainings.py reads: for each test photo the true
 class, and each model's answer and confidence.
 """
 
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from fieldguide.gate.checks import Checks
-    from fieldguide.gate.findings import Finding
-    from fieldguide.gate.sides import Side
+    from fieldguide.gate.outcome import CheckResult
+    from fieldguide.results.results import Results
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = range(7)
@@ -45,7 +45,7 @@ MISSING = "deer"
 SAMPLE = "data/sample.zip"
 SCORES = ("test.acc", "test.macro_f1", "test.ece")
 
-# What becomes of the nth training photo of a class: the class it is filed under, or None.
+# The new class of the nth training photo of a class; None if the photo is left out.
 Filing = Callable[[str, int], str | None]
 BAD: dict[str, Filing] = {
     "half": lambda label, n: label if n % 2 == 0 else None,
@@ -55,9 +55,9 @@ BAD: dict[str, Filing] = {
 
 
 def main() -> None:
-    """Train what is not trained yet, and compare."""
+    """Run the experiments that are missing, and compare all."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("folder", type=Path, help="where the clone lies, or shall lie")
+    parser.add_argument("folder", type=Path, help="of the clone; made if it is missing")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--outcomes", type=Path, help="CSV to write")
     options = parser.parse_args()
@@ -66,11 +66,10 @@ def main() -> None:
         clone(folder)
     train_all(folder, options.epochs)
     from fieldguide.gate.checks import load_checks
-    from fieldguide.gate.sides import read_side
-    from fieldguide.results.revision import find_revision
+    from fieldguide.results.results import read_results
 
     names = [f"seed-{seed}" for seed in SEEDS], list(BAD)
-    seeds, bad = ({name: read_side(find_revision(name, folder)) for name in half} for half in names)
+    seeds, bad = ({name: read_results(name, folder) for name in half} for half in names)
     show_scores({**seeds, **bad})
     show_spread(list(seeds.values()))
     checks = load_checks(ROOT / "checks.yaml")
@@ -81,7 +80,7 @@ def main() -> None:
 
 
 def clone(folder: Path) -> None:
-    """Clone this repository, with the archives of the bad models."""
+    """Clone this repository and add the archives of the bad models."""
     run(ROOT, "git", "clone", "--quiet", str(ROOT), str(folder))
     run(folder, "git", "config", "user.name", "benchmark")
     run(folder, "git", "config", "user.email", "benchmark@localhost")
@@ -93,22 +92,22 @@ def clone(folder: Path) -> None:
 
 
 def refile(source: Path, target: Path, file: Filing) -> None:
-    """Copy an archive with its training photos filed anew; the test photos stay as they are."""
+    """Copy an archive, with other classes for its training photos and the same test photos."""
     seen: dict[str, int] = {}
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
         for entry in sorted(old.infolist(), key=lambda entry: entry.filename):
-            *top, part, label, name = PurePosixPath(entry.filename).parts
+            *top, split, label, name = PurePosixPath(entry.filename).parts
             filed: str | None = label
-            if part == "train":
+            if split == "train":
                 filed = file(label, seen.get(label, 0))
                 seen[label] = seen.get(label, 0) + 1
             if filed is not None:
-                path = "/".join([*top, part, filed, name])
+                path = "/".join([*top, split, filed, name])
                 new.writestr(zipfile.ZipInfo(path, entry.date_time), old.read(entry))
 
 
 def train_all(folder: Path, epochs: int) -> None:
-    """Run the experiments that are not there yet."""
+    """Run the experiments that are missing."""
     there = subprocess.run(
         [sys.executable, "-m", "dvc", "exp", "list", "--name-only"],
         cwd=folder,
@@ -128,26 +127,32 @@ def train_all(folder: Path, epochs: int) -> None:
         run(folder, sys.executable, "-m", "dvc", *command)
 
 
-def show_scores(sides: dict[str, Side]) -> None:
+def show_scores(models: dict[str, Results]) -> None:
     """Print a line for each model."""
+    from fieldguide.results.results import Missing
+
     print("\n" + "".join(f"{head:>15}" for head in ("model", *SCORES, "train.seconds")))
-    for name, side in sides.items():
-        scores = "".join(f"{side.metrics[score]:>15.3f}" for score in SCORES)
-        print(f"{name:>15}{scores}{side.metrics['train.seconds']:>15.0f}")
+    for name, model in models.items():
+        scores = "".join(f"{model.metrics[score]:>15.3f}" for score in SCORES)
+        timing = model.timing
+        seconds = "" if isinstance(timing, Missing) else f"{timing.seconds:.0f}"
+        print(f"{name:>15}{scores}{seconds:>15}")
 
 
-def show_spread(seeds: list[Side]) -> None:
-    """Print how far trainings that differ in their seed alone lie apart.
+def show_spread(seeds: list[Results]) -> None:
+    """Print how much trainings differ if only their seed differs.
 
-    Beside it what McNemar's test takes for chance, an error of √(differing photos) / photos,
-    of all photos, and of the class that changes most from seed to seed.
+    Beside it stands the standard error that McNemar's test assumes, √(differing photos) / photos:
+    for all photos, and for the class that changes most from seed to seed.
     """
+    from fieldguide.results.results import need
+
     print(f"\n{'over seeds':>15}{'mean':>15}{'SD':>15}{'largest gap':>15}")
     for score in SCORES:
-        found = [side.metrics[score] for side in seeds]
+        found = [model.metrics[score] for model in seeds]
         numbers = (statistics.fmean(found), statistics.stdev(found), max(found) - min(found))
         print(f"{score:>15}" + "".join(f"{number:>15.4f}" for number in numbers))
-    tables = [side.predictions for side in seeds if side.predictions is not None]
+    tables = [need(model.predictions) for model in seeds]
     right = [table.labels == table.predicted for table in tables]
     print(f"\n{'two seeds':>15}{'RMS apart':>15}{'McNemar error':>15}")
     rows = {"test.acc": apart(right)}
@@ -159,30 +164,30 @@ def show_spread(seeds: list[Side]) -> None:
 
 
 def apart(right: list[npt.NDArray[np.bool_]]) -> tuple[float, float]:
-    """Root mean square difference of two trainings' shares, and McNemar's standard error of it."""
+    """Return the root mean square difference of two trainings, and McNemar's standard error."""
     pairs = list(itertools.combinations(right, 2))
     gaps = statistics.fmean(float(one.mean() - other.mean()) ** 2 for one, other in pairs)
     differing = statistics.fmean(float((one != other).mean()) for one, other in pairs)
     return math.sqrt(gaps), math.sqrt(differing / len(right[0]))
 
 
-def show_pairs(checks: Checks, seeds: list[Side]) -> None:
+def show_pairs(checks: Checks, seeds: list[Results]) -> None:
     """Print how often each check fails a seed against another one."""
-    from fieldguide.gate.findings import Status
     from fieldguide.gate.judge import judge
+    from fieldguide.gate.outcome import Status
 
     outcomes = [judge(checks, old, new) for old, new in itertools.permutations(seeds, 2)]
-    found: dict[str, list[Finding]] = {}
+    found: dict[str, list[CheckResult]] = {}
     for outcome in outcomes:
-        for finding in outcome.findings:
-            if finding.p is not None:
-                key = "recall" if finding.name.startswith("recall.") else finding.name
-                found.setdefault(key, []).append(finding)
+        for one in outcome.checks:
+            if one.p is not None:
+                key = "recall" if one.name.startswith("recall.") else one.name
+                found.setdefault(key, []).append(one)
     print(f"\n{'check':>15}{'significance':>15}{'smallest p':>15}{'failed':>15}")
-    for key, findings in found.items():
-        smallest = min(one.p for one in findings if one.p is not None)
-        failures = sum(one.status == "failed" for one in findings)
-        print(f"{key:>15}{findings[0].significance:>15}{smallest:>15.4f}{failures:>15}")
+    for key, results in found.items():
+        smallest = min(one.p for one in results if one.p is not None)
+        failures = sum(one.status == "failed" for one in results)
+        print(f"{key:>15}{results[0].significance:>15}{smallest:>15.4f}{failures:>15}")
     failed = sum(outcome.exit_status != 0 for outcome in outcomes)
     print(
         f"\n{failed} of {len(outcomes)} comparisons of two seeds fail (21 pairs, both directions)"
@@ -203,27 +208,28 @@ def without_tolerance(checks: Checks) -> Checks:
     return checks.model_copy(update={"metrics": metrics, "per_class": per_class, "resamples": 999})
 
 
-def show_bad(checks: Checks, seeds: dict[str, Side], bad: dict[str, Side]) -> None:
-    """Print how often each bad model fails, and what is said of it against the first seed."""
+def show_bad(checks: Checks, seeds: dict[str, Results], bad: dict[str, Results]) -> None:
+    """Print how often each bad model fails, and the reasons against the first seed."""
     from fieldguide.gate.judge import judge
 
-    for name, side in bad.items():
-        outcomes = [judge(checks, seed, side) for seed in seeds.values()]
+    for name, model in bad.items():
+        outcomes = [judge(checks, seed, model) for seed in seeds.values()]
         failed = sum(outcome.exit_status == 1 for outcome in outcomes)
         print(
             f"\n{name} fails against {failed} of {len(seeds)} seeds; against {next(iter(seeds))}:"
         )
-        for finding in outcomes[0].findings:
-            if finding.reason:
-                print(f"  {finding.reason}")
+        for one in outcomes[0].checks:
+            if one.reason:
+                print(f"  {one.reason}")
 
 
-def write_outcomes(sides: dict[str, Side], path: Path) -> None:
-    """Write a line a test photo: the true class, then each model's answer and confidence."""
+def write_outcomes(models: dict[str, Results], path: Path) -> None:
+    """Write a line for each test photo: the true class, then each model's answer and confidence."""
     from fieldguide.core.files import write_csv
+    from fieldguide.results.results import need
 
-    tables = [side.predictions for side in sides.values() if side.predictions is not None]
-    header = ["true", *(f"{name} {what}" for name in sides for what in ("answer", "confidence"))]
+    tables = [need(model.predictions) for model in models.values()]
+    header = ["true", *(f"{name} {what}" for name in models for what in ("answer", "confidence"))]
     columns: list[Iterable[object]] = [tables[0].labels]
     for table in tables:
         columns += [table.predicted, (f"{value:.3f}" for value in table.confidence)]
@@ -231,7 +237,7 @@ def write_outcomes(sides: dict[str, Side], path: Path) -> None:
 
 
 def run(folder: Path, *command: str) -> None:
-    """Run a command of ours, with this interpreter first in PATH."""
+    """Run a command, with this interpreter first in PATH."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     subprocess.run(command, cwd=folder, env={**os.environ, "PATH": path}, check=True)
 

@@ -67,7 +67,9 @@ def test_answers_equal_those_of_evaluate_for_stored_photos(classifier, classifie
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 64])
-def test_many_photos_are_answered_in_order_with_errors_in_place_of_broken_ones(batch_size, classifier, photos):
+def test_many_photos_are_answered_in_order_with_errors_in_place_of_broken_ones(
+    batch_size, classifier, photos
+):
     several = [photos[0], b"no picture", *photos[1:8], "nowhere.jpg", b"", photos[8]]
     answers = list(classifier.predict_all(several, batch_size=batch_size))
     assert len(answers) == len(several)
@@ -143,7 +145,9 @@ def test_anything_but_a_classifier_is_refused(tmp_path):
     with pytest.raises(BundleError, match=r"model\.json: cannot be read"):
         fieldguide.load(tmp_path)
     (tmp_path / "model.pth").write_bytes(b"")
-    with pytest.raises(BundleError, match=r"model\.pth: not a classifier; allowed: a classifier's folder"):
+    with pytest.raises(
+        BundleError, match=r"model\.pth: not a classifier; allowed: a classifier's folder"
+    ):
         fieldguide.load(tmp_path / "model.pth")
 
 

@@ -163,7 +163,7 @@ def test_without_onnx_runtime_the_message_names_the_extra(good, monkeypatch):
 def test_it_cannot_explain_its_answers(good):
     classifier = OnnxClassifier(good)
     assert not classifier.can_explain
-    with pytest.raises(BundleError, match="has no gradients .* allowed: a classifier's folder"):
+    with pytest.raises(BundleError, match=r"has no gradients .* allowed: a classifier's folder"):
         classifier.explain(b"photo")
 
 

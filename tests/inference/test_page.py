@@ -159,7 +159,7 @@ def test_a_dropped_and_a_pasted_photo(visit, classifier):
         tab.evaluate(script, [base64.b64encode(photo).decode(), "photo.png"])
         wait_for(tab, rows(classifier, photo))
     tab.evaluate(DROP, ["", ""])  # a selected text, for example
-    expect(tab.locator("#error")).to_contain_text("That was no file")
+    expect(tab.locator("#error")).to_contain_text("That is not a file")
 
 
 def test_a_bad_file_shows_an_error_and_a_good_one_works_afterwards(visit, classifier):
@@ -187,7 +187,7 @@ def test_the_answer_of_an_earlier_photo_is_ignored(visit, classifier_folder):
     upload(tab, "first.png", first)
     while not held.asked.wait(0.01):
         tab.wait_for_timeout(10)
-    expect(tab.locator("#verdict")).to_have_text("Looking…")
+    expect(tab.locator("#verdict")).to_have_text("Classifying…")
     upload(tab, "second.png", second)
     expected = rows(held, second)
     wait_for(tab, expected)
@@ -198,7 +198,7 @@ def test_the_answer_of_an_earlier_photo_is_ignored(visit, classifier_folder):
 
 def test_model_card(visit, classifier, tmp_path):
     text = visit(classifier).locator("#card").inner_text()
-    for fact in ("not tested here", "62.5%", "3: ant, bee, crab", "16 × 16", "random weights"):
+    for fact in ("no test results here", "62.5%", "3: ant, bee, crab", "16 × 16", "random weights"):
         assert fact in text, fact
     write_results(tmp_path / "tested", hits=701, photos=1000)
     text = visit(classifier, project=tmp_path / "tested").locator("#card").inner_text()

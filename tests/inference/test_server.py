@@ -206,9 +206,7 @@ def test_page_and_its_files(port):
         assert answer
 
 
-@pytest.mark.parametrize(
-    "path", ["/none", "/api", "/page", "/../server.py", "/%2e%2e/server.py"]
-)
+@pytest.mark.parametrize("path", ["/none", "/api", "/page", "/../server.py", "/%2e%2e/server.py"])
 def test_other_paths_are_404_as_json(path, port):
     assert call(port, "GET", path)[::2] == (404, {"error": "Not Found"})
 
@@ -260,7 +258,10 @@ def test_only_names_of_this_machine_are_served(port, start):
 
 
 def test_other_websites_cannot_post(port):
-    for origin in (f"http://127.0.0.1:{port}", f"https://127.0.0.1:{port}"):  # https: behind a proxy
+    for origin in (
+        f"http://127.0.0.1:{port}",
+        f"https://127.0.0.1:{port}",
+    ):  # https: behind a proxy
         assert post(port, "/api/predict", PHOTO, Origin=origin)[0] == 200
     for origin in ("http://evil.example", "null", "", f"http://127.0.0.1:{port + 1}"):
         status, answer = post(port, "/api/predict", PHOTO, Origin=origin)

@@ -158,21 +158,21 @@ def write_onnx(bundle: Bundle, path: Path) -> None:
             output_names=[PROBABILITIES],
             verbose=False,
         )
-    # The exporter raises nearly anything for a network that it cannot follow.
+        assert program is not None  # None comes only from the older exporter
+        ClearMetadataAndDocStringPass()(program.model)  # the exporter noted paths of this machine
+        program.model.producer_name = "fieldguide"
+        program.model.producer_version = fieldguide.__version__
+        program.model.doc_string = (
+            f"Photo classifier. {PIXELS}: (batch, {size}, {size}, 3) uint8, RGB squares of a photo "
+            f"({bundle.resize}). {PROBABILITIES}: (batch, {len(bundle.classes)}) float32; names of "
+            f"the classes are in the metadata '{METADATA}'."
+        )
+        program.model.metadata_props[METADATA] = _description(bundle)
+        path.write_bytes(program.model_proto.SerializeToString(deterministic=True))
+    # Nearly anything is raised for a network that the exporter cannot follow, or above ONNX's 2 GB.
     except Exception as err:
         lines = str(err).strip().splitlines() or [type(err).__name__]
         raise FieldguideError(f"PyTorch cannot export this network ({lines[0]})") from err
-    assert program is not None  # None comes only from the older exporter
-    ClearMetadataAndDocStringPass()(program.model)  # the exporter noted paths of this machine
-    program.model.producer_name = "fieldguide"
-    program.model.producer_version = fieldguide.__version__
-    program.model.doc_string = (
-        f"Photo classifier. {PIXELS}: (batch, {size}, {size}, 3) uint8, RGB squares of a photo "
-        f"({bundle.resize}). {PROBABILITIES}: (batch, {len(bundle.classes)}) float32; names of "
-        f"the classes are in the metadata '{METADATA}'."
-    )
-    program.model.metadata_props[METADATA] = _description(bundle)
-    program.save(path, external_data=False)
 
 
 def _description(bundle: Bundle) -> str:

@@ -1,4 +1,4 @@
-"""A tiny saved classifier, served, and a browser."""
+"""Fixtures: a tiny saved classifier, and a server for a classifier."""
 
 import threading
 import time

@@ -18,7 +18,7 @@ from fieldguide.core.errors import FieldguideError
 from fieldguide.core.params import CNNParams
 from fieldguide.inference import export as exporting
 from fieldguide.inference.classifier import Classifier
-from fieldguide.inference.export import FromPixels, compare, export, write_onnx
+from fieldguide.inference.export import FromPixels, compare, export, pixels_to_compare, write_onnx
 from fieldguide.inference.onnx_classifier import OnnxClassifier
 from fieldguide.inference.torch_classifier import TorchClassifier
 from fieldguide.network.backbones import build
@@ -232,35 +232,19 @@ def test_the_comparison_covers_every_photo_and_refuses_nan():
         compared([0, 0], [np.nan, 0], [0, 0])
 
 
-def compared_pixels(classifier_folder, monkeypatch, **settings):
-    """The decoded photos that an export compares answers on."""
-
-    def stop(original, exported, pixels):
-        found.append(pixels)
-        raise FieldguideError("stopped")
-
-    found = []
-    monkeypatch.setattr(exporting, "write_onnx", lambda bundle, path: None)
-    monkeypatch.setattr(exporting, "OnnxClassifier", lambda path: None)
-    monkeypatch.setattr(exporting, "compare", stop)
-    with pytest.raises(FieldguideError, match="stopped"):
-        export(classifier_folder, OUT, **settings)
-    return found[0]
-
-
 def test_photos_are_those_of_the_test_split(project, store, classifier_folder, monkeypatch):
+    classifier = TorchClassifier(classifier_folder, "cpu")
     test = store.split("test").images(np.arange(15))
-    assert np.array_equal(compared_pixels(classifier_folder, monkeypatch), test)
+    assert np.array_equal(pixels_to_compare(classifier, None), test)
     monkeypatch.setattr(exporting, "MAX_PHOTOS", 3)
-    assert np.array_equal(compared_pixels(classifier_folder, monkeypatch), test[[0, 7, 14]])
+    assert np.array_equal(pixels_to_compare(classifier, None), test[[0, 7, 14]])
 
 
-def test_photos_may_come_from_a_folder(project, classifier_folder, make_photos, pack, monkeypatch):
+def test_photos_may_come_from_a_folder(project, classifier_folder, make_photos, pack):
     folder = pack(project / "photos", make_photos("deep", each=1) | {"note.txt": b"no photo"})
     classifier = TorchClassifier(classifier_folder, "cpu")
     expected = np.stack([classifier.pixels(file) for file in sorted(folder.rglob("*.png"))])
-    found = compared_pixels(classifier_folder, monkeypatch, photos=folder)
-    assert np.array_equal(found, expected)
+    assert np.array_equal(pixels_to_compare(classifier, folder), expected)
 
 
 def test_without_photos_nothing_is_exported(tmp_path, monkeypatch, classifier_folder, store):

@@ -71,13 +71,7 @@ def export(model: Path, out: Path, *, photos: Path | None = None) -> None:
     if out.suffix != ".onnx":
         raise FieldguideError(f"--output: found {out}; allowed: a name ending in .onnx")
     original = TorchClassifier(model, device="cpu")
-    if photos is None:
-        pixels = _test_pixels(original)
-    else:
-        files = find_photos([photos])
-        if not files:
-            raise FieldguideError(f"--photos {photos}: found no photo; allowed: one or more")
-        pixels = np.stack([original.pixels(files[k]) for k in _spread(len(files))])
+    pixels = pixels_to_compare(original, photos)
     with aside(out) as partial:
         write_onnx(original.bundle, partial)
         difference = compare(original, OnnxClassifier(partial), pixels)
@@ -88,8 +82,21 @@ def export(model: Path, out: Path, *, photos: Path | None = None) -> None:
     print(printable(f"Use    fieldguide predict --model {shlex.quote(str(out))} photo.jpg"))
 
 
-def _test_pixels(classifier: Classifier) -> npt.NDArray[np.uint8]:
-    """Read up to MAX_PHOTOS photos of the prepared test split: -> (N, S, S, 3)."""
+def pixels_to_compare(classifier: Classifier, folder: Path | None) -> npt.NDArray[np.uint8]:
+    """Read up to MAX_PHOTOS decoded photos: -> (N, S, S, 3).
+
+    Args:
+        classifier: decodes the photos of a folder.
+        folder: of photos; None for the prepared test split.
+
+    Raises:
+        FieldguideError: there are none, or one cannot be read.
+    """
+    if folder is not None:
+        files = find_photos([folder])
+        if not files:
+            raise FieldguideError(f"--photos {folder}: found no photo; allowed: one or more")
+        return np.stack([classifier.pixels(files[k]) for k in _spread(len(files))])
     allowed = (
         f"allowed: a store with photos of {classifier.image_size} pixels; run `dvc repro prepare` "
         "or give --photos FOLDER"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +40,7 @@ class OnnxClassifier(Classifier):
         self._path = path
         self._session = _open(path)
         found = _read_description(path, self._session)
-        super().__init__(found.classes, image_size=found.image_size, resize=found.resize)
+        super().__init__(found["classes"], image_size=found["image_size"], resize=found["resize"])
 
     def probabilities(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
         """Classify decoded photos: (B, S, S, 3) RGB -> (B, K).
@@ -55,12 +55,6 @@ class OnnxClassifier(Classifier):
         scores = np.asarray(rows, dtype=np.float64)
         # A float32 row sums to 1 only within rounding.
         return np.asarray(scores / scores.sum(axis=1, keepdims=True))
-
-
-class _Description(NamedTuple):
-    classes: list[str]
-    image_size: int  # pixels
-    resize: Literal["crop", "squash"]
 
 
 def _open(path: Path) -> onnxruntime.InferenceSession:
@@ -96,7 +90,8 @@ def _open(path: Path) -> onnxruntime.InferenceSession:
         raise BundleError(f"{path}: not an ONNX file, or damaged ({_reason(err)})") from err
 
 
-def _read_description(path: Path, session: onnxruntime.InferenceSession) -> _Description:
+def _read_description(path: Path, session: onnxruntime.InferenceSession) -> dict[str, Any]:
+    """Read and check the metadata: `classes`, `image_size` in pixels, and `resize`."""
     text = session.get_modelmeta().custom_metadata_map.get(METADATA)
     if text is None:
         raise BundleError(
@@ -110,7 +105,7 @@ def _read_description(path: Path, session: onnxruntime.InferenceSession) -> _Des
     problem = _problem(found) or _mismatch(found, session)
     if problem:
         raise BundleError(f"{path}: metadata '{METADATA}': {problem}")
-    return _Description(found["classes"], found["image_size"], found["resize"])
+    return dict(found)
 
 
 def _problem(found: Any) -> str | None:

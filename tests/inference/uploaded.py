@@ -1,6 +1,7 @@
-"""Photos that are good, broken or hostile, as bytes."""
+"""Photos as bytes, good and hostile, and the results of a project."""
 
 import io
+import json
 import struct
 import zlib
 
@@ -9,7 +10,7 @@ from PIL import Image
 
 
 def picture(kind, size=(40, 30), seed=0, **settings):
-    """Noise, as the bytes of a file."""
+    """Make a photo of noise."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind, **settings)
@@ -17,7 +18,7 @@ def picture(kind, size=(40, 30), seed=0, **settings):
 
 
 def huge_png(width, height):
-    """A few kilobytes that claim, and hold, that many black pixels."""
+    """Make a PNG file of a few kilobytes with that many black pixels."""
 
     def chunk(name, data):
         return (
@@ -33,8 +34,18 @@ def huge_png(width, height):
 
 
 def huge_jpeg(width, height):
-    """A small JPEG whose header claims another size."""
+    """Make a small JPEG file whose header names another size."""
     data = bytearray(picture("JPEG"))
     at = data.index(b"\xff\xc0")
     data[at + 5 : at + 9] = struct.pack(">HH", height, width)
     return bytes(data)
+
+
+def write_results(project, *, hits, photos):
+    """Write the files in which the model card looks for the accuracy on the test set."""
+    for folder in ("metrics", "plots"):
+        (project / folder).mkdir(parents=True)
+    metrics = {"test": {"acc": hits / photos, "macro_f1": 0.5, "top3_acc": 0.9, "ece": 0.03}}
+    (project / "metrics" / "test.json").write_text(json.dumps(metrics))
+    rows = ["ant,ant"] * hits + ["ant,bee"] * (photos - hits)
+    (project / "plots" / "confusion.csv").write_text("\n".join(["actual,predicted", *rows, ""]))

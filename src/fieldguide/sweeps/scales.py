@@ -1,4 +1,4 @@
-"""How a parameter's values lie on an axis: a number, a logarithm, or a category."""
+"""Axes for the values of a parameter: linear, logarithmic, or one place for each category."""
 
 from __future__ import annotations
 
@@ -9,39 +9,38 @@ from typing import Any, Literal
 
 import numpy as np
 
-MISSING = "(none)"  # a parameter that a trial does not have
-FEW = 8  # distinct numbers up to which each is a group, and a tick, of its own
+MISSING = "(none)"  # shown for a parameter that a trial does not have
+FEW = 8  # distinct numbers up to which each has its own group and tick
 _BINS = 5
-_LOG_RATIO = 10  # highest / lowest below which a logarithm shows nothing new
+_LOG_RATIO = 10  # highest / lowest from which an axis may be logarithmic
 _DECADES = 4  # up to which a logarithmic axis has ticks at 1, 2 and 5
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One varying parameter, and where on its axis each configuration lies."""
+    """A parameter that varies, with its value in each configuration."""
 
-    key: str  # model.activation
-    label: str  # activation
+    label: str  # activation, or model.activation if two sections have one
     kind: Literal["number", "boolean", "category"]
     log: bool
-    values: list[Any]  # by configuration; None where it is missing
+    values: list[Any]  # by configuration; None if it is missing
 
     @property
     def numbers(self) -> list[float]:
-        """Distinct numbers, rising."""
+        """Distinct numbers in ascending order."""
         return sorted({float(value) for value in self.values if value is not None})
 
     @property
     def levels(self) -> list[str]:
-        """Distinct texts; those of booleans false first, of categories by name."""
+        """Distinct values as text, sorted; MISSING comes last."""
         found = {show_value(value) for value in self.values if value is not None}
         return sorted(found) + ([MISSING] if None in self.values else [])
 
     def positions(self) -> list[float]:
-        """Return a place on a linear axis for each configuration.
+        """Return the place of each configuration on the axis.
 
-        log10 where `log`; the index of the level where it is no number. A missing number lies
-        below the lowest, by an eighth of the range.
+        A number's place is the number, or its log10 if `log`; the place of any other value is the
+        index of its level. A missing number lies an eighth of the range below the lowest.
         """
         if self.kind != "number":
             index = {level: float(k) for k, level in enumerate(self.levels)}
@@ -51,7 +50,7 @@ class Parameter:
         return [low if value is None else self._place(value) for value in self.values]
 
     def ticks(self) -> list[tuple[float, str]]:
-        """Position and text of each tick; none where an axis's own are right."""
+        """Return the place and text of each tick; none if Plotly should choose them."""
         if self.kind != "number":
             return [(float(k), level) for k, level in enumerate(self.levels)]
         numbers = self.numbers
@@ -63,7 +62,7 @@ class Parameter:
         return ticks
 
     def groups(self) -> list[tuple[str, list[int]]]:
-        """Text and configurations of each box: a value, or a fifth of many numbers."""
+        """Return the text and members of each group: one value, or a fifth of many numbers."""
         if self.kind != "number":
             texts = [show_value(value) for value in self.values]
             return [(level, _where(texts, level)) for level in self.levels]
@@ -92,10 +91,10 @@ class Parameter:
 
 
 def describe(columns: dict[str, list[Any]]) -> list[Parameter]:
-    """Find the kind of each parameter.
+    """Return the kind, label and values of each parameter.
 
     Args:
-        columns: key of params.yaml: its value in each configuration.
+        columns: by key of params.yaml, the value in each configuration.
     """
     short = [key.rsplit(".", 1)[-1] for key in columns]
     found = []
@@ -105,7 +104,6 @@ def describe(columns: dict[str, list[Any]]) -> list[Parameter]:
         kind = _kind([value for value in known if value is not None])
         found.append(
             Parameter(
-                key=key,
                 label=label if short.count(label) == 1 else key,
                 kind=kind,
                 log=kind == "number" and _is_log([float(v) for v in known if v is not None]),
@@ -116,7 +114,7 @@ def describe(columns: dict[str, list[Any]]) -> list[Parameter]:
 
 
 def show_value(value: Any) -> str:
-    """Return a value as params.yaml would have it, numbers to four digits."""
+    """Return a value as params.yaml shows it, with floats to four digits."""
     if value is None:
         return MISSING
     if isinstance(value, bool):
@@ -136,7 +134,7 @@ def _missing(value: Any) -> bool:
 
 
 def _is_log(numbers: list[float]) -> bool:
-    """Whether the middle number is nearer to the geometric than to the arithmetic middle."""
+    """Return whether the median is nearer the geometric mean of both ends than the arithmetic."""
     low, high = min(numbers), max(numbers)
     if low <= 0 or high / low < _LOG_RATIO:
         return False
@@ -144,12 +142,12 @@ def _is_log(numbers: list[float]) -> bool:
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """Round numbers between, and both ends."""
+    """Return both ends and the round numbers between them."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     steps = (1, 2, 5) if last - first <= _DECADES else (1,)
-    # float of a text: 3 * 10.0**-5 is not 3e-05.
+    # From text, because 3 * 10.0**-5 is not 3e-05.
     rounds = [float(f"{step}e{power}") for power in range(first, last + 1) for step in steps]
-    # An end beside a round number would be printed over it.
+    # A round number near an end would be printed over the end.
     inside = [number for number in rounds if low * 1.25 < number < high / 1.25]
     return [float(f"{low:.3g}"), *inside, float(f"{high:.3g}")]
 

@@ -9,6 +9,7 @@ import typer
 
 from fieldguide.commands import check, inference, registry, remote, report, sweep
 from fieldguide.core.errors import FieldguideError, printable
+from fieldguide.core.output import accept_any_text
 
 # `--help` answers at once, because commands import what is heavy when they run, and because it is
 # plain text: Typer's frames load a Markdown parser and a highlighter, longer than all the rest.
@@ -33,6 +34,7 @@ def fieldguide() -> None:
 
 def main() -> None:
     """Run the command; a mistake is a message and exit status 1."""
+    accept_any_text()
     try:
         app()
     except BrokenPipeError:  # as by `| head`; nothing is left to say, at exit neither

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from project import remote_at
 
-from fieldguide.remotes.storage import RemoteError
+from fieldguide.results.storage import RemoteError
 from fieldguide.remotes.wanted import Scope
 
 pytestmark = pytest.mark.slow

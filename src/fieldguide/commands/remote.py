@@ -51,10 +51,10 @@ def verify_remote(
 
     Exit status: 0 all there, 1 something missing or damaged, 2 it cannot be checked.
     """
-    from fieldguide.remotes.storage import RemoteError
     from fieldguide.remotes.verify import verify
     from fieldguide.remotes.wanted import Scope
     from fieldguide.results.revision import find_revision
+    from fieldguide.results.storage import RemoteError
 
     try:
         found = [find_revision(name, ROOT) for name in rev or ()]

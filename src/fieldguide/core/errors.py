@@ -41,6 +41,10 @@ class RegistryError(FieldguideError):
     """A version cannot be released, or a stage not be assigned."""
 
 
+class RemoteError(FieldguideError):
+    """A DVC remote cannot be used: not configured, no bucket, a wrong key, no answer."""
+
+
 class ClusterError(FieldguideError):
     """There is no Ray cluster to be had, or it lets everybody in."""
 

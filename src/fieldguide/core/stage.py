@@ -24,6 +24,7 @@ except ModuleNotFoundError as err:  # a Python without the environment of the lo
     )
 from fieldguide.core.errors import FieldguideError, printable
 from fieldguide.core.files import write_json
+from fieldguide.core.output import accept_any_text
 
 if TYPE_CHECKING:
     from fieldguide.core.params import Params
@@ -44,6 +45,7 @@ def run(main: Callable[[Params], dict[str, float | str] | None]) -> None:
     tree's code would run; 75 on a full disk; 130 on Ctrl-C. Seconds, and what `main` returns, go to
     metrics/timing.json, which belongs to no stage, so that dvc.lock never changes for them.
     """
+    accept_any_text()
     name = Path(sys.argv[0]).stem
     argparse.ArgumentParser(
         description=sys.modules["__main__"].__doc__,

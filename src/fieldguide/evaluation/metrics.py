@@ -25,6 +25,14 @@ class PerClass(NamedTuple):
     photos: int
 
 
+class Bin(NamedTuple):
+    """Test photos of about the same confidence."""
+
+    confidence: float  # mean
+    accuracy: float
+    photos: int
+
+
 class Evaluation(NamedTuple):
     """Of one test set."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -59,8 +60,19 @@ def read_predictions(path: Path) -> Predictions:
         StoreError: the file is missing or holds something else.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            header, *lines = csv.reader(file)
+        return parse_predictions(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as err:
+        raise StoreError(f"{path}: not a table of predictions ({err}); run `dvc repro`") from err
+
+
+def parse_predictions(text: str) -> Predictions:
+    """Parse the text of predictions.csv.
+
+    Raises:
+        ValueError: it is another table.
+    """
+    try:
+        header, *lines = csv.reader(io.StringIO(text, newline=""))
         if header[: len(_FIXED)] != _FIXED:
             raise ValueError(f"columns {header[: len(_FIXED)]}")
         classes = [name.removeprefix("p_") for name in header[len(_FIXED) :]]
@@ -70,8 +82,8 @@ def read_predictions(path: Path) -> Predictions:
             labels=np.array([classes.index(line[1]) for line in lines], dtype=np.int64),
             probabilities=_floats([line[len(_FIXED) :] for line in lines], len(classes)),
         )
-    except (OSError, ValueError, IndexError, csv.Error) as err:
-        raise StoreError(f"{path}: not a table of predictions ({err}); run `dvc repro`") from err
+    except (IndexError, csv.Error) as err:
+        raise ValueError(str(err)) from err
 
 
 def _floats(rows: Sequence[Sequence[str]], width: int) -> npt.NDArray[np.float64]:

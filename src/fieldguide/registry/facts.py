@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from fieldguide.core.errors import RegistryError
 from fieldguide.inference.find import FOLDER
-from fieldguide.remotes.storage import without_credentials
 from fieldguide.results.classes import Confusion, confusion_of
 from fieldguide.results.revision import ARTIFACT, Out, Revision, flat
+from fieldguide.results.storage import without_credentials
 
 FIGURES = "plots/figures"
 STAGES = ("prepare", "train", "evaluate")  # what makes and tests the classifier

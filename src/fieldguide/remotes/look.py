@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from fieldguide.remotes.storage import RemoteError, Storage, hash_of
 from fieldguide.remotes.wanted import Key, Use
 from fieldguide.results.revision import md5_of
+from fieldguide.results.storage import RemoteError, Storage, hash_of
 
 if TYPE_CHECKING:
     from dvc.repo import Repo

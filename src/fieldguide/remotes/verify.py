@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fieldguide.remotes.look import Advance, Finding, Look, Looked
-from fieldguide.remotes.storage import RemoteError, Storage
 from fieldguide.remotes.wanted import Key, Scope, Use, Wanted, collect
+from fieldguide.results.storage import RemoteError, Storage
 
 
 @dataclass

@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fieldguide.remotes.storage import RemoteError
 from fieldguide.results.git import git
+from fieldguide.results.storage import RemoteError
 
 if TYPE_CHECKING:
     from dvc.output import Output

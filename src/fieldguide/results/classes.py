@@ -1,10 +1,10 @@
-"""Class by class: scores with intervals, and what is taken for what."""
+"""The confusion matrix and the scores of each class, with their intervals."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,22 +15,22 @@ _CHUNK = 1_000_000  # photos drawn at a time
 
 
 class Interval(NamedTuple):
-    """95 %, fractions in [0, 1]."""
+    """A 95 % interval; fractions in [0, 1]."""
 
     low: float
     high: float
 
 
 class ClassScores(NamedTuple):
-    """Of one class of the test set; None where nothing was shown, or called so."""
+    """Scores of one class on the test set."""
 
     name: str
-    photos: int
-    recall: float
-    recall_interval: Interval | None
-    precision: float
-    precision_interval: Interval | None
-    mistaken: tuple[str, int] | None  # the class it was most often taken for, and how often
+    photos: int  # of this class
+    recall: float  # 0 without a photo of it
+    recall_interval: Interval | None  # None without a photo of it
+    precision: float  # 0 if no photo was given this class
+    precision_interval: Interval | None  # None if no photo was given this class
+    mistaken: tuple[str, int] | None  # the class that it was most often taken for, and how often
 
     @property
     def f1(self) -> float:
@@ -55,12 +55,17 @@ class Confusion(NamedTuple):
     counts: npt.NDArray[np.int64]  # (K, K)
 
     @property
+    def photos(self) -> int:
+        """Number of test photos."""
+        return int(self.counts.sum())
+
+    @property
     def shares(self) -> npt.NDArray[np.float64]:
-        """Of the true class: (K, K)."""
+        """Photos as fractions of their true class: (K, K)."""
         return np.asarray(self.counts / np.maximum(self.counts.sum(axis=1, keepdims=True), 1))
 
     def mistakes(self) -> list[Mistake]:
-        """All that happened, the most frequent first."""
+        """Return every kind of mistake, the most frequent first."""
         wrong = self.counts.copy()
         np.fill_diagonal(wrong, 0)
         shares = self.shares
@@ -78,7 +83,10 @@ class Confusion(NamedTuple):
 
 
 def wilson(hits: int, count: int) -> Interval | None:
-    """Wilson's interval of a share; None of nothing (https://doi.org/10.1214/ss/1009213286)."""
+    """Return Wilson's 95 % interval of a share; None if `count` is 0.
+
+    Source: Brown, Cai & DasGupta 2001, https://doi.org/10.1214/ss/1009213286.
+    """
     if count == 0:
         return None
     found = binomtest(hits, count).proportion_ci(0.95, method="wilson")
@@ -95,44 +103,44 @@ def confusion_of(pairs: Sequence[tuple[str, str]]) -> Confusion:
     return Confusion(names, counts)
 
 
-def class_scores(per_class: dict[str, Any], confusion: Confusion | None) -> list[ClassScores]:
-    """Add intervals to what metrics/per_class.json holds.
+def class_scores(names: Iterable[str], confusion: Confusion) -> list[ClassScores]:
+    """Return the scores of each class, in the order of `names`.
 
     Args:
-        per_class: precision, recall and photos by class.
-        confusion: of the same test; without it there is no interval of precision.
+        names: all classes, those without a test photo too.
+        confusion: of the test set.
     """
+    place = {name: k for k, name in enumerate(confusion.names)}
     worst: dict[str, tuple[str, int]] = {}
-    called: dict[str, tuple[int, int]] = {}  # right ones, and all
-    if confusion is not None:
-        for one in confusion.mistakes():
-            worst.setdefault(one.actual, (one.predicted, one.photos))
-        totals = zip(np.diagonal(confusion.counts), confusion.counts.sum(axis=0), strict=True)
-        called = {
-            name: (int(right), int(every))
-            for name, (right, every) in zip(confusion.names, totals, strict=True)
-        }
-    rows = []
-    for name, found in per_class.items():
-        recall, photos = float(found["recall"]), int(found["photos"])
-        rows.append(
+    for one in confusion.mistakes():
+        worst.setdefault(one.actual, (one.predicted, one.photos))
+    scores = []
+    for name in names:
+        right = shown = called = 0
+        if name in place:
+            k = place[name]
+            right = int(confusion.counts[k, k])
+            shown, called = int(confusion.counts[k].sum()), int(confusion.counts[:, k].sum())
+        scores.append(
             ClassScores(
                 name=name,
-                photos=photos,
-                recall=recall,
-                recall_interval=wilson(round(recall * photos), photos),
-                precision=float(found["precision"]),
-                precision_interval=wilson(*called.get(name, (0, 0))),
+                photos=shown,
+                recall=right / shown if shown else 0.0,
+                recall_interval=wilson(right, shown),
+                precision=right / called if called else 0.0,
+                precision_interval=wilson(right, called),
                 mistaken=worst.get(name),
             )
         )
-    return rows
+    return scores
 
 
 def macro_f1_interval(confusion: Confusion) -> Interval | None:
-    """Percentile bootstrap over photos (Efron & Tibshirani 1993, chapter 13); None of nothing.
+    """Return the 95 % interval of macro F1; None without a photo.
 
-    As scikit-learn does, the mean is over the classes that occur or were predicted.
+    Percentile bootstrap over photos (Efron & Tibshirani 1993, chapter 13).
+
+    As in scikit-learn, the mean is over the classes that occur or were predicted.
     """
     counts = confusion.counts
     photos, size = int(counts.sum()), len(counts)

@@ -1,27 +1,23 @@
-"""What a revision of the project holds: results in Git, and files in DVC's cache or remote."""
+"""One revision of the project: its files in Git or in the workspace, and those that DVC keeps."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
-from fieldguide.core.errors import RevisionError
+from fieldguide.core.errors import GitError, RemoteError, RevisionError
+from fieldguide.core.files import md5
+from fieldguide.results.dvc import ObjectStore
 from fieldguide.results.git import git, read_blobs
+from fieldguide.results.versions import find_version
 
-if TYPE_CHECKING:
-    from dvc.api import DVCFileSystem
-    from dvc.repo import Repo
-
-ARTIFACT = "classifier"  # its name in dvc.yaml
 WORKSPACE = "workspace"  # the name of the files as they lie here, committed or not
 
 
@@ -36,31 +32,17 @@ _Loader.add_implicit_resolver(
 )
 
 
-class NotAvailableError(RevisionError):
-    """A file that this revision never had, or that neither DVC's cache nor remote has."""
-
-
-@dataclass(frozen=True)
-class Out:
-    """What dvc.lock says of one file or folder."""
-
-    path: str
-    md5: str  # of a folder with ".dir" behind it
-    size: int | None  # bytes
-    files: int | None  # of a folder
-
-
 @dataclass(frozen=True)
 class Revision:
     """A commit, or the workspace."""
 
-    root: Path
-    name: str  # as it was asked for
+    root: Path  # the project's folder; it may lie in a subfolder of the Git repository
+    name: str  # as the user wrote it
     rev: str | None  # commit; None for the workspace
 
     @property
     def label(self) -> str:
-        """The name, and the commit where that says more."""
+        """The name, followed by the commit unless the name says it."""
         if self.rev is None:
             return self.name
         if self.rev.startswith(self.name):
@@ -68,31 +50,23 @@ class Revision:
         return f"{self.name} ({self.rev[:7]})"
 
     def read(self, path: str) -> bytes | None:
-        """Return a file that Git has, or that lies in the workspace; None where there is none."""
+        """Return a file from Git or the workspace; None if it is not there.
+
+        Args:
+            path: relative to the project.
+        """
         if self.rev is not None:
-            return next(read_blobs(self.root, [f"{self.rev}:{path}"]))
+            return next(read_blobs(self.root, [f"{self.rev}:./{path}"]))
         try:
             return (self.root / path).read_bytes()
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return None
 
-    def read_json(self, path: str) -> Any:
-        """Return what a JSON file holds; None where there is none.
-
-        Raises:
-            RevisionError: it is no JSON.
-        """
-        text = self.read(path)
-        try:
-            return None if text is None else json.loads(text)
-        except (ValueError, RecursionError) as err:
-            raise RevisionError(f"{path} of {self.label}: not JSON ({err})") from err
-
     def read_yaml(self, path: str) -> dict[str, Any]:
-        """Return what a YAML file holds; empty where there is none.
+        """Return a YAML file from Git or the workspace; empty if it is not there.
 
         Raises:
-            RevisionError: it is no YAML, or no mapping.
+            RevisionError: the file is not YAML, or not a mapping.
         """
         try:
             found = load_yaml(self.read(path) or b"{}")
@@ -102,132 +76,61 @@ class Revision:
             raise RevisionError(f"{path} of {self.label}: found {found!r}; allowed: a mapping")
         return found
 
-    def outs(self) -> dict[str, Out]:
-        """Return the outs of dvc.lock by path, read once.
+    def fetch(self, path: str, md5sum: str) -> bytes:
+        """Return a file that DVC keeps, from the workspace, DVC's cache or its remote.
+
+        Args:
+            path: relative to the project.
+            md5sum: of the file; other bytes are refused.
 
         Raises:
-            RevisionError: it is not laid out as DVC does, or an out has no MD5.
+            RevisionError: neither has it, or the bytes are others.
         """
-        return self._outs
-
-    @cached_property
-    def _outs(self) -> dict[str, Out]:
-        try:
-            return {
-                out["path"]: Out(out["path"], out["md5"], out.get("size"), out.get("nfiles"))
-                for stage in self.read_yaml("dvc.lock").get("stages", {}).values()
-                for out in stage.get("outs", ())
-            }
-        except (KeyError, TypeError, AttributeError) as err:
-            raise RevisionError(
-                f"dvc.lock of {self.label}: found an out without path or md5, or no stages; "
-                "allowed: what `dvc repro` writes without a version-aware remote"
-            ) from err
-
-    def files(self, folder: str) -> dict[str, str]:
-        """Return the MD5 of every file of a folder of which Git has only the hash, by path.
-
-        The list is the one that dvc.lock names, from DVC's cache or remote, in the workspace too.
-
-        Raises:
-            RevisionError: dvc.lock names no such folder, its list cannot be had, or is another.
-        """
-        out = self.outs().get(folder)
-        if out is None or not out.md5.endswith(".dir"):
-            raise self._unknown(folder)
-        if folder not in self._listings:
-            self._listings[folder] = self._list(out)
-        return self._listings[folder]
-
-    def fetch(self, path: str) -> bytes:
-        """Return a file of which Git has only the hash, from DVC's cache or remote.
-
-        It may lie in a folder that is one out. In the workspace the file itself is read. The bytes
-        are those that dvc.lock names.
-
-        Raises:
-            NotAvailableError: dvc.lock does not name it, or it cannot be had.
-            RevisionError: it is another.
-        """
-        md5 = self._md5(path)
         data = self.read(path) if self.rev is None else None
-        if data is None:
-            data = self._fetch(path)
-        if md5_of(data) != md5:
-            where = "the workspace's" if self.rev is None else "DVC's"
-            raise RevisionError(
-                f"{path} of {self.label}: {where} file is not the one that dvc.lock names "
-                f"({md5}); `dvc status`, `dvc repro` or `fieldguide remote verify` say more"
-            )
-        return data
+        if data is not None and md5(data) != md5sum:
+            raise RevisionError("the file is not the one that dvc.lock names; run `dvc repro`")
+        return data if data is not None else self._object(md5sum)
 
-    def _md5(self, path: str) -> str:
-        outs = self.outs()
-        if path in outs:
-            return outs[path].md5
-        folder = next((one for one in outs if path.startswith(f"{one}/")), None)
-        if folder is None:
-            raise self._unknown(path)
-        try:
-            return self.files(folder)[path]
-        except KeyError:
-            raise RevisionError(f"{path} of {self.label}: not in that {folder}") from None
+    def listing(self, folder: str, md5sum: str) -> dict[str, str]:
+        """Return the MD5 of each file of a folder that DVC keeps, by its path in the project.
 
-    def _unknown(self, path: str) -> RevisionError:
-        return NotAvailableError(f"{path} of {self.label}: not in its dvc.lock; run `dvc repro`")
+        Args:
+            folder: relative to the project.
+            md5sum: of the folder, ending in ".dir".
+
+        Raises:
+            RevisionError: neither DVC's cache nor its remote has the list of files.
+        """
+        data = self._object(md5sum)
+        found = {row["relpath"]: row["md5"] for row in json.loads(data)}
+        return {f"{folder}/{name}": found[name] for name in sorted(found)}
 
     @cached_property
-    def _listings(self) -> dict[str, dict[str, str]]:
-        return {}
+    def _store(self) -> ObjectStore:
+        return ObjectStore(self.root)
 
-    @cached_property
-    def _dvc(self) -> DVCFileSystem:
-        from dvc.api import DVCFileSystem  # noqa: PLC0415 - a second that results in Git need not wait
-
-        return DVCFileSystem(str(self.root), rev=self.rev)
-
-    def _list(self, out: Out) -> dict[str, str]:
+    def _object(self, md5sum: str) -> bytes:
         try:
-            found = self._dvc.find(out.path, detail=True, dvc_only=True)
-        except Exception as err:  # remotes' own have nothing in common
-            raise self._missing(out.path, err) from err
-        files = {path: one["dvc_info"]["md5"] for path, one in sorted(found.items())}
-        if not files and out.files:  # DVC takes a list that it has not for an empty one
-            raise self._missing(out.path, "its list of files is missing")
-        # DVC's own hash of a folder: that of its list as JSON.
-        rows = [{"md5": md5, "relpath": path[len(out.path) + 1 :]} for path, md5 in files.items()]
-        rows.sort(key=itemgetter("relpath"))
-        if f"{md5_of(json.dumps(rows, sort_keys=True).encode())}.dir" != out.md5:
+            return self._store.read(md5sum)
+        except RemoteError as err:
             raise RevisionError(
-                f"{out.path} of {self.label}: DVC's list of its files is not the one that dvc.lock "
-                f"names ({out.md5}); `fieldguide remote verify` says more"
-            )
-        return files
-
-    def _fetch(self, path: str) -> bytes:
-        try:
-            return bytes(self._dvc.read_bytes(path))
-        except Exception as err:  # remotes' own have nothing in common
-            raise self._missing(path, err) from err
-
-    def _missing(self, path: str, why: object) -> RevisionError:
-        return NotAvailableError(
-            f"{path} of {self.label}: cannot be had from DVC's cache or remote ({why}); "
-            "`dvc pull` or, where it was made, `dvc push`"
-        )
+                f"cannot be had from DVC's cache or remote ({err}); run `dvc pull`, or `dvc push` "
+                "where it was made"
+            ) from err
 
 
 def find_revision(name: str, root: Path = Path()) -> Revision:
-    """Find what is meant.
+    """Find the commit that a name means.
 
-    A stage or version of the model registry (GTO's Git tags) goes before a branch of its name.
+    A stage or version of the model registry (GTO's Git tags) takes precedence over a branch of the
+    same name. A branch that only the Git remote has is found as well.
 
     Args:
-        name: a stage (prod), version (v1.2.0), Git revision or DVC experiment; or "workspace".
-        root: the project.
+        name: stage (prod), version (v1.2.0), Git revision, DVC experiment, or "workspace".
+        root: the project's folder.
 
     Raises:
-        RevisionError: there is none, or it is a stage or version that was withdrawn.
+        RevisionError: there is no such revision, or the stage or version was withdrawn.
     """
     if not name.strip():  # as of a variable that is not set; Git would take it for HEAD
         raise RevisionError(
@@ -236,40 +139,61 @@ def find_revision(name: str, root: Path = Path()) -> Revision:
         )
     if name == WORKSPACE:
         return Revision(root, name, None)
-    from dvc.repo import Repo  # noqa: PLC0415 - as above
-
     try:
-        with Repo(str(root)) as repo:
-            return Revision(root, name, _commit(repo, name))
-    except RevisionError:
-        raise
-    except Exception as err:  # DVC's, Git's and GTO's own have nothing in common
-        shallow = (root / ".git" / "shallow").exists()
-        hint = "; this clone is shallow: `git fetch --unshallow --tags`" if shallow else ""
+        git(root, "rev-parse", "--git-dir")
+    except GitError as err:  # no repository, or one that belongs to another user
+        raise RevisionError(f"{name}: {err}") from err
+    commit = find_version(root, name) or _commit(root, name)
+    if commit is None:
+        commit = _experiment(root, name) or _commit(root, f"refs/remotes/origin/{name}")
+    if commit is None:
         raise RevisionError(
-            f"{name}: no such stage, version, revision or experiment ({err}){hint}"
-        ) from err
+            f"{name}: no such stage, version, Git revision or experiment{_how_to_fetch(root)}"
+        )
+    return Revision(root, name, commit)
 
 
-def _commit(repo: Repo, name: str) -> str:
-    from dvc.scm import resolve_rev  # noqa: PLC0415
-
-    from fieldguide.registry.tags import find_commit  # noqa: PLC0415 - it knows ARTIFACT from here
-
-    if (commit := find_commit(repo.scm, name)) is not None:
-        return commit
-    # A tree or a file has a name for Git, too.
-    wanted = f"{resolve_rev(repo.scm, name)}^{{commit}}"
-    return git(Path(repo.root_dir), "rev-parse", "--verify", "--quiet", wanted).strip()
+def _commit(root: Path, name: str) -> str | None:
+    # A tree or a file has a name in Git too.
+    try:
+        return git(root, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}", "--").split()[0]
+    except GitError:
+        return None
 
 
-def md5_of(data: bytes) -> str:
-    """Return the hash by which DVC knows a file; MD5 is a name here, not for secrecy."""
-    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+def _experiment(root: Path, name: str) -> str | None:
+    """Commit of a DVC experiment: refs/exps/<2>/<38>/<name>, by the commit that it started from."""
+    lines = git(root, "for-each-ref", "--format=%(objectname) %(refname)", "refs/exps/")
+    found = [line.split(" ", 1) for line in lines.splitlines()]
+    commits = {
+        commit
+        for commit, ref in found
+        if ref.count("/") == 4 and ref.endswith(f"/{name}")  # noqa: PLR2004
+    }
+    if len(commits) > 1:
+        raise RevisionError(
+            f"{name}: {len(commits)} experiments of different baselines have this name; allowed: "
+            f"one of their commits, {', '.join(sorted(commit[:7] for commit in commits))}"
+        )
+    return commits.pop() if commits else None
+
+
+def _how_to_fetch(root: Path) -> str:
+    """Advice for a clone that has only a part of the history or of the branches."""
+    branches = "origin '+refs/heads/*:refs/remotes/origin/*'"
+    if git(root, "rev-parse", "--is-shallow-repository").strip() == "true":
+        return f"; this clone is shallow: `git fetch --tags --unshallow {branches}`"
+    try:
+        wanted = git(root, "config", "--get-all", "remote.origin.fetch")
+    except GitError:  # no remote
+        return ""
+    if "refs/heads/*" in wanted:
+        return ""
+    return f"; this clone has a single branch: `git fetch --tags {branches}`"
 
 
 def load_yaml(text: bytes) -> Any:
-    """Read YAML 1.2's numbers, and nothing but plain values."""
+    """Read YAML with the numbers of YAML 1.2, and nothing but plain values."""
     return yaml.load(text, _Loader)  # noqa: S506 - a safe loader
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -99,13 +100,10 @@ class History(L.Callback):
 
     def _log(self) -> None:
         assert self._live is not None
-        kept = len(self.rows) - 1
-        if self._validated:  # as BestWeights: of equal epochs the first
-            kept = max(range(len(self.rows)), key=lambda epoch: self.rows[epoch][MONITOR])
-            for name in _VAL:
-                value = self.rows[kept][name]
-                self._live.log_metric(f"best/{name.replace('/', '_')}", value, plot=False)
-        self._live.log_metric("best/epoch", kept + 1, plot=False)
+        if self._validated:
+            best = max(self.rows, key=itemgetter(MONITOR))  # of equal epochs the first
+            for name in (MONITOR, "val/loss"):
+                self._live.log_metric(f"best/{name.replace('/', '_')}", best[name], plot=False)
         self._live.make_summary()
         names = [name.replace("/", "_") for name in self._columns]
         lines = ([epoch, *row.values()] for epoch, row in enumerate(self.rows, start=1))

@@ -8,17 +8,13 @@ from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from fieldguide.core.errors import FieldguideError
+from fieldguide.core.errors import RemoteError
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
 
 SECRET = ("secret", "password", "passphrase", "token", "key", "connection_string", "auth_header")
 NO_SECRET = ("key_path", "keyfile", "sse_kms_key_id", "access_key_id", "oss_key_id")
-
-
-class RemoteError(FieldguideError):
-    """The remote cannot be looked at: no such one, no bucket, a wrong key, no answer."""
 
 
 class Storage:

@@ -1,0 +1,17 @@
+"""Output for a terminal of any encoding."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+
+def accept_any_text() -> None:
+    """Print characters that the terminal's encoding lacks as escapes, such as \\u2013.
+
+    By default Python raises UnicodeEncodeError, so that a command would fail after its work because
+    of a dash or a class's name.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a test may have replaced it
+            stream.reconfigure(errors="backslashreplace")

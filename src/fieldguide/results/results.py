@@ -1,0 +1,497 @@
+"""Everything that one revision holds, each result typed: a value, or the reason why there is none.
+
+The gate, the report, the model card and the registry read results here and nowhere else, so that
+all of them treat a missing or changed file alike:
+
+- a file counts only if it is the one that dvc.lock names (same MD5);
+- it counts only if its stage ran on the very outputs that lie beside it, such as the test's scores
+  on this model and no earlier one;
+- what Git does not have comes from the workspace, DVC's cache or its remote.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple, TypeVar
+
+from fieldguide.core.errors import GitError, RevisionError
+from fieldguide.core.files import md5
+from fieldguide.evaluation.metrics import Bin
+from fieldguide.evaluation.predictions import Predictions, parse_predictions
+from fieldguide.results.classes import (
+    ClassScores,
+    Confusion,
+    Interval,
+    class_scores,
+    confusion_of,
+    macro_f1_interval,
+    wilson,
+)
+from fieldguide.results.git import git
+from fieldguide.results.revision import Revision, find_revision, flat
+
+SPLITS = ("train", "val", "test")
+PREPARED = "data/prepared"
+MODEL = "models/classifier"
+DATA_METRICS = "metrics/prepare.json"
+TRAIN_METRICS = "metrics/train/metrics.json"
+TEST_METRICS = "metrics/test.json"
+CLASSES = "plots/classes.csv"
+LEFT_OUT = "plots/left_out.csv"
+CURVES = "plots/curves.csv"
+CONFUSION = "plots/confusion.csv"
+RELIABILITY = "plots/reliability.csv"
+PER_CLASS = "plots/per_class.csv"
+PREDICTIONS = "metrics/predictions.csv"
+ENVIRONMENT = "metrics/environment.json"
+FIGURES = "plots/figures"
+TIMING = "metrics/timing.json"  # no output of a stage: a note beside them
+_TEST_INDEX = re.compile(rf"{PREPARED}/test(-[01]+)?\.csv")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Missing:
+    """The reason why a revision has no usable result of some kind."""
+
+    path: str
+    label: str  # of the revision
+    reason: str  # with what to do about it
+    damaged: bool = False  # it is there, but is not what the run wrote
+
+    def __str__(self) -> str:
+        return f"{self.path} of {self.label}: {self.reason}"
+
+
+def need(result: T | Missing) -> T:
+    """Return a result that must be there.
+
+    Raises:
+        RevisionError: it is missing; the message says why.
+    """
+    if isinstance(result, Missing):
+        raise RevisionError(str(result))
+    return result
+
+
+def known(result: T | Missing, default: T) -> T:
+    """Return a result, or the default if it is missing."""
+    return default if isinstance(result, Missing) else result
+
+
+class Output(NamedTuple):
+    """What dvc.lock says of a file or folder that a stage wrote."""
+
+    path: str
+    md5: str  # of a folder with ".dir" behind it
+    size: int | None  # bytes
+    stage: str
+
+
+@dataclass(frozen=True)
+class Lock:
+    """dvc.lock: what each stage read, used and wrote."""
+
+    outputs: dict[str, Output]  # by path
+    deps: dict[str, dict[str, str]]  # stage -> path -> MD5, or the ETag of a URL
+    params: dict[str, Any]  # as train.epochs, of all stages that ran
+    sizes: dict[str, int] = field(default_factory=dict)  # bytes of deps, by path
+
+    def stale_dep(self, stage: str) -> str | None:
+        """Return an output that a stage read in an earlier version; None if there is none."""
+        for path, found in self.deps[stage].items():
+            if path in self.outputs and self.outputs[path].md5 != found:
+                return path
+        return None
+
+
+class ClassCounts(NamedTuple):
+    """Photos of a class in each split."""
+
+    train: int
+    val: int
+    test: int
+
+
+class Timing(NamedTuple):
+    """How long the training of this very model took."""
+
+    seconds: float
+    epochs: int
+    images_per_second: float
+
+
+class PhotoIdentity(NamedTuple):
+    """What makes a test photo the same photo in two revisions, besides its name."""
+
+    label: str  # class
+    sha256: str
+
+
+class Results:
+    """What one revision holds. Each property is a value or Missing, and is read once."""
+
+    def __init__(self, revision: Revision) -> None:
+        """Read nothing yet."""
+        self.revision = revision
+        self.label = revision.label
+
+    @cached_property
+    def about(self) -> str:
+        """Date and subject of the commit; for the workspace those of HEAD."""
+        rev = self.revision.rev or "HEAD"
+        try:
+            text = git(self.revision.root, "show", "--no-patch", "--format=%h %cs %s", rev, "--")
+        except GitError:
+            return ""
+        commit, about = text.strip().split(" ", 1)
+        return about if self.revision.rev else f"on {commit}, {about}"
+
+    @cached_property
+    def lock(self) -> Lock | Missing:
+        """dvc.lock."""
+        if self.revision.read("dvc.lock") is None:
+            return self._missing("dvc.lock", "missing; run `dvc repro`")
+        try:
+            stages = self.revision.read_yaml("dvc.lock")["stages"]
+            return _parse_lock(stages)
+        except (KeyError, TypeError, AttributeError) as err:
+            return self._missing(
+                "dvc.lock",
+                f"not laid out as `dvc repro` writes it without a version-aware remote ({err!r})",
+                damaged=True,
+            )
+        except RevisionError as err:
+            return self._missing("dvc.lock", self._without_path(err, "dvc.lock"), damaged=True)
+
+    @property
+    def outputs(self) -> dict[str, Output]:
+        """Outputs of all stages that ran, by path."""
+        return {} if isinstance(self.lock, Missing) else self.lock.outputs
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """MD5 of what stages read and no stage wrote: the archive and code, by path."""
+        if isinstance(self.lock, Missing):
+            return {}
+        read = {path: found for deps in self.lock.deps.values() for path, found in deps.items()}
+        return {path: found for path, found in read.items() if path not in self.outputs}
+
+    @cached_property
+    def params(self) -> dict[str, Any] | Missing:
+        """Params by key, as train.epochs: those that the stages ran with, then params.yaml's."""
+        try:
+            written = flat(self.revision.read_yaml("params.yaml"))
+        except RevisionError as err:
+            reason = self._without_path(err, "params.yaml")
+            return self._missing("params.yaml", reason, damaged=True)
+        used = {} if isinstance(self.lock, Missing) else self.lock.params
+        return {key: used.get(key, written.get(key)) for key in [*written, *used]}
+
+    @cached_property
+    def changed_params(self) -> list[str]:
+        """Keys of params.yaml that were changed since the results were made."""
+        if isinstance(self.lock, Missing) or isinstance(self.params, Missing):
+            return []
+        written = flat(self.revision.read_yaml("params.yaml"))
+        return [key for key, value in self.lock.params.items() if written.get(key, value) != value]
+
+    @property
+    def archives(self) -> list[str]:
+        """Paths of the photos' archives."""
+        found = known(self.params, {}).get("data.archive")
+        paths = found if isinstance(found, list) else [found]
+        return [path for path in paths if isinstance(path, str)]
+
+    @property
+    def model(self) -> Output | Missing:
+        """The classifier's folder, without its files."""
+        if MODEL in self.outputs:
+            return self._stale(self.outputs[MODEL]) or self.outputs[MODEL]
+        return self._not_made(MODEL)
+
+    @cached_property
+    def data_metrics(self) -> dict[str, Any] | Missing:
+        """metrics/prepare.json, as photos.train; values may be anything that JSON has."""
+        return self._parsed(DATA_METRICS, _mapping)
+
+    @cached_property
+    def train_metrics(self) -> dict[str, Any] | Missing:
+        """metrics/train/metrics.json, as best.val_acc; values may be anything that JSON has."""
+        return self._parsed(TRAIN_METRICS, _mapping)
+
+    @cached_property
+    def test_metrics(self) -> dict[str, Any] | Missing:
+        """metrics/test.json, as test.acc; values may be anything that JSON has."""
+        return self._parsed(TEST_METRICS, _mapping)
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Training's and test's metrics together, as far as they are there."""
+        return {**known(self.train_metrics, {}), **known(self.test_metrics, {})}
+
+    @cached_property
+    def photos(self) -> dict[str, ClassCounts] | Missing:
+        """Photos of each class and split."""
+        return self._parsed(CLASSES, _class_counts)
+
+    @cached_property
+    def left_out(self) -> dict[str, int] | Missing:
+        """Photos that `prepare` left out, by reason."""
+        return self._parsed(
+            LEFT_OUT, lambda data: {row["reason"]: int(row["photos"]) for row in _rows(data)}
+        )
+
+    @cached_property
+    def curves(self) -> dict[str, list[float]] | Missing:
+        """Values by epoch: train_loss, train_acc, val_loss, val_acc and learning_rate."""
+        return self._parsed(CURVES, _curves)
+
+    @property
+    def kept_epoch(self) -> int | None:
+        """The epoch whose weights were kept, counted from 1; None if the curves are missing."""
+        curves = known(self.curves, {})
+        if "val_acc" in curves:
+            return curves["val_acc"].index(max(curves["val_acc"])) + 1
+        return len(curves["train_acc"]) if "train_acc" in curves else None
+
+    @cached_property
+    def confusion(self) -> Confusion | Missing:
+        """Test photos by true and predicted class."""
+        return self._parsed(
+            CONFUSION,
+            lambda data: confusion_of([(row["actual"], row["predicted"]) for row in _rows(data)]),
+        )
+
+    @cached_property
+    def classes(self) -> list[ClassScores] | Missing:
+        """Scores of each class on the test set."""
+        confusion = self.confusion
+        if isinstance(confusion, Missing):
+            return confusion
+        return self._parsed(
+            PER_CLASS,
+            lambda data: class_scores([row["class"] for row in _rows(data)], confusion),
+        )
+
+    @cached_property
+    def reliability(self) -> list[Bin] | Missing:
+        """Accuracy by confidence."""
+        return self._parsed(
+            RELIABILITY,
+            lambda data: [
+                Bin(float(row["confidence"]), float(row["accuracy"]), int(row["photos"]))
+                for row in _rows(data)
+            ],
+        )
+
+    @cached_property
+    def predictions(self) -> Predictions | Missing:
+        """What the classifier said of every test photo."""
+        return self._parsed(PREDICTIONS, lambda data: parse_predictions(data.decode("utf-8")))
+
+    @cached_property
+    def environment(self) -> dict[str, Any] | Missing:
+        """What the classifier was trained with, as libraries.torch."""
+        return self._parsed(ENVIRONMENT, _mapping)
+
+    @cached_property
+    def timing(self) -> Timing | Missing:
+        """How long this model's training took; Missing if DVC's run cache restored the model."""
+        try:
+            found = json.loads(self.revision.read(TIMING) or b"{}").get("train", {})
+            if found.get("model") == known(self.model, Output("", "", None, "")).md5:
+                return Timing(
+                    float(found["seconds"]),
+                    int(found["epochs_run"]),
+                    float(found["images_per_second"]),
+                )
+        except (ValueError, KeyError, TypeError, AttributeError) as err:
+            return self._missing(TIMING, f"not what `train` writes ({err!r})", damaged=True)
+        return self._missing(TIMING, "not of this model, which was not trained in this place")
+
+    @cached_property
+    def figure_paths(self) -> list[str] | Missing:
+        """Paths of the figures of `visualize`, without reading them."""
+        if FIGURES not in self.outputs:
+            return self._not_made(FIGURES)
+        out = self.outputs[FIGURES]
+        if (stale := self._stale(out)) is not None:
+            return stale
+        try:
+            paths = self.revision.listing(FIGURES, out.md5)
+        except RevisionError as err:
+            return self._missing(FIGURES, str(err))
+        return [path for path in paths if path.endswith(".png")]
+
+    def figure(self, path: str) -> bytes | Missing:
+        """Return a figure of `figure_paths`, as PNG."""
+        try:
+            return self.revision.fetch(path, self.folder(FIGURES)[path])
+        except RevisionError as err:
+            return self._missing(path, str(err))
+
+    def folder(self, path: str) -> dict[str, str]:
+        """Return the MD5 of each file of a folder that a stage wrote, by its path in the project.
+
+        Raises:
+            RevisionError: no stage wrote it, or its list of files cannot be had.
+        """
+        if path not in self.outputs:
+            raise RevisionError(str(self._not_made(path)))
+        try:
+            return self.revision.listing(path, self.outputs[path].md5)
+        except RevisionError as err:
+            raise RevisionError(f"{path} of {self.label}: {err}") from err
+
+    @cached_property
+    def test_photos(self) -> dict[str, PhotoIdentity] | Missing:
+        """Every photo of the test set, by its name."""
+        found: dict[str, PhotoIdentity] = {}
+        try:
+            for path, md5sum in self.folder(PREPARED).items():
+                if _TEST_INDEX.fullmatch(path):
+                    for row in _rows(self.revision.fetch(path, md5sum)):
+                        found[row["source"]] = PhotoIdentity(row["class"], row["sha256"])
+        except RevisionError as err:
+            return self._missing(PREPARED, self._without_path(err, PREPARED))
+        except (KeyError, ValueError) as err:
+            return self._missing(PREPARED, f"not what `prepare` writes ({err!r})", damaged=True)
+        return found
+
+    def interval(self, key: str) -> Interval | None:
+        """Return the 95 % interval over test photos of a metric; None for one that has none.
+
+        Args:
+            key: test.acc, test.top3_acc, test_flip_averaged.acc (Wilson) or test.macro_f1
+                (bootstrap).
+        """
+        value, confusion = self.metrics.get(key), self.confusion
+        if isinstance(confusion, Missing) or not isinstance(value, float) or not 0 <= value <= 1:
+            return None
+        if key in ("test.acc", "test.top3_acc", "test_flip_averaged.acc"):
+            return wilson(round(value * confusion.photos), confusion.photos)
+        return macro_f1_interval(confusion) if key == "test.macro_f1" else None
+
+    def missing(self) -> list[Missing]:
+        """Return everything that is missing, in the order of the pipeline."""
+        names = (
+            *("lock", "params", "photos", "left_out", "model", "train_metrics", "curves"),
+            *("test_metrics", "confusion", "classes", "reliability", "predictions"),
+            *("environment", "timing", "figure_paths"),
+        )
+        found = [getattr(self, name) for name in names]
+        return list(dict.fromkeys(one for one in found if isinstance(one, Missing)))
+
+    def _parsed(self, path: str, parse: Callable[[bytes], T]) -> T | Missing:
+        data = self._read(path)
+        if isinstance(data, Missing):
+            return data
+        try:
+            return parse(data)
+        except (KeyError, ValueError, TypeError, AttributeError, RecursionError, csv.Error) as err:
+            reason = f"not what this version writes ({err!r}); run `dvc repro`"
+            return self._missing(path, reason, damaged=True)
+
+    def _read(self, path: str) -> bytes | Missing:
+        """Read an output, if it is the one that dvc.lock names and fits what lies beside it."""
+        if path not in self.outputs:
+            return self._not_made(path)
+        out = self.outputs[path]
+        if (stale := self._stale(out)) is not None:
+            return stale
+        data = self.revision.read(path)
+        if data is None:
+            try:
+                return self.revision.fetch(path, out.md5)
+            except RevisionError as err:
+                return self._missing(path, str(err))
+        if md5(data) != out.md5:
+            reason = "not the file that dvc.lock names: it was changed since; run `dvc repro`"
+            return self._missing(path, reason, damaged=True)
+        return data
+
+    def _stale(self, out: Output) -> Missing | None:
+        assert not isinstance(self.lock, Missing)
+        dep = self.lock.stale_dep(out.stage)
+        if dep is None:
+            return None
+        reason = f"{out.stage} did not run on this {dep}, but on an earlier one; run `dvc repro`"
+        return self._missing(out.path, reason, damaged=True)
+
+    def _not_made(self, path: str) -> Missing:
+        if isinstance(self.lock, Missing):
+            return self._missing(path, f"dvc.lock: {self.lock.reason}", damaged=self.lock.damaged)
+        return self._missing(path, "not in its dvc.lock; run `dvc repro`")
+
+    def _missing(self, path: str, reason: str, *, damaged: bool = False) -> Missing:
+        return Missing(path, self.label, reason, damaged)
+
+    def _without_path(self, err: Exception, path: str) -> str:
+        return str(err).removeprefix(f"{path} of {self.label}: ")
+
+
+def read_results(name: str, root: Any) -> Results:
+    """Return the results of a revision.
+
+    Args:
+        name: stage, version, Git revision, DVC experiment, or "workspace".
+        root: the project's folder.
+
+    Raises:
+        RevisionError: there is no such revision, or it holds nothing of the pipeline.
+    """
+    revision = find_revision(name, root)
+    if revision.read("params.yaml") is None and revision.read("dvc.lock") is None:
+        raise RevisionError(
+            f"{revision.label}: has neither params.yaml nor dvc.lock in {root.resolve()}; allowed: "
+            "the folder of a project of which some stage has run"
+        )
+    return Results(revision)
+
+
+def _parse_lock(stages: dict[str, Any]) -> Lock:
+    outputs: dict[str, Output] = {}
+    deps: dict[str, dict[str, str]] = {}
+    params: dict[str, Any] = {}
+    sizes: dict[str, int] = {}
+    for name, stage in stages.items():
+        for out in stage.get("outs", ()):
+            outputs[out["path"]] = Output(out["path"], out["md5"], out.get("size"), name)
+        deps[name] = {
+            dep["path"]: str(dep.get("md5", dep.get("etag"))) for dep in stage.get("deps", ())
+        }
+        sizes |= {dep["path"]: dep["size"] for dep in stage.get("deps", ()) if "size" in dep}
+        params |= flat(stage.get("params", {}).get("params.yaml", {}))
+    return Lock(outputs, deps, params, sizes)
+
+
+def _mapping(data: bytes) -> dict[str, Any]:
+    found = json.loads(data)
+    if not isinstance(found, dict):
+        raise TypeError(f"found {type(found).__name__}; allowed: a mapping")
+    return flat(found)
+
+
+def _rows(data: bytes) -> Iterator[dict[str, str]]:
+    return iter(csv.DictReader(io.StringIO(data.decode("utf-8"), newline="")))
+
+
+def _class_counts(data: bytes) -> dict[str, ClassCounts]:
+    found: dict[str, dict[str, int]] = {}
+    for row in _rows(data):
+        found.setdefault(row["class"], {})[row["split"]] = int(row["photos"])
+    return {name: ClassCounts(*(by[split] for split in SPLITS)) for name, by in found.items()}
+
+
+def _curves(data: bytes) -> dict[str, list[float]]:
+    rows = list(_rows(data))
+    names = [name for name in (rows[0] if rows else {}) if name != "epoch"]
+    return {name: [float(row[name]) for row in rows] for name in names}

@@ -184,9 +184,7 @@ def test_hostile_names_and_values_are_text_and_equal_scores_are_drawn(report, vi
     assert HOSTILE in tab.locator("section#best").inner_text()
     assert "b-0007_<script>alert(1)<" in tab.locator("section#best").inner_text()
     # Seven archives, whose shortened names are equal, and two activations.
-    charts = [chart(page, f"marginal-{k}") for k in (1, 2)]
-    assert [len(boxes) for boxes in charts] == [7, 2]
-    assert [len({box["name"] for box in boxes}) for boxes in charts] == [7, 2]
+    assert [len(set(chart(page, f"marginal-{k}")[0]["x"])) for k in (1, 2)] == [7, 2]
     assert "<b>bold</b>" in tab.locator("#marginals").inner_text().replace("\xa0", " ")
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 from plotly.offline import get_plotlyjs
 
-TEMPLATES = Path(__file__).parent / "templates"
+from fieldguide.pages.environment import TEMPLATES, new_environment
 
 
 def render(template: str, **context: Any) -> str:
@@ -32,14 +31,8 @@ def render(template: str, **context: Any) -> str:
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"plotly": _json, "percent": "{:.1%}".format, "count": "{:,}".format}
+    environment = new_environment(autoescape=True)
+    environment.filters["plotly"] = _json
     return environment
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 from fieldguide.core.errors import SweepError
 from fieldguide.sweeps.experiments import Trial, read_curves, read_trials, sweep_names
-from fieldguide.sweeps.importance import Influences, influences
+from fieldguide.sweeps.importance import Influence, influences
 from fieldguide.sweeps.ranking import Configuration, rank
 from fieldguide.sweeps.scales import Parameter, describe
 
@@ -27,26 +26,6 @@ class Curves(NamedTuple):
     values: dict[str, list[float]]  # as val/acc
 
 
-class Cost(NamedTuple):
-    """Number and duration of the trials."""
-
-    finished: int
-    pruned: int
-    finished_minutes: float
-    pruned_minutes: float
-    untimed: int  # trials without a recorded time
-
-    @property
-    def minutes(self) -> float:
-        """Minutes of training, summed over trials."""
-        return self.finished_minutes + self.pruned_minutes
-
-    @property
-    def pruned_share(self) -> float:
-        """Share of trials that were pruned, in [0, 1]."""
-        return self.pruned / (self.finished + self.pruned)
-
-
 @dataclass(frozen=True)
 class Analysis:
     """A sweep's finished trials and what they show."""
@@ -57,22 +36,10 @@ class Analysis:
     trials: list[Trial]  # all, also those without a score
     ranked: list[Configuration]  # best first
     parameters: list[Parameter]  # those that vary; values in the order of `ranked`
-    influences: Influences
+    influences: list[Influence]  # the most important first
+    explained: float | None  # out-of-bag R² of the forest behind them; None without a forest
     curves: list[Curves]  # of the best configurations, for every seed
     seeds: int  # trainings of a complete configuration
-
-    @cached_property
-    def cost(self) -> Cost:
-        """Cost of all trials."""
-        pruned = [trial for trial in self.trials if trial.pruned]
-        finished = [trial for trial in self.trials if not trial.pruned]
-        return Cost(
-            finished=len(finished),
-            pruned=len(pruned),
-            finished_minutes=sum(trial.seconds for trial in finished) / 60,
-            pruned_minutes=sum(trial.seconds for trial in pruned) / 60,
-            untimed=sum(trial.seconds == 0 for trial in self.trials),
-        )
 
     def state(self, one: Configuration) -> str:
         """Return `pruned`, `incomplete` if the configuration lacks a seed, or `complete`."""
@@ -141,6 +108,7 @@ def analyse(
             f"{metric} in metrics/train/metrics.json; allowed: val/acc, val/loss"
         )
     parameters = describe({key: [one.values[key] for one in ranked] for key in ranked[0].values})
+    found, explained = influences(ranked, parameters)
     return Analysis(
         sweep=sweep,
         metric=metric,
@@ -148,7 +116,8 @@ def analyse(
         trials=trials,
         ranked=ranked,
         parameters=parameters,
-        influences=influences(ranked, parameters),
+        influences=found,
+        explained=explained,
         curves=_curves(root, ranked),
         seeds=seeds or max(len(one.scores) for one in ranked),
     )

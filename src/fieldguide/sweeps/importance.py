@@ -35,19 +35,9 @@ class Influence:
     correlations: list[tuple[str | None, float | None]]
 
 
-@dataclass(frozen=True)
-class Influences:
-    """The effects of all parameters, the most important first, and their basis."""
-
-    rows: list[Influence]
-    configurations: int
-    with_pruned: bool
-    explained: float | None  # out-of-bag R² of the forest; None without a forest
-
-
 def influences(
     ranked: Sequence[Configuration], parameters: Sequence[Parameter], *, seed: int = 0
-) -> Influences:
+) -> tuple[list[Influence], float | None]:
     """Return each parameter's importance for the score and its correlation with the score.
 
     Importance: how much worse a random forest predicts the scores when the parameter's values are
@@ -59,6 +49,9 @@ def influences(
         ranked: configurations.
         parameters: those that vary; their values are in the order of `ranked`.
         seed: of the forest and of the shuffling.
+
+    Returns:
+        The most important parameter first; and the forest's out-of-bag R², None without a forest.
     """
     scores = np.array([one.mean for one in ranked])
     shares, explained = _importances(parameters, scores, seed=seed)
@@ -66,12 +59,7 @@ def influences(
         Influence(parameter, share, _correlations(parameter, scores))
         for parameter, share in zip(parameters, shares, strict=True)
     ]
-    return Influences(
-        rows=sorted(rows, key=lambda row: -(row.importance or 0)),
-        configurations=len(ranked),
-        with_pruned=any(one.pruned for one in ranked),
-        explained=explained,
-    )
+    return sorted(rows, key=lambda row: -(row.importance or 0)), explained
 
 
 def _importances(

@@ -7,13 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-
 MISSING = "(none)"  # shown for a parameter that a trial does not have
-FEW = 8  # distinct numbers up to which each has its own group and tick
-_BINS = 5
-_LOG_RATIO = 10  # highest / lowest from which an axis may be logarithmic
-_DECADES = 4  # up to which a logarithmic axis has ticks at 1, 2 and 5
+FEW = 8  # distinct numbers up to which each has its own tick
+_LOG_RATIO = 100  # highest / lowest from which an axis is logarithmic
 
 
 @dataclass(frozen=True)
@@ -60,31 +56,6 @@ class Parameter:
         if None in self.values and ticks:
             ticks.insert(0, (min(self.positions()), MISSING))
         return ticks
-
-    def groups(self) -> list[tuple[str, list[int]]]:
-        """Return the text and members of each group: one value, or a fifth of many numbers."""
-        if self.kind != "number":
-            texts = [show_value(value) for value in self.values]
-            return [(level, _where(texts, level)) for level in self.levels]
-        numbers = self.numbers
-        if len(numbers) <= FEW:
-            found = [(show_value(number), _where(self.values, number)) for number in numbers]
-        else:
-            found = self._fifths()
-        if None in self.values:
-            found.append((MISSING, _where(self.values, None)))
-        return found
-
-    def _fifths(self) -> list[tuple[str, list[int]]]:
-        known = np.array([math.nan if value is None else float(value) for value in self.values])
-        edges = np.unique(np.quantile(known[np.isfinite(known)], np.linspace(0, 1, _BINS + 1)))
-        bins = np.clip(np.searchsorted(edges, known, side="right") - 1, 0, len(edges) - 2)
-        found = []
-        for k in range(len(edges) - 1):
-            inside = np.flatnonzero(np.isfinite(known) & (bins == k)).tolist()
-            if inside:
-                found.append((f"{edges[k]:.2g} – {edges[k + 1]:.2g}", inside))
-        return found
 
     def _place(self, number: float) -> float:
         return math.log10(number) if self.log else float(number)
@@ -134,23 +105,13 @@ def _missing(value: Any) -> bool:
 
 
 def _is_log(numbers: list[float]) -> bool:
-    """Return whether the median is nearer the geometric mean of both ends than the arithmetic."""
-    low, high = min(numbers), max(numbers)
-    if low <= 0 or high / low < _LOG_RATIO:
-        return False
-    return float(np.median(sorted(set(numbers)))) < (math.sqrt(low * high) + (low + high) / 2) / 2
+    return min(numbers) > 0 and max(numbers) / min(numbers) >= _LOG_RATIO
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """Return both ends and the round numbers between them."""
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    steps = (1, 2, 5) if last - first <= _DECADES else (1,)
-    # From text, because 3 * 10.0**-5 is not 3e-05.
-    rounds = [float(f"{step}e{power}") for power in range(first, last + 1) for step in steps]
-    # A round number near an end would be printed over the end.
-    inside = [number for number in rounds if low * 1.25 < number < high / 1.25]
+    """Return both ends and the powers of ten between them."""
+    # From text, because 10.0**-5 is not 1e-05.
+    powers = [float(f"1e{k}") for k in range(round(math.log10(low)), round(math.log10(high)) + 1)]
+    # A power near an end would be printed over the end.
+    inside = [power for power in powers if low * 1.25 < power < high / 1.25]
     return [float(f"{low:.3g}"), *inside, float(f"{high:.3g}")]
-
-
-def _where(values: Sequence[Any], wanted: Any) -> list[int]:
-    return [k for k, value in enumerate(values) if value == wanted]

@@ -18,10 +18,10 @@ from fieldguide.figures.canvas import RIGHT, TRAIN, VAL
 from fieldguide.pages.plotly_style import COLOURS, add_curve, cut, label, new_figure
 from fieldguide.sweeps.analysis import Analysis, ended
 from fieldguide.sweeps.ranking import Configuration
-from fieldguide.sweeps.scales import Parameter, show_value
+from fieldguide.sweeps.scales import FEW, Parameter, show_value
 
 _MARKS = {"complete": (VAL, "circle"), "incomplete": (VAL, "circle-open"), "pruned": (TRAIN, "x")}
-_POINTS = 200  # configurations up to which box plots show each
+_TOLD = 200  # configurations up to which each point of a box plot tells its values
 
 
 def history_chart(found: Analysis) -> go.Figure:
@@ -86,35 +86,47 @@ def parallel_chart(found: Analysis) -> go.Figure:
 
 
 def marginal_charts(found: Analysis) -> list[tuple[str, go.Figure]]:
-    """Draw box plots of the score by value, for each parameter, the most important first.
+    """Draw the score by value for each parameter, the most important first.
 
     Returns:
         The parameter's label and its chart.
     """
-    few = len(found.ranked) <= _POINTS
-    # Of many, the values would be half of the page, once for each parameter.
-    tell = partial(_hover, found) if few else found.label
     scores = [one.mean for one in found.ranked]
     margin = 0.06 * (max(scores) - min(scores))
-    axis = {**_ticks(found), "range": _apart(min(scores) - margin, max(scores) + margin)}
+    # The same for all, so that they can be compared.
+    limits = _apart(min(scores) - margin, max(scores) + margin)
+    # The values of many would be half of the page, once for each parameter.
+    tell = partial(_hover, found) if len(scores) <= _TOLD else found.label
+    texts = [tell(one) for one in found.ranked]
+    marker = {"color": VAL, "size": 4, "opacity": 0.5}
     charts = []
-    for parameter in (row.parameter for row in found.influences.rows):
+    for parameter in (row.parameter for row in found.influences):
         figure = new_figure(height=260)
-        groups = parameter.groups()
-        texts = _distinct([cut(text) for text, _ in groups])
-        for text, (_, members) in zip(texts, groups, strict=True):
+        places, ticks = parameter.positions(), parameter.ticks()
+        if len(set(places)) <= FEW:
+            # Plotly would make a box of each value as wide as the values are apart.
+            index = {place: k for k, place in enumerate(sorted(set(places)))}
+            places = [index[place] for place in places]
+            ticks = [(index[place], text) for place, text in ticks]
             figure.add_box(
-                y=[found.ranked[member].mean for member in members],
-                name=html.escape(text).replace(" – ", " –<br>"),  # both ends of a fifth
-                boxpoints="all" if few else "outliers",
+                x=places,
+                y=scores,
+                boxpoints="all",
                 pointpos=0,
                 jitter=0.4,
-                marker={"color": VAL, "size": 4, "opacity": 0.5},
+                marker=marker,
                 line={"width": 1.5},
-                hovertext=[tell(found.ranked[member]) for member in members],
+                hovertext=texts,
             )
-        figure.update_xaxes(type="category")
-        figure.update_yaxes(**axis)  # the same for all, so that they can be compared
+        else:
+            figure.add_scatter(
+                x=places, y=scores, mode="markers", marker=marker, hovertext=texts, hoverinfo="text"
+            )
+        if ticks:
+            figure.update_xaxes(
+                tickvals=[place for place, _ in ticks], ticktext=[label(text) for _, text in ticks]
+            )
+        figure.update_yaxes(range=limits, **_ticks(found))
         figure.update_layout(showlegend=False, margin={"t": 10, "b": 60})
         charts.append((parameter.label, figure))
     return charts

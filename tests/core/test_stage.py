@@ -23,6 +23,7 @@ def tree(tmp_path, make_photos, pack):
     for name in ("src", "stages"):
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+    shutil.copy(ROOT / "dvc.yaml", folder)
     pack(folder / "photos.zip", make_photos(each=5))
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     params["data"]["archive"] = "photos.zip"

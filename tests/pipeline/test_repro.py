@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+import yaml
 
 pytestmark = pytest.mark.slow
 
@@ -33,6 +34,8 @@ def test_first_repro_makes_every_output_and_says_where(finished):
         "metrics/test.json",
         "metrics/predictions.csv",
         "metrics/environment.json",
+        "metrics/model_summary.txt",
+        "plots/curves.csv",
         "metrics/train/metrics.json",
         "plots/figures/guided_backprop.png",
         "plots/figures/filters_conv3.png",
@@ -42,8 +45,29 @@ def test_first_repro_makes_every_output_and_says_where(finished):
     timing = json.loads(finished.read("metrics/timing.json"))
     assert set(timing) == {"prepare", "train", "evaluate", "visualize"}
     assert timing["train"]["images_per_second"] > 0
-    for metrics in ("metrics/prepare.json", "metrics/test.json", "metrics/train/metrics.json"):
-        assert metrics in finished.git("ls-files", "metrics")
+    lock = yaml.safe_load(finished.read("dvc.lock"))
+    hashes = {out["path"]: out["md5"] for out in lock["stages"]["train"]["outs"]}
+    assert timing["train"]["model"] == hashes["models/classifier"]
+    in_git = finished.git("ls-files", "metrics", "plots").split()
+    assert in_git == [
+        *("metrics/.gitignore", "metrics/prepare.json", "metrics/test.json"),
+        *("metrics/timing.json", "metrics/train/metrics.json", "plots/.gitignore"),
+        *("plots/classes.csv", "plots/confusion.csv", "plots/curves.csv", "plots/left_out.csv"),
+        *("plots/per_class.csv", "plots/reliability.csv"),
+    ]
+
+
+def test_metrics_are_the_dozen_that_people_compare(finished):
+    printed = finished.dvc("exp", "show", "--csv")
+    names = [name for name in printed.splitlines()[0].split(",") if "." in name]
+    assert not [name for name in names if ":" in name], "two columns share a name"
+    sections = yaml.safe_load(finished.read("params.yaml"))
+    metrics = [n for n in names if "/" not in n and n.split(".")[0] not in sections]
+    assert sorted(metrics) == [
+        *("best.val_acc", "best.val_loss", "parameters.all", "parameters.trained"),
+        *("photos.left_out", "photos.test", "photos.train", "photos.val"),
+        *("test.acc", "test.ece", "test.macro_f1", "test.top3_acc"),
+    ]
 
 
 def test_status_is_clean_right_after(project):
@@ -64,7 +88,11 @@ def test_a_rerun_needs_a_reason(project):
     (project.folder / "src/fieldguide/__pycache__").mkdir(exist_ok=True)
     (project.folder / "src/fieldguide/__pycache__/x.pyc").write_bytes(b"x")
     assert stages_that_changed(project) == []
-    project.edit("src/fieldguide/figures/photos.py", '"""Test photos', '"""The test photos')
+    for room in ("report", "gate", "sweeps", "inference", "commands"):
+        module = project.folder / "src" / "fieldguide" / room / "__init__.py"
+        module.write_text('"""A tool."""\n', encoding="utf-8")
+    assert stages_that_changed(project) == []
+    (project.folder / "src/fieldguide/figures/new.py").write_text('"""New."""\n', encoding="utf-8")
     assert stages_that_changed(project) == ["visualize"]
     project.edit("params.yaml", "learning_rate: 0.002", "learning_rate: 0.003")
     assert stages_that_changed(project) == ["train", "visualize"]
@@ -99,6 +127,12 @@ def test_plots_are_rendered(project):
     shown = json.loads(project.dvc("plots", "show", "--json"))
     titles = [text for text in json.dumps(shown).split('"') if text.startswith("plots/figures/")]
     assert "plots/figures/predictions.png" in {text.replace("\\\\", "/") for text in titles}
-    for plot in ("accuracy", "plots/confusion.csv", "plots/classes.csv"):
+    for plot in (
+        "accuracy",
+        "loss",
+        "plots/curves.csv",
+        "plots/confusion.csv",
+        "plots/classes.csv",
+    ):
         vega = json.loads(project.dvc("plots", "show", plot, "--show-vega"))
         assert vega["data"]["values"], plot

@@ -7,10 +7,10 @@ import sys
 
 
 def accept_any_text() -> None:
-    """Print characters that the terminal's encoding lacks as escapes, such as \\u2013.
+    """Print characters that the terminal's encoding lacks as escapes.
 
-    By default Python raises UnicodeEncodeError, so that a command would fail after its work because
-    of a dash or a class's name.
+    By default Python raises UnicodeEncodeError: a command would fail after its work because of a
+    dash or the name of a class.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a test may have replaced it

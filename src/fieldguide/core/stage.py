@@ -6,6 +6,7 @@ import argparse
 import errno
 import json
 import os
+import shutil
 import sqlite3
 import sys
 import time
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING
 import fieldguide
 
 try:
+    import yaml
+
     from fieldguide.core.params import load_params
 except ModuleNotFoundError as err:  # a Python without the environment of the lock
     sys.exit(
@@ -23,13 +26,14 @@ except ModuleNotFoundError as err:  # a Python without the environment of the lo
         "`source .venv/bin/activate`"
     )
 from fieldguide.core.errors import FieldguideError, printable
-from fieldguide.core.files import write_json
+from fieldguide.core.files import new_folder, write_json
 from fieldguide.core.output import accept_any_text
 
 if TYPE_CHECKING:
     from fieldguide.core.params import Params
 
 TIMING = Path("metrics/timing.json")
+COPIES = Path("metrics/copies")
 # 75: EX_TEMPFAIL of sysexits.h; nothing is wrong with the params, and a sweep tries again.
 EXIT_MISTAKE, EXIT_WRONG_TREE, EXIT_NO_ROOM, EXIT_INTERRUPTED = 1, 3, 75, 130
 _DISK = {errno.ENOSPC: "no space left on the device", errno.EDQUOT: "disk quota exceeded"}
@@ -56,6 +60,8 @@ def run(main: Callable[[Params], dict[str, float | str] | None]) -> None:
     start = time.perf_counter()
     try:
         extra = main(load_params()) or {}
+        if _is_first():
+            _copy_small_outputs(name)
     except FieldguideError as err:
         _fail(name, str(err))
     except KeyboardInterrupt:
@@ -76,6 +82,22 @@ def run(main: Callable[[Params], dict[str, float | str] | None]) -> None:
         _fail(name, message, EXIT_NO_ROOM)
     if _is_first():
         _record(name, {"seconds": round(time.perf_counter() - start, 1), **extra})
+
+
+def _copy_small_outputs(name: str) -> None:
+    """Copy the stage's metrics and plots that Git keeps to its folder of copies, which DVC caches.
+
+    `dvc push` uploads only what DVC caches. By the copies, which have the same hash, a run that is
+    restored from the run cache on another machine finds its metrics and plots as well.
+    """
+    stages = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    outputs = [one for kind in ("metrics", "plots") for one in stages.get(name, {}).get(kind, ())]
+    in_git = [path for one in outputs if isinstance(one, dict) for path in one]
+    if not in_git:
+        return
+    with new_folder(COPIES / name) as folder:
+        for path in in_git:
+            shutil.copyfile(path, folder / Path(path).name)
 
 
 def _is_first() -> bool:

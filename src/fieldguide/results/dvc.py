@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fieldguide.core.errors import RemoteError
-from fieldguide.core.files import md5
+from fieldguide.core.files import md5, write_bytes
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -48,8 +48,8 @@ class ObjectStore:
                 f"remote {self._remote.name}: {md5sum} is damaged there; "
                 "`fieldguide remote verify` says more"
             )
-        cached.unlink(missing_ok=True)  # a damaged one
-        self._repo.cache.local.add_bytes(md5sum, data)
+        write_bytes(cached, data)
+        cached.chmod(0o444)  # as DVC does: a link to it must not be edited
         return data
 
     @cached_property

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from fieldguide.core.errors import GitError, RevisionError
 from fieldguide.core.files import md5
+from fieldguide.core.store import SPLITS
 from fieldguide.evaluation.metrics import Bin
 from fieldguide.evaluation.predictions import Predictions, parse_predictions
 from fieldguide.results.classes import (
@@ -34,24 +35,25 @@ from fieldguide.results.classes import (
     wilson,
 )
 from fieldguide.results.git import git
+from fieldguide.results.paths import (
+    CLASSES,
+    CONFUSION,
+    CURVES,
+    DATA_METRICS,
+    ENVIRONMENT,
+    FIGURES,
+    LEFT_OUT,
+    MODEL,
+    PER_CLASS,
+    PREDICTIONS,
+    PREPARED,
+    RELIABILITY,
+    TEST_METRICS,
+    TIMING,
+    TRAIN_METRICS,
+)
 from fieldguide.results.revision import Revision, find_revision, flat
 
-SPLITS = ("train", "val", "test")
-PREPARED = "data/prepared"
-MODEL = "models/classifier"
-DATA_METRICS = "metrics/prepare.json"
-TRAIN_METRICS = "metrics/train/metrics.json"
-TEST_METRICS = "metrics/test.json"
-CLASSES = "plots/classes.csv"
-LEFT_OUT = "plots/left_out.csv"
-CURVES = "plots/curves.csv"
-CONFUSION = "plots/confusion.csv"
-RELIABILITY = "plots/reliability.csv"
-PER_CLASS = "plots/per_class.csv"
-PREDICTIONS = "metrics/predictions.csv"
-ENVIRONMENT = "metrics/environment.json"
-FIGURES = "plots/figures"
-TIMING = "metrics/timing.json"  # no output of a stage: a note beside them
 _TEST_INDEX = re.compile(rf"{PREPARED}/test(-[01]+)?\.csv")
 
 T = TypeVar("T")

@@ -94,13 +94,16 @@ class Storage:
                 ) from err
 
     def read(self, oid: str) -> bytes:
-        """Return a small object's bytes: a folder's list.
+        """Return an object's bytes.
 
         Raises:
-            RemoteError: it cannot be read.
+            RemoteError: it is not there, or cannot be read.
         """
-        with self._explained(), self.fs.open(self.odb.oid_to_path(oid), "rb") as file:
-            return bytes(file.read())
+        with self._explained():
+            try:
+                return bytes(self.fs.cat_file(self.odb.oid_to_path(oid)))
+            except FileNotFoundError as err:
+                raise RemoteError(f"remote {self.name} ({self.url}): {oid} is not there") from err
 
     def hash(self, oid: str) -> str:
         """Download an object and return the hash of what came.

@@ -1,0 +1,17 @@
+"""Paths of the results in the project, as dvc.yaml names them."""
+
+PREPARED = "data/prepared"
+MODEL = "models/classifier"
+DATA_METRICS = "metrics/prepare.json"
+TRAIN_METRICS = "metrics/train/metrics.json"
+TEST_METRICS = "metrics/test.json"
+CLASSES = "plots/classes.csv"
+LEFT_OUT = "plots/left_out.csv"
+CURVES = "plots/curves.csv"
+CONFUSION = "plots/confusion.csv"
+RELIABILITY = "plots/reliability.csv"
+PER_CLASS = "plots/per_class.csv"
+PREDICTIONS = "metrics/predictions.csv"
+ENVIRONMENT = "metrics/environment.json"
+FIGURES = "plots/figures"
+TIMING = "metrics/timing.json"  # no output of a stage: a note beside them

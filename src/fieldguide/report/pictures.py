@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fieldguide.core.files import write_bytes
-from fieldguide.results.results import FIGURES, Missing, Results, known
+from fieldguide.results.paths import FIGURES
+from fieldguide.results.results import Missing, Results, known
 
 _CAPTIONS = {
     "predictions": "Photos of every class with their predicted classes",

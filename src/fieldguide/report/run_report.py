@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from fieldguide.core.store import SPLITS
 from fieldguide.pages import html, markdown
 from fieldguide.report import run_charts
-from fieldguide.report.changes import compare, same_photos
+from fieldguide.report.changes import compare, data_facts, same_photos
 from fieldguide.report.metric_rows import (
     metric_rows,
     show_interval,
     show_seconds,
-    show_size,
     show_value,
 )
 from fieldguide.report.pictures import Picture, read_pictures
-from fieldguide.results.results import MODEL, PREPARED, SPLITS, Missing, Results, known
+from fieldguide.results.results import Missing, Results, known
 
 # The predictions of single photos are not needed: calibration has its photos in reliability.csv.
 _NEEDED = (
@@ -57,8 +57,7 @@ def render_page(report: Report) -> str:
         charts=run_charts,
         param_sections=sections,
         pictures=report.pictures,
-        show_size=show_size,
-        stored=(PREPARED, MODEL),
+        data_facts=data_facts(report.run),
     )
 
 

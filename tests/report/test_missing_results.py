@@ -69,7 +69,10 @@ def test_what_was_changed_since_the_run_is_told(copy):
     found = reasons(report)
     assert found["params.yaml"].startswith("train.epochs changed since the results were made")
     assert found["metrics/test.json"].startswith("not the file that dvc.lock names")
-    assert found["plots/figures/mistakes.png"].startswith("the file is not the one that dvc.lock")
+    assert found["plots/figures"].startswith(
+        "1 of 4 are missing; plots/figures/mistakes.png: the file is not the one that dvc.lock"
+    )
+    assert "plots/figures: 1 of 4 are missing" in render_page(report)
     assert {picture.name for picture in report.pictures} == set(FIGURES) - {"mistakes"}
     assert "99.0%" not in render_page(report)
     assert "> - metrics/test.json: not the file" in render_markdown(report)

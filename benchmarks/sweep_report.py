@@ -19,7 +19,7 @@ from pathlib import Path
 
 from fieldguide.sweeps.experiments import read_trials
 from fieldguide.sweeps.ranking import rank
-from fieldguide.sweeps.report import write_report
+from fieldguide.sweeps.sweep_report import write_report
 
 ROOT = Path(__file__).resolve().parents[1]
 METRIC, GOAL = "val/acc", "maximize"
@@ -43,14 +43,8 @@ def main() -> None:
             rank(read_trials(root, "space"), metric=METRIC, goal=GOAL)
 
         def report() -> None:
-            write_report(
-                root,
-                "space",
-                metric=METRIC,
-                goal=GOAL,
-                html=root / "plots" / "sweep.html",
-                pictures=root / "plots" / "sweep",
-            )
+            page = root / "plots" / "sweep.html"
+            write_report(root, "space", metric=METRIC, goal=GOAL, page=page)
 
         print(f"{len(read_trials(root, 'space')):,} finished trials")
         print(f"listing: {seconds(listing, options.repeats):.2f} s")

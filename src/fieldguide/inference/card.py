@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, Field, ValidationError
-
-from fieldguide.core.errors import FieldguideError
-from fieldguide.core.params import Fraction
+from fieldguide.core.errors import RevisionError
 from fieldguide.inference.classifier import Classifier
-from fieldguide.results.classes import wilson
+from fieldguide.results.results import Missing, Results
+from fieldguide.results.revision import WORKSPACE, Revision
 
 if TYPE_CHECKING:  # the bundle imports PyTorch, which an .onnx file does not need
     from fieldguide.network.bundle import Bundle
@@ -46,44 +43,24 @@ def make_card(classifier: Classifier, project: Path) -> Card:
 
     Args:
         classifier: the card of a bundle names its architecture and how it was trained.
-        project: folder with metrics/test.json and plots/confusion.csv, or without results.
+        project: its folder; it may hold no results.
 
     Raises:
-        FieldguideError: one of these files is not what `evaluate` writes.
+        RevisionError: the results of `evaluate` were changed since or are damaged.
     """
     bundle: Bundle | None = getattr(classifier, "bundle", None)
-    test = _read_scores(project / "metrics" / "test.json", project / "plots" / "confusion.csv")
+    test = _test_scores(Results(Revision(project, WORKSPACE, None)))
     if bundle is None:
         return Card("exported", classifier.image_size, None, None, test)
     return Card(bundle.name, bundle.preprocessing.size, bundle.val_acc, bundle.started_from, test)
 
 
-class _Accuracy(BaseModel):
-    acc: Fraction = Field(ge=0, le=1)
-
-
-class _TestMetrics(BaseModel):
-    test: _Accuracy
-
-
-def _read_scores(metrics: Path, confusion: Path) -> TestScores | None:
-    """Read the accuracy, and count the photos, which have a row each; None if a file is missing."""
-    if not (metrics.is_file() and confusion.is_file()):
+def _test_scores(results: Results) -> TestScores | None:
+    found = results.confusion, results.test_metrics
+    for one in found:
+        if isinstance(one, Missing) and one.damaged:
+            raise RevisionError(str(one))
+    confusion, interval = found[0], results.interval("test.acc")
+    if isinstance(confusion, Missing) or interval is None:
         return None
-    try:
-        acc = _TestMetrics.model_validate_json(metrics.read_bytes()).test.acc
-    except ValidationError as err:
-        first = err.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise FieldguideError(f"{metrics}: key '{key}': {first['msg']}") from err
-    try:
-        with confusion.open(encoding="utf-8", newline="") as file:
-            header, *rows = csv.reader(file)
-        interval = wilson(round(acc * len(rows)), len(rows))
-        if header != ["actual", "predicted"] or interval is None:
-            raise ValueError(f"found header {header} and {len(rows)} rows")
-    except (ValueError, csv.Error) as err:
-        raise FieldguideError(
-            f"{confusion}: {err}; allowed: columns actual,predicted and one or more rows"
-        ) from err
-    return TestScores(len(rows), acc, *interval)
+    return TestScores(confusion.photos, results.metrics["test.acc"], *interval)

@@ -37,8 +37,9 @@ def full_table(results: Sequence[Result]) -> str:
         )
         lines.append(_line(cells))
     lines += ["", "Median over the repeats, smallest and largest in brackets."]
-    lines += ["", "| work | what limits it now |", "| --- | --- |"]
-    lines += [_line((result.row.work, result.row.limit)) for result in results]
+    lines += ["", "| work, and rows like it | what limits it now |", "| --- | --- |"]
+    works = {result.row.limit: result.row.work for result in reversed(results)}  # the first of each
+    lines += [_line((work, limit)) for limit, work in reversed(works.items())]
     lines += ["", *_legend(machines)]
     return "\n".join(lines)
 
@@ -47,7 +48,7 @@ def short_table(results: Sequence[Result]) -> str:
     """Return the short table; rows whose names differ in one word, such as a size, share a line."""
     machines = _machines(results)
     lines = [
-        "| work | fieldguide | beside it | ratio | target | |",
+        "| work | fieldguide | compared with | ratio | target | |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for group in _alike(results):
@@ -59,7 +60,7 @@ def short_table(results: Sequence[Result]) -> str:
         cells = (
             f"{work}{_note(group[0], machines)}",
             f"{ours} {rows[0].unit}" if measured else "–",
-            _joined(_beside(row) for row in rows),
+            _joined(_other(row) for row in rows),
             _joined(ratio(row) for row in rows),
             _joined(target(row) for row in rows),
             _joined(verdict(row) for row in rows),
@@ -97,7 +98,7 @@ def _differences(group: Sequence[Result]) -> set[int]:
     return {k for k, column in enumerate(zip(*words, strict=True)) if len(set(column)) > 1}
 
 
-def _beside(row: Row) -> str:
+def _other(row: Row) -> str:
     if row.against is None:
         return "–"
     return f"{row.against} {median(row, row.against)}".strip()

@@ -9,7 +9,9 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "data/README.md"]
 # A link to a file, without its anchor, and a path of code between backticks or in a command.
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
-PATH = re.compile(r"(?<![\w/.])((?:src|stages|tests|benchmarks|sweeps)/[\w./-]+\.(?:py|yaml|txt|json))")
+PATH = re.compile(
+    r"(?<![\w/.])((?:src|stages|tests|benchmarks|sweeps)/[\w./-]+\.(?:py|yaml|txt|json))"
+)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda file: str(file.relative_to(ROOT)))

@@ -75,23 +75,6 @@ def verify_remote(
         raise typer.Exit(1)
 
 
-@app.command("push-runs")
-def push_run_cache(
-    *,
-    remote: Annotated[str | None, typer.Option(help="its name; else DVC's default one")] = None,
-) -> None:
-    """Push DVC's run cache, so that other machines restore runs instead of training again.
-
-    With the metrics and plots that `dvc push --run-cache` leaves out.
-
-    Exit status: 0 pushed, 1 not pushed.
-    """
-    from fieldguide.remotes.runs import push_runs
-
-    runs, files = push_runs(ROOT, remote=remote)
-    print(f"Pushed {runs:,} runs, and {files:,} metrics and plots that the remote did not have")
-
-
 @contextmanager
 def _progress() -> Iterator[Advance]:
     from rich.console import Console

@@ -1,18 +1,18 @@
-"""Run the gate on real trainings: seven seeds should pass each other, three bad models should fail.
+"""Test the gate on real trainings: seven seeds must pass each other, three bad models must fail.
 
     make venv && . .venv/bin/activate
     OMP_NUM_THREADS=1 PYTHONPATH=src python benchmarks/gate.py ../gate-trainings
 
-The ten trainings on the bundled sample are DVC experiments in a clone of this repository. They run
-one after the other; an experiment that exists is not run again. Seeds 0 to 6 of the same params are
-compared in all 21 pairs, each in both directions, and each bad model with every seed. The bad
+Runs ten trainings on the bundled sample, one after the other, as DVC experiments in a clone of this
+repository; experiments that exist are not trained again. Seeds 0 to 6 of the same params are
+compared in all 21 pairs, in both directions. Each bad model is compared with each seed. The bad
 models have seed 0 and the same test photos, but other training photos:
 
 half     every second photo of each class
-swapped  all of cat labelled dog, and all of dog labelled cat
-missing  deer has two photos, the fewest that `prepare` accepts
+swapped  all photos of cat labelled dog, and all photos of dog labelled cat
+missing  two photos of deer, the fewest that `prepare` accepts: it refuses a class without any
 
---outcomes writes the file that tests/gate/test_trainings.py reads: for each test photo the true
+--outcomes writes the CSV that tests/gate/test_trainings.py reads: for each test photo the true
 class, and each model's answer and confidence.
 """
 
@@ -45,7 +45,8 @@ MISSING = "deer"
 SAMPLE = "data/sample.zip"
 SCORES = ("test.acc", "test.macro_f1", "test.ece")
 
-# The new class of the nth training photo of a class; None if the photo is left out.
+# Takes a class and the number of one of its training photos; returns the class in whose folder the
+# photo goes, or None to leave the photo out.
 Filing = Callable[[str, int], str | None]
 BAD: dict[str, Filing] = {
     "half": lambda label, n: label if n % 2 == 0 else None,
@@ -55,9 +56,9 @@ BAD: dict[str, Filing] = {
 
 
 def main() -> None:
-    """Run the experiments that are missing, and compare all."""
+    """Train the models that are missing, and compare all models."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("folder", type=Path, help="of the clone; made if it is missing")
+    parser.add_argument("folder", type=Path, help="the clone; made if it does not exist")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--outcomes", type=Path, help="CSV to write")
     options = parser.parse_args()
@@ -80,7 +81,7 @@ def main() -> None:
 
 
 def clone(folder: Path) -> None:
-    """Clone this repository and add the archives of the bad models."""
+    """Clone this repository and commit the archives of the bad models."""
     run(ROOT, "git", "clone", "--quiet", str(ROOT), str(folder))
     run(folder, "git", "config", "user.name", "benchmark")
     run(folder, "git", "config", "user.email", "benchmark@localhost")
@@ -92,7 +93,7 @@ def clone(folder: Path) -> None:
 
 
 def refile(source: Path, target: Path, file: Filing) -> None:
-    """Copy an archive, with other classes for its training photos and the same test photos."""
+    """Copy an archive, moving training photos to the class that `file` says."""
     seen: dict[str, int] = {}
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
         for entry in sorted(old.infolist(), key=lambda entry: entry.filename):
@@ -107,7 +108,7 @@ def refile(source: Path, target: Path, file: Filing) -> None:
 
 
 def train_all(folder: Path, epochs: int) -> None:
-    """Run the experiments that are missing."""
+    """Run the experiments that do not exist yet."""
     there = subprocess.run(
         [sys.executable, "-m", "dvc", "exp", "list", "--name-only"],
         cwd=folder,
@@ -129,21 +130,16 @@ def train_all(folder: Path, epochs: int) -> None:
 
 def show_scores(models: dict[str, Results]) -> None:
     """Print a line for each model."""
-    from fieldguide.results.results import Missing
-
-    print("\n" + "".join(f"{head:>15}" for head in ("model", *SCORES, "train.seconds")))
+    print("\n" + "".join(f"{head:>15}" for head in ("model", *SCORES)))
     for name, model in models.items():
-        scores = "".join(f"{model.metrics[score]:>15.3f}" for score in SCORES)
-        timing = model.timing
-        seconds = "" if isinstance(timing, Missing) else f"{timing.seconds:.0f}"
-        print(f"{name:>15}{scores}{seconds:>15}")
+        print(f"{name:>15}" + "".join(f"{model.metrics[score]:>15.3f}" for score in SCORES))
 
 
 def show_spread(seeds: list[Results]) -> None:
-    """Print how much trainings differ if only their seed differs.
+    """Print how much the scores differ of trainings that have different seeds only.
 
-    Beside it stands the standard error that McNemar's test assumes, √(differing photos) / photos:
-    for all photos, and for the class that changes most from seed to seed.
+    Print beside it the standard error that McNemar's test expects by chance, √(photos on which two
+    models differ) / photos: for all photos, and for the class whose recall changes most.
     """
     from fieldguide.results.results import need
 
@@ -164,7 +160,11 @@ def show_spread(seeds: list[Results]) -> None:
 
 
 def apart(right: list[npt.NDArray[np.bool_]]) -> tuple[float, float]:
-    """Return the root mean square difference of two trainings, and McNemar's standard error."""
+    """Return the root mean square difference of two accuracies, and McNemar's standard error.
+
+    Args:
+        right: of each training, (N,), True where the photo was classified correctly.
+    """
     pairs = list(itertools.combinations(right, 2))
     gaps = statistics.fmean(float(one.mean() - other.mean()) ** 2 for one, other in pairs)
     differing = statistics.fmean(float((one != other).mean()) for one, other in pairs)
@@ -172,7 +172,7 @@ def apart(right: list[npt.NDArray[np.bool_]]) -> tuple[float, float]:
 
 
 def show_pairs(checks: Checks, seeds: list[Results]) -> None:
-    """Print how often each check fails a seed against another one."""
+    """Print how often each check fails when two seeds are compared."""
     from fieldguide.gate.judge import judge
     from fieldguide.gate.outcome import Status
 
@@ -200,7 +200,7 @@ def show_pairs(checks: Checks, seeds: list[Results]) -> None:
 
 
 def without_tolerance(checks: Checks) -> Checks:
-    """Return the same checks with every tolerated_loss 0, and fewer resamples."""
+    """Return a copy of the checks with every tolerated_loss 0, and fewer resamples."""
     assert checks.per_class is not None
     none = {"tolerated_loss": 0.0}
     metrics = {name: check.model_copy(update=none) for name, check in checks.metrics.items()}
@@ -209,7 +209,7 @@ def without_tolerance(checks: Checks) -> Checks:
 
 
 def show_bad(checks: Checks, seeds: dict[str, Results], bad: dict[str, Results]) -> None:
-    """Print how often each bad model fails, and the reasons against the first seed."""
+    """Print how often each bad model fails, and the gate's reasons against the first seed."""
     from fieldguide.gate.judge import judge
 
     for name, model in bad.items():
@@ -224,7 +224,7 @@ def show_bad(checks: Checks, seeds: dict[str, Results], bad: dict[str, Results])
 
 
 def write_outcomes(models: dict[str, Results], path: Path) -> None:
-    """Write a line for each test photo: the true class, then each model's answer and confidence."""
+    """Write one line per test photo: the true class, then each model's answer and confidence."""
     from fieldguide.core.files import write_csv
     from fieldguide.results.results import need
 
@@ -237,7 +237,7 @@ def write_outcomes(models: dict[str, Results], path: Path) -> None:
 
 
 def run(folder: Path, *command: str) -> None:
-    """Run a command, with this interpreter first in PATH."""
+    """Run a command with this interpreter's folder first in PATH."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     subprocess.run(command, cwd=folder, env={**os.environ, "PATH": path}, check=True)
 

@@ -7,16 +7,18 @@ from pathlib import Path
 
 import pytest
 import yaml
-from results import BEE, PAIRS, PARAMS, write_figures, write_test, write_train
+from results import (
+    BEE,
+    OUTPUTS,
+    PAIRS,
+    PARAMS,
+    write_figures,
+    write_test,
+    write_timing,
+    write_train,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
-METRICS = (
-    *(f"metrics/{name}.json" for name in ("prepare", "train/metrics", "test", "per_class")),
-    "metrics/environment.json",
-    "metrics/train/plots",
-    "plots/confusion.csv",
-    "plots/reliability.csv",
-)
 
 
 @pytest.fixture(scope="session")
@@ -43,12 +45,13 @@ def run_command():
 def project(tmp_path_factory, run_command):
     """Two commits: "first", 12 of 20 right after two epochs, and main, 14 of 20 after three."""
     root = tmp_path_factory.mktemp("project")
-    whole = ["metrics/predictions.csv", "plots/figures", "data/prepared"]
+    in_git = [path for paths in OUTPUTS.values() for path in paths]
     stage = {
         "cmd": "cp -R made/. .",
-        "deps": ["made", "photos.zip"],
+        "deps": ["made", "photos.zip", "src/code.py"],
         "params": list(PARAMS),
-        "outs": [*whole, *({path: {"cache": False}} for path in METRICS)],
+        "outs": ["models/classifier", "plots/figures", "data/prepared"],
+        "plots": [{path: {"cache": False}} for path in in_git],
     }
     run_command(root, "git", "init", "-b", "main")
     run_command(root, "git", "config", "user.name", "A")
@@ -56,6 +59,7 @@ def project(tmp_path_factory, run_command):
     run_command(root, "dvc", "init", "--quiet")
     (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"all": stage}}))
     (root / "photos.zip").write_bytes(b"photos")
+    (root / "src").mkdir()
     worse = [("crab", BEE)] * 2 + PAIRS[:-2]
     for tag, epochs, pairs, machine in (
         ("first", 2, worse, "cpu: B"),
@@ -63,13 +67,18 @@ def project(tmp_path_factory, run_command):
     ):
         params = {**PARAMS, "train": {**PARAMS["train"], "epochs": epochs}}
         (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+        (root / "src" / "code.py").write_text(f"# {tag}")
         made = root / "made"
         write_train(made, epochs=epochs, machine=machine)
         write_test(made, pairs)
         write_figures(made, "red" if tag == "first" else "green")
-        (made / "data" / "prepared").mkdir(parents=True, exist_ok=True)
-        (made / "data" / "prepared" / "dataset.json").write_text("{}")
+        for folder, text in (("data/prepared", "{}"), ("models/classifier", tag)):
+            (made / folder).mkdir(parents=True, exist_ok=True)
+            (made / folder / "file.json").write_text(text)
         run_command(root, "dvc", "repro", "--quiet")
+        lock = yaml.safe_load((root / "dvc.lock").read_text())
+        outs = {out["path"]: out["md5"] for out in lock["stages"]["all"]["outs"]}
+        write_timing(root, outs["models/classifier"])
         run_command(root, "git", "add", "--all")
         run_command(root, "git", "commit", "-m", f"{tag} <i>run</i>")
         run_command(root, "git", "tag", tag)

@@ -1,18 +1,16 @@
-"""A run's files with numbers that can be checked by hand."""
+"""Files of a run with numbers that can be checked by hand."""
 
 import csv
-import io
+import hashlib
 import json
 
-import numpy as np
+import yaml
 from PIL import Image
 
-from fieldguide.evaluation.predictions import Predictions, write_predictions
-
-# A stranger's class: markup of HTML, Markdown and Plotly, a mention and a column's end.
+# A stranger's class: markup of HTML, Markdown and Plotly, a mention, and a bar that ends a cell.
 BEE = "<script>document.title='x'</script><b>bee</b> @all | `x`"
 CLASSES = ["ant", BEE, "crab"]
-# 14 of 20 right.
+# 14 of 20 are right.
 PAIRS = (
     [("ant", "ant")] * 6
     + [("ant", BEE)] * 2
@@ -25,60 +23,56 @@ PARAMS = {
     "data": {"archive": "photos.zip", "image_size": 32, "seed": 0},
     "model": {"name": "cnn"},
     "train": {"epochs": 3, "use_augmentation": True, "learning_rate": 0.002},
-    "evaluate": {"calibration_bins": 5},
 }
 CURVES = {
-    "train/acc": [0.3, 0.6, 0.9],
-    "val/acc": [0.4, 0.7, 0.6],
-    "train/loss": [2.0, 1.0, 0.5],
-    "val/loss": [1.5, 1.0, 1.1],
+    "train_loss": [2.0, 1.0, 0.5],
+    "train_acc": [0.3, 0.6, 0.9],
+    "val_loss": [1.5, 1.0, 1.1],
+    "val_acc": [0.4, 0.7, 0.6],
 }
-FIGURES = ("predictions", "confusion", "filters_conv1", "<b>own&")
+FIGURES = ("predictions", "mistakes", "filters_conv1", "<b>own&")
+OUTPUTS = {
+    "prepare": ("metrics/prepare.json", "plots/classes.csv", "plots/left_out.csv"),
+    "train": ("metrics/train/metrics.json", "plots/curves.csv", "metrics/environment.json"),
+    "evaluate": (
+        *("metrics/test.json", "plots/confusion.csv", "plots/per_class.csv"),
+        "plots/reliability.csv",
+    ),
+}
 
 
 def write_train(root, *, epochs=3, machine="cpu: A"):
     """What prepare and train leave."""
-    photos = {
-        name: {"train": 10, "val": 5, "test": n} for name, n in zip(CLASSES, (8, 8, 4), strict=True)
-    }
-    left_out = {"unreadable": 2, "too_small": 0, "duplicate": 1}
-    _json(root, "prepare", {"photos": {}, "left_out": left_out, "classes": photos})
-    best = {"val_acc": 0.7, "val_loss": 1.0, "epoch": 2}
-    _json(root, "train/metrics", {"best": best, "parameters": {"all": 1234567}, "step": 2})
-    _json(root, "environment", {"device": machine, "libraries": {"torch": "2.15.0"}})
-    _json(root, "timing", {"train": {"seconds": 90.0, "images_per_second": 11.5}})
-    for name, values in CURVES.items():
-        rows = [[k, value] for k, value in enumerate(values[:epochs])]
-        path = f"metrics/train/plots/metrics/{name}.tsv"
-        _table(root, path, ["step", name.split("/")[1]], rows, delimiter="\t")
+    photos = [("train", 10), ("val", 5), ("test", 8)]
+    counts = [[name, split, n] for name in CLASSES for split, n in photos]
+    _json(root, "metrics/prepare.json", {"photos": {"train": 30}})
+    _table(root, "plots/classes.csv", ["class", "split", "photos"], counts)
+    left_out = [["unreadable", 2], ["too_small", 0]]
+    _table(root, "plots/left_out.csv", ["reason", "photos"], left_out)
+    best = {"val_acc": 0.7, "val_loss": 1.0}
+    metrics = {"best": best, "parameters": {"all": 1234567}, "step": 2}
+    _json(root, "metrics/train/metrics.json", metrics)
+    environment = {"device": machine, "cuda": None, "libraries": {"torch": "2.15.0"}}
+    _json(root, "metrics/environment.json", environment)
+    rows = list(zip(range(1, epochs + 1), *CURVES.values(), strict=False))
+    _table(root, "plots/curves.csv", ["epoch", *CURVES], rows)
+
+
+def write_timing(root, model):
+    """A note beside the outputs: the training of the model with this MD5."""
+    train = {"model": model, "seconds": 90.0, "epochs_run": 3, "images_per_second": 11.5}
+    _json(root, "metrics/timing.json", {"train": train})
 
 
 def write_test(root, pairs=PAIRS, **scores):
-    """What evaluate leaves: 90 % sure of ant, 70 % of the others."""
+    """What evaluate leaves: 20 photos, of which 9 have a confidence of 90 %, the others 70 %."""
     hits = sum(actual == called for actual, called in pairs)
-    found = {"photos": len(pairs), "acc": hits / len(pairs), "top3_acc": 1.0, "ece": 0.1}
-    _json(root, "test", {"test": {**found, "macro_f1": 0.5, **scores}})
-    per_class = {}
-    for name in CLASSES:
-        right = sum(pair == (name, name) for pair in pairs)
-        shown = sum(actual == name for actual, _ in pairs)
-        called = sum(called == name for _, called in pairs)
-        per_class[name] = {
-            "precision": right / called if called else 0.0,
-            "recall": right / shown,
-            "photos": shown,
-        }
-    _json(root, "per_class", per_class)
+    found = {"acc": hits / len(pairs), "macro_f1": 0.5, "top3_acc": 1.0, "ece": 0.1}
+    _json(root, "metrics/test.json", {"test": {**found, **scores}})
     _table(root, "plots/confusion.csv", ["actual", "predicted"], pairs)
-    _table(root, "plots/reliability.csv", ["confidence", "accuracy"], [[0.7, 0.75], [0.9, 0.6]])
-    sure = np.full((len(pairs), 3), 0.15)
-    for row, (_, called) in zip(sure, pairs, strict=True):
-        if called == "ant":
-            row[:] = 0.05
-        row[CLASSES.index(called)] = 0.9 if called == "ant" else 0.7
-    labels = np.array([CLASSES.index(actual) for actual, _ in pairs])
-    sources = [f"{k}.png" for k in range(len(pairs))]
-    write_predictions(Predictions(sources, CLASSES, labels, sure), root / "metrics/predictions.csv")
+    _table(root, "plots/per_class.csv", ["class", "precision"], [[name, 0] for name in CLASSES])
+    bins = [[0.7, 8 / 11, 11], [0.9, 6 / 9, 9]]
+    _table(root, "plots/reliability.csv", ["confidence", "accuracy", "photos"], bins)
 
 
 def write_figures(root, colour="red"):
@@ -89,14 +83,24 @@ def write_figures(root, colour="red"):
         Image.new("RGB", (300, 200), colour).save(path)
 
 
-def _json(root, name, value):
-    path = root / "metrics" / f"{name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value), encoding="utf-8")
+def write_lock(root, *stages, params=PARAMS, deps=()):
+    """dvc.lock, as if these stages had written the files that are there."""
+    lock = {}
+    for stage in stages:
+        outs = [
+            {"path": path, "md5": hashlib.md5((root / path).read_bytes()).hexdigest()}
+            for path in OUTPUTS[stage]
+        ]
+        lock[stage] = {"deps": list(deps), "params": {"params.yaml": params}, "outs": outs}
+    (root / "dvc.lock").write_text(yaml.safe_dump({"stages": lock}))
 
 
-def _table(root, path, header, rows, delimiter=","):
-    text = io.StringIO(newline="")
-    csv.writer(text, delimiter=delimiter, lineterminator="\n").writerows([header, *rows])
+def _json(root, path, value):
     (root / path).parent.mkdir(parents=True, exist_ok=True)
-    (root / path).write_text(text.getvalue(), encoding="utf-8")
+    (root / path).write_text(json.dumps(value), encoding="utf-8")
+
+
+def _table(root, path, header, rows):
+    (root / path).parent.mkdir(parents=True, exist_ok=True)
+    with (root / path).open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])

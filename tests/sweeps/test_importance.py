@@ -29,8 +29,8 @@ def study(columns, scores, pruned=()):
     return ranked, describe(columns)
 
 
-def by_label(found):
-    return {row.parameter.label: row for row in found.rows}
+def by_label(rows):
+    return {row.parameter.label: row for row in rows}
 
 
 def test_what_decides_comes_first_and_shares_sum_to_one():
@@ -47,14 +47,14 @@ def test_what_decides_comes_first_and_shares_sum_to_one():
             columns["train.learning_rate"], columns["model.activation"], strict=True
         )
     ]
-    found = influences(*study(columns, scores))
-    assert [row.parameter.label for row in found.rows[:2]] == ["learning_rate", "activation"]
-    assert sum(row.importance for row in found.rows) == pytest.approx(1)
-    assert by_label(found)["noise"].importance < 0.05
-    assert by_label(found)["flag"].importance < 0.05
-    assert found.explained > 0.7
-    again = influences(*study(columns, scores))
-    assert [row.importance for row in again.rows] == [row.importance for row in found.rows]
+    rows, explained = influences(*study(columns, scores))
+    assert [row.parameter.label for row in rows[:2]] == ["learning_rate", "activation"]
+    assert sum(row.importance for row in rows) == pytest.approx(1)
+    assert by_label(rows)["noise"].importance < 0.05
+    assert by_label(rows)["flag"].importance < 0.05
+    assert explained > 0.7
+    again, _ = influences(*study(columns, scores))
+    assert [row.importance for row in again] == [row.importance for row in rows]
 
 
 def test_correlations_by_hand():
@@ -65,7 +65,7 @@ def test_correlations_by_hand():
         "name": ["x", "x", "y", "z", "z"],
     }
     scores = [0.2, 0.1, 0.3, 0.9, 0.4]
-    rows = by_label(influences(*study(columns, scores)))
+    rows = by_label(influences(*study(columns, scores))[0])
     assert rows["a"].correlations == [(None, pytest.approx(1 - 6 * 4 / (5 * 24)))]
     # Equal ranks: Pearson's of ranks. 1.5 1.5 4 4 4 (mean 3) with 2 1 3 5 4 (mean 3):
     # covariance 1.5 + 3 + 0 + 2 + 1 = 7.5, squares 2 * 2.25 + 3 * 1 = 7.5 and 10.
@@ -82,9 +82,8 @@ def test_pruned_count_with_their_score_so_far():
     # Those trained to the end have all one value; only the others tell that it is the better one.
     columns = {"model.batch_norm": [True] * 10 + [False] * 10}
     scores = [0.6 + k / 100 for k in range(10)] + [0.2 + k / 100 for k in range(10)]
-    found = influences(*study(columns, scores, pruned=range(10, 20)))
-    assert (found.configurations, found.with_pruned) == (20, True)
-    ((_, correlation),) = found.rows[0].correlations
+    rows, _ = influences(*study(columns, scores, pruned=range(10, 20)))
+    ((_, correlation),) = rows[0].correlations
     # Pearson's of ranks: 5.5 and 15.5 with 1 to 20: covariance 5 * 100, squares 20 * 25 and 665.
     assert correlation == pytest.approx(500 / (500 * 665) ** 0.5)
 
@@ -92,17 +91,17 @@ def test_pruned_count_with_their_score_so_far():
 @pytest.mark.parametrize("count", range(1, FEWEST))
 def test_too_few_to_tell(count):
     columns = {"a": list(range(count)), "b": ["x"] * count}
-    found = influences(*study(columns, [0.1 * k for k in range(count)]))
-    assert [row.importance for row in found.rows] == [None, None]
-    assert found.explained is None
-    value = by_label(found)["a"].correlations[0][1]
+    rows, explained = influences(*study(columns, [0.1 * k for k in range(count)]))
+    assert [row.importance for row in rows] == [None, None]
+    assert explained is None
+    value = by_label(rows)["a"].correlations[0][1]
     assert value == (None if count < 3 else pytest.approx(1))
 
 
 def test_equal_scores_tell_nothing():
-    found = influences(*study({"a": list(range(20))}, [0.5] * 20))
-    assert found.rows[0].importance is None
-    assert found.rows[0].correlations == [(None, None)]
+    rows, _ = influences(*study({"a": list(range(20))}, [0.5] * 20))
+    assert rows[0].importance is None
+    assert rows[0].correlations == [(None, None)]
 
 
 def test_a_parameter_that_a_trial_does_not_have():
@@ -110,11 +109,11 @@ def test_a_parameter_that_a_trial_does_not_have():
         "a": [1, 2, None, 4, 5, float("nan")],
         "name": ["x", None, "x", "y", "y", "y"],
     }
-    rows = by_label(influences(*study(columns, [0.1, 0.2, 0.9, 0.4, 0.5, 0.0])))
+    rows = by_label(influences(*study(columns, [0.1, 0.2, 0.9, 0.4, 0.5, 0.0]))[0])
     assert rows["a"].correlations == [(None, pytest.approx(1))]
     assert [level for level, _ in rows["name"].correlations] == ["x", "y", MISSING]
     assert sum(row.importance for row in rows.values()) == pytest.approx(1)
 
 
 def test_no_parameters():
-    assert influences(*study({}, [0.1, 0.2])).rows == []
+    assert influences(*study({}, [0.1, 0.2])) == ([], None)

@@ -3,30 +3,20 @@
 import json
 
 import pytest
-from PIL import Image
 from synthetic import START, Experiment, random_experiments, write_experiments
 
 from fieldguide.core.errors import SweepError
-from fieldguide.sweeps.pictures import NAMES
-from fieldguide.sweeps.report import write_report
+from fieldguide.sweeps.sweep_report import write_report
 
 SECTIONS = ("history", "parallel", "importance", "marginals", "best", "curves", "cost")
 HOSTILE = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">$_$"
 
 
 def write(root, sweep="space", metric="val/acc", goal="maximize"):
-    """Write a report and return the page and the pictures by name."""
-    page, *pictures = write_report(
-        root,
-        sweep,
-        metric=metric,
-        goal=goal,
-        html=root / "plots" / "sweep.html",
-        pictures=root / "plots" / "sweep",
-    )
-    assert page == root / "plots" / "sweep.html"
-    assert not list((root / "plots").rglob("*.partial"))
-    return page, {path.name: path for path in pictures}
+    """Write a report and return the page."""
+    page = root / "plots" / "sweep.html"
+    write_report(root, sweep, metric=metric, goal=goal, page=page)
+    return page
 
 
 @pytest.fixture(scope="module")
@@ -39,23 +29,12 @@ def full(tmp_path_factory):
 
 @pytest.fixture
 def report(repository):
-    """Writes a report of experiments and returns the page and the pictures by name."""
+    """Writes a report of experiments and returns the page."""
 
     def make(experiments, sweep="b", **settings):
         return write(repository(experiments), sweep, **settings)
 
     return make
-
-
-def check_pictures(files, names):
-    """They open, have a sensible size and are not empty paper."""
-    assert set(files) == {f"{name}.png" for name in names}
-    for name, file in files.items():
-        with Image.open(file) as picture:
-            assert picture.format == "PNG", name
-            assert 600 <= picture.width <= 2000, name
-            assert 250 <= picture.height <= 2000, name
-            assert len(picture.convert("L").getcolors()) > 10, name
 
 
 def brush(tab, axis, start, end):
@@ -78,12 +57,10 @@ def dimensions(tab):
 
 
 def test_the_page_opens_with_every_section_and_can_be_used(full, visit):
-    page, files = full
-    check_pictures(files, NAMES)
-    tab = visit(page, "#cost-chart .main-svg")
+    tab = visit(full, "#loss-chart .main-svg")
     for name in SECTIONS:
         assert tab.locator(f"section#{name} h2").is_visible(), name
-    for name in ("history", "parallel", "marginals", "curves", "cost"):
+    for name in ("history", "parallel", "marginal-1", "marginal-10", "accuracy", "loss"):
         assert tab.locator(f"#{name}-chart .main-svg").first.is_visible(), name
     assert "30" in tab.locator(".facts").inner_text()
     assert tab.locator("section#best table tr").count() == 1 + 10
@@ -132,8 +109,7 @@ def test_several_seeds_are_reported_with_their_spread(report):
         for number in range(1, 7)
         for seed in range(3 if number < 6 else 1)
     ]
-    page, files = report(experiments, metric="val/loss", goal="minimize")
-    check_pictures(files, NAMES)
+    page = report(experiments, metric="val/loss", goal="minimize")
     complete, incomplete, best = chart(page, "history")
     # Of 1.0, 1.1 and 1.2, and so on; the sixth lacks two seeds.
     assert complete["error_y"]["array"] == pytest.approx([0.1] * 5)
@@ -141,16 +117,17 @@ def test_several_seeds_are_reported_with_their_spread(report):
     assert best["y"][-1] == pytest.approx(1.1 + 2.91999 * 0.1 / 3**0.5)
     last = rows(page, "best")[-1]
     assert [text in last for text in ("b-0006_", "incomplete", "0.6")] == [True] * 3
-    # 15 trainings of the best five, each with two curves.
-    assert len(chart(page, "curves")) == 30
-    before = [path.read_bytes() for path in (page, *files.values())]
+    # 15 trainings of the best five, each with two curves; one of each five is in the legend.
+    assert len(chart(page, "loss")) == 30
+    assert sum(curve["showlegend"] for curve in chart(page, "loss")) == 5
+    before = page.read_bytes()
     write(page.parents[1], "b", metric="val/loss", goal="minimize")
-    assert [path.read_bytes() for path in (page, *files.values())] == before
+    assert page.read_bytes() == before
 
 
 def test_mean_spread_and_bound_by_hand(report):
     accuracies = {1: (0.70, 0.71, 0.72), 2: (0.60, 0.75, 0.90)}
-    page, _ = report(
+    page = report(
         [
             Experiment(
                 f"b-{number:04d}_x_s{seed}",
@@ -170,7 +147,7 @@ def test_mean_spread_and_bound_by_hand(report):
 
 
 def test_cost_by_hand(report):
-    page, _ = report(
+    page = report(
         [
             Experiment("b-0001_x", best={"val_acc": 0.5}, seconds=90.0),
             Experiment("b-0002_x", best={"val_acc": 0.4}, seconds=30.0, pruned=True),
@@ -198,23 +175,21 @@ def test_hostile_names_and_values_are_text_and_equal_scores_are_drawn(report, vi
         )
         for number in range(1, 8)
     ]
-    page, files = report(experiments)
-    check_pictures(files, NAMES)
+    page = report(experiments)
     assert "Too few for importance, or all scores equal." in page.read_text(encoding="utf-8")
-    tab = visit(page, "#cost-chart .main-svg")
+    tab = visit(page, "#accuracy-chart .main-svg")
     assert tab.title() == "Sweep b"
     assert tab.locator("img").count() == 0
     assert tab.locator("a[href]:not(.modebar-btn)").count() == 0
     assert HOSTILE in tab.locator("section#best").inner_text()
     assert "b-0007_<script>alert(1)<" in tab.locator("section#best").inner_text()
     # Seven archives, whose shortened names are equal, and two activations.
-    assert len(chart(page, "marginals")) == 7 + 2
-    assert len({box["name"] for box in chart(page, "marginals")}) == 7 + 2
-    assert "<b>bold</b>" in tab.locator("#marginals-chart").inner_text().replace("\xa0", " ")
+    assert [len(set(chart(page, f"marginal-{k}")[0]["x"])) for k in (1, 2)] == [7, 2]
+    assert "<b>bold</b>" in tab.locator("#marginals").inner_text().replace("\xa0", " ")
 
 
-def test_a_bare_trial_opens_and_the_policy_stops_what_is_not_the_report_s(report, browser):
-    page, _ = report([Experiment("b-0001_x", best={"val_acc": 0.5}, seconds=None)])
+def test_a_bare_trial_opens_and_the_policy_stops_foreign_content(report, browser):
+    page = report([Experiment("b-0001_x", best={"val_acc": 0.5}, seconds=None)])
     text = page.read_text(encoding="utf-8")
     smuggled = "<script>document.title='taken'</script><img src='http://127.0.0.1:9/x.png'>"
     page.write_text(text.replace("</h1>", f"</h1>{smuggled}", 1), encoding="utf-8")
@@ -222,37 +197,26 @@ def test_a_bare_trial_opens_and_the_policy_stops_what_is_not_the_report_s(report
     messages = []
     tab.on("console", lambda message: messages.append(message.text))
     tab.goto(page.as_uri())
-    tab.wait_for_selector("#cost-chart .main-svg")
+    tab.wait_for_selector("#history-chart .main-svg")
     assert tab.title() == "Sweep b"
     assert len(messages) == 2
     assert all("Content Security Policy" in text for text in messages)
     for name in SECTIONS:
         assert tab.locator(f"section#{name} h2").is_visible(), name
     assert "No parameter differs" in tab.locator("section#parallel").inner_text()
-    assert "no curves" in tab.locator("section#curves").inner_text()
+    assert "no recorded curves" in tab.locator("section#curves").inner_text()
     tab.close()
 
 
-@pytest.mark.parametrize("extra", [{}, {"pruned": True}])
-def test_one_bare_trial(extra, report):
-    _, files = report([Experiment("b-0001_x", best={"val_acc": 0.5}, **extra)])
-    check_pictures(files, ("history", "best", "cost"))
-
-
-def test_pictures_of_an_earlier_report_go_and_other_files_stay(report):
-    page, _ = report([Experiment("b-0001_x", best={"val_acc": 0.5})])
-    folder = page.parent / "sweep"
-    (folder / "curves.png").touch()
-    (folder / "mine.txt").touch()
-    write(page.parents[1], "b")
-    names = {path.name for path in folder.iterdir()}
-    assert names == {"history.png", "best.png", "cost.png", "mine.txt"}
+def test_a_single_pruned_trial_is_a_report_too(report):
+    page = report([Experiment("b-0001_x", best={"val_acc": 0.5}, pruned=True)])
+    assert "1 of 1 trials pruned (100%)." in page.read_text(encoding="utf-8")
 
 
 def test_no_finished_trial_is_told(repository):
     root = repository([Experiment("b-0001_x", best={"val_acc": 0.5}), Experiment("c-0001_x")])
     with pytest.raises(
-        SweepError, match=r"'a' has no finished trial in .*; sweeps that have: b, c"
+        SweepError, match=r"'a' has no finished trial in .*; sweeps that have one: b, c"
     ):
         write(root, "a")
     with pytest.raises(SweepError, match=r"'c': none of its 1 trials has a finite best val/acc"):
@@ -265,7 +229,7 @@ def test_no_finished_trial_is_told(repository):
 
 
 def rows(page, name):
-    """HTML of each row of a section's table, but the header."""
+    """HTML of each row of a section's table, without the header."""
     text = page.read_text(encoding="utf-8")
     return text.split(f'<section id="{name}">')[1].split("</section>")[0].split("<tr>")[2:]
 

@@ -1,70 +1,66 @@
-"""`fieldguide report`: a run's results for people without DVC."""
+"""`fieldguide report`: the results of a run for people without DVC."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from fieldguide.core.errors import printable
 
-if TYPE_CHECKING:
-    from fieldguide.results.run import Run
-
 app = typer.Typer()
-ROOT = Path()  # commands run in the project's top folder, as dvc repro does
+ROOT = Path()  # commands run in the project's folder, as dvc repro does
 
 
 @app.command()
 def report(
     *,
     rev: Annotated[
-        str, typer.Option(help="of what: a Git revision, experiment, stage or version")
+        str,
+        typer.Option(
+            help="run of the report: a Git revision, experiment, stage, version or workspace"
+        ),
     ] = "workspace",
     against: Annotated[
-        str | None, typer.Option(help="revision to compare with, as main or prod")
+        str | None, typer.Option(help="revision to compare with, such as main or prod")
     ] = None,
-    output: Annotated[Path, typer.Option(help="the page")] = Path("plots/report.html"),
+    output: Annotated[Path, typer.Option(help="file of the page")] = Path("plots/report.html"),
     markdown: Annotated[
-        Path | None, typer.Option(help="a summary for CI, too; - for standard output")
+        Path | None, typer.Option(help="file of a summary for CI; - for standard output")
     ] = None,
     pictures: Annotated[
-        Path | None, typer.Option(help="folder for the figures as PNG, for CI to publish")
+        Path | None, typer.Option(help="folder for the figures as PNG, which CI can publish")
     ] = None,
 ) -> None:
     """Write a run's results as one page, plots/report.html.
 
-    It opens anywhere.
+    It opens in any browser, without a network.
     """
     from fieldguide.core.files import write_text
-    from fieldguide.report.html import render
-    from fieldguide.report.markdown import render_markdown
     from fieldguide.report.pictures import write_pictures
-    from fieldguide.results.revision import find_revision
-    from fieldguide.results.run import read_run
+    from fieldguide.report.run_report import read_report, render_markdown, render_page
+    from fieldguide.results.results import read_results
 
-    run = read_run(find_revision(rev, ROOT))
-    other = read_run(find_revision(against, ROOT), figures=False) if against is not None else None
-    out = sys.stderr if markdown == Path("-") else sys.stdout
-    write_text(output, render(run, other))
-    what = f"{run.label}" + (f", against {other.label}" if other else "")
-    print(printable(what), file=out)
-    for path, text in [*run.notes.items(), *(other.notes.items() if other else ())]:
-        print(printable(f"  {path}: {text}"), file=out)
-    print(f"{output}  {output.stat().st_size / 1e6:,.1f} MB, {_figures(run)}", file=out)
-    if markdown is not None:
-        text = render_markdown(run, other)
-        if out is sys.stderr:
-            print(text, end="")
-        else:
-            write_text(markdown, text)
-            print(markdown)
+    run = read_results(rev, ROOT)
+    found = read_report(run, read_results(against, ROOT) if against is not None else None)
+    write_text(output, render_page(found))
+    text = render_markdown(found) if markdown is not None else ""
+    if markdown is not None and markdown != Path("-"):
+        write_text(markdown, text)
     if pictures is not None:
-        written = write_pictures(run.figures, pictures)
-        print(f"{pictures}  {len(written)} pictures", file=out)
+        write_pictures(found.pictures, pictures)
 
-
-def _figures(run: Run) -> str:
-    return f"{len(run.figures)} figures; it opens in any browser, without a network"
+    out = sys.stderr if markdown == Path("-") else sys.stdout
+    print(printable(", ".join(filter(None, (run.label, run.about)))), file=out)
+    for one in found.missing:
+        print(printable(f"  {one}"), file=out)
+    size = output.stat().st_size / 1e6
+    print(f"{output}  {size:,.1f} MB, {len(found.pictures)} figures", file=out)
+    if markdown == Path("-"):
+        print(text, end="")
+    elif markdown is not None:
+        print(markdown)
+    if pictures is not None:
+        print(f"{pictures}  {len(found.pictures)} pictures", file=out)

@@ -172,20 +172,18 @@ def best(
 
 @app.command()
 def report(file: SweepFile) -> None:
-    """Write plots/sweep.html and pictures of it, from Git."""
-    from fieldguide.sweeps.report import write_report
+    """Write a page about the finished trials, plots/sweep.html."""
+    from fieldguide.sweeps.sweep_report import write_report
 
-    sweep = _load(file)
-    written = write_report(
-        ROOT,
-        sweep.name,
+    sweep, page = _load(file), Path("plots/sweep.html")
+    write_report(
+        *(ROOT, sweep.name),
         metric=sweep.metric,
         goal=sweep.goal,
         seeds=sweep.seeds,
-        html=Path("plots/sweep.html"),
-        pictures=Path("plots/sweep"),
+        page=page,
     )
-    print("\n".join(str(path) for path in written))
+    print(page)
 
 
 @app.command()

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from fieldguide.core.errors import RevisionError
-from fieldguide.evaluation.metrics import confusion
 from fieldguide.evaluation.predictions import Predictions
 from fieldguide.gate.paired import Comparison, Hits, compare_shares, compare_sums
 from fieldguide.gate.scores import calibration_error, macro_f1, right, right_in_top3
@@ -34,25 +33,21 @@ class Evidence:
     def __init__(
         self, reference: Results, candidate: Results, *, resamples: int, seed: int
     ) -> None:
-        """Align both sides' predictions; if one side has none, take the counts.
+        """Align both sides' predictions, if both have them, and their confusion matrices.
 
         Raises:
-            RevisionError: the predictions are of different photos, or the counts are missing too.
+            RevisionError: the predictions are of different photos, or a matrix is missing.
         """
         self.old, self.new = reference, candidate
         self.metrics = _metrics(reference), _metrics(candidate)
         self._resampling = {"resamples": resamples, "seed": seed}
         self.pair = _align(reference, candidate)
-        if self.pair is not None:
-            self._names = self.pair[0].classes
-            self._tables = [confusion(one) for one in self.pair]
-        else:
-            found = need(reference.confusion), need(candidate.confusion)
-            self._names = sorted({*found[0].names, *found[1].names})
-            self._tables = [np.zeros((len(self._names),) * 2, dtype=np.int64) for _ in found]
-            for table, one in zip(self._tables, found, strict=True):
-                here = [self._names.index(name) for name in one.names]
-                table[np.ix_(here, here)] = one.counts
+        found = need(reference.confusion), need(candidate.confusion)
+        self._names = sorted({*found[0].names, *found[1].names})
+        self._tables = [np.zeros((len(self._names),) * 2, dtype=np.int64) for _ in found]
+        for table, one in zip(self._tables, found, strict=True):
+            here = [self._names.index(name) for name in one.names]
+            table[np.ix_(here, here)] = one.counts
         self.photos = int(self._tables[1].sum())
 
     def metric(self, name: str, *, tolerated: float, level: float) -> Comparison | None:
@@ -80,11 +75,11 @@ class Evidence:
 
     def recall(self, name: str, *, tolerated: float, level: float) -> Comparison:
         """Compare the recall of a class."""
-        k = self._names.index(name)
         if self.pair is None:
+            k = self._names.index(name)
             counts = (Count(int(table[k, k]), int(table[k].sum())) for table in self._tables)
             return compare_counts(*counts, tolerated=tolerated, level=level)
-        here = self.pair[0].labels == k
+        here = self.pair[0].labels == self.pair[0].classes.index(name)
         hits = (right(one)[here] for one in self.pair)
         return compare_shares(*hits, tolerated=tolerated, level=level)
 

@@ -19,8 +19,8 @@ def judge(checks: Checks, reference: Results, candidate: Results) -> Outcome:
     """Judge every check, for two revisions with the same test photos.
 
     Raises:
-        RevisionError: their predictions are not of the same photos, or one side has neither
-            predictions nor counts.
+        RevisionError: their predictions are not of the same photos, or a confusion matrix is
+            missing.
     """
     evidence = Evidence(reference, candidate, resamples=checks.resamples, seed=checks.seed)
     found = [_judge_metric(name, check, evidence) for name, check in checks.metrics.items()]

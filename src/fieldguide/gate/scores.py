@@ -6,9 +6,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array, hstack
 
-from fieldguide.evaluation.metrics import TOP, bin_of
+from fieldguide.evaluation.calibration import bin_of
 from fieldguide.evaluation.predictions import Predictions
 from fieldguide.gate.paired import Floats, Hits, Sums
+
+_TOP = 3  # classes, of test.top3_acc
 
 
 def right(predictions: Predictions) -> Hits:
@@ -23,7 +25,7 @@ def right_in_top3(predictions: Predictions) -> Hits:
     `top_k_accuracy_score`.
     """
     order = np.argsort(predictions.probabilities, axis=1, kind="stable")[:, ::-1]
-    return np.asarray((order[:, :TOP] == predictions.labels[:, None]).any(axis=1))
+    return np.asarray((order[:, :_TOP] == predictions.labels[:, None]).any(axis=1))
 
 
 def macro_f1(predictions: Predictions) -> Sums:
@@ -52,9 +54,9 @@ def calibration_error(predictions: Predictions, *, bins: int) -> Sums:
 
     Args:
         predictions: of N photos.
-        bins: number of bins of equal width, as `evaluate` has them.
+        bins: number of calibration bins.
     """
-    confidence = np.clip(predictions.confidence, 0, 1)
+    confidence = predictions.confidence
     terms = _one_hot(bin_of(confidence, bins), bins, right(predictions) - confidence)
 
     def score(sums: Floats) -> Floats:

@@ -1,24 +1,31 @@
-"""Write the Markdown of GitHub and GitLab: plain text, tables and folded parts."""
+"""Write the Markdown of GitHub and GitLab: plain text, tables, folded parts, and templates."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment
+from markupsafe import Markup
 
 from fieldguide.core.errors import printable
+from fieldguide.pages.environment import new_environment
 
+_LONGEST = 60  # characters
+_NUMBER = re.compile(r"^(\d+)(?=[.)](\s|$))")  # of a list
 _GAP = "\u200b"  # zero-width space
 # GitHub and GitLab look for these in the rendered text, where a backslash does not help: mentions,
 # issues, labels, emoji and bare URLs. https://docs.gitlab.com/user/markdown/
 _REFERENCE = re.compile(
     r"(?<=[@#!~%$&])(?=[\w\"'])|(?<=:)(?=//|[\w+-]+:)|(?<=\bGH-)(?=\d)", re.IGNORECASE
 )
-# Characters that open markup anywhere; underscores at the edge of a word; list numbers; what opens
-# a list, a rule or a heading at the start of a line; and the dot of a bare www address.
+# Characters that open markup anywhere; underscores at the edge of a word; what opens a list, a rule
+# or a heading at the start of a line; and the dot of a bare www address.
 _MARKUP = re.compile(
     r"[\\`*\[\]{}<>|~&$#]"
     r"|_(?![^\W_])|(?<![^\W_])_"
-    r"|(?<=\d)[.)](?=\s|$)"
     r"|^[-+=:](?=[-+=:\s]|$)"
     r"|(?<=www)\.",
     re.IGNORECASE,
@@ -32,8 +39,8 @@ def escape(text: str) -> str:
     table cell or a line of its own. Control characters are replaced, and each run of white space
     becomes one space.
     """
-    line = " ".join(printable(text).split())
-    return _MARKUP.sub(lambda found: f"\\{found[0]}", _REFERENCE.sub(_GAP, line))
+    line = _REFERENCE.sub(_GAP, " ".join(printable(text).split()))
+    return _NUMBER.sub(r"\1\\", _MARKUP.sub(r"\\\g<0>", line))
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], align: str = "") -> str:
@@ -61,3 +68,31 @@ def folded(summary: str, content: str) -> str:
 def join(*blocks: str) -> str:
     """Join blocks by empty lines; empty blocks are left out."""
     return "\n\n".join(filter(None, blocks))
+
+
+def render(template: str, **context: Any) -> str:
+    """Return the Markdown that a template makes of values.
+
+    Every value is escaped as by `escape`, except one that the template marks as `safe`. The filter
+    `cut` shortens text to 60 characters, because GitHub's comments are limited in length.
+
+    Args:
+        template: name of a file in `templates/`.
+        context: values by their names in the template.
+    """
+    return _environment().get_template(template).render(**context)
+
+
+@cache
+def _environment() -> Environment:
+    environment = new_environment(autoescape=False, finalize=_finalize)  # autoescape is for HTML
+    environment.filters["cut"] = _cut
+    return environment
+
+
+def _finalize(value: Any) -> str:
+    return value if isinstance(value, Markup) else escape(str(value))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

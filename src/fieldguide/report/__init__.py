@@ -1,1 +1,1 @@
-"""The run's report: what a revision holds, as a page for people and as Markdown for a review."""
+"""The report of a run: one revision's results as a page for people and as Markdown for a review."""

@@ -1,58 +1,72 @@
-"""The figures that `visualize` drew: their order, captions and size."""
+"""The figures of `visualize`, in the order of the page and with captions."""
 
 from __future__ import annotations
 
-import io
+import base64
 from collections.abc import Iterable
 from pathlib import Path
-
-from PIL import Image
+from typing import NamedTuple
 
 from fieldguide.core.files import write_bytes
+from fieldguide.results.paths import FIGURES
+from fieldguide.results.results import Missing, Results
 
-_HUGE = 8_000_000  # bytes of a PNG above which it is made smaller for the page
-CAPTIONS = {
-    "predictions": "Photos of every class with what they were taken for",
+_CAPTIONS = {
+    "predictions": "Photos of every class with their predicted classes",
     "mistakes": "The most confident mistakes",
     "guided_backprop": "Guided backprop: what excites neurons of the last convolution layer",
     "grad_cam": "Grad-CAM: where the network looks",
     "curves": "Training curves",
-    "confusion": "Confusion matrix of the test set",
-    "reliability": "Calibration, with how often each confidence occurs",
 }
 
 
-def caption(name: str) -> str:
-    """Return what a figure shows."""
-    if name in CAPTIONS:
-        return CAPTIONS[name]
-    kind, _, layer = name.partition("_")
-    known = {"filters": "Filters of", "responses": "Responses to one photo of"}
-    return f"{known[kind]} {layer}" if kind in known and layer else name
+class Picture(NamedTuple):
+    """A figure as a PNG."""
+
+    name: str  # as filters_conv1
+    png: bytes
+
+    @property
+    def is_large(self) -> bool:
+        """Whether the figure needs the full width of the page; those of layers do not."""
+        return self.name in _CAPTIONS
+
+    @property
+    def caption(self) -> str:
+        """What the figure shows."""
+        if self.name in _CAPTIONS:
+            return _CAPTIONS[self.name]
+        kind, _, layer = self.name.partition("_")
+        known_kinds = {"filters": "Filters of", "responses": "Responses to one photo of"}
+        return f"{known_kinds[kind]} {layer}" if kind in known_kinds and layer else self.name
+
+    @property
+    def url(self) -> str:
+        """The PNG as a data: URL."""
+        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
 
 
-def sorted_figures(names: Iterable[str]) -> list[str]:
-    """Return what a reader wants first, first."""
-    place = {name: k for k, name in enumerate(CAPTIONS)}
-    return sorted(names, key=lambda name: (place.get(name, len(place)), name))
+def read_pictures(run: Results) -> tuple[list[Picture], Missing | None]:
+    """Return the figures of a run in the order of the page, and why any is missing."""
+    if isinstance(run.figure_paths, Missing):
+        return [], run.figure_paths
+    found, missing = [], []
+    for path in run.figure_paths:
+        data = run.figure(path)
+        if isinstance(data, Missing):
+            missing.append(data)
+        else:
+            found.append(Picture(path.removeprefix(f"{FIGURES}/").removesuffix(".png"), data))
+    place = {name: k for k, name in enumerate(_CAPTIONS)}
+    found.sort(key=lambda one: (place.get(one.name, len(place)), one.name))
+    if not missing:
+        return found, None
+    count = f"{len(missing)} of {len(run.figure_paths)} are missing"
+    reason = f"{count}; {missing[0].path}: {missing[0].reason}"
+    return found, Missing(FIGURES, run.label, reason, missing[0].damaged)
 
 
-def shrunk(data: bytes) -> bytes:
-    """Return a PNG, halved until it is of a size that a page can hold."""
-    while len(data) > _HUGE:
-        with Image.open(io.BytesIO(data)) as picture:
-            half = picture.convert("RGB").resize((picture.width // 2, picture.height // 2))
-        buffer = io.BytesIO()
-        half.save(buffer, "PNG", optimize=True)
-        data = buffer.getvalue()
-    return data
-
-
-def write_pictures(figures: dict[str, bytes], folder: Path) -> list[Path]:
-    """Write figures as they are, into a folder whose other files stay."""
-    written = []
-    for name in sorted_figures(figures):
-        path = folder / f"{name.replace('/', '_')}.png"
-        write_bytes(path, figures[name])
-        written.append(path)
-    return written
+def write_pictures(pictures: Iterable[Picture], folder: Path) -> None:
+    """Write each picture as it is into a folder; other files of the folder stay."""
+    for picture in pictures:
+        write_bytes(folder / f"{picture.name.replace('/', '_')}.png", picture.png)

@@ -1,16 +1,15 @@
-"""Everything a sweep's report says, worked out once for the page and the pictures."""
+"""Work out what the finished trials of a sweep show, for its report."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 from fieldguide.core.errors import SweepError
 from fieldguide.sweeps.experiments import Trial, read_curves, read_trials, sweep_names
-from fieldguide.sweeps.importance import Influences, influences
+from fieldguide.sweeps.importance import Influence, influences
 from fieldguide.sweeps.ranking import Configuration, rank
 from fieldguide.sweeps.scales import Parameter, describe
 
@@ -19,96 +18,74 @@ LISTED = 10  # best configurations that are listed
 _SHOWN = 6  # names of other sweeps in a message
 
 
-class Curve(NamedTuple):
+class Curves(NamedTuple):
     """One training's values by epoch."""
 
-    place: int  # of its configuration, from 1
+    place: int  # rank of its configuration, from 1
     trial: Trial
     values: dict[str, list[float]]  # as val/acc
 
 
-class Cost(NamedTuple):
-    """What the trials took."""
-
-    finished: int
-    pruned: int
-    finished_minutes: float
-    pruned_minutes: float
-    untimed: int  # trials whose seconds are not known
-
-    @property
-    def minutes(self) -> float:
-        """Of training, summed over trials."""
-        return self.finished_minutes + self.pruned_minutes
-
-    @property
-    def pruned_share(self) -> float:
-        """Of trials, [0, 1]."""
-        return self.pruned / (self.finished + self.pruned)
-
-
 @dataclass(frozen=True)
-class Findings:
+class Analysis:
     """A sweep's finished trials and what they show."""
 
     sweep: str
     metric: str  # val/acc or val/loss
     goal: str  # maximize or minimize
-    trials: list[Trial]  # all, also without a score
+    trials: list[Trial]  # all, also those without a score
     ranked: list[Configuration]  # best first
-    parameters: list[Parameter]  # that vary; their values are of `ranked`
-    influences: Influences
-    curves: list[Curve]  # of the best configurations, every seed
-    seeds: int  # trainings of a configuration that has all of them
-
-    @cached_property
-    def cost(self) -> Cost:
-        """Of all trials."""
-        pruned = [trial for trial in self.trials if trial.pruned]
-        finished = [trial for trial in self.trials if not trial.pruned]
-        return Cost(
-            finished=len(finished),
-            pruned=len(pruned),
-            finished_minutes=sum(trial.seconds for trial in finished) / 60,
-            pruned_minutes=sum(trial.seconds for trial in pruned) / 60,
-            untimed=sum(trial.seconds == 0 for trial in self.trials),
-        )
+    parameters: list[Parameter]  # those that vary; values in the order of `ranked`
+    influences: list[Influence]  # the most important first
+    explained: float | None  # out-of-bag R² of the forest behind them; None without a forest
+    curves: list[Curves]  # of the best configurations, for every seed
+    seeds: int  # trainings of a complete configuration
 
     def state(self, one: Configuration) -> str:
-        """`pruned`, `incomplete` while it lacks a seed, or `complete`."""
+        """Return `pruned`, `incomplete` if the configuration lacks a seed, or `complete`."""
         if one.pruned:
             return "pruned"
         return "complete" if len(one.scores) == self.seeds else "incomplete"
 
+    def improves(self, change: float) -> bool:
+        """Return whether a change of the score is one for the better."""
+        return change > 0 if self.goal == "maximize" else change < 0
+
     def running_best(self) -> list[tuple[datetime, float]]:
-        """When a new best came, and its bound; last, the time of the last configuration.
+        """Return the time and bound of each new best configuration, then the last time once more.
 
         Only complete configurations can be best; if there is none, all can.
         """
         able = [one for one in self.ranked if self.state(one) == "complete"] or self.ranked
-        sign = 1 if self.goal == "maximize" else -1
         steps: list[tuple[datetime, float]] = []
-        for one in sorted(able, key=created):
-            if not steps or sign * one.bound > sign * steps[-1][1]:
-                steps.append((created(one), one.bound))
-        steps.append((max(created(one) for one in self.ranked), steps[-1][1]))
+        for one in sorted(able, key=ended):
+            if not steps or self.improves(one.bound - steps[-1][1]):
+                steps.append((ended(one), one.bound))
+        steps.append((max(map(ended, self.ranked)), steps[-1][1]))
         return steps
 
     def label(self, one: Configuration) -> str:
-        """What all its experiments' names begin with."""
+        """Return what the names of the configuration's experiments begin with."""
         return f"{self.sweep}-{one.number:04d}"
 
     def show(self, score: float) -> str:
         """Return a score as text: accuracy in percent."""
         return f"{score:.2%}" if self.metric.endswith("acc") else f"{score:.4f}"
 
+    def show_mean(self, one: Configuration) -> str:
+        """Return a configuration's mean score, with its spread over seeds if there are several."""
+        mean = self.show(one.mean)
+        return mean if one.spread is None else f"{mean} ± {self.show(one.spread)}"
 
-def created(one: Configuration) -> datetime:
-    """When its last training was done, and so its mean known."""
+
+def ended(one: Configuration) -> datetime:
+    """Return when the last training of a configuration ended."""
     return max(trial.created for trial in one.trials)
 
 
-def find(root: Path, sweep: str, *, metric: str, goal: str, seeds: int | None = None) -> Findings:
+def analyse(
+    root: Path, sweep: str, *, metric: str, goal: str, seeds: int | None = None
+) -> Analysis:
     """Read a sweep's trials from Git and work out what they show.
 
     Args:
@@ -119,7 +96,7 @@ def find(root: Path, sweep: str, *, metric: str, goal: str, seeds: int | None = 
         seeds: trainings that each configuration should have; by default, as many as any has.
 
     Raises:
-        SweepError: there is no finished trial, or none has a score.
+        SweepError: no trial has finished, or none has a score.
     """
     trials = read_trials(root, sweep)
     if not trials:
@@ -131,31 +108,34 @@ def find(root: Path, sweep: str, *, metric: str, goal: str, seeds: int | None = 
             f"{metric} in metrics/train/metrics.json; allowed: val/acc, val/loss"
         )
     parameters = describe({key: [one.values[key] for one in ranked] for key in ranked[0].values})
-    return Findings(
+    found, explained = influences(ranked, parameters)
+    return Analysis(
         sweep=sweep,
         metric=metric,
         goal=goal,
         trials=trials,
         ranked=ranked,
         parameters=parameters,
-        influences=influences(ranked, parameters),
+        influences=found,
+        explained=explained,
         curves=_curves(root, ranked),
         seeds=seeds or max(len(one.scores) for one in ranked),
     )
 
 
-def _curves(root: Path, ranked: list[Configuration]) -> list[Curve]:
+def _curves(root: Path, ranked: list[Configuration]) -> list[Curves]:
     found = [
-        Curve(place, trial, read_curves(root, trial))
+        Curves(place, trial, read_curves(root, trial))
         for place, one in enumerate(ranked[:CURVES], start=1)
         for trial in one.trials
     ]
-    return [curve for curve in found if curve.values]
+    return [curves for curves in found if curves.values]
 
 
 def _known(root: Path) -> str:
+    """Name the sweeps that have a finished trial."""
     names = sweep_names(root)
     if not names:
         return "no sweep has one; start one with `fieldguide sweep run`"
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"sweeps that have: {', '.join(names[:_SHOWN])}{more}"
+    return f"sweeps that have one: {', '.join(names[:_SHOWN])}{more}"

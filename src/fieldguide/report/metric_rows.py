@@ -1,0 +1,140 @@
+"""Metrics as text: label, value, interval, and difference from another run."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, NamedTuple
+
+from fieldguide.results.classes import Interval
+from fieldguide.results.results import Missing, Results, known
+
+NONE = "–"
+_MINUTE = 60  # seconds
+
+
+class Metric(NamedTuple):
+    """How a metric is shown."""
+
+    key: str
+    label: str
+    kind: Literal["number", "share", "count"] = "number"  # a share is a fraction in [0, 1]
+    better: int = 0  # 1: higher is better; -1: lower is better; 0: neither
+
+
+class MetricRow(NamedTuple):
+    """One metric of a run and of the run that it is compared with, as texts."""
+
+    metric: Metric
+    value: str
+    interval: str
+    other: str
+    difference: str
+    better: bool | None  # than the other; None if neither is better
+
+
+METRICS = (
+    Metric("test.acc", "test accuracy", "share", 1),
+    Metric("test.macro_f1", "test macro F1", better=1),
+    Metric("test.top3_acc", "test accuracy, first three guesses", "share", 1),
+    Metric("test.ece", "test calibration error (ECE)", better=-1),
+    Metric("test.photos", "test photos", "count"),
+    Metric("test_flip_averaged.acc", "test accuracy, averaged with mirror images", "share", 1),
+    Metric("best.val_acc", "validation accuracy, kept epoch", "share", 1),
+    Metric("best.val_loss", "validation loss, kept epoch", better=-1),
+    Metric("best.epoch", "kept epoch", "count"),
+    Metric("last.train_acc", "training accuracy, last epoch", "share"),
+    Metric("last.train_loss", "training loss, last epoch"),
+    Metric("last.val_acc", "validation accuracy, last epoch", "share"),
+    Metric("last.val_loss", "validation loss, last epoch"),
+    Metric("parameters.all", "parameters of the network", "count"),
+    Metric("parameters.trained", "parameters that were trained", "count"),
+)
+_BY_KEY = {metric.key: metric for metric in METRICS}
+
+
+def metric_rows(run: Results, other: Results | None) -> list[MetricRow]:
+    """Return every metric that either run has, in the order of METRICS, then unknown ones."""
+    values, before = _values(run), _values(other) if other else {}
+    keys = values.keys() | before.keys()
+    metrics = [metric for metric in METRICS if metric.key in keys]
+    metrics += [Metric(key, key) for key in sorted(keys - _BY_KEY.keys())]
+    return [
+        _row(metric, values.get(metric.key), before.get(metric.key), run.interval(metric.key))
+        for metric in metrics
+    ]
+
+
+def show_interval(interval: Interval | None, *, share: bool = True) -> str:
+    """Return both ends as text, in percent for a share."""
+    if interval is None:
+        return NONE
+    low, high = interval
+    return f"{low:.1%} to {high:.1%}" if share else f"{low:.3f} to {high:.3f}"
+
+
+def show_seconds(seconds: float | None) -> str:
+    """Return a duration as text, in minutes from one minute on."""
+    if seconds is None:
+        return NONE
+    return f"{seconds:.1f} s" if seconds < _MINUTE else f"{seconds / _MINUTE:,.1f} minutes"
+
+
+def show_value(value: Any) -> str:
+    """Return a param or a fact as text, as YAML writes it."""
+    if value is None:
+        return NONE
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _values(run: Results) -> dict[str, Any]:
+    """Return metrics by key: those of the metrics files, and those that other results imply."""
+    values = {key: value for key, value in run.metrics.items() if key != "step"}
+    if not isinstance(run.confusion, Missing):
+        values["test.photos"] = run.confusion.photos
+    if run.kept_epoch is not None:
+        values["best.epoch"] = run.kept_epoch
+    curves = known(run.curves, {}).items()
+    return values | {f"last.{name}": v[-1] for name, v in curves if name != "learning_rate"}
+
+
+def _row(metric: Metric, value: Any, other: Any, interval: Interval | None) -> MetricRow:
+    difference, better = NONE, None
+    if _is_number(value) and _is_number(other):
+        change = value - other
+        difference = _signed(metric, change)
+        better = change * metric.better > 0 if change and metric.better else None
+    return MetricRow(
+        metric=metric,
+        value=_show(metric, value),
+        interval=show_interval(interval, share=metric.kind == "share"),
+        other=_show(metric, other),
+        difference=difference,
+        better=better,
+    )
+
+
+def _is_number(value: Any) -> bool:
+    """Return whether a value is a finite number; JSON may hold text, true or NaN instead."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _show(metric: Metric, value: Any) -> str:
+    if value is None:
+        return NONE
+    return _digits(metric, value) if _is_number(value) else f"no number: {value!r}"
+
+
+def _digits(metric: Metric, value: float) -> str:
+    if metric.kind == "share":
+        return f"{value:.1%}"
+    if metric.kind == "count" or value == int(value):
+        return f"{value:,.0f}"
+    return f"{value:.3f}" if abs(value) >= 0.001 else f"{value:.3g}"  # noqa: PLR2004
+
+
+def _signed(metric: Metric, change: float) -> str:
+    if change == 0:
+        return "0"
+    size = abs(change)
+    text = f"{100 * size:.1f} points" if metric.kind == "share" else _digits(metric, size)
+    return f"{'+' if change > 0 else '−'}{text}"

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from fieldguide.core.errors import RevisionError
-from fieldguide.evaluation.metrics import Bin
+from fieldguide.evaluation.calibration import Bin
 from fieldguide.results.results import (
     ClassCounts,
     Missing,

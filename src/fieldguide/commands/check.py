@@ -27,9 +27,9 @@ def check(
         typer.Option(metavar="REV", help="the reference: stage, version, revision, experiment"),
     ],
     candidate: Annotated[
-        str, typer.Option(metavar="REV", help="the model to check: the same, or workspace")
+        str, typer.Option(metavar="REV", help="the model to check: as above, or workspace")
     ] = "workspace",
-    checks: Annotated[Path, typer.Option(help="what is required of it")] = Path("checks.yaml"),
+    checks: Annotated[Path, typer.Option(help="file of what is required")] = Path("checks.yaml"),
     as_json: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="write JSON; - for stdout")
     ] = None,

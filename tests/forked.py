@@ -25,7 +25,7 @@ from fieldguide.training.fit import Outputs, train
 
 store, out = Store(Path(sys.argv[1])), Path(sys.argv[2])
 params = Params.model_validate(json.loads(sys.argv[3]))
-names = "classifier", "metrics", "model_summary.txt", "environment.json"
+names = "classifier", "metrics", "curves.csv", "model_summary.txt", "environment.json"
 outputs = Outputs(*(out / name for name in names))
 train(params.train, params.model, store=store, outputs=outputs)
 """
@@ -103,16 +103,16 @@ def end(process):
     return process.returncode, output
 
 
-def wait_for_epoch(process, metrics, epoch):
-    """Wait until an epoch is logged in DVCLive's folder."""
-    curve, last = metrics / "plots" / "metrics" / "val" / "acc.tsv", time.monotonic() + LIMIT
-    while not (curve.is_file() and len(curve.read_text(encoding="utf-8").splitlines()) > epoch):
+def wait_for_epoch(process, curves, epoch):
+    """Wait until curves.csv has the line of an epoch."""
+    last = time.monotonic() + LIMIT
+    while not (curves.is_file() and len(curves.read_text(encoding="utf-8").splitlines()) > epoch):
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < last, "no epoch was logged"
         time.sleep(0.002)
 
 
-def signal_at_epoch(process, sent, metrics, epoch):
+def signal_at_epoch(process, sent, curves, epoch):
     """Sends a signal to a process and its children as soon as an epoch is logged."""
-    wait_for_epoch(process, metrics, epoch)
+    wait_for_epoch(process, curves, epoch)
     os.killpg(process.pid, sent)

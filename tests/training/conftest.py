@@ -77,6 +77,7 @@ def run_training(store, tiny_params):
         outputs = Outputs(
             bundle=bundle or folder / "classifier",
             metrics=folder / "metrics",
+            curves=folder / "curves.csv",
             summary=folder / "model_summary.txt",
             environment=folder / "environment.json",
         )

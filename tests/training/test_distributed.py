@@ -1,6 +1,5 @@
 """Several processes, on one machine or two, train what one does; if one dies, all end."""
 
-import csv
 import json
 import os
 import shutil
@@ -14,6 +13,7 @@ import psutil
 import pytest
 import torch
 import yaml
+from curves import curves_of
 from forked import ROOT, Started, end, files_in, wait_for_epoch
 from safetensors.torch import load_file
 
@@ -114,10 +114,8 @@ def weights_file(folder):
     return (folder / "models/classifier/model.safetensors").read_bytes()
 
 
-def curve(folder, name):
-    path = folder / "metrics/train/plots/metrics" / f"{name}.tsv"
-    with path.open(encoding="utf-8", newline="") as file:
-        return [float(row[path.stem]) for row in csv.DictReader(file, delimiter="\t")]
+def curves(folder):
+    return curves_of((folder / "plots/curves.csv").read_bytes())
 
 
 @pytest.mark.parametrize("devices", [2, 4])
@@ -127,8 +125,9 @@ def test_several_processes_train_what_one_does_with_all_their_photos(trained, de
     assert one.keys() == several.keys()
     for name, expected in one.items():
         torch.testing.assert_close(several[name], expected, rtol=1e-5, atol=1e-5, msg=name)
-    for name in ("train/loss", "train/acc", "val/loss", "val/acc"):
-        assert curve(trained[devices], name) == pytest.approx(curve(trained[1], name), abs=1e-5)
+    expected = curves(trained[1])
+    for name, values in curves(trained[devices]).items():
+        assert values == pytest.approx(expected[name], abs=1e-5)
 
 
 def test_several_processes_write_what_one_does(trained):
@@ -139,7 +138,7 @@ def test_several_processes_write_what_one_does(trained):
     assert written[1] == written[2] == written[4]
     for folder in trained.values():
         seconds = json.loads((folder / "metrics/timing.json").read_text(encoding="utf-8"))
-        assert seconds["train"]["epochs"] == 3
+        assert seconds["train"]["epochs_run"] == 3
 
 
 def test_ddp_of_one_process_changes_nothing(trained, machine):
@@ -176,7 +175,7 @@ def test_torchrun_starts_two_processes(trained, machine):
 def test_four_processes_of_torchrun_end_together_and_go_on(long_training, machine):
     folder = machine("torchrun-4", **LONG, devices=4, batch_size=16)
     started = torchrun(folder, 4)
-    wait_for_epoch(started, folder / "metrics/train", 2)
+    wait_for_epoch(started, folder / "plots/curves.csv", 2)
     workers = psutil.Process(started.pid).children(recursive=True)
     victim = next(one for one in workers if one.environ().get("RANK") == "2")
     victim.kill()
@@ -195,7 +194,7 @@ def test_four_processes_of_torchrun_end_together_and_go_on(long_training, machin
 def test_processes_that_the_first_has_started_live_and_die_with_it(victim, long_training, machine):
     folder = machine(f"dies-{victim}", **LONG, devices=2, batch_size=32)
     parent = Started("stages/train.py", cwd=folder, OMP_NUM_THREADS="1")
-    wait_for_epoch(parent, folder / "metrics/train", 2)
+    wait_for_epoch(parent, folder / "plots/curves.csv", 2)
     (child,) = psutil.Process(parent.pid).children()
     killed = time.monotonic()
     (child if victim == "child" else parent.process).kill()
@@ -222,7 +221,7 @@ def long_training(machine):
 def die(machines, victim, **options):
     """Kill a process of a training over two machines; the other must end by itself."""
     processes = start(machines, 1, **options)
-    wait_for_epoch(processes[0], machines[0] / "metrics/train", 3)
+    wait_for_epoch(processes[0], machines[0] / "plots/curves.csv", 3)
     os.killpg(processes[victim].pid, signal.SIGKILL)
     killed = time.monotonic()
     status, output = end(processes[1 - victim])
@@ -249,7 +248,7 @@ def test_when_a_process_dies_all_end_and_the_next_start_goes_on(victim, long_tra
     die(machines, victim)
     go_on(machines)
     assert weights_file(machines[0]) == weights_file(long_training)
-    for part in ("metrics/train", "models"):
+    for part in ("metrics/train", "models", "plots"):
         assert files_in(machines[0] / part) == files_in(long_training / part)
     assert files_in(machines[1]) == before
 
@@ -322,7 +321,7 @@ def test_a_silent_host_is_noticed(two_networks, machine):
         "script": "train.py",
     }
     processes = start(machines, 1, **options)
-    wait_for_epoch(processes[0], machines[0] / "metrics/train", 3)
+    wait_for_epoch(processes[0], machines[0] / "plots/curves.csv", 3)
     subprocess.run(["ip", "-n", two_networks[1], "link", "set", "eth0", "down"], check=True)
     cut = time.monotonic()
     ended = [end(process) for process in processes]

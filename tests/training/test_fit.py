@@ -1,6 +1,5 @@
 """A whole training on the CPU: what it writes, and what it refuses."""
 
-import csv
 import json
 import shutil
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from curves import curves_of
 from pydantic import ValidationError
 
 from fieldguide.core.errors import FieldguideError, TrainingError
@@ -27,11 +27,11 @@ STILL = {
     "use_augmentation": False,
     "model": {"batch_norm": False, "dropout": 0.0},
 }
-CURVES = ["train/loss", "train/acc", "val/loss", "val/acc", "learning_rate"]
-CURVE_FILES = {f"metrics/plots/metrics/{name}.tsv" for name in CURVES}
-EVERY_FILE = CURVE_FILES | {
+CURVES = ["train_loss", "train_acc", "val_loss", "val_acc", "learning_rate"]
+EVERY_FILE = {
     "classifier/model.json",
     "classifier/model.safetensors",
+    "curves.csv",
     "environment.json",
     "metrics/metrics.json",
     "model_summary.txt",
@@ -39,10 +39,7 @@ EVERY_FILE = CURVE_FILES | {
 
 
 def curve(files, name):
-    lines = files[f"metrics/plots/metrics/{name}.tsv"].decode().splitlines()
-    rows = list(csv.DictReader(lines, delimiter="\t"))
-    assert [int(row["step"]) for row in rows] == list(range(len(rows)))
-    return [float(row[name.split("/")[-1]]) for row in rows]
+    return curves_of(files["curves.csv"])[name]
 
 
 @torch.no_grad()
@@ -70,24 +67,19 @@ def test_every_output_is_written_and_nothing_else(run_training, checkpoints):
     files = run_training()
     assert set(files) == EVERY_FILE
     assert checkpoints() == []
-    for name in CURVES:
-        assert len(curve(files, name)) == 5
+    curves = curves_of(files["curves.csv"])
+    assert {name: len(values) for name, values in curves.items()} == dict.fromkeys(CURVES, 5)
 
 
-def test_metrics_json_is_the_last_line_of_each_curve_and_the_epoch_kept(run_training):
+def test_metrics_json_has_the_kept_epoch_and_the_number_of_parameters(run_training):
     files = run_training()
     metrics = json.loads(files["metrics/metrics.json"])
-    accuracy = curve(files, "val/acc")
-    assert metrics["train"] == {
-        "loss": curve(files, "train/loss")[-1],
-        "acc": curve(files, "train/acc")[-1],
-    }
-    assert metrics["val"] == {"loss": curve(files, "val/loss")[-1], "acc": accuracy[-1]}
+    accuracy = curve(files, "val_acc")
     kept = int(np.argmax(accuracy))
-    assert metrics["best"] == {
-        "val_acc": accuracy[kept],
-        "val_loss": curve(files, "val/loss")[kept],
-        "epoch": kept + 1,
+    loss = curve(files, "val_loss")[kept]
+    assert metrics == {
+        "best": {"val_acc": accuracy[kept], "val_loss": loss, "epoch": kept + 1},
+        "parameters": {"trained": 1479, "all": 1479},
     }
 
 
@@ -106,7 +98,7 @@ def test_same_seed_gives_the_same_bytes(run_training):
 
 def test_seed_0_is_a_seed_and_another_one_differs(run_training):
     zero, one = run_training("zero", seed=0), run_training("one", seed=1)
-    for name in ("classifier/model.safetensors", "metrics/plots/metrics/train/loss.tsv"):
+    for name in ("classifier/model.safetensors", "curves.csv"):
         assert zero[name] != one[name]
 
 
@@ -124,8 +116,8 @@ def test_loss_and_accuracy_are_means_over_photos(run_training, store):
     for name, smoothing in (("train", 0.2), ("val", 0.0)):
         split = store.split(name)
         expected = smoothed_loss(scores_of(bundle, split), split.labels, smoothing)
-        assert curve(files, f"{name}/loss") == [pytest.approx(expected, rel=1e-5)]
-        assert curve(files, f"{name}/acc") == [pytest.approx(accuracy_of(bundle, split), abs=1e-6)]
+        assert curve(files, f"{name}_loss") == [pytest.approx(expected, rel=1e-5)]
+        assert curve(files, f"{name}_acc") == [pytest.approx(accuracy_of(bundle, split), abs=1e-6)]
 
 
 # At this rate accuracy on val goes up and down, so that the best epoch is not the last.
@@ -134,7 +126,7 @@ RESTLESS = {"schedule": "constant", "learning_rate": 0.1, "optimizer": "sgd", "p
 
 def test_weights_of_the_best_epoch_are_kept(run_training, store):
     files = run_training(**RESTLESS, epochs=10)
-    accuracy = curve(files, "val/acc")
+    accuracy = curve(files, "val_acc")
     best = int(np.argmax(accuracy)) + 1
     assert best < len(accuracy), "the test needs a best epoch that is not the last"
     bundle = load_bundle(Path("run/classifier"))
@@ -154,7 +146,7 @@ def test_of_equal_epochs_the_first_is_kept(run_training):
 @pytest.mark.parametrize("patience", [1, 3])
 def test_training_stops_after_patience_epochs_without_a_better_one(patience, run_training):
     files = run_training(**STILL, epochs=9, patience=patience)
-    assert len(curve(files, "val/acc")) == 1 + patience
+    assert len(curve(files, "val_acc")) == 1 + patience
 
 
 def test_classes_and_normalisation_travel_with_the_classifier(run_training, store, tiny_params):
@@ -193,8 +185,8 @@ def test_other_settings_train_too(changes, run_training):
 
 
 def test_bf16_stays_near_32(run_training):
-    full = curve(run_training("full", epochs=2), "train/loss")
-    half = curve(run_training("half", epochs=2, precision="bf16-mixed"), "train/loss")
+    full = curve(run_training("full", epochs=2), "train_loss")
+    half = curve(run_training("half", epochs=2, precision="bf16-mixed"), "train_loss")
     assert full != half
     assert half == pytest.approx(full, rel=0.1)
 
@@ -202,8 +194,8 @@ def test_bf16_stays_near_32(run_training):
 def test_augmentation_changes_training_but_not_validation(run_training):
     plain = run_training("plain", **STILL, epochs=1)
     augmented = run_training("augmented", **(STILL | {"use_augmentation": True}), epochs=1)
-    assert curve(plain, "train/loss") != curve(augmented, "train/loss")
-    assert curve(plain, "val/loss") == curve(augmented, "val/loss")
+    assert curve(plain, "train_loss") != curve(augmented, "train_loss")
+    assert curve(plain, "val_loss") == curve(augmented, "val_loss")
 
 
 @pytest.mark.parametrize("mix", ["mixup", "cutmix"])
@@ -212,10 +204,10 @@ def test_mixing_changes_training_but_not_validation(mix, run_training):
     plain = run_training("plain", **still, epochs=1)
     mixed = run_training("mixed", **still, **{mix: 1.0}, epochs=1)
     unaugmented = run_training("unaugmented", **STILL, **{mix: 1.0}, epochs=1)
-    assert curve(plain, "train/loss") != curve(mixed, "train/loss")
-    assert curve(plain, "val/loss") == curve(mixed, "val/loss")
+    assert curve(plain, "train_loss") != curve(mixed, "train_loss")
+    assert curve(plain, "val_loss") == curve(mixed, "val_loss")
     plain_too = run_training("plain too", **STILL, epochs=1)
-    assert curve(unaugmented, "train/loss") == curve(plain_too, "train/loss")
+    assert curve(unaugmented, "train_loss") == curve(plain_too, "train_loss")
 
 
 # One step an epoch, so that a training of k epochs ends with the weights after k steps.
@@ -250,13 +242,13 @@ def test_averaged_weights_by_hand(run_training):
 def test_an_average_of_a_short_training_is_not_what_it_began_with(run_training):
     """At 0.9999 the first weights alone would keep 99.8 % after these 16 steps."""
     files = run_training(epochs=8, ema_decay=0.9999, learning_rate=0.01)
-    assert max(curve(files, "val/acc")) > 0.6
+    assert max(curve(files, "val_acc")) > 0.6
 
 
 def test_averaged_weights_are_those_that_are_validated(run_training, store):
     files = run_training(epochs=4, ema_decay=0.5, schedule="constant", learning_rate=0.01)
     bundle = load_bundle(Path("run/classifier"))
-    assert bundle.val_acc == max(curve(files, "val/acc"))
+    assert bundle.val_acc == max(curve(files, "val_acc"))
     assert accuracy_of(bundle, store.split("val")) == pytest.approx(bundle.val_acc, abs=1e-6)
 
 
@@ -265,7 +257,7 @@ def test_training_on_val_uses_all_photos_and_keeps_the_last_epoch(run_training, 
     assert "Kept epoch 3 of 3: the last" in capsys.readouterr().out
     metrics = json.loads(files["metrics/metrics.json"])
     assert metrics["best"] == {"epoch": 3}
-    assert "val" not in metrics
+    assert set(curves_of(files["curves.csv"])) == {"train_loss", "train_acc", "learning_rate"}
     assert load_bundle(Path("run/classifier")).val_acc is None
     # With weights that stay, the mean loss over an epoch tells which photos were in it.
     files = run_training("still", **STILL, epochs=1, train_on_val=True, label_smoothing=0.0)
@@ -273,7 +265,7 @@ def test_training_on_val_uses_all_photos_and_keeps_the_last_epoch(run_training, 
     assert len(both) == len(store.split("train")) + len(store.split("val"))
     scores = scores_of(load_bundle(Path("still/classifier")), both)
     expected = smoothed_loss(scores, both.labels, 0.0)
-    assert curve(files, "train/loss") == [pytest.approx(expected, rel=1e-5)]
+    assert curve(files, "train_loss") == [pytest.approx(expected, rel=1e-5)]
 
 
 def test_a_trial_that_trains_on_val_is_refused(run_training, tmp_path):
@@ -351,7 +343,7 @@ def test_a_compiled_training_is_near_the_plain_one(run_training):
         run_training("plain", **changes),
         run_training("compiled", **changes, compile=True),
     )
-    assert curve(compiled, "train/loss") == pytest.approx(curve(plain, "train/loss"), rel=1e-2)
+    assert curve(compiled, "train_loss") == pytest.approx(curve(plain, "train_loss"), rel=1e-2)
     assert set(compiled) == EVERY_FILE
     assert sorted(weights_of("compiled")) == sorted(weights_of("plain"))
 

@@ -5,6 +5,7 @@ import threading
 import time
 
 import pytest
+from curves import curves_of
 
 from fieldguide.training.trial import Channel
 
@@ -17,7 +18,7 @@ def channel(tmp_path):
 
 
 def scores(files):
-    return [float(v) for v in files["metrics/plots/metrics/val/acc.tsv"].decode().split()[3::2]]
+    return curves_of(files["curves.csv"])["val_acc"]
 
 
 def test_a_trial_that_may_go_on_is_like_any_training(run_training, channel):
@@ -67,6 +68,6 @@ def test_a_trial_whose_sweep_is_gone_goes_on(run_training, channel, monkeypatch)
 def test_scores_of_the_kept_epoch_are_logged(run_training):
     files = run_training(channel=None)
     best = json.loads(files["metrics/metrics.json"])["best"]
-    losses = files["metrics/plots/metrics/val/loss.tsv"].decode().split()[3::2]
+    losses = curves_of(files["curves.csv"])["val_loss"]
     assert best["val_acc"] == max(scores(files))
-    assert best["val_loss"] == float(losses[best["epoch"] - 1])
+    assert best["val_loss"] == losses[best["epoch"] - 1]

@@ -11,10 +11,10 @@ from fieldguide.network.augmentation import (
     ERASING,
     FLIP,
     JITTER,
-    PLACE,
+    CROP_POSITION,
     Augmentation,
     color_jitter,
-    random_part,
+    random_resized_crop,
     shift_and_flip,
 )
 from fieldguide.network.preprocessing import resize, to_unit
@@ -148,7 +148,7 @@ def test_augmentation_without_a_crop_is_the_mirror_alone():
 
 def part_draws(area, aspect, row, column, flip=0.9):
     draws = torch.zeros(1, DRAWS)
-    draws[0, PLACE] = torch.tensor([row, column])
+    draws[0, CROP_POSITION] = torch.tensor([row, column])
     draws[0, FLIP] = flip
     draws[0, CROP_SHAPE] = torch.tensor([area, aspect])
     return draws
@@ -160,7 +160,7 @@ def test_a_quarter_of_a_photo_at_its_own_size_is_a_window(row, column, flip):
     # Area 1/4 and aspect 1 (the middle of the log scale): a square of half the side; sampled at
     # half the size it falls on whole pixels.
     images = to_unit(random_pixels(1, 16, 16))
-    found = random_part(images, part_draws(0.0, 0.5, row, column, flip), 8, smallest=0.25)
+    found = random_resized_crop(images, part_draws(0.0, 0.5, row, column, flip), 8, smallest=0.25)
     top, left = round(row * 8), round(column * 8)
     window = images[..., top : top + 8, left : left + 8]
     torch.testing.assert_close(found, window.flip(-1) if flip < 0.5 else window)
@@ -170,7 +170,7 @@ def test_a_quarter_of_a_photo_at_its_own_size_is_a_window(row, column, flip):
 def test_a_part_enlarged_equals_torchvision(draw):
     images = to_unit(random_pixels(1, 24, 24))
     # 12 × 12 pixels from row and column `first`, which the draw places among the 12 that are left.
-    found = random_part(images, part_draws(0.0, 0.5, draw, draw), 24, smallest=0.25)
+    found = random_resized_crop(images, part_draws(0.0, 0.5, draw, draw), 24, smallest=0.25)
     first = int(draw * 12)
     window = images.narrow(2, first, 12).narrow(3, first, 12)
     expected = tv2.resize(window, [24, 24], antialias=False)
@@ -178,12 +178,12 @@ def test_a_part_enlarged_equals_torchvision(draw):
     torch.testing.assert_close(found[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1])
 
 
-def test_random_parts_have_areas_and_aspects_within_bounds():
+def test_random_resized_crops_have_areas_and_aspects_within_bounds():
     # Of a photo whose red rises by 1 a row and green by 1 a column, corners tell what was taken.
     ramp = torch.arange(64.0)
     image = torch.stack([ramp[:, None].expand(64, 64), ramp.expand(64, 64), ramp.expand(64, 64)])
     images = image.expand(500, -1, -1, -1)
-    found = random_part(images, draws_of(500), 64, smallest=0.3)
+    found = random_resized_crop(images, draws_of(500), 64, smallest=0.3)
     high = (found[:, 0, 60, 32] - found[:, 0, 3, 32]) / 57  # source pixels a pixel of the result
     wide = (found[:, 1, 32, 60] - found[:, 1, 32, 3]).abs() / 57
     area, aspect = high * wide, wide / high
@@ -198,7 +198,7 @@ def test_random_parts_have_areas_and_aspects_within_bounds():
 def test_no_part_is_smaller_than_asked(smallest):
     ramp = torch.arange(64.0)
     image = torch.stack([ramp[:, None].expand(64, 64), ramp.expand(64, 64)])
-    found = random_part(image.expand(500, -1, -1, -1), draws_of(500), 64, smallest=smallest)
+    found = random_resized_crop(image.expand(500, -1, -1, -1), draws_of(500), 64, smallest=smallest)
     high = (found[:, 0, 60, 32] - found[:, 0, 3, 32]) / 57
     wide = (found[:, 1, 32, 60] - found[:, 1, 32, 3]).abs() / 57
     assert (high * wide).min() >= smallest - 1e-3
@@ -212,7 +212,7 @@ def test_a_part_of_a_much_larger_photo_is_antialiased(smallest):
     images = to_unit(random_pixels(4, 128, 128))
     draws = draws_of(4)
     draws[:, CROP_SHAPE] = torch.tensor([1.0, 0.5])  # the whole photo, whatever `smallest`
-    found = random_part(images, draws, 32, smallest=smallest)
+    found = random_resized_crop(images, draws, 32, smallest=smallest)
     assert 0.15 < found.std() / images.std() < 0.3
 
 

@@ -191,7 +191,7 @@ def test_processes_share_the_batches_of_one(count, batch_size, world_size, seed,
         starts = [sum(sizes[:rank]) for rank in range(world_size)]
         for part, start, size in zip(parts, starts, sizes, strict=True):
             assert part.order.step_size(step) == sum(sizes)
-            assert part.order.part(step) == slice(start, start + size)
+            assert part.order.rank_slice(step) == slice(start, start + size)
 
 
 def test_processes_augment_as_one_does(split_of):

@@ -6,12 +6,12 @@ from torchvision.transforms import functional as tv
 from torchvision.transforms.v2 import functional as tv2
 
 from fieldguide.network.augmentation import (
+    CROP_POSITION,
     CROP_SHAPE,
     DRAWS,
     ERASING,
     FLIP,
     JITTER,
-    CROP_POSITION,
     Augmentation,
     color_jitter,
     random_resized_crop,

@@ -303,7 +303,9 @@ def test_a_description_takes_no_memory_that_the_weights_have_not(saved):
     text["architecture"] |= {"conv_layers": 1, "filter_org": 1.0}
     text["input_size"] = 512
     file.write_text(json.dumps(text))
-    with pytest.raises(BundleError, match=r"model\.safetensors: damaged, or weights of another network"):
+    with pytest.raises(
+        BundleError, match=r"model\.safetensors: damaged, or weights of another network"
+    ):
         load_bundle(saved)
 
 

@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from fieldguide.core.errors import TrainingError
 from fieldguide.network.backbones import build
-from fieldguide.training.datamodule import StoreData
-from fieldguide.training.finetune import Blocks, Freeze, count_parameters, freeze
+from fieldguide.training.finetune import Freeze, block_parameters, count_parameters, freeze
+from fieldguide.training.initial import initial_network
+from fieldguide.training.loaders import make_loaders
 from fieldguide.training.module import ClassifierModule, make_optimizer
-from fieldguide.training.start import start_of
 
 # Blocks by hand: what names of weights and statistics begin with, first block to head.
 BLOCKS = {
@@ -174,21 +174,21 @@ def test_epoch_by_epoch(before, store, tiny_params, case):
     before(name)
     params = tiny_params(model=model_of(name, **strategy), epochs=len(firsts))
     torch.manual_seed(0)
-    start = start_of(params.model, store)
-    record = Record(start.net)
+    initial = initial_network(params.model, store)
+    record = Record(initial.net)
     trainer = L.Trainer(
         accelerator="cpu",
         max_epochs=len(firsts),
-        callbacks=[*freeze(start.net, params.model, epochs=len(firsts)), record],
+        callbacks=[*freeze(initial.net, params.model, epochs=len(firsts)), record],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    module = ClassifierModule(start.net, params.train, input_size=32, num_classes=3)
-    trainer.fit(module, datamodule=StoreData(store, params.train, start))
-    keys = start.net.state_dict().keys()
-    norms = {key for key, _ in norms_of(start.net)}
+    module = ClassifierModule(initial.net, params.train, input_size=32, num_classes=3)
+    trainer.fit(module, *make_loaders(trainer, store, params.train, initial))
+    keys = initial.net.state_dict().keys()
+    norms = {key for key, _ in norms_of(initial.net)}
     for first, changed, training in zip(firsts, record.changed, record.training, strict=True):
         assert changed == {key for key in keys if block_of(key, name) >= first}
         assert training == {key for key in norms if block_of(key, name) >= first}
@@ -215,22 +215,19 @@ def test_gradual_by_hand(name, epochs, firsts, tiny_params):
 @pytest.mark.parametrize("name", BLOCKS)
 def test_blocks_by_hand(name, tiny_params):
     net = build(tiny_params(model={"name": name}).model.architecture, input_size=32, num_classes=3)
-    blocks = Blocks(net)
     names = {id(value): key for key, value in net.named_parameters()}
-    found = [{names[id(one)] for one in block} for block in blocks.parameters]
+    found = [{names[id(one)] for one in block} for block in block_parameters(net)]
     expected = [
         {key for key in names.values() if block_of(key, name) == k} for k in range(len(found))
     ]
     assert found == expected
-    assert len(blocks) + 1 == len(found) == len(BLOCKS[name])
-    modules = [one for block in blocks.modules for one in block]
-    assert len(modules) == len({id(one) for one in modules}) == len(list(net.modules()))
+    assert len(found) == len(BLOCKS[name])
 
 
 def test_a_network_without_blocks_is_refused():
     """As CAFormer."""
     with pytest.raises(TrainingError, match=r"not divide .* into blocks; allowed: head, full$"):
-        Blocks(torch.nn.Linear(2, 2))
+        block_parameters(torch.nn.Linear(2, 2))
 
 
 def test_two_output_layers_train_together_but_not_as_a_head(tiny_params):

@@ -33,7 +33,7 @@ def test_a_trial_that_may_go_on_is_like_any_training(run_training, channel):
 def test_a_pruned_trial_ends_with_its_best_epoch_so_far(run_training, channel, capsys):
     channel.answer(2, go_on=False)
     files = run_training(channel=channel)
-    assert "Stopped after epoch 2 by the sweep" in capsys.readouterr().out
+    assert "Stopped by the sweep after epoch 2" in capsys.readouterr().out
     metrics = json.loads(files["metrics/metrics.json"])
     acc = scores(files)
     assert len(acc) == 2

@@ -7,12 +7,12 @@ import torch
 from forked import fork
 from torch import distributed, nn
 
-from fieldguide.training.shared_layers import Part, share_layers
+from fieldguide.training.shared_layers import RankSlice, share_layers
 
 pytestmark = pytest.mark.slow
 
 # Photos of each process: even, uneven, and one that has a single photo.
-PARTS = [(4, 4), (5, 3), (7, 1), (3, 2, 2)]
+SLICES = [(4, 4), (5, 3), (7, 1), (3, 2, 2)]
 
 
 def of_process(rank, sizes, folder):
@@ -20,21 +20,21 @@ def of_process(rank, sizes, folder):
     address = f"file://{folder}/group"
     distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=len(sizes))
     start = sum(sizes[:rank])
-    part = Part(slice(start, start + sizes[rank]), sum(sizes))
+    rank_slice = RankSlice(slice(start, start + sizes[rank]), sum(sizes))
     found = {}
     for name, net in networks().items():
-        share_layers(net, part)
+        share_layers(net, rank_slice)
         images, upper = inputs(name, sum(sizes))
-        own = images[part.rows].clone().requires_grad_()
+        own = images[rank_slice.rows].clone().requires_grad_()
         torch.manual_seed(3)
         scores = net(own)
-        (scores * upper[part.rows]).sum().backward()
+        (scores * upper[rank_slice.rows]).sum().backward()
         found[name] = {
             "scores": scores.detach(),
             "by_images": own.grad,
             "by_weights": {key: value.grad for key, value in net.named_parameters()},
             "state": net.state_dict(),
-            "weight": part.weight,
+            "weight": rank_slice.weight,
         }
     torch.save(found, folder / f"{rank}.pt")
     distributed.destroy_process_group()
@@ -45,13 +45,11 @@ def networks():
     torch.manual_seed(0)
     frozen = nn.BatchNorm2d(5)
     frozen.running_mean.normal_()
-    cumulative = partial(nn.BatchNorm2d, momentum=None)
     return {
         "images": nn.BatchNorm2d(5),
         "channels last": nn.BatchNorm2d(5).to(memory_format=torch.channels_last),
         "features": nn.BatchNorm1d(5),
         "without weights": nn.BatchNorm2d(5, affine=False),
-        "cumulative": cumulative(5),
         "frozen": frozen.eval(),
         "dropout": nn.Sequential(nn.Linear(5, 40), nn.Dropout(0.4)),
     }
@@ -69,7 +67,7 @@ def inputs(name, count):
     return images, upper
 
 
-@pytest.mark.parametrize("sizes", PARTS, ids=str)
+@pytest.mark.parametrize("sizes", SLICES, ids=str)
 def test_shared_layers_act_on_the_batch_of_all(sizes, tmp_path):
     processes = [fork(of_process, rank, sizes, tmp_path) for rank in range(len(sizes))]
     for process in processes:
@@ -103,7 +101,7 @@ def test_networks_of_timm_with_an_activation_inside_batch_norm_keep_it(monkeypat
     monkeypatch.setattr(distributed, "all_gather", lambda every, own: every[0].copy_(own))
     monkeypatch.setattr(distributed, "all_reduce", lambda sums: sums)
     plain, shared = BatchNormAct2d(5, inplace=False), BatchNormAct2d(5, inplace=False)
-    share_layers(shared, Part())
+    share_layers(shared, RankSlice())
     images = torch.randn(4, 5, 3, 3)
     assert (plain(images) == 0).any()
     torch.testing.assert_close(shared(images), plain(images))

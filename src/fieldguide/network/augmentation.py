@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fieldguide.network.preprocessing import resize, to_unit
+from fieldguide.network.preprocessing import Interpolation, resize, to_unit
 
 # Largest shift, as a fraction of the side: 4 of 32 pixels, as in the CIFAR recipe (He et al. 2016,
 # section 4.2, https://arxiv.org/abs/1512.03385).
@@ -45,7 +45,7 @@ class Augmentation:
         images: Tensor,
         draws: Tensor,
         size: int,
-        interpolation: Literal["bilinear", "bicubic"] = "bilinear",
+        interpolation: Interpolation = "bilinear",
     ) -> Tensor:
         """Crop, flip half of the images, resize and change colours.
 

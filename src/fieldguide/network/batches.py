@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fieldguide.core.errors import TrainingError
 from fieldguide.core.store import Split
 from fieldguide.network.augmentation import DRAWS, Augmentation
 from fieldguide.network.preprocessing import Preprocessing, to_unit
@@ -46,25 +45,17 @@ class Order:
         """Plan the steps of an epoch.
 
         Args:
-            split: photos.
+            split: photos, at least one per process.
             batch_size: largest number of images per batch and process.
             device: where batches are made.
             seed: of order and augmentation; None for neither.
             rank: number of this process.
             world_size: number of processes.
-
-        Raises:
-            TrainingError: there are more processes than photos.
         """
         self.epoch = 0
         self.photos = len(split)  # per epoch, over all processes
         self.device = device
         self._seed, self._rank, self._world_size = seed, rank, world_size
-        if self.photos < world_size:
-            raise TrainingError(
-                f"train.devices × train.num_nodes: {world_size} processes cannot share "
-                f"{self.photos} photos of {split.name}; allowed: at most one process per photo"
-            )
         # No slice may be empty, because the mean loss of no photos is NaN.
         self.steps = min(-(-self.photos // (batch_size * world_size)), self.photos // world_size)
 

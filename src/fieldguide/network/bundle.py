@@ -25,7 +25,7 @@ from fieldguide.core.files import new_folder, write_json
 from fieldguide.core.params import CNNParams, Fraction, PixelSize, check_timm_name
 from fieldguide.network.backbones import build
 from fieldguide.network.interface import Network
-from fieldguide.network.preprocessing import Preprocessing
+from fieldguide.network.preprocessing import Interpolation, Preprocessing
 
 FORMAT = 3
 
@@ -69,10 +69,8 @@ def _kind(architecture: object) -> str:
 _Architecture = Annotated[
     Annotated[_CNN, Tag("cnn")] | Annotated[_Timm, Tag("timm")], Discriminator(_kind)
 ]
-# Red, green, blue, for pixels in [0, 1].
-_Channels = Annotated[
-    list[Annotated[Fraction, Field(ge=0, le=1)]], Field(min_length=3, max_length=3)
-]
+_Unit = Annotated[Fraction, Field(ge=0, le=1)]
+_Channels = Annotated[list[_Unit], Field(min_length=3, max_length=3)]  # red, green, blue
 
 
 def _distinct(names: list[str]) -> list[str]:
@@ -92,10 +90,10 @@ class _Description(BaseModel):
     image_size: PixelSize
     resize: Literal["crop", "squash"]
     input_size: PixelSize
-    interpolation: Literal["bilinear", "bicubic"]
+    interpolation: Interpolation
     mean: _Channels
     std: _Channels
-    val_acc: Annotated[Fraction, Field(ge=0, le=1)] | None
+    val_acc: _Unit | None
     started_from: str
 
 

@@ -152,8 +152,5 @@ class CNN(Network):
     @property
     def blocks(self) -> dict[str, ConvBlock]:
         """The convolution blocks by name, first to last."""
-        return {
-            name: block
-            for name, block in self.features.named_children()
-            if isinstance(block, ConvBlock)
-        }
+        children = self.features.named_children()
+        return {name: block for name, block in children if isinstance(block, ConvBlock)}

@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+Interpolation = Literal["bilinear", "bicubic"]
+
 
 @dataclass(frozen=True)
 class Preprocessing:
     """The size, mean and standard deviation that a network expects of its input."""
 
     size: int  # pixels
-    interpolation: Literal["bilinear", "bicubic"]
+    interpolation: Interpolation
     mean: list[float]  # per channel, [0, 1]
     std: list[float]
 
@@ -25,7 +27,7 @@ class Preprocessing:
         return normalize(resize(images, self.size, self.interpolation), self.mean, self.std)
 
 
-def resize(images: Tensor, size: int, interpolation: Literal["bilinear", "bicubic"]) -> Tensor:
+def resize(images: Tensor, size: int, interpolation: Interpolation) -> Tensor:
     """Resize with antialiasing, as Pillow does: (B, 3, H, W) -> (B, 3, size, size), in [0, 1]."""
     if images.shape[-2:] == (size, size):
         return images

@@ -22,7 +22,7 @@ from fieldguide.network.backbones import build
 from fieldguide.network.bundle import Bundle, save_bundle
 from fieldguide.network.interface import output_layers
 from fieldguide.network.preprocessing import Preprocessing
-from fieldguide.training.start import backbone_sha256, start_of
+from fieldguide.training.initial import backbone_sha256, initial_network
 
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,7 +45,7 @@ def start(store, folder, make_params):
         data = {"image_size": 16}
         model = make_params(data=data, model={"conv_layers": 2} | changes).model
         torch.manual_seed(seed)
-        return start_of(model, of, folder)
+        return initial_network(model, of, folder)
 
     return run
 
@@ -168,7 +168,7 @@ def test_another_input_size_is_taken_with_the_same_weights(name, start, folder):
 
 def test_a_size_that_a_network_does_not_take_is_refused(start, folder):
     save_file(net_of("test_vit").state_dict(), folder / "w.safetensors")
-    message = r"model\.input_size: test_vit does not take 33 pixels \(.*\); allowed: .* own 160"
+    message = r"model\.input_size, .*: test_vit does not take 33 pixels \(.*\); allowed: .* 160"
     for weights in ("none", "w.safetensors"):
         with pytest.raises(TrainingError, match=message):
             start(weights, name="test_vit", input_size=33)
@@ -271,7 +271,7 @@ def test_a_file_of_another_network_is_refused(name, other, start, folder):
     save_file(net_of(other).state_dict(), folder / "w.safetensors")
     with pytest.raises(
         TrainingError,
-        match=rf"w\.safetensors: holds other weights than those of model\.name: {name} \(.+\); all",
+        match=rf"w\.safetensors: weights do not fit model\.name: {name} \(.+\); all",
     ):
         start("w.safetensors", name=name)
 
@@ -286,13 +286,15 @@ def test_weights_that_are_not_all_there_or_too_many_are_refused(change, start, f
     else:
         state["layer3.0.conv1.weight"] = torch.zeros(1, 1, 3, 3)
     save_file(state, folder / "w.safetensors")
-    with pytest.raises(TrainingError, match=r"holds other weights than .*layer3\.0\."):
+    with pytest.raises(TrainingError, match=r"weights do not fit .*layer3\.0\."):
         start("w.safetensors")
 
 
 @pytest.mark.parametrize("name", ["gone.safetensors", "gone.pth", "gone", "some/gone.pth"])
 def test_a_missing_file_is_named(name, start):
-    with pytest.raises(TrainingError, match=rf"/{name}: is missing; .*allowed: none, pretrained"):
+    with pytest.raises(
+        TrainingError, match=rf"/{name}: is missing; allowed for model\.weights: none, pretrained"
+    ):
         start(name)
 
 
@@ -356,22 +358,28 @@ def test_of_an_earlier_classifier_of_the_same_classes_the_head_is_kept(name, sta
 @pytest.mark.parametrize(
     ("saved", "changes", "message"),
     [
-        ("cnn", {"conv_layers": 1}, r"model\.conv_layers is 1, its own 2$"),
+        ("cnn", {"conv_layers": 1}, "conv_layers: found 1, allowed: 2; "),
         (
             "cnn",
             {"activation": "mish", "kernel_size": 5},
-            r"model\.kernel_size is 5, its own 3, model\.activation is mish, its own relu$",
+            r"kernel_size: found \[5, 5\], .*; model\.activation: found mish, allowed: relu$",
         ),
-        ("cnn", {"name": "test_resnet"}, r"model\.name is test_resnet, its own cnn$"),
-        ("test_resnet", {"name": "cnn"}, r"model\.name is cnn, its own test_resnet$"),
-        ("test_resnet", {"name": "test_vit"}, r"model\.name is test_vit, its own test_resnet$"),
+        ("cnn", {"name": "test_resnet"}, "name: found test_resnet, allowed: cnn$"),
+        ("test_resnet", {"name": "cnn"}, "name: found cnn, allowed: test_resnet$"),
+        (
+            "test_resnet",
+            {"name": "test_vit"},
+            "name: found test_vit, allowed: test_resnet$",
+        ),
     ],
 )
 def test_an_earlier_classifier_of_another_network_is_refused(
     saved, changes, message, start, classifier
 ):
     classifier(saved)
-    with pytest.raises(TrainingError, match=rf"model\.weights: .*/old is another .*: {message}"):
+    with pytest.raises(
+        TrainingError, match=rf"/old is another network; model\.{message}"
+    ):
         start("old", **({"name": saved} | changes))
 
 
@@ -392,7 +400,7 @@ def test_a_folder_that_is_no_classifier_is_refused(start, folder):
 def test_the_cnn_starts_from_nothing_but_classifiers(what, start, folder):
     if what == "file":
         torch.save(net_of().state_dict(), folder / "old")
-    with pytest.raises(TrainingError, match=r"/old: is no classifier .*; allowed for .*cnn"):
+    with pytest.raises(TrainingError, match=r"/old: not a classifier .*; allowed for .*cnn"):
         start("old", name="cnn")
 
 
@@ -429,19 +437,19 @@ from pathlib import Path
 import torch
 from fieldguide.core.store import Store
 from fieldguide.core.errors import TrainingError
-from fieldguide.training.start import start_of
+from fieldguide.training.initial import initial_network
 from fieldguide.core.params import Params
 
 store, folder = Store(Path(sys.argv[1])), Path(sys.argv[2])
 for line in sys.stdin:
     torch.manual_seed(0)
     try:
-        start = start_of(Params.model_validate_json(line).model, store, folder)
+        initial = initial_network(Params.model_validate_json(line).model, store, folder)
     except TrainingError as err:
         print(err, flush=True)
     else:
-        torch.save(start.net.state_dict(), folder.parent / "out.pth")
-        print(start.origin, flush=True)
+        torch.save(initial.net.state_dict(), folder.parent / "out.pth")
+        print(initial.origin, flush=True)
 """
 
 

@@ -1,4 +1,4 @@
-"""Several processes, on one machine or two, train what one does; if one dies, all end."""
+"""Several processes on one or two machines train what one trains; if one dies, all end."""
 
 import json
 import os
@@ -23,12 +23,12 @@ from fieldguide.prepare.prepare import prepare
 pytestmark = pytest.mark.slow
 
 LONG = {"epochs": 20, "patience": 20}
-WITHIN = 60  # seconds, in which all end when one has died
+WITHIN = 60  # seconds for all to end after one has died
 
 
 @pytest.fixture(scope="module")
 def uneven_store(make_photos, make_params, pack, tmp_path_factory):
-    """153 photos, or three batches of 51, and 15 to validate: neither two nor four share evenly."""
+    """153 photos in three steps, 15 to validate: two or four processes have unequal slices."""
     folder = tmp_path_factory.mktemp("uneven")
     files = {
         **make_photos("train", each=51, seed=0),
@@ -42,15 +42,15 @@ def uneven_store(make_photos, make_params, pack, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def machine(uneven_store, tiny_params, tmp_path_factory):
-    """Makes a clone of the project on a machine of its own, with what training reads."""
+    """Makes a folder that stands for a clone on another machine, with all that training reads."""
 
     def make(name, **changes):
         folder = tmp_path_factory.mktemp(name) / "clone"
         folder.mkdir()
-        for part in ("src", "stages"):
-            (folder / part).symlink_to(ROOT / part)
+        for code in ("src", "stages"):
+            (folder / code).symlink_to(ROOT / code)
         shutil.copytree(uneven_store.folder, folder / "data" / "prepared")
-        # Dropout, augmentation and batch norm are on, as by default.
+        # With dropout, augmentation and batch norm, as by default.
         params = tiny_params(**{"learning_rate": 2e-3, "batch_size": 64, **changes})
         (folder / "params.yaml").write_text(yaml.safe_dump(params.model_dump()), encoding="utf-8")
         return folder
@@ -65,7 +65,7 @@ def free_port():
 
 
 def start(machines, devices, *, address="127.0.0.1", networks=None, **variables):
-    """Start the processes of a training by the variables that launchers set, by rank."""
+    """Start the processes of a training with the variables that a launcher sets, by rank."""
     shared = variables | {
         "MASTER_ADDR": address,
         "MASTER_PORT": str(free_port()),
@@ -87,7 +87,7 @@ def start(machines, devices, *, address="127.0.0.1", networks=None, **variables)
 
 
 def finish(processes):
-    """Wait for all; return what the first printed."""
+    """Wait for all processes; return the output of the first."""
     ended = [end(process) for process in processes]
     assert [status for status, _ in ended] == [0] * len(processes), ended
     return ended[0][1]
@@ -95,7 +95,7 @@ def finish(processes):
 
 @pytest.fixture(scope="module")
 def trained(machine):
-    """Clones after the same training by one, two and four processes, by their number."""
+    """Folders after the same training by one, two and four processes, by this number."""
     folders = {}
     for devices in (1, 2, 4):
         changes = {"devices": devices, "batch_size": 64 // devices}
@@ -118,7 +118,7 @@ def curves(folder):
 
 @pytest.mark.parametrize("devices", [2, 4])
 def test_several_processes_train_what_one_does_with_all_their_photos(trained, devices):
-    """Up to rounding: 4e-7 was seen."""
+    """Up to rounding: the largest difference seen was 4e-7."""
     one, several = weights(trained[1]), weights(trained[devices])
     assert one.keys() == several.keys()
     for name, expected in one.items():
@@ -146,7 +146,7 @@ def test_ddp_of_one_process_changes_nothing(trained, machine):
 
 
 def torchrun(folder, devices):
-    """As docs/distributed.md has it."""
+    """Start processes with the command in docs/distributed.md."""
     return subprocess.Popen(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(devices)),
@@ -181,15 +181,17 @@ def test_four_processes_of_torchrun_end_together_and_go_on(long_training, machin
     status, output = end(started)
     assert time.monotonic() - killed < WITHIN
     assert status != 0
-    assert "stages/train.py FAILED" in output  # of torchrun, which may end all before they say so
-    assert 'stages/train.py", line' not in output  # of a traceback; torchrun has its own
+    assert (
+        "stages/train.py FAILED" in output
+    )  # printed by torchrun, which may end all before they print
+    assert 'stages/train.py", line' not in output  # no traceback of ours; torchrun prints its own
     assert not any(one.is_running() for one in workers)
     assert finish(start([folder], 4)).count("Going on after epoch") == 1
     torch.testing.assert_close(weights(folder), weights(long_training), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("victim", ["child", "parent"])
-def test_processes_that_the_first_has_started_live_and_die_with_it(victim, long_training, machine):
+def test_the_first_process_and_those_that_it_started_end_together(victim, long_training, machine):
     folder = machine(f"dies-{victim}", **LONG, devices=2, batch_size=32)
     parent = Started("stages/train.py", cwd=folder, OMP_NUM_THREADS="1")
     wait_for_epoch(parent, folder / "plots/curves.csv", 2)
@@ -208,16 +210,16 @@ def test_processes_that_the_first_has_started_live_and_die_with_it(victim, long_
 
 @pytest.fixture(scope="module")
 def long_training(machine):
-    """The clone of the first of two machines that trained without interruption."""
+    """Folder of the first of two machines after a training without interruption."""
     machines = [machine(f"long-{node}", **LONG, num_nodes=2, batch_size=32) for node in (0, 1)]
     before = files_in(machines[1])
     finish(start(machines, 1))
-    assert files_in(machines[1]) == before, "only the first machine is written to"
+    assert files_in(machines[1]) == before, "only the first machine may write"
     return machines[0]
 
 
 def die(machines, victim, **options):
-    """Kill a process of a training over two machines; the other must end by itself."""
+    """Kill one of two processes on two machines; the other must end by itself."""
     processes = start(machines, 1, **options)
     wait_for_epoch(processes[0], machines[0] / "plots/curves.csv", 3)
     os.killpg(processes[victim].pid, signal.SIGKILL)
@@ -234,7 +236,7 @@ def die(machines, victim, **options):
 
 
 def go_on(machines, **options):
-    """Train to the end, and not from the beginning."""
+    """Resume the training and wait for its end."""
     output = finish(start(machines, 1, **options))
     assert output.count("Going on after epoch") == 1
 
@@ -246,14 +248,14 @@ def test_when_a_process_dies_all_end_and_the_next_start_goes_on(victim, long_tra
     die(machines, victim)
     go_on(machines)
     assert weights_file(machines[0]) == weights_file(long_training)
-    for part in ("metrics/train", "models", "plots"):
-        assert files_in(machines[0] / part) == files_in(long_training / part)
+    for written in ("metrics/train", "models", "plots"):
+        assert files_in(machines[0] / written) == files_in(long_training / written)
     assert files_in(machines[1]) == before
 
 
 @pytest.fixture(scope="module")
 def two_networks():
-    """Two network namespaces joined by a cable, as two machines are."""
+    """Two network namespaces that are connected like two machines."""
     names = [f"fieldguide-{os.getpid()}-{node}" for node in (0, 1)]
     links = [f"fg{os.getpid()}{end}" for end in "ab"]
 
@@ -288,7 +290,7 @@ def test_two_hosts_train_together_and_end_together(two_networks, long_training, 
     options = {
         "address": "10.77.0.1",
         "networks": two_networks,
-        "GLOO_SOCKET_IFNAME": "eth0",  # a host's name leads to its loopback here
+        "GLOO_SOCKET_IFNAME": "eth0",  # here the name of a host leads to its loopback
     }
     die(machines, 1, **options)
     go_on(machines, **options)
@@ -304,7 +306,7 @@ def test_two_hosts_train_together_and_end_together(two_networks, long_training, 
     ],
     ids=["store", "params"],
 )
-def test_machines_must_have_the_same(change, named, machine):
+def test_all_machines_must_have_the_same_files(change, named, machine):
     machines = [machine(f"other-{node}", epochs=3, num_nodes=2, batch_size=32) for node in (0, 1)]
     name, old, new = change
     text = (machines[1] / name).read_text(encoding="utf-8")
@@ -336,7 +338,7 @@ def test_machines_must_have_the_same(change, named, machine):
     ],
     ids=["missing", "range", "slurm", "torchrun"],
 )
-def test_a_machine_must_know_which_it_is(variables, message, machine):
+def test_the_launcher_must_fit_the_params(variables, message, machine):
     folder = machine("alone", epochs=3, num_nodes=2)
     status, output = end(Started("stages/train.py", cwd=folder, **variables))
     assert status == 1

@@ -1,4 +1,4 @@
-"""Features are what the output layer would see, computed once, and drawn as photos are."""
+"""Features are the input of the output layer, computed once, in the order of photos."""
 
 import multiprocessing
 from pathlib import Path
@@ -34,7 +34,7 @@ def initial_with():
 
 @pytest.fixture
 def compute(initial_with, store):
-    """Computes features of the train split into a folder, or reads them there."""
+    """Computes features of a split in a folder, or reads them from there."""
 
     def run(folder=Path("features"), *, split="train", with_flipped=True, initial=None):
         return cached_features(
@@ -49,11 +49,11 @@ def compute(initial_with, store):
 
 
 @torch.no_grad()
-def features_by_hand(net, split, *, mirror):
-    """One photo at a time: pixels normalised by NumPy, and the network without its output layer."""
+def features_by_hand(net, split, *, flipped):
+    """Return features of one photo after the other, normalised by NumPy."""
     found = []
     for pixels in split.images(np.arange(len(split))):
-        image = torch.from_numpy(pixels[:, ::-1].copy() if mirror else pixels)
+        image = torch.from_numpy(pixels[:, ::-1].copy() if flipped else pixels)
         image = image.permute(2, 0, 1)[None].float() / 255
         image = torch.nn.functional.interpolate(image, 32, mode="bicubic", antialias=True)
         image = image.clamp(0, 1).numpy()[0]
@@ -64,20 +64,20 @@ def features_by_hand(net, split, *, mirror):
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_vit", "test_convnext"])
-def test_features_are_what_the_output_layer_sees(name, compute, initial_with, store):
+def test_features_are_the_input_of_the_output_layer(name, compute, initial_with, store):
     initial = initial_with(name)
     found = compute(initial=initial)
     assert found.dtype == np.float32
     for view in (0, 1):
-        expected = features_by_hand(initial.net, store.split("train"), mirror=view == 1)
+        expected = features_by_hand(initial.net, store.split("train"), flipped=view == 1)
         np.testing.assert_allclose(found[view], expected, rtol=1e-4, atol=1e-4)
     assert not np.allclose(found[0], found[1], atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_nfnet", "dpn48b"])
 @torch.no_grad()
-def test_the_head_gives_of_features_what_the_network_gives_of_photos(name, initial_with):
-    """Also where the output layer is a convolution of one pixel, as in dpn48b."""
+def test_the_head_maps_features_to_the_scores_of_the_network(name, initial_with):
+    """Also if the output layer is a convolution of one pixel, as in dpn48b."""
     net = initial_with(name).net
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     head = Head(net.get_classifier(), 0.5).eval()
@@ -85,8 +85,10 @@ def test_the_head_gives_of_features_what_the_network_gives_of_photos(name, initi
 
 
 @pytest.mark.slow
-def test_a_network_with_more_than_an_output_layer_is_refused(compute, initial_with):
-    """VOLO adds scores of each patch."""
+def test_a_network_whose_scores_depend_on_more_than_its_output_layer_is_refused(
+    compute, initial_with
+):
+    """VOLO adds scores of all patches."""
     initial = initial_with("volo_d1_224")
     with pytest.raises(
         TrainingError, match=r"model\.finetune: head cannot train .*; allowed: last_k, gradual"
@@ -95,7 +97,7 @@ def test_a_network_with_more_than_an_output_layer_is_refused(compute, initial_wi
     assert not list(Path("features").rglob("*.npy"))
 
 
-def test_dropout_of_the_head_acts_in_training_only():
+def test_the_head_has_dropout_only_in_training():
     torch.manual_seed(0)
     head, features = Head(torch.nn.Linear(1000, 2), 0.5), torch.ones(1, 1000)
     assert not torch.equal(head(features), head(features))
@@ -103,7 +105,7 @@ def test_dropout_of_the_head_acts_in_training_only():
     assert torch.equal(head(features), head(features))
 
 
-def test_without_a_mirror_there_is_one_view(compute, store):
+def test_without_flipped_photos_there_is_one_view(compute, store):
     assert compute(with_flipped=False).shape == (1, 48, 96)
     assert compute().shape == (2, 48, 96)
     assert compute(split="val", with_flipped=False).shape == (1, 12, 96)
@@ -121,12 +123,12 @@ def test_features_are_computed_once(compute, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_an_interrupted_computation_leaves_nothing_half(compute, initial_with):
+def test_an_interrupted_computation_leaves_no_incomplete_file(compute, initial_with):
     initial, calls = initial_with(), []
 
     def interrupt(_module, _inputs):
         calls.append(1)
-        if len(calls) == 2:  # of the mirrored view
+        if len(calls) == 2:  # the flipped view
             raise KeyboardInterrupt
 
     handle = initial.net.fc.register_forward_pre_hook(interrupt)
@@ -163,8 +165,8 @@ def test_two_processes_compute_once(initial_with, store, compute):
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_features_are_drawn_as_photos_are(rank, store):
-    """Each photo's features are its number, and minus that of its mirror."""
+def test_features_come_in_the_order_of_photos_and_are_flipped_like_them(rank, store):
+    """The feature of a photo is its number; that of the flipped photo is minus its number."""
     split = store.split("train")
     numbers = np.arange(1, 49, dtype=np.float32)
     features = np.stack([numbers, -numbers])[:, :, None]
@@ -175,7 +177,7 @@ def test_features_are_drawn_as_photos_are(rank, store):
         return Order(split, 10, device=CPU, seed=3, rank=rank, world_size=2)
 
     drawn = FeatureBatches(features, split.labels, order())
-    # Crops move every photo by up to two pixels: only its inner pixels are compared.
+    # Crops shift every photo by up to two pixels.
     shown = Batches(split, order(), plain, augmentation=Augmentation(crop="shift"))
     assert len(drawn) == len(shown) == 3
     seen = []
@@ -189,7 +191,7 @@ def test_features_are_drawn_as_photos_are(rank, store):
                 photo = photo.flip(-1) if value < 0 else photo
                 assert is_a_crop(image, photo)
     assert len(set(seen)) == len(seen)
-    assert {value > 0 for part in seen for value in part} == {True, False}
+    assert {value > 0 for batch in seen for value in batch} == {True, False}
 
 
 def is_a_crop(image, photo, border=2):
@@ -203,7 +205,7 @@ def is_a_crop(image, photo, border=2):
 
 
 @pytest.mark.parametrize("views", [1, 2])
-def test_without_a_seed_features_come_in_order_and_never_mirrored(views, store):
+def test_without_a_seed_features_come_in_order_and_are_not_flipped(views, store):
     split = store.split("val")
     features = np.stack([np.arange(12), -np.arange(12)])[:views, :, None].astype(np.float32)
     batches = FeatureBatches(features, split.labels, Order(split, 5, device=CPU))
@@ -212,7 +214,7 @@ def test_without_a_seed_features_come_in_order_and_never_mirrored(views, store):
     assert torch.equal(torch.cat([y for _, y in found]), torch.from_numpy(split.labels))
 
 
-def test_one_view_is_never_mirrored(store):
+def test_a_single_view_is_only_shuffled(store):
     split = store.split("train")
     features = np.arange(48, dtype=np.float32)[None, :, None]
     batches = FeatureBatches(features, split.labels, Order(split, 5, device=CPU, seed=0))
@@ -223,7 +225,7 @@ def test_one_view_is_never_mirrored(store):
 
 @pytest.fixture
 def train_head(run_training):
-    """Trains the head on a network's weights; returns the folders of features there are."""
+    """Trains the head of a network; returns the keys of all features of the train split."""
 
     def run(name="run", *, scale=1.0, model=None, **changes):
         torch.manual_seed(9)
@@ -240,7 +242,7 @@ def train_head(run_training):
 
 
 @pytest.mark.slow
-def test_features_are_shared_by_trainings_that_differ_in_the_head_alone(train_head, capsys):
+def test_trainings_that_differ_only_in_the_head_share_features(train_head, capsys):
     (first,) = train_head()
     capsys.readouterr()
     for changes in (
@@ -250,13 +252,13 @@ def test_features_are_shared_by_trainings_that_differ_in_the_head_alone(train_he
     ):
         assert train_head(**changes) == {first}
     assert "Computing features" not in capsys.readouterr().out
-    # One view more or less lies in the same folder, beside the other.
+    # Features without the flipped view are in the same folder.
     assert train_head(use_augmentation=False) == {first}
     assert "Computing features of 48 train photos" in capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_features_of_other_weights_and_sizes_are_computed_anew(train_head):
+def test_other_weights_and_sizes_have_their_own_features(train_head):
     first = train_head()
     second = train_head(scale=2.0)
     third = train_head(model={"input_size": 48})

@@ -1,4 +1,4 @@
-"""Trainings in processes of their own: killed, interrupted, and two that share the work."""
+"""Trainings that are killed or interrupted, by one process or by two that share the work."""
 
 import json
 import os
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 
 def start_stage(*command, cwd, **env):
-    """A process from nothing, as DVC starts it."""
+    """Start a new process, as DVC does."""
     inherited = {name: value for name, value in os.environ.items() if name != "DVC_ROOT"}
     return subprocess.Popen(
         [sys.executable, *command],
@@ -83,7 +83,7 @@ def test_ctrl_c_ends_the_stage_without_traceback_and_without_outputs(store, tiny
 
 @pytest.fixture(scope="module")
 def odd_store(make_photos, make_params, pack, tmp_path_factory):
-    """27 photos to train and 9 to validate: neither can be shared evenly by two."""
+    """27 photos to train and 9 to validate, which two processes cannot share evenly."""
     folder = tmp_path_factory.mktemp("odd")
     files = {
         **make_photos("train", each=9, seed=0),
@@ -97,7 +97,7 @@ def odd_store(make_photos, make_params, pack, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def for_two(odd_store, tiny_params, tmp_path_factory):
-    """Arguments of a training that two processes share."""
+    """Arguments of SCRIPT for a training by two processes."""
     path = tmp_path_factory.mktemp("script") / "script.py"
     path.write_text(SCRIPT, encoding="utf-8")
     params = tiny_params(devices=2, epochs=25, patience=25, label_smoothing=0.0)
@@ -106,7 +106,7 @@ def for_two(odd_store, tiny_params, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def two_processes(for_two, tmp_path_factory):
-    """Folders of a training by two processes that ended and of one that was killed."""
+    """Folders of two trainings by two processes: one that ended and one that was killed."""
     ended, killed = tmp_path_factory.mktemp("ended"), tmp_path_factory.mktemp("killed")
     first, second = Started(*for_two, cwd=ended), Started(*for_two, cwd=killed)
     signal_at_epoch(second, signal.SIGKILL, killed / "run/curves.csv", 3)
@@ -127,7 +127,7 @@ def test_two_processes_write_one_set_of_outputs(two_processes):
 
 
 def test_two_processes_log_means_over_all_photos(two_processes, odd_store):
-    """Not over two halves of five and four photos."""
+    """Not a mean of the means of five and four photos."""
     run = two_processes[0] / "run"
     curves = curves_of((run / "curves.csv").read_bytes())
     accuracy = curves["val_acc"]

@@ -1,4 +1,4 @@
-"""A trial of a sweep that is told to stop."""
+"""Trials that the sweep stops, and trials that it lets continue."""
 
 import json
 import threading
@@ -21,7 +21,7 @@ def scores(files):
     return curves_of(files["curves.csv"])["val_acc"]
 
 
-def test_a_trial_that_may_go_on_is_like_any_training(run_training, channel):
+def test_a_trial_that_continues_equals_any_training(run_training, channel):
     channel.answer(2, go_on=True)
     alone, trial = run_training("alone"), run_training("told", channel=channel)
     assert trial == alone
@@ -40,7 +40,6 @@ def test_a_pruned_trial_ends_with_its_best_epoch_so_far(run_training, channel, c
     assert metrics["pruned"] == 1
     assert metrics["best"]["val_acc"] == max(acc)
     assert metrics["best"]["epoch"] == acc.index(max(acc)) + 1
-    # The weights are those that two epochs of the same schedule give: those of the kept epoch.
     assert json.loads(files["classifier/model.json"])["val_acc"] == max(acc)
 
 
@@ -58,7 +57,7 @@ def test_a_trial_waits_for_its_answer(run_training, channel):
     assert len(scores(files)) == 2
 
 
-def test_a_trial_whose_sweep_is_gone_goes_on(run_training, channel, monkeypatch):
+def test_a_trial_continues_if_its_sweep_is_gone(run_training, channel, monkeypatch):
     monkeypatch.setattr("fieldguide.training.trial._PATIENCE", 0.1)
     files = run_training(channel=channel)
     assert "pruned" not in json.loads(files["metrics/metrics.json"])

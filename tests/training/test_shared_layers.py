@@ -1,4 +1,4 @@
-"""Batch norm and dropout of several processes against PyTorch's on the whole batch."""
+"""Shared batch norm and dropout against those of PyTorch on the whole batch."""
 
 from functools import partial
 
@@ -11,12 +11,12 @@ from fieldguide.training.shared_layers import RankSlice, share_layers
 
 pytestmark = pytest.mark.slow
 
-# Photos of each process: even, uneven, and one that has a single photo.
+# Photos per process: equal, unequal, and a process with a single photo.
 SLICES = [(4, 4), (5, 3), (7, 1), (3, 2, 2)]
 
 
-def of_process(rank, sizes, folder):
-    """Run this process's part; leave what comes of it in a file."""
+def run_rank(rank, sizes, folder):
+    """Run the slice of one process and save the results in a file."""
     address = f"file://{folder}/group"
     distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=len(sizes))
     start = sum(sizes[:rank])
@@ -41,7 +41,7 @@ def of_process(rank, sizes, folder):
 
 
 def networks():
-    """By name; each starts alike in every process."""
+    """Return networks by name, the same in every process."""
     torch.manual_seed(0)
     frozen = nn.BatchNorm2d(5)
     frozen.running_mean.normal_()
@@ -56,10 +56,10 @@ def networks():
 
 
 def inputs(name, count):
-    """Photos and the gradient of their scores."""
+    """Return photos and the gradient of their scores."""
     torch.manual_seed(1)
     shape = (count, 5) if name in ("features", "dropout") else (count, 5, 3, 2)
-    # Far from zero, where a variance by sums of squares would be lost.
+    # Far from zero, where sums of squares would lose the variance.
     images = torch.randn(shape) * 2 + 30
     if name == "channels last":
         images = images.contiguous(memory_format=torch.channels_last)
@@ -68,8 +68,8 @@ def inputs(name, count):
 
 
 @pytest.mark.parametrize("sizes", SLICES, ids=str)
-def test_shared_layers_act_on_the_batch_of_all(sizes, tmp_path):
-    processes = [fork(of_process, rank, sizes, tmp_path) for rank in range(len(sizes))]
+def test_shared_layers_equal_those_of_one_process_with_the_whole_batch(sizes, tmp_path):
+    processes = [fork(run_rank, rank, sizes, tmp_path) for rank in range(len(sizes))]
     for process in processes:
         process.join(60)
         assert process.exitcode == 0
@@ -81,20 +81,20 @@ def test_shared_layers_act_on_the_batch_of_all(sizes, tmp_path):
         torch.manual_seed(3)
         scores = net(images)
         (scores * upper).sum().backward()
-        parts = [each[name] for each in found]
-        close(torch.cat([part["scores"] for part in parts]), scores.detach(), msg=name)
-        close(torch.cat([part["by_images"] for part in parts]), images.grad, msg=name)
+        ranks = [each[name] for each in found]
+        close(torch.cat([rank["scores"] for rank in ranks]), scores.detach(), msg=name)
+        close(torch.cat([rank["by_images"] for rank in ranks]), images.grad, msg=name)
         for key, value in net.named_parameters():
-            close(sum(part["by_weights"][key] for part in parts), value.grad, msg=name)
-        for part, size in zip(parts, sizes, strict=True):
-            assert part["weight"] == pytest.approx(size * len(sizes) / sum(sizes))
-            assert part["state"].keys() == net.state_dict().keys()
+            close(sum(rank["by_weights"][key] for rank in ranks), value.grad, msg=name)
+        for rank, size in zip(ranks, sizes, strict=True):
+            assert rank["weight"] == pytest.approx(size * len(sizes) / sum(sizes))
+            assert rank["state"].keys() == net.state_dict().keys()
             for key, value in net.state_dict().items():
-                close(part["state"][key], value, msg=f"{name} {key}")
+                close(rank["state"][key], value, msg=f"{name} {key}")
 
 
-def test_networks_of_timm_with_an_activation_inside_batch_norm_keep_it(monkeypatch):
-    """A group of one is PyTorch's own."""
+def test_the_activation_inside_batch_norm_of_timm_still_acts(monkeypatch):
+    """With a single process shared batch norm equals PyTorch's."""
     from timm.layers import BatchNormAct2d  # noqa: PLC0415 - slow to import
 
     monkeypatch.setattr(distributed, "get_world_size", lambda: 1)

@@ -125,11 +125,11 @@ def train(
         "src/fieldguide": code_sha256(),
     }
     settings = {"params.yaml": [params.model_dump(), model.model_dump()]}
-    own = (environment, vars(initial.preprocessing))
-    key = resume_key(made_of, settings, *own)
+    details = (environment, vars(initial.preprocessing))
+    key = resume_key(made_of, settings, *details)
     features = None
     if model.head_only:
-        features_key = resume_key(made_of, model.backbone, *own)
+        features_key = resume_key(made_of, model.backbone, *details)
         features = project_root() / ".fieldguide" / "features" / features_key
     with (
         _failures(outputs if first else None, params),

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fieldguide.core.errors import BundleError, TrainingError
+from fieldguide.core.errors import BundleError, TrainingError, is_out_of_memory
 from fieldguide.core.params import CNNParams, ModelParams
 from fieldguide.core.store import Store
 from fieldguide.network.backbones import build
@@ -109,6 +109,8 @@ def _random(model: ModelParams, store: Store) -> tuple[Network, Preprocessing]:
             dropout=model.dropout,
         )
     except Exception as err:  # models of timm refuse a size with many kinds of errors
+        if is_out_of_memory(err):
+            raise MemoryError from err
         if model.name == "cnn":
             raise
         raise _size_error(model, size, err) from err

@@ -10,14 +10,12 @@ from types import NoneType
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     PlainValidator,
     ValidationError,
-    ValidationInfo,
     model_validator,
 )
 from ruamel.yaml import YAML
@@ -28,7 +26,6 @@ from fieldguide.core.errors import ParamsError
 Fraction = Annotated[float, Field(allow_inf_nan=False)]
 _SIZES = range(8, 513)  # pixels
 PixelSize = Annotated[int, Field(ge=_SIZES[0], le=_SIZES[-1])]
-_LEAST_ALPHA = 0.001  # below it, nearly every draw of the Beta distribution rounds to 0 or 1
 _WIDTHS = range(1, 8193)  # filters of a block; more in a single layer would fill a GPU
 _WEIGHTS_FILES = (".safetensors", ".pth", ".pt", ".bin")
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # the range of NumPy and scikit-learn
@@ -65,7 +62,7 @@ class DataParams(_Section):
 
 def _input_size(value: object) -> int | Literal["auto"]:
     if value == "auto" or (type(value) is int and value in _SIZES):
-        return value  # type: ignore[return-value]
+        return value
     raise ValueError(
         f"model.input_size: found {value!r}; allowed: auto, or {_SIZES[0]} to {_SIZES[-1]} pixels"
     )
@@ -89,15 +86,6 @@ def _filters(value: object) -> list[int] | Literal["auto"]:
         f"model.filters: found {value!r}; allowed: auto, or a list with {_WIDTHS[0]} to "
         f"{_WIDTHS[-1]} filters for each block"
     )
-
-
-def _alpha(value: float, info: ValidationInfo) -> float:
-    if value == 0 or _LEAST_ALPHA <= value <= 10:  # noqa: PLR2004
-        return value
-    raise ValueError(f"train.{info.field_name}: found {value}; allowed: 0, or {_LEAST_ALPHA} to 10")
-
-
-Alpha = Annotated[Fraction, AfterValidator(_alpha)]
 
 
 class CNNParams(_Section):
@@ -246,8 +234,8 @@ class TrainParams(_Section):
     crop_area: Fraction = Field(gt=0, le=1)
     color_jitter: Fraction = Field(ge=0, le=0.9)
     random_erasing: Fraction = Field(ge=0, le=1)
-    mixup: Alpha
-    cutmix: Alpha
+    mixup: Fraction = Field(ge=0, le=10)  # alpha of a Beta distribution; 0: none
+    cutmix: Fraction = Field(ge=0, le=10)
     start_size: Fraction = Field(ge=0.25, le=1)
     train_on_val: bool
     # `dvc exp run -S train.precision=32` writes a number.

@@ -51,7 +51,7 @@ def run(main: Callable[[Params], dict[str, float | str] | None]) -> None:
         epilog="Run stages by `dvc repro`. All settings are in params.yaml.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ).parse_args()
-    _check_tree()
+    _check_tree(name)
     start = time.perf_counter()
     try:
         extra = main(load_params()) or {}
@@ -81,16 +81,15 @@ def _is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _check_tree() -> None:
-    """Stop if `fieldguide` comes from another tree, such as an editable install."""
+def _check_tree(name: str) -> None:
+    """Fail if `fieldguide` comes from another tree, such as an editable install."""
     code, own = Path(fieldguide.__file__).resolve().parent, Path("src/fieldguide").resolve()
     if code != own:
-        print(
+        message = (
             f"fieldguide is imported from {code} instead of {own}, so the recorded code would not "
-            "be the code that ran; run stages by `dvc repro`",
-            file=sys.stderr,
+            "be the code that ran; run stages by `dvc repro`"
         )
-        sys.exit(EXIT_WRONG_TREE)
+        _fail(name, message, EXIT_WRONG_TREE)
 
 
 def _fail(name: str, message: str, status: int = EXIT_MISTAKE) -> None:

@@ -37,16 +37,13 @@ class Split:
         self._shape = (description["image_size"], description["image_size"], 3)
         # The shards of all splits, because a training opens several splits.
         _allow_open_files(sum(map(len, description["shards"].values())))
-        shards = [shard for name in names for shard in description["shards"][name]]
-        files = [folder / shard["file"] for shard in shards]
-        self._rows_of = {  # rows by index file
-            file.with_suffix(".csv"): shard["rows"]
-            for file, shard in zip(files, shards, strict=True)
-        }
-        self._shards = [
-            _open_shard(file, (shard["rows"], *self._shape))
-            for file, shard in zip(files, shards, strict=True)
-        ]
+        self._shards: list[npt.NDArray[np.uint8]] = []
+        self._rows_of: dict[Path, int] = {}  # rows by index file
+        for name in names:
+            for shard in description["shards"][name]:
+                file = folder / shard["file"]
+                self._shards.append(_open_shard(file, (shard["rows"], *self._shape)))
+                self._rows_of[file.with_suffix(".csv")] = shard["rows"]
         self._starts = np.cumsum([0, *map(len, self._shards)])
 
     def __len__(self) -> int:

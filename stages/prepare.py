@@ -12,21 +12,20 @@ from pathlib import Path
 from fieldguide.core import stage
 from fieldguide.core.params import Params
 from fieldguide.prepare.archives import check_deps
-from fieldguide.prepare.counts import Outputs, write_counts
+from fieldguide.prepare.counts import write_counts
 from fieldguide.prepare.prepare import prepare
-
-OUTPUTS = Outputs(
-    metrics=Path("metrics/prepare.json"),
-    classes=Path("plots/classes.csv"),
-    left_out=Path("plots/left_out.csv"),
-)
 
 
 def main(params: Params) -> None:
-    """Prepare the store and report its counts."""
+    """Prepare the store, and report its counts."""
     check_deps(params.data.archive)
     prepared = prepare(params.data, Path("data/prepared"))
-    write_counts(prepared, OUTPUTS)
+    write_counts(
+        prepared,
+        metrics=Path("metrics/prepare.json"),
+        classes=Path("plots/classes.csv"),
+        left_out=Path("plots/left_out.csv"),
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Train the classifier; after an interruption, go on from the last finished epoch.
+"""Train the classifier, or resume an interrupted training after its last finished epoch.
 
-Reads   data/prepared/ (train and val)
+Reads   data/prepared/ (train and val), models/weights/<model.weights>
 Writes  models/classifier/, metrics/train/metrics.json, plots/curves.csv, metrics/model_summary.txt,
         metrics/environment.json
 Params  model, train
@@ -24,7 +24,7 @@ OUTPUTS = Outputs(
 
 
 def main(params: Params) -> dict[str, float | str]:
-    """Fit on the prepared store."""
+    """Train on the prepared store."""
     store = Store(Path("data/prepared"))
     channel = Channel.from_environment()
     return train(params.train, params.model, store=store, outputs=OUTPUTS, channel=channel)

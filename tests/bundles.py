@@ -1,4 +1,4 @@
-"""A tiny classifier to save."""
+"""Makes a tiny classifier."""
 
 import torch
 
@@ -24,12 +24,12 @@ SETTINGS = {
 
 
 def bundle_of(classes):
-    """A CNN of 16 × 16 pixels with random weights."""
+    """Return a CNN for 16 × 16 pixels with random weights."""
     architecture = CNNParams(**SETTINGS)
     torch.manual_seed(0)
     net = CNN(architecture, image_size=16, num_classes=len(classes))
     with torch.no_grad():
-        net.get_classifier().weight.mul_(20)  # answers differ from photo to photo
+        net.get_classifier().weight.mul_(20)  # so that scores differ between photos
     return Bundle(
         net=net.eval(),
         architecture=architecture,

@@ -1,4 +1,4 @@
-"""Trainings in processes of their own, forked from one that has imported what takes long."""
+"""Runs trainings in processes that are forked from one with all slow imports done."""
 
 import ctypes
 import multiprocessing
@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-LIMIT = 120  # seconds, for a process that hangs
-# Arguments: store, folder of the outputs, parameters as JSON. It is started again for
-# every other process.
+LIMIT = 120  # seconds, after which a process counts as hanging
+# Arguments: store, folder of the outputs, params as JSON. A training over several processes starts
+# it again for each of them.
 SCRIPT = """
 import json, sys
 from pathlib import Path
@@ -25,7 +25,7 @@ from fieldguide.training.fit import Outputs, train
 
 store, out = Store(Path(sys.argv[1])), Path(sys.argv[2])
 params = Params.model_validate(json.loads(sys.argv[3]))
-names = "classifier", "metrics", "model_summary.txt", "environment.json"
+names = "classifier", "metrics", "curves.csv", "model_summary.txt", "environment.json"
 outputs = Outputs(*(out / name for name in names))
 train(params.train, params.model, store=store, outputs=outputs)
 """
@@ -39,27 +39,29 @@ def files_in(folder):
     }
 
 
-# Starts processes with what takes them longest, the imports, done.
+# A server that has imported the slow modules and forks processes.
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["fieldguide.training.fit"])
 
 
 def fork(function, *arguments):
-    """Start a process that calls a function of a module."""
+    """Start a process that calls a function; it must be importable from a module."""
     process = FORKS.Process(target=function, args=arguments)
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("DVC_ROOT", raising=False)
-        patch.setenv("PYTHONPATH", str(ROOT / "src"))  # of the first's server, and by it of all
+        patch.setenv(
+            "PYTHONPATH", str(ROOT / "src")
+        )  # the server starts with it, and all processes inherit it
         process.start()
     return process
 
 
 def run_script(arguments, cwd, printed, network, env):
-    """Run a script in this new process as Python does, with its output in a file."""
+    """Run a script in this process, as `python script` does, with its output in a file."""
     os.setsid()
     os.chdir(cwd)
     os.environ |= env
-    if network is not None:  # a namespace that `ip netns` has made
+    if network is not None:  # a namespace made by `ip netns`
         with Path("/run/netns", network).open() as file:
             if ctypes.CDLL(None, use_errno=True).setns(file.fileno(), 0) != 0:
                 raise OSError(ctypes.get_errno(), f"setns {network}")
@@ -71,7 +73,7 @@ def run_script(arguments, cwd, printed, network, env):
 
 
 class Started:
-    """A process of a script, to be used as one of `subprocess.Popen`."""
+    """A script in a forked process, with the methods of `subprocess.Popen` that tests need."""
 
     def __init__(self, *arguments, cwd, printed=None, network=None, **env):
         self.printed = Path(printed or Path(cwd) / "printed.txt")
@@ -93,7 +95,7 @@ class Started:
 
 
 def end(process):
-    """Waits for a process and returns (status, output); one that hangs is killed."""
+    """Wait for a process and return (status, output); kill it if it hangs."""
     try:
         output, _ = process.communicate(timeout=LIMIT)
     except subprocess.TimeoutExpired:
@@ -103,16 +105,16 @@ def end(process):
     return process.returncode, output
 
 
-def wait_for_epoch(process, metrics, epoch):
-    """Wait until an epoch is logged in DVCLive's folder."""
-    curve, last = metrics / "plots" / "metrics" / "val" / "acc.tsv", time.monotonic() + LIMIT
-    while not (curve.is_file() and len(curve.read_text(encoding="utf-8").splitlines()) > epoch):
+def wait_for_epoch(process, curves, epoch):
+    """Wait until curves.csv has the line of an epoch."""
+    last = time.monotonic() + LIMIT
+    while not (curves.is_file() and len(curves.read_text(encoding="utf-8").splitlines()) > epoch):
         assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < last, "no epoch was logged"
+        assert time.monotonic() < last, "curves.csv did not get the epoch"
         time.sleep(0.002)
 
 
-def signal_at_epoch(process, sent, metrics, epoch):
-    """Sends a signal to a process and its children as soon as an epoch is logged."""
-    wait_for_epoch(process, metrics, epoch)
+def signal_at_epoch(process, sent, curves, epoch):
+    """Send a signal to a process and its children as soon as curves.csv has an epoch."""
+    wait_for_epoch(process, curves, epoch)
     os.killpg(process.pid, sent)

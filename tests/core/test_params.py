@@ -1,4 +1,4 @@
-"""params.yaml: what is accepted, and that a refusal names key, value and what is allowed."""
+"""params.yaml: allowed values, and errors that name the key, the value and what is allowed."""
 
 import re
 from pathlib import Path
@@ -57,7 +57,7 @@ RANGES = [
 
 @pytest.fixture
 def load(tmp_path):
-    """Loads the repository's file with some keys changed: load({"train.epochs": 3})."""
+    """Load the repository's file with some keys changed: load({"train.epochs": 3})."""
 
     def load_changed(changes):
         raw = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
@@ -89,7 +89,7 @@ def repository_text():
     return (ROOT / "params.yaml").read_text(encoding="utf-8")
 
 
-def test_the_repository_file_is_read_whole():
+def test_every_value_of_the_repository_file_is_read():
     params = load_params(ROOT / "params.yaml")
     raw = yaml.safe_load(repository_text())
     assert params.model_dump() == raw
@@ -102,12 +102,12 @@ def test_parameters_cannot_be_changed_after_the_check(load):
 
 
 @pytest.mark.parametrize(("key", "ends", "beyond"), RANGES)
-def test_both_ends_of_a_range_are_allowed_and_no_more(key, ends, beyond, load):
+def test_a_range_includes_both_ends_and_nothing_beyond(key, ends, beyond, load):
     section, name = key.split(".")
-    # Growing photos need a network and a size that allow for it.
-    room = {"model.pooling": "average", "model.conv_layers": 2} if name == "start_size" else {}
+    # Photos that grow need a network for any size.
+    others = {"model.pooling": "average", "model.conv_layers": 2} if name == "start_size" else {}
     for value in ends:
-        assert getattr(getattr(load(room | {key: value}), section), name) == value
+        assert getattr(getattr(load(others | {key: value}), section), name) == value
     for value in beyond:
         with pytest.raises(ParamsError, match=rf"{key}: found {value}; allowed: "):
             load({key: value})
@@ -144,7 +144,7 @@ def test_every_number_has_a_tested_range():
         ("train.strategy", ["auto", "ddp"]),
     ],
 )
-def test_each_choice_is_allowed_and_no_other(key, values, load):
+def test_only_the_listed_choices_are_allowed(key, values, load):
     section, name = key.split(".")
     for value in values:
         assert getattr(getattr(load({key: value}), section), name) == value
@@ -174,7 +174,7 @@ def test_each_choice_is_allowed_and_no_other(key, values, load):
         ("train", [1]),
     ],
 )
-def test_another_type_is_refused_not_converted(key, value, load):
+def test_a_wrong_type_is_refused_and_not_converted(key, value, load):
     with pytest.raises(ParamsError, match=rf"{key}: found .*; allowed: "):
         load({key: value})
 
@@ -199,7 +199,7 @@ def test_numbers_with_an_exponent_are_numbers(written, value, load_text):
     assert load_text(text).train.learning_rate == value
 
 
-def test_a_byte_order_mark_does_no_harm(load_text):
+def test_a_byte_order_mark_is_ignored(load_text):
     assert load_text(b"\xef\xbb\xbf" + repository_text().encode()).train.seed == 0
 
 
@@ -228,19 +228,19 @@ def test_all_problems_are_listed_at_once(load):
     [
         (
             {"model.first_layer_filters": 1024, "model.filter_org": 2.0},
-            r"model\.filter_org: 2\.0 makes 16384 filters .*allowed: at most 8192",
+            r"model\.filter_org: 2\.0 makes 16384 filters in the largest .*allowed: at most 8192",
         ),
         (
             {"train.precision": "16-mixed", "train.accelerator": "cpu"},
-            r'train\.precision: "16-mixed" needs a GPU and train\.accelerator is cpu',
+            r'train\.precision: "16-mixed" needs a GPU, and train\.accelerator is cpu',
         ),
         (
             {"train.accelerator": "mps", "train.num_nodes": 2},
-            r"train\.accelerator: mps is a single device, .* train\.num_nodes: 2, .* allowed there",
+            r"train\.accelerator: mps is a single device; .* train\.num_nodes: 2, .* allowed with",
         ),
         (
             {"train.accelerator": "mps", "train.strategy": "ddp"},
-            r"train\.accelerator: mps is a single device, .* train\.strategy: ddp",
+            r"train\.accelerator: mps is a single device; .* train\.strategy: ddp",
         ),
         ({"data.image_size": 31}, r"model\.conv_layers: 5 .*image_size 31 to nothing.*1 to 4"),
     ],
@@ -273,19 +273,19 @@ def test_contradictions_name_both_keys(changes, message, load):
         ),
         (
             {"weights": "pretrained", "finetune": "head"},
-            r"weights: pretrained is for timm's networks and model\.name is cnn; allowed there: .*",
+            r"weights: pretrained is for networks of timm, and model\.name is cnn; allowed with .*",
         ),
         *(
             (
                 {"weights": f"x{suffix}", "finetune": "head"},
-                rf"weights: x\{suffix} is for timm's networks and model\.name is cnn; allowed .*",
+                rf"weights: x\{suffix} is for networks of timm, and model\.name is cnn; allowed .*",
             )
             for suffix in (".pth", ".pt", ".bin", ".safetensors")
         ),
         *(
             (
                 {"name": name, "weights": "none", "finetune": finetune},
-                rf"finetune: {finetune} would freeze random .* none; allowed there: full",
+                rf"finetune: {finetune} would freeze random .* none; allowed with none: full",
             )
             for name in ("cnn", "test_vit")
             for finetune in ("head", "last_k", "gradual")
@@ -304,7 +304,7 @@ def test_contradictions_name_both_keys(changes, message, load):
     ],
     ids=str,
 )
-def test_a_start_that_cannot_be_is_refused_in_one_line(changes, message, load):
+def test_an_impossible_model_is_refused_in_one_line(changes, message, load):
     with pytest.raises(ParamsError) as err:
         load({f"model.{key}": value for key, value in changes.items()})
     _file, *lines = str(err.value).splitlines()
@@ -325,7 +325,7 @@ def test_a_start_that_cannot_be_is_refused_in_one_line(changes, message, load):
     ],
     ids=str,
 )
-def test_starts_that_can_be(changes, load):
+def test_possible_models_are_accepted(changes, load):
     model = load({f"model.{key}": value for key, value in changes.items()}).model
     assert {key: getattr(model, key) for key in changes} == changes
     if model.name == "cnn":
@@ -354,16 +354,16 @@ def test_starts_that_can_be(changes, load):
                 "model.num_neurons_dense": 8192,
                 "model.pooling": "flatten",
             },
-            r"model\.num_neurons_dense: 8192 neurons over 256×256 pixels of 32 filters are",
+            r"model\.num_neurons_dense: 8192 neurons over 256×256 pixels of 32 filters need",
         ),
     ],
 )
-def test_the_cnns_layers_fit_the_size_that_it_sees(changes, message, load):
+def test_the_cnn_must_fit_its_input_size(changes, message, load):
     with pytest.raises(ParamsError, match=message):
         load(changes)
 
 
-def test_the_size_of_photos_does_not_matter_where_the_cnn_sees_another(load):
+def test_the_photos_size_does_not_matter_if_input_size_is_set(load):
     assert load({"data.image_size": 8, "model.input_size": 32}).model.conv_layers == 5
 
 
@@ -371,7 +371,7 @@ def test_the_size_of_photos_does_not_matter_where_the_cnn_sees_another(load):
     ("first", "factor", "layers", "filters"),
     [(32, 2.0, 5, [32, 64, 128, 256, 512]), (10, 0.5, 5, [10, 5, 2, 1, 1]), (7, 1, 2, [7, 7])],
 )
-def test_filters_grow_by_the_factor_and_are_never_none(first, factor, layers, filters, load):
+def test_filters_grow_by_the_factor_and_are_at_least_one(first, factor, layers, filters, load):
     changes = {"first_layer_filters": first, "filter_org": factor, "conv_layers": layers}
     params = load({f"model.{key}": value for key, value in changes.items()})
     assert params.model.widths == filters
@@ -394,7 +394,7 @@ def test_filters_grow_by_the_factor_and_are_never_none(first, factor, layers, fi
         (b"data: \xff", r"is not UTF-8 text \(byte 6\)"),
     ],
 )
-def test_a_file_that_is_no_mapping_of_sections_is_refused(text, message, load_text):
+def test_a_file_without_a_mapping_of_sections_is_refused(text, message, load_text):
     with pytest.raises(ParamsError, match=message):
         load_text(text)
 
@@ -410,15 +410,17 @@ def test_a_folder_is_not_a_file(tmp_path):
 
 
 def test_growing_photos_need_a_network_for_any_size(load):
-    with pytest.raises(ParamsError, match=r"train.start_size: 0.5 needs .* allowed there: 1.0, or"):
+    with pytest.raises(
+        ParamsError, match=r"start_size: 0.5 needs .* allowed with flatten: 1.0; or"
+    ):
         load({"train.start_size": 0.5, "model.pooling": "flatten"})
 
 
-def test_photos_of_the_first_epoch_must_survive_the_blocks(load):
+def test_the_smaller_photos_of_the_first_epoch_must_fit_the_blocks(load):
     changes = {"data.image_size": 64, "model.pooling": "average", "model.conv_layers": 5}
-    match = r"train.start_size: 0.25 of data.image_size 64 is 16 pixels, .* allowed there: at least"
-    with pytest.raises(ParamsError, match=f"{match} 0.5"):
-        load(changes | {"train.start_size": 0.25})
+    match = r"conv_layers: 5 .* data.image_size 64 × train.start_size 0.25 to nothing; .*: 1 to 4"
+    with pytest.raises(ParamsError, match=match):
+        load(changes | {"train.start_size": 0.25})  # 16 pixels
     assert load(changes | {"train.start_size": 0.5}).train.start_size == 0.5
 
 
@@ -427,12 +429,12 @@ def test_photos_of_the_first_epoch_must_survive_the_blocks(load):
     [
         (64, 0.5, 6, [32, 40, 48, 56, 64, 64]),  # 1/2 + 1/2 · k/4 of 64
         (64, 1.0, 3, [64, 64, 64]),
-        (100, 0.5, 3, [48, 72, 100]),  # 50 and 75, to the nearest multiple of 8, and all
-        (32, 0.25, 1, [32]),  # there is no epoch to grow in
+        (100, 0.5, 3, [48, 72, 100]),  # 50 and 75, to the nearest multiple of 8
+        (32, 0.25, 1, [32]),  # one epoch leaves no time to grow
         (64, 0.25, 2, [16, 64]),
         (64, 0.5, 5, [32, 40, 56, 64, 64]),  # 1/2 + 1/2 · k/3: 42.7 and 53.3
         (12, 0.25, 3, [8, 8, 12]),
     ],
 )
-def test_sizes_of_epochs_by_hand(size, start, epochs, expected):
+def test_sizes_of_epochs(size, start, epochs, expected):
     assert [epoch_size(size, start, k, of=epochs) for k in range(epochs)] == expected

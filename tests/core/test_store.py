@@ -1,4 +1,4 @@
-"""The prepared store gives back what was written, over any number of shards."""
+"""The prepared store returns what was written, whatever the number of shards."""
 
 import json
 import os
@@ -18,13 +18,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def folder(store, tmp_path):
-    """A copy of the prepared store, free to be damaged."""
+    """A copy of the prepared store, which a test may damage."""
     return shutil.copytree(store.folder, tmp_path / "prepared")
 
 
 @pytest.fixture
 def sharded(folder):
-    """The same store, its training photos cut into shards of 20, 1 and 27 rows."""
+    """The same store, with the training photos in shards of 20, 1 and 27 rows."""
     pixels = np.load(folder / "train.npy")
     header, *lines = (folder / "train.csv").read_text(encoding="utf-8").splitlines(keepends=True)
     shards = []
@@ -69,39 +69,39 @@ def test_labels_and_sources_belong_to_the_pixels(name, store):
 @pytest.mark.parametrize(
     "rows", [[0], [19, 20, 21], [47, 0, 47], [], [20], list(range(47, -1, -1)), [5, 30, 20, 5]]
 )
-def test_rows_come_in_the_order_asked_for_whatever_the_shards(rows, store, sharded):
+def test_rows_come_in_the_requested_order_from_one_or_several_shards(rows, store, sharded):
     rows = np.array(rows, dtype=np.int64)
     whole = np.load(store.folder / "train.npy")
     for opened in (store, sharded):
         np.testing.assert_array_equal(opened.split("train").images(rows), whole[rows])
 
 
-def test_shards_are_counted_together(store, sharded):
+def test_several_shards_are_one_split(store, sharded):
     assert len(sharded.split("train")) == 48
     assert sharded.split("train").nbytes == store.split("train").nbytes
     np.testing.assert_array_equal(sharded.split("train").labels, store.split("train").labels)
     assert sharded.split("train").sources == store.split("train").sources
 
 
-def test_splits_are_read_in_turn(store):
+def test_several_splits_are_read_as_one(store):
     joined = store.split("train", "val")
-    parts = [store.split(name) for name in ("train", "val")]
-    assert joined.sources == parts[0].sources + parts[1].sources
+    train, val = store.split("train"), store.split("val")
+    assert joined.sources == train.sources + val.sources
     rows = np.array([50, 0, 47, 48])
-    expected = [parts[1], parts[0], parts[0], parts[1]]
-    for image, part, row in zip(joined.images(rows), expected, [2, 0, 47, 0], strict=True):
-        np.testing.assert_array_equal(image, part.images(np.array([row]))[0])
+    places = [(val, 2), (train, 0), (train, 47), (val, 0)]
+    for image, (split, row) in zip(joined.images(rows), places, strict=True):
+        np.testing.assert_array_equal(image, split.images(np.array([row]))[0])
 
 
 @pytest.mark.parametrize("row", [48, -49])
-def test_a_row_that_is_not_there_is_an_error(row, store, sharded):
+def test_a_row_out_of_range_is_an_error(row, store, sharded):
     for opened in (store, sharded):
-        with pytest.raises(IndexError, match="out of bounds"):
+        with pytest.raises(IndexError, match=r"out of (bounds|range)"):
             opened.split("train").images(np.array([row, 0]))
 
 
-def test_more_shards_than_files_may_be_open_are_mapped_all_the_same(folder):
-    """A mapped file counts as an open one, and many systems allow 1,024 unless told otherwise."""
+def test_there_may_be_more_shards_than_the_limit_of_open_files(folder):
+    """A mapped file counts as an open file, and many systems allow 1,024 by default."""
     pixels = np.load(folder / "val.npy")
     for k in range(40):
         np.save(folder / f"val-{k}.npy", pixels)
@@ -109,7 +109,6 @@ def test_more_shards_than_files_may_be_open_are_mapped_all_the_same(folder):
     change(folder, lambda description: description["shards"].update(val=shards))
     code = (
         "import resource, sys, pathlib; from fieldguide.core import store; store._OTHER_FILES = 30;"
-        ""
         "hard = int(sys.argv[2]); resource.setrlimit(resource.RLIMIT_NOFILE, (30, hard));"
         "print(len(store.Store(pathlib.Path(sys.argv[1])).split('val')))"
     )
@@ -140,7 +139,7 @@ def test_a_missing_store_says_what_to_run(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", "{}", '{"format": 2}', b"\xff"])
-def test_another_file_is_not_a_description(text, tmp_path):
+def test_a_file_that_is_no_description_is_refused(text, tmp_path):
     data = text if isinstance(text, bytes) else text.encode()
     (tmp_path / "dataset.json").write_bytes(data)
     with pytest.raises(StoreError, match=r"dataset\.json: not a prepared store"):
@@ -149,7 +148,7 @@ def test_another_file_is_not_a_description(text, tmp_path):
 
 def test_a_store_of_another_format_is_refused(folder):
     change(folder, lambda description: description.update(format=1))
-    with pytest.raises(StoreError, match=r"found format 1; allowed: 2; run `dvc repro prepare`"):
+    with pytest.raises(StoreError, match=r"format: found 1; allowed: 2\); run `dvc repro prepare`"):
         Store(folder)
 
 
@@ -179,26 +178,17 @@ def test_a_damaged_shard_is_named(damage, message, folder):
         Store(folder).split("val")
 
 
-def test_an_index_of_another_length_is_refused(folder):
+def test_an_index_with_a_row_missing_is_refused(folder):
     index = folder / "val.csv"
     lines = index.read_text(encoding="utf-8").splitlines(keepends=True)
     index.write_text("".join(lines[:-1]), encoding="utf-8")
     split = Store(folder).split("val")
-    with pytest.raises(StoreError, match=r"val\.csv: found 11 rows; its shard has 12"):
+    with pytest.raises(StoreError, match=r"val\.csv: found 11 rows; allowed: 12, as in its shard"):
         _ = split.labels
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda index: index.unlink(),
-        lambda index: index.write_text(
-            index.read_text(encoding="utf-8").replace(",bee,", ",cow,"), encoding="utf-8"
-        ),
-    ],
-)
-def test_an_index_that_is_missing_or_of_other_classes_is_refused(damage, folder):
-    damage(folder / "val.csv")
+def test_a_missing_index_is_named(folder):
+    (folder / "val.csv").unlink()
     split = Store(folder).split("val")
-    with pytest.raises(StoreError, match=r"val\.csv"):
+    with pytest.raises(StoreError, match=r"val\.csv: cannot be read .*; run `dvc repro`"):
         _ = split.labels

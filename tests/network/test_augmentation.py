@@ -1,4 +1,4 @@
-"""Augmentation is torchvision's, but each image of a batch has its own draw."""
+"""Augmentation equals torchvision's, with other random numbers for each image of a batch."""
 
 import pytest
 import torch
@@ -6,15 +6,15 @@ from torchvision.transforms import functional as tv
 from torchvision.transforms.v2 import functional as tv2
 
 from fieldguide.network.augmentation import (
+    CROP_POSITION,
     CROP_SHAPE,
     DRAWS,
     ERASING,
     FLIP,
     JITTER,
-    PLACE,
     Augmentation,
     color_jitter,
-    random_part,
+    random_resized_crop,
     shift_and_flip,
 )
 from fieldguide.network.preprocessing import resize, to_unit
@@ -26,12 +26,12 @@ def random_pixels(count, height, width, seed=0):
 
 
 def draw_of(shift, border):
-    """The middle of the draws that give this shift: 2 * border + 1 shifts share [0, 1) evenly."""
+    """Return a random number that gives this shift; 2 * border + 1 shifts divide [0, 1)."""
     return (shift + border + 0.5) / (2 * border + 1)
 
 
 def reference_crop_and_flip(image, shift_row, shift_column, border, *, flip):
-    """One (H, W, C) image: torchvision's reflected padding, crop and mirror."""
+    """Shift and flip one (H, W, C) image by torchvision: reflected padding, crop, flip."""
     height, width, _ = image.shape
     padded = tv.pad(image.permute(2, 0, 1), border, padding_mode="reflect")
     cropped = tv.crop(padded, border + shift_row, border + shift_column, height, width)
@@ -61,7 +61,7 @@ def test_shift_keeps_height_and_width_apart():
     assert torch.equal(shift_and_flip(images, draws, 3)[0], expected)
 
 
-def test_smallest_and_largest_draw_are_the_two_ends():
+def test_smallest_and_largest_number_give_the_largest_shifts():
     images = random_pixels(2, 16, 16)
     almost_one = 1 - 2**-24  # the largest float32 that torch.rand gives
     draws = torch.tensor([[0.0, 0.0, 0.5], [almost_one, almost_one, 0.5]])
@@ -88,7 +88,7 @@ def test_shift_and_flip_leaves_its_input_alone(border):
 @pytest.mark.parametrize("strength", [0.1, 0.2])
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (7, 13)])
 def test_color_jitter_equals_torchvision_for_each_image(strength, height, width):
-    # In the middle of the range, where torchvision has nothing to cut between its operations.
+    # Values of mid-range, so that torchvision clamps nothing between its operations.
     images = 0.4 + 0.2 * random_pixels(6, height, width).permute(0, 3, 1, 2) / 255
     draws = torch.rand(6, 3, generator=torch.Generator().manual_seed(1))
     result = color_jitter(images.clone(), draws, strength)
@@ -99,7 +99,7 @@ def test_color_jitter_equals_torchvision_for_each_image(strength, height, width)
         expected = tv2.adjust_brightness(image, brightness)
         expected = tv2.adjust_contrast(expected, contrast)
         expected = tv2.adjust_saturation(expected, saturation)
-        # torchvision's luma is .2989, .587, .114; ours ends in .299, as in the standard.
+        # torchvision's luma begins with 0.2989, the standard's and ours with 0.299.
         torch.testing.assert_close(found, expected, rtol=0, atol=5e-4)
 
 
@@ -138,7 +138,7 @@ def test_augmentation_is_shift_and_flip_then_resize_then_jitter():
     torch.testing.assert_close(found, color_jitter(moved, draws[:, JITTER], 0.3))
 
 
-def test_augmentation_without_a_crop_is_the_mirror_alone():
+def test_augmentation_without_a_crop_only_flips():
     images, draws = random_pixels(8, 16, 16), draws_of(8)
     found = Augmentation()(images, draws, 16)
     for image, draw, result in zip(images, draws, found, strict=True):
@@ -146,9 +146,9 @@ def test_augmentation_without_a_crop_is_the_mirror_alone():
         torch.testing.assert_close(result, expected.permute(2, 0, 1) / 255)
 
 
-def part_draws(area, aspect, row, column, flip=0.9):
+def crop_draws(area, aspect, row, column, flip=0.9):
     draws = torch.zeros(1, DRAWS)
-    draws[0, PLACE] = torch.tensor([row, column])
+    draws[0, CROP_POSITION] = torch.tensor([row, column])
     draws[0, FLIP] = flip
     draws[0, CROP_SHAPE] = torch.tensor([area, aspect])
     return draws
@@ -156,35 +156,35 @@ def part_draws(area, aspect, row, column, flip=0.9):
 
 @pytest.mark.parametrize("flip", [0.1, 0.9])
 @pytest.mark.parametrize(("row", "column"), [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (0.5, 0.5)])
-def test_a_quarter_of_a_photo_at_its_own_size_is_a_window(row, column, flip):
-    # Area 1/4 and aspect 1 (the middle of the log scale): a square of half the side; sampled at
-    # half the size it falls on whole pixels.
+def test_a_quarter_of_a_photo_at_half_the_size_is_a_window(row, column, flip):
+    # An area of 1/4 and aspect 1 (the middle of the log scale) is a square of half the side. At
+    # half the size the samples fall on whole pixels.
     images = to_unit(random_pixels(1, 16, 16))
-    found = random_part(images, part_draws(0.0, 0.5, row, column, flip), 8, smallest=0.25)
+    found = random_resized_crop(images, crop_draws(0.0, 0.5, row, column, flip), 8, smallest=0.25)
     top, left = round(row * 8), round(column * 8)
     window = images[..., top : top + 8, left : left + 8]
     torch.testing.assert_close(found, window.flip(-1) if flip < 0.5 else window)
 
 
 @pytest.mark.parametrize("draw", [0.0, 0.25, 1.0])
-def test_a_part_enlarged_equals_torchvision(draw):
+def test_an_enlarged_crop_equals_torchvision(draw):
     images = to_unit(random_pixels(1, 24, 24))
-    # 12 × 12 pixels from row and column `first`, which the draw places among the 12 that are left.
-    found = random_part(images, part_draws(0.0, 0.5, draw, draw), 24, smallest=0.25)
+    # A crop of 12 × 12 pixels; its first row and column are between 0 and 12.
+    found = random_resized_crop(images, crop_draws(0.0, 0.5, draw, draw), 24, smallest=0.25)
     first = int(draw * 12)
     window = images.narrow(2, first, 12).narrow(3, first, 12)
     expected = tv2.resize(window, [24, 24], antialias=False)
-    # At the rim the photo goes on, where torchvision's window ends.
+    # Not the rim: there our crop uses the pixels beyond, which torchvision's window does not have.
     torch.testing.assert_close(found[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1])
 
 
-def test_random_parts_have_areas_and_aspects_within_bounds():
-    # Of a photo whose red rises by 1 a row and green by 1 a column, corners tell what was taken.
+def test_random_resized_crops_have_areas_and_aspects_within_bounds():
+    # Red rises by 1 per row and green by 1 per column, so that colours tell where a pixel was.
     ramp = torch.arange(64.0)
     image = torch.stack([ramp[:, None].expand(64, 64), ramp.expand(64, 64), ramp.expand(64, 64)])
     images = image.expand(500, -1, -1, -1)
-    found = random_part(images, draws_of(500), 64, smallest=0.3)
-    high = (found[:, 0, 60, 32] - found[:, 0, 3, 32]) / 57  # source pixels a pixel of the result
+    found = random_resized_crop(images, draws_of(500), 64, smallest=0.3)
+    high = (found[:, 0, 60, 32] - found[:, 0, 3, 32]) / 57  # source pixels per pixel of the result
     wide = (found[:, 1, 32, 60] - found[:, 1, 32, 3]).abs() / 57
     area, aspect = high * wide, wide / high
     assert 0.3 - 1e-3 <= area.min() < 0.35
@@ -195,10 +195,10 @@ def test_random_parts_have_areas_and_aspects_within_bounds():
 
 
 @pytest.mark.parametrize("smallest", [0.75, 0.9, 1.0])
-def test_no_part_is_smaller_than_asked(smallest):
+def test_no_crop_is_smaller_than_allowed(smallest):
     ramp = torch.arange(64.0)
     image = torch.stack([ramp[:, None].expand(64, 64), ramp.expand(64, 64)])
-    found = random_part(image.expand(500, -1, -1, -1), draws_of(500), 64, smallest=smallest)
+    found = random_resized_crop(image.expand(500, -1, -1, -1), draws_of(500), 64, smallest=smallest)
     high = (found[:, 0, 60, 32] - found[:, 0, 3, 32]) / 57
     wide = (found[:, 1, 32, 60] - found[:, 1, 32, 3]).abs() / 57
     assert (high * wide).min() >= smallest - 1e-3
@@ -206,19 +206,19 @@ def test_no_part_is_smaller_than_asked(smallest):
 
 
 @pytest.mark.parametrize("smallest", [1.0, 0.35, 0.08])
-def test_a_part_of_a_much_larger_photo_is_antialiased(smallest):
-    # Noise: without antialiasing its deviation would stay; of means of 4 × 4 pixels a quarter is
-    # left, bilinear weights making it a little less or more.
+def test_a_crop_of_a_much_larger_photo_is_antialiased(smallest):
+    # Noise would keep its standard deviation without antialiasing. Means of 4 × 4 pixels have a
+    # quarter of it, which bilinear weights change a little.
     images = to_unit(random_pixels(4, 128, 128))
     draws = draws_of(4)
     draws[:, CROP_SHAPE] = torch.tensor([1.0, 0.5])  # the whole photo, whatever `smallest`
-    found = random_part(images, draws, 32, smallest=smallest)
+    found = random_resized_crop(images, draws, 32, smallest=smallest)
     assert 0.15 < found.std() / images.std() < 0.3
 
 
-def erasing_draws(whether, area=0.5, aspect=0.5, row=0.0, column=0.0):
+def erasing_draws(chance, area=0.5, aspect=0.5, row=0.0, column=0.0):
     draws = torch.zeros(1, DRAWS)
-    draws[0, ERASING] = torch.tensor([whether, area, aspect, row, column])
+    draws[0, ERASING] = torch.tensor([chance, area, aspect, row, column])
     return draws
 
 
@@ -238,15 +238,15 @@ def test_erasing_by_hand(row, column, top, left):
     assert images.min() == 1
 
 
-def test_erasing_leaves_photos_of_a_higher_draw_alone():
+def test_erasing_skips_photos_whose_number_is_not_below_the_probability():
     images = torch.ones(1, 3, 16, 16)
     assert torch.equal(Augmentation(random_erasing=0.5).erase(images, erasing_draws(0.5)), images)
 
 
-def test_erasing_blanks_the_share_of_photos_asked_for():
+def test_erasing_changes_the_right_fraction_of_photos():
     found = Augmentation(random_erasing=0.25).erase(torch.ones(2000, 3, 16, 16), draws_of(2000))
-    share = (found.amin((1, 2, 3)) == 0).float().mean()
-    assert abs(share - 0.25) < 0.03  # three standard deviations
+    fraction = (found.amin((1, 2, 3)) == 0).float().mean()
+    assert abs(fraction - 0.25) < 0.03  # three standard deviations
     blank = (found[:, 0] == 0).float().mean((1, 2))
     assert blank.max() < 0.45  # an area of 0.33, rounded to whole pixels
 
@@ -259,7 +259,7 @@ def test_erasing_blanks_the_share_of_photos_asked_for():
         Augmentation(crop="resized", crop_area=0.3, color_jitter=0.3),
     ],
 )
-def test_each_image_depends_on_its_own_draw_alone(change):
+def test_each_image_depends_only_on_its_own_numbers(change):
     images = random_pixels(1, 16, 16).expand(4, -1, -1, -1)
     draws = draws_of(4)
     together = change(images, draws, 16)

@@ -1,4 +1,4 @@
-"""Each image once an epoch, in an order that depends on (seed, epoch) alone."""
+"""Each photo comes once per epoch, in an order that depends only on seed and epoch."""
 
 import json
 from collections import Counter
@@ -20,18 +20,18 @@ CLASSES = ["a", "b", "c"]
 
 @pytest.fixture
 def split_of(tmp_path):
-    """Makes a split whose n-th photo is all grey n, of class n modulo 3."""
+    """Makes a split; every pixel of its n-th photo is n, and its class is n modulo 3."""
 
     def make(count, shards=1):
         folder = tmp_path / f"store-{count}-{shards}"
         folder.mkdir()
         rows = np.arange(count, dtype=np.uint8)
         listed = []
-        for k, part in enumerate(np.array_split(rows, shards)):
-            pixels = np.broadcast_to(part[:, None, None, None], (len(part), SIZE, SIZE, 3))
+        for k, shard in enumerate(np.array_split(rows, shards)):
+            pixels = np.broadcast_to(shard[:, None, None, None], (len(shard), SIZE, SIZE, 3))
             np.save(folder / f"train-{k}.npy", pixels)
-            listed.append({"file": f"train-{k}.npy", "rows": len(part)})
-            index = [[f"{row}.png", CLASSES[row % 3], ""] for row in part]
+            listed.append({"file": f"train-{k}.npy", "rows": len(shard)})
+            index = [[f"{row}.png", CLASSES[row % 3], ""] for row in shard]
             write_csv(folder / f"train-{k}.csv", ["source", "class", "sha256"], index)
         description = {
             "format": 2,
@@ -49,7 +49,7 @@ def split_of(tmp_path):
 
 
 def batches_of(split, batch_size, *, store=None, jitter=None, size_of=None, **options):
-    """Batches on the CPU; as they are, or normalised as a store says."""
+    """Return batches on the CPU, normalised by mean and deviation of a store if there is one."""
     order = Order(split, batch_size, device=CPU, **options)
     if store is None:
         preprocessing = Preprocessing(SIZE, "bilinear", mean=[0.0] * 3, std=[1.0] * 3)
@@ -60,7 +60,7 @@ def batches_of(split, batch_size, *, store=None, jitter=None, size_of=None, **op
 
 
 def rows_of(batches, epoch=0):
-    """The photos of each batch, by their grey; their labels must be theirs."""
+    """Return the photos of each batch, known by their grey level; check their labels."""
     batches.order.epoch = epoch
     found = []
     for images, labels in batches:
@@ -70,8 +70,8 @@ def rows_of(batches, epoch=0):
     return found
 
 
-def flat(parts):
-    return [row for part in parts for row in part]
+def flat(lists):
+    return [row for each in lists for row in each]
 
 
 @pytest.mark.parametrize("jitter", [None, 0.0])
@@ -86,12 +86,12 @@ def flat(parts):
         (1, 64, [1]),
     ],
 )
-def test_every_image_once_an_epoch_in_batches_of_almost_equal_size(
+def test_each_image_comes_once_per_epoch_in_batches_of_almost_equal_size(
     count, batch_size, sizes, jitter, split_of
 ):
     batches = batches_of(split_of(count), batch_size, seed=3, jitter=jitter)
     found = rows_of(batches)
-    assert [len(part) for part in found] == sizes
+    assert [len(rows) for rows in found] == sizes
     assert len(batches) == len(sizes)
     assert sorted(flat(found)) == list(range(count))
 
@@ -110,11 +110,11 @@ def test_without_a_seed_images_come_in_order_and_as_they_are(split_of):
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**32 - 1])
-def test_order_depends_on_seed_and_epoch_alone(seed, split_of):
+def test_order_depends_only_on_seed_and_epoch(seed, split_of):
     split = split_of(40)
     first = batches_of(split, 8, seed=seed, jitter=0.1)
     again = batches_of(split, 8, seed=seed, jitter=0.1)
-    for _ in first:  # an epoch that is not looked at
+    for _ in first:  # one epoch, not compared
         torch.rand(3)
     first.order.epoch = again.order.epoch = 2
     torch.manual_seed(1)
@@ -141,7 +141,7 @@ def test_epochs_draw_other_augmentations(split_of):
     batches = batches_of(split_of(20), 20, seed=0, jitter=0.5)
 
     def factors(epoch):
-        """Brightness of each photo: contrast and saturation leave one grey photo as it is."""
+        """Return the brightness of each photo; contrast and saturation do not change grey."""
         batches.order.epoch = epoch
         ((images, _labels),) = batches
         return images[:, 0, 0, 0].sort().values
@@ -158,8 +158,8 @@ def test_augmentation_of_an_image_does_not_depend_on_the_batch_size(batch_size, 
     def epoch(size):
         batches = batches_of(split, size, store=store, seed=5, jitter=jitter)
         batches.order.epoch = 1
-        parts = list(batches)
-        return torch.cat([images for images, _ in parts]), torch.cat([y for _, y in parts])
+        found = list(batches)
+        return torch.cat([images for images, _ in found]), torch.cat([y for _, y in found])
 
     images, labels = epoch(batch_size)
     reference, reference_labels = epoch(len(split))
@@ -172,13 +172,13 @@ def test_augmentation_of_an_image_does_not_depend_on_the_batch_size(batch_size, 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
 @pytest.mark.parametrize("seed", [None, 0])
 def test_processes_share_the_batches_of_one(count, batch_size, world_size, seed, split_of):
-    """Of one process with a batch size as large as theirs together."""
+    """One process with their total batch size has the same batches."""
     split = split_of(count)
-    parts = [
+    ranks = [
         batches_of(split, batch_size, seed=seed, rank=rank, world_size=world_size)
         for rank in range(world_size)
     ]
-    found = [rows_of(part) for part in parts]
+    found = [rows_of(batches) for batches in ranks]
     steps = [flat(rows) for rows in zip(*found, strict=True)]
     assert Counter(flat(steps)) == Counter(range(count))
     if batch_size > 1:
@@ -189,9 +189,9 @@ def test_processes_share_the_batches_of_one(count, batch_size, world_size, seed,
         assert max(sizes) <= max(2, batch_size)
         assert max(sizes) - min(sizes) <= 1
         starts = [sum(sizes[:rank]) for rank in range(world_size)]
-        for part, start, size in zip(parts, starts, sizes, strict=True):
-            assert part.order.step_size(step) == sum(sizes)
-            assert part.order.part(step) == slice(start, start + size)
+        for batches, start, size in zip(ranks, starts, sizes, strict=True):
+            assert batches.order.step_size(step) == sum(sizes)
+            assert batches.order.rank_slice(step) == slice(start, start + size)
 
 
 def test_processes_augment_as_one_does(split_of):
@@ -200,14 +200,14 @@ def test_processes_augment_as_one_does(split_of):
 
     split = split_of(25)
     shared = [epoch(4, rank=rank, world_size=2) for rank in (0, 1)]
-    for whole, *parts in zip(epoch(8), *shared, strict=True):
+    for whole, *slices in zip(epoch(8), *shared, strict=True):
         for k in (0, 1):  # images, labels
-            assert torch.equal(torch.cat([part[k] for part in parts]), whole[k])
+            assert torch.equal(torch.cat([each[k] for each in slices]), whole[k])
 
 
 @pytest.mark.parametrize(("count", "batch_size"), [(2, 64), (3, 1), (5, 1)])
 def test_no_process_gets_an_empty_batch(count, batch_size, split_of):
-    """The mean loss of no image is NaN."""
+    """Its mean loss would be NaN."""
     split = split_of(count)
     for rank in (0, 1):
         found = rows_of(batches_of(split, batch_size, seed=0, rank=rank, world_size=2))
@@ -215,7 +215,7 @@ def test_no_process_gets_an_empty_batch(count, batch_size, split_of):
 
 
 @pytest.mark.parametrize("shards", [1, 3])
-def test_images_are_those_of_the_store_whatever_the_shards(shards, split_of):
+def test_all_images_of_the_store_come_from_any_number_of_shards(shards, split_of):
     found = rows_of(batches_of(split_of(11, shards), 4, seed=1))
     assert sorted(flat(found)) == list(range(11))
 
@@ -235,7 +235,7 @@ def test_batches_are_normalised_and_channels_last(store):
         assert labels.dtype == torch.int64
 
 
-def test_photos_of_an_epoch_have_its_size(split_of):
+def test_size_of_gives_the_input_size_of_each_epoch(split_of):
     split = split_of(10)
     batches = batches_of(split, 4, seed=0, size_of=lambda epoch: 4 + 2 * epoch)
     for epoch in (0, 1, 2):
@@ -244,8 +244,10 @@ def test_photos_of_an_epoch_have_its_size(split_of):
 
 
 def test_derived_seeds_differ_and_are_stable():
-    parts = [(0,), (1,), (0, 0), (0, 1), (1, 0), (0, 0, 0), (0, 0, 1), (0, 1, 0), (2**32 - 1, 0)]
-    seeds = [derive_seed(*each) for each in parts]
-    assert len(set(seeds)) == len(seeds), "weights, order and dropout would share their draws"
-    assert seeds == [derive_seed(*each) for each in parts]
+    keys = [(0,), (1,), (0, 0), (0, 1), (1, 0), (0, 0, 0), (0, 0, 1), (0, 1, 0), (2**32 - 1, 0)]
+    seeds = [derive_seed(*key) for key in keys]
+    assert len(set(seeds)) == len(seeds), (
+        "weights, order and dropout would have the same random numbers"
+    )
+    assert seeds == [derive_seed(*key) for key in keys]
     assert all(0 <= seed < 2**64 for seed in seeds)

@@ -1,4 +1,4 @@
-"""A saved classifier is the same one when loaded, and nothing else is taken for one."""
+"""A saved classifier loads unchanged; anything else is refused."""
 
 import json
 import pickle
@@ -61,7 +61,7 @@ def test_loaded_classifier_gives_identical_scores(changes, tmp_path):
     assert not loaded.net.training
 
 
-def test_everything_else_is_kept_too(saved):
+def test_all_other_fields_are_kept(saved):
     bundle, loaded = bundle_of(), load_bundle(saved)
     for field in fields(Bundle):
         if field.name != "net":
@@ -77,7 +77,7 @@ def test_saving_twice_gives_the_same_bytes(saved, tmp_path):
         assert first == (tmp_path / "from loaded" / name).read_bytes()
 
 
-def test_saving_replaces_what_was_there_and_leaves_nothing_aside(saved):
+def test_saving_replaces_the_folder_and_leaves_no_temporary_file(saved):
     (saved / "old").write_text("of an earlier version")
     save_bundle(bundle_of(seed=1), saved)
     assert sorted(file.name for file in saved.iterdir()) == ["model.json", "model.safetensors"]
@@ -109,7 +109,7 @@ def test_a_missing_folder_is_named(tmp_path):
 
 
 class Bomb:
-    """What a hostile pickle would do: leave a trace when it is read."""
+    """Stands for a hostile pickle: it makes a file when it is read."""
 
     def __init__(self, trace):
         self.trace = trace
@@ -189,22 +189,11 @@ def test_an_incomplete_description_is_refused(name, saved):
         load_bundle(saved)
 
 
-@pytest.mark.parametrize("other", [1, 4, "3", None])
+@pytest.mark.parametrize("other", [2, 4, "3", None])
 def test_another_format_is_refused(other, saved):
     changed(saved, format=other)
     with pytest.raises(BundleError, match="'format': Input should be 3"):
         load_bundle(saved)
-
-
-def test_a_classifier_of_format_2_is_what_it_was(saved):
-    text = json.loads((saved / "model.json").read_text(encoding="utf-8"))
-    new = ("filters", "residual_units", "norm_after_activation", "pooling")
-    old = {key: value for key, value in text["architecture"].items() if key not in new}
-    changed(saved, format=2, architecture=old)
-    bundle, same = load_bundle(saved), bundle_of()
-    assert bundle.architecture == same.architecture
-    with torch.no_grad():
-        assert torch.equal(bundle.net(images_of(4)), same.net(images_of(4)))
 
 
 def test_a_classifier_trained_on_all_photos_has_no_validation_score(tmp_path):
@@ -215,7 +204,7 @@ def test_a_classifier_trained_on_all_photos_has_no_validation_score(tmp_path):
 @pytest.mark.parametrize("size", [16, 17])
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext"])
 @torch.no_grad()
-def test_a_network_of_timm_is_kept_too(name, size, tmp_path):
+def test_a_network_of_timm_is_kept(name, size, tmp_path):
     size = size if name == "test_resnet" else 32
     torch.manual_seed(0)
     net = build(name, input_size=size, num_classes=3, dropout=0.5)
@@ -244,7 +233,7 @@ def test_a_network_of_timm_is_kept_too(name, size, tmp_path):
         *("timm/resnet50", "/x/resnet50", "nope", "", "resnet50.nope", "resnet50."),
     ],
 )
-def test_a_name_that_is_not_one_of_timms_own_is_refused_and_nothing_fetched(
+def test_a_name_that_timm_does_not_list_is_refused_and_nothing_is_downloaded(
     name, saved, monkeypatch
 ):
     def connect(*_):
@@ -258,7 +247,7 @@ def test_a_name_that_is_not_one_of_timms_own_is_refused_and_nothing_fetched(
         load_bundle(saved)
 
 
-def test_a_network_of_timm_has_no_settings_of_ours(saved):
+def test_a_network_of_timm_has_no_settings(saved):
     changed(saved, architecture={"name": "test_resnet", "pretrained": True})
     with pytest.raises(BundleError, match=r"'architecture\.timm\.pretrained': Extra inputs"):
         load_bundle(saved)
@@ -306,15 +295,17 @@ def test_a_description_of_other_types_is_refused(change, saved):
         load_bundle(saved)
 
 
-def test_a_description_takes_no_memory_that_the_weights_have_not(saved):
-    """2 × 10^11 weights by the description: refused by the file, in which they are not."""
+def test_a_description_of_a_huge_network_takes_no_memory(saved):
+    """The description claims 2 × 10^11 weights, which the file does not have."""
     file = saved / "model.json"
     text = json.loads(file.read_text())
     text["architecture"] |= {"first_layer_filters": 1024, "num_neurons_dense": 8192}
     text["architecture"] |= {"conv_layers": 1, "filter_org": 1.0}
     text["input_size"] = 512
     file.write_text(json.dumps(text))
-    with pytest.raises(BundleError, match=r"model\.safetensors: damaged, or of another network"):
+    with pytest.raises(
+        BundleError, match=r"model\.safetensors: damaged, or weights of another network"
+    ):
         load_bundle(saved)
 
 

@@ -1,4 +1,4 @@
-"""The network's shapes, names and size follow from its settings."""
+"""Shapes, names and size of the CNN follow from its settings."""
 
 import itertools
 import re
@@ -24,7 +24,7 @@ def net_of(*, image_size=16, num_classes=3, **changes):
 
 
 def parameters_by_hand(filters, kernel, side, dense, classes, *, batch_norm):
-    """Convolutions have a bias or two numbers of batch norm a filter; dense layers have a bias."""
+    """Count a bias, or two parameters of batch norm, for each filter; a bias for each neuron."""
     per_filter = 2 if batch_norm else 1
     convolutions = sum(
         channels * kernel**2 * count + per_filter * count
@@ -148,11 +148,11 @@ def test_a_residual_unit_adds_two_convolutions_of_the_same_shape(norm_after):
     assert [(c.in_channels, c.out_channels) for c in convolutions] == [(8, 8), (8, 8)]
     features = torch.rand(2, 8, 4, 4, generator=torch.Generator().manual_seed(0))
     unit.eval()
-    features = features - 0.5  # a sum below 0 must not pass
+    features = features - 0.5  # so that some sums are negative
     expected = (features + unit.layers(features)).clamp(min=0)
     assert expected.eq(0).any()
     torch.testing.assert_close(unit(features), expected)
-    with torch.no_grad():  # nothing added: the shortcut alone
+    with torch.no_grad():  # convolutions that add nothing leave the shortcut
         for convolution in convolutions:
             convolution.weight.zero_()
             if convolution.bias is not None:
@@ -198,8 +198,8 @@ def test_dropout_acts_in_training_only():
 
 
 def test_forward_by_hand():
-    # One 1×1 filter that adds red to 0.5, half of it clipped by ReLU, the largest of each four
-    # kept, a dense layer of one neuron that sums, and two classes: +1 and -2 times that.
+    # One 1×1 filter computes red + 0.5; ReLU and pooling keep the largest of four values, if it is
+    # positive. A dense layer has one neuron, and the two classes get 1 and -2 times its value.
     net = net_of(
         image_size=2,
         num_classes=2,
@@ -218,7 +218,7 @@ def test_forward_by_hand():
         net.classifier.output.bias.copy_(torch.tensor([0.0, 1.0]))
     images = torch.zeros(1, 3, 2, 2)
     images[0, 0] = torch.tensor([[-9.0, 1.0], [0.0, -1.0]])
-    images[0, 1:] = 7.0  # green and blue weigh nothing
+    images[0, 1:] = 7.0  # the filter ignores green and blue
     # max(-8.5, 1.5, 0.5, -0.5) = 1.5; 3 * 1.5 + 0.25 = 4.75
     torch.testing.assert_close(net(images), torch.tensor([[4.75, -8.5]]))
 

@@ -1,4 +1,4 @@
-"""Pixels become what Pillow and arithmetic by hand make of them."""
+"""Preprocessing equals Pillow and arithmetic by hand."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,9 @@ from PIL import Image
 
 from fieldguide.network.preprocessing import Preprocessing, normalize, resize, to_unit
 
-# Pillow rounds to whole numbers after rows, by half a step that columns enlarge by 1.25 at most
-# (the sum of bicubic's weights without their signs), and after columns, by half a step.
+# Largest difference from Pillow, which rounds to whole numbers after rows and after columns. Each
+# is half a step; columns enlarge the first one by at most 1.25, the sum of bicubic's absolute
+# weights.
 ROUNDING = 1.13 / 255
 
 
@@ -55,7 +56,7 @@ def test_bicubic_stays_between_0_and_1():
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("size", [16, 20, 11])
-def test_preprocessing_is_pillows_resize_then_normalisation(size, interpolation):
+def test_preprocessing_equals_a_resize_by_pillow_and_normalisation(size, interpolation):
     mean, std = [0.5, 0.25, 0.75], [0.1, 0.2, 0.4]
     images = random_pixels(2, 16, 16)
     result = Preprocessing(size, interpolation, mean, std)(to_unit(images))

@@ -1,4 +1,4 @@
-"""Archives: the same members out of each kind, and hostile or damaged ones refused."""
+"""Archives of each kind give the same members; hostile and damaged ones are refused."""
 
 import gzip
 import io
@@ -45,7 +45,7 @@ def read_all(path):
 
 
 def zip_info(path, change):
-    """A zip of one stored member whose entry was changed by `change` before it was written."""
+    """Write a zip with one stored member, after `change` has edited its entry."""
     info = zipfile.ZipInfo("train/ant/1.jpg")
     change(info)
     with zipfile.ZipFile(path, "w") as archive:
@@ -54,7 +54,7 @@ def zip_info(path, change):
 
 
 def tar_info(path, **fields):
-    """A tar of one member and another, the first with these fields."""
+    """Write a tar with two members, the first of them with these fields."""
     with tarfile.open(path, "w") as archive:
         info = tarfile.TarInfo("train/ant/1.jpg")
         for field, value in fields.items():
@@ -65,7 +65,7 @@ def tar_info(path, **fields):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_members_are_listed_and_read_whole(kind, tmp_path, pack):
+def test_all_members_are_listed_and_read(kind, tmp_path, pack):
     path = pack(tmp_path / kind, FILES)
     assert read_all(path) == FILES
     with open_archive(path) as archive:
@@ -75,7 +75,7 @@ def test_members_are_listed_and_read_whole(kind, tmp_path, pack):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_many_threads_may_read_in_any_order(kind, tmp_path, pack):
+def test_several_threads_may_read_in_any_order(kind, tmp_path, pack):
     rng = random.Random(0)
     files = {f"a/{k}.jpg": rng.randbytes(rng.randrange(5000)) for k in range(60)}
     with open_archive(pack(tmp_path / kind, files)) as archive:
@@ -85,19 +85,19 @@ def test_many_threads_may_read_in_any_order(kind, tmp_path, pack):
     assert found == [files[member.name] for member in members]
 
 
-def test_the_kind_is_told_by_content_not_by_name(tmp_path, pack):
+def test_the_content_decides_the_kind_not_the_name(tmp_path, pack):
     for kind in KINDS[:-1]:
         pack(tmp_path / kind, FILES).rename(tmp_path / "data")
         assert read_all(tmp_path / "data") == FILES
 
 
-def test_a_zip_stored_inside_a_tar_is_just_a_file_of_it(tmp_path, pack):
+def test_a_zip_inside_a_tar_is_an_ordinary_member(tmp_path, pack):
     inner = pack(tmp_path / "inner.zip", {"other.jpg": b"x"}).read_bytes()
     files = {"train/ant/1.jpg": b"one", "extra.zip": inner}
     assert read_all(pack(tmp_path / "photos.tar", files)) == files
 
 
-def test_two_members_of_one_name_keep_their_own_bytes(tmp_path):
+def test_two_members_with_one_name_keep_their_own_bytes(tmp_path):
     with tarfile.open(tmp_path / "photos.tar", "w") as packed:
         for data in (b"one", b"two"):
             info = tarfile.TarInfo("a.jpg")
@@ -107,15 +107,17 @@ def test_two_members_of_one_name_keep_their_own_bytes(tmp_path):
         assert [archive.read(member) for member in archive.members] == [b"one", b"two"]
 
 
-def test_a_missing_archive_is_named_with_the_way_to_get_it(tmp_path):
+def test_a_missing_archive_is_named_with_advice(tmp_path):
     with pytest.raises(ArchiveError, match=r"data\.archive: .*no\.zip does not exist.*dvc pull"):
         names_in(tmp_path / "no.zip")
 
 
 @pytest.mark.parametrize("data", [b"", b"a", b"no archive at all" * 1000, b"\xff\xd8\xff\xe0"])
-def test_another_file_is_not_an_archive(data, tmp_path):
+def test_a_file_of_another_kind_is_refused(data, tmp_path):
     (tmp_path / "a.bin").write_bytes(data)
-    with pytest.raises(ArchiveError, match=r"a\.bin: not an archive; allowed: zip, tar, tar\.gz"):
+    with pytest.raises(
+        ArchiveError, match=r"a\.bin: not an archive, or .*; allowed: a zip, tar or"
+    ):
         names_in(tmp_path / "a.bin")
 
 
@@ -125,16 +127,16 @@ def test_a_cut_archive_is_refused(kind, share, tmp_path, pack):
     rng = random.Random(1)
     path = pack(tmp_path / kind, {f"a/{k}.jpg": rng.randbytes(9000) for k in range(9)})
     whole = path.read_bytes()
-    if kind == "photos.tar":  # without the zeros at its end, which hold nothing
+    if kind == "photos.tar":  # without the zero blocks at its end
         whole = whole[: 9 * (512 + 9216)]
     path.write_bytes(whole[: int(len(whole) * share)])
-    with pytest.raises(ArchiveError, match=r"cut short or damaged|unexpected end of data"):
+    with pytest.raises(ArchiveError, match=r"photos.* cut short or damaged"):
         names_in(path)
 
 
 @pytest.mark.parametrize("place", [3 * 1024, 3 * 1024 + 100, 3 * 1024 + 511])
 def test_a_tar_cut_between_or_in_headers_is_refused(place, tmp_path, pack):
-    """Not quietly taken for a smaller data set: three of its five photos are there."""
+    """It must not pass for a smaller data set: three of its five photos are complete."""
     path = pack(tmp_path / "photos.tar", {f"a/{k}.jpg": b"x" * 512 for k in range(5)})
     path.write_bytes(path.read_bytes()[:place])
     with pytest.raises(ArchiveError, match=r"photos\.tar"):
@@ -143,7 +145,7 @@ def test_a_tar_cut_between_or_in_headers_is_refused(place, tmp_path, pack):
 
 @pytest.mark.parametrize("compress", [bytes, gzip.compress])
 def test_a_tar_with_a_damaged_header_is_refused(compress, tmp_path, pack):
-    """Not quietly taken for a smaller data set."""
+    """It must not pass for a smaller data set."""
     path = pack(tmp_path / "photos.tar", {f"a/{k}.jpg": b"x" * 512 for k in range(5)})
     data = bytearray(path.read_bytes())
     data[2 * 1024 + 150] ^= 0xFF  # in the checksum of the third member
@@ -196,7 +198,7 @@ def test_an_encrypted_zip_is_refused(tmp_path):
     data = bytearray(path.read_bytes())
     data[data.index(b"PK\x01\x02") + 8] |= 1  # general purpose flag, bit 0
     path.write_bytes(data)
-    with pytest.raises(ArchiveError, match=r"'train/ant/1\.jpg' is encrypted; allowed: plain"):
+    with pytest.raises(ArchiveError, match=r"'train/ant/1\.jpg' is encrypted; allowed: members"):
         names_in(path)
 
 
@@ -216,7 +218,7 @@ def test_a_bomb_of_many_members_is_refused(tmp_path, pack):
 
 @pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
 def test_a_bomb_in_the_name_of_a_member_is_refused(kind, tmp_path):
-    """A header of this kind is read into memory whole, before its member is seen."""
+    """tarfile reads a header of this kind into memory before it returns the member."""
     with tarfile.open(tmp_path / "photos.tar.gz", "w:gz") as packed:
         info = tarfile.TarInfo("name")
         info.type, info.size = kind, 65 * 2**20
@@ -271,7 +273,7 @@ def test_a_zip_member_larger_than_it_declares_is_unreadable(tmp_path, pack):
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2])
-def test_no_damage_to_a_zip_makes_another_error(method, tmp_path):
+def test_damage_to_a_zip_causes_no_other_error(method, tmp_path):
     rng = random.Random(0)
     with zipfile.ZipFile(tmp_path / "photos.zip", "w", method) as packed:
         for name in ("é/1.jpg", "é/2.jpg"):
@@ -289,7 +291,7 @@ def test_no_damage_to_a_zip_makes_another_error(method, tmp_path):
             continue
 
 
-def test_a_name_that_is_not_utf8_can_be_written_again(tmp_path):
+def test_a_name_that_is_not_utf8_becomes_text_that_can_be_stored(tmp_path):
     with tarfile.open(tmp_path / "photos.tar", "w") as packed:
         packed.addfile(tarfile.TarInfo("a/\udcff.jpg"))
     assert names_in(tmp_path / "photos.tar") == ["a/\ufffd.jpg"]
@@ -307,7 +309,7 @@ class TestFolder:
         with pytest.raises(ArchiveError, match="photos/loop: a link to a folder"):
             read_all(photos)
 
-    def test_what_is_no_file_is_unreadable_and_never_waited_for(self, tmp_path):
+    def test_a_pipe_or_broken_link_is_unreadable_at_once(self, tmp_path):
         os.mkfifo(tmp_path / "pipe.jpg")
         (tmp_path / "dangling.jpg").symlink_to("nowhere")
         (tmp_path / "loop.jpg").symlink_to("loop.jpg")
@@ -323,7 +325,7 @@ class TestFolder:
             with pytest.raises(UnreadableMemberError, match="not a file, or a link to nothing"):
                 archive.read(archive.members[0])
 
-    def test_a_name_that_is_not_utf8_is_shown_replaced_and_read(self, tmp_path):
+    def test_a_file_whose_name_is_not_utf8_is_read(self, tmp_path):
         (tmp_path / os.fsdecode(b"\xff.jpg")).write_bytes(b"x")
         assert read_all(tmp_path) == {"\ufffd.jpg": b"x"}
 
@@ -333,6 +335,8 @@ class TestFolder:
 
 
 class TestOddZips:
+    """Unusual and damaged members of a zip."""
+
     DATA = bytes(range(256)) * 20
 
     def packed(self, path, *, name="train/ant/1.jpg"):
@@ -341,7 +345,7 @@ class TestOddZips:
             archive.writestr("train/ant/2.jpg", b"two")
         return path
 
-    def test_a_member_without_a_name_is_a_file_like_another(self, tmp_path):
+    def test_a_member_may_have_an_empty_name(self, tmp_path):
         assert read_all(self.packed(tmp_path / "a.zip", name="")) == {
             "": self.DATA,
             "train/ant/2.jpg": b"two",
@@ -351,7 +355,7 @@ class TestOddZips:
         ("place", "message"),
         [(3, "Bad magic number"), (40, "differ"), (100, "Bad CRC-32")],
     )
-    def test_damage_is_told(self, place, message, tmp_path):
+    def test_the_message_says_what_is_damaged(self, place, message, tmp_path):
         path = self.packed(tmp_path / "a.zip")
         data = bytearray(path.read_bytes())
         data[place] ^= 1

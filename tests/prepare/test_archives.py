@@ -1,4 +1,4 @@
-"""Several archives are one data set, whatever their order; what DVC would not watch is refused."""
+"""Several archives are one data set, in any order, and DVC must notice a change of each."""
 
 import re
 import shutil
@@ -12,8 +12,8 @@ from fieldguide.prepare.prepare import prepare
 
 
 @pytest.fixture
-def parts(tmp_path, pack, make_photos):
-    """A folder of three archives: two of training photos with equal names, one of test photos."""
+def photos(tmp_path, pack, make_photos):
+    """A folder of three archives: two with training photos of equal names, one with test photos."""
     folder = tmp_path / "photos"
     folder.mkdir()
     pack(folder / "b.zip", make_photos("train", each=5, seed=0))
@@ -24,7 +24,7 @@ def parts(tmp_path, pack, make_photos):
 
 @pytest.fixture
 def stored(tmp_path, make_params):
-    """Prepares and returns {file: bytes} of the store: stored(data.archive)."""
+    """Prepare, and return {file: bytes} of the store: stored(data.archive)."""
 
     def make(archive, target="prepared"):
         data = {"archive": archive, "image_size": 16, "shard_size": 1}
@@ -40,20 +40,20 @@ def members_of(value):
         return {member.source: archives.read(member) for member in archives.members}
 
 
-def test_a_folder_of_archives_and_lists_of_them_in_any_order_are_the_same(parts, stored):
+def test_a_folder_of_archives_equals_a_list_of_them_in_any_order(photos, stored):
     names = ["a.tar.gz", "b.zip", "c.tar"]
-    whole = stored(str(parts))
+    whole = stored(str(photos))
     assert {name: sum(n.values()) for name, n in stored.prepared.counts.items()} == {
         "train": 24,
         "val": 6,
         "test": 9,
     }
     for order in ([0, 1, 2], [2, 0, 1]):
-        assert stored([str(parts / names[k]) for k in order]) == whole
+        assert stored([str(photos / names[k]) for k in order]) == whole
 
 
-def test_equal_names_in_two_archives_are_two_photos(parts, stored, tmp_path):
-    stored(str(parts))
+def test_equal_names_in_two_archives_are_two_photos(photos, stored, tmp_path):
+    stored(str(photos))
     opened = Store(tmp_path / "prepared")
     sources = {source for name in SPLITS for source in opened.split(name).sources}
     assert len(sources) == 39
@@ -63,91 +63,94 @@ def test_equal_names_in_two_archives_are_two_photos(parts, stored, tmp_path):
     }
 
 
-def test_the_pixels_are_those_of_one_archive_of_all(parts, stored, pack, tmp_path):
-    """Photos, classes and splits are the same; only names tell archives apart."""
+def test_several_archives_give_the_pixels_of_one_archive_with_all_photos(
+    photos, stored, pack, tmp_path
+):
+    """Photos, classes and splits are the same; only the names differ."""
     files = {}
-    for k, source in enumerate(sorted(data := members_of(str(parts)))):
-        _, part, label, _ = source.split("/")
-        files[f"{part}/{label}/{k}.png"] = data[source]
-    several = stored(str(parts))
+    for k, source in enumerate(sorted(data := members_of(str(photos)))):
+        _, split, label, _ = source.split("/")
+        files[f"{split}/{label}/{k}.png"] = data[source]
+    several = stored(str(photos))
     one = stored(str(pack(tmp_path / "all.zip", files)))
     pixels = [name for name in one if name.endswith(".npy")]
     assert len(pixels) == 3
     assert {name: several[name] for name in pixels} == {name: one[name] for name in pixels}
 
 
-def test_one_archive_has_no_name_in_front(parts):
-    assert members_of(str(parts / "c.tar")).keys() == {
+def test_names_of_a_single_archive_have_no_prefix(photos):
+    assert members_of(str(photos / "c.tar")).keys() == {
         f"val/{label}/{k:02d}.png" for label in ("ant", "bee", "crab") for k in range(3)
     }
 
 
-def test_a_folder_of_one_archive_has_so_that_a_second_one_changes_no_name(parts):
-    (parts / "a.tar.gz").unlink()
-    (parts / "b.zip").unlink()
-    assert all(name.startswith("c.tar/val/") for name in members_of(str(parts)))
+def test_names_in_a_folder_of_one_archive_have_a_prefix(photos):
+    (photos / "a.tar.gz").unlink()
+    (photos / "b.zip").unlink()
+    # So that a second archive changes no name.
+    assert all(name.startswith("c.tar/val/") for name in members_of(str(photos)))
 
 
-def test_messages_name_the_archive_of_a_photo(parts, stored, pack, make_photos):
+def test_messages_name_the_archive_of_a_photo(photos, stored, pack, make_photos):
     photo = next(iter(make_photos(each=1, seed=2).values()))  # as in the test set
-    pack(parts / "d.zip", {"train/ant/x.png": b"", "train/bee/y.png": photo, "z.png": photo})
+    pack(photos / "d.zip", {"train/ant/x.png": b"", "train/bee/y.png": photo, "z.png": photo})
     with pytest.raises(ArchiveError, match=r"1 of 41 .*\n  d\.zip/train/ant/x\.png: the file is e"):
-        stored(str(parts))
+        stored(str(photos))
 
 
-def test_what_is_left_out_is_told_with_its_archive(parts, stored, pack, make_photos):
+def test_photos_left_out_are_listed_with_their_archive(photos, stored, pack, make_photos):
     photo = next(iter(make_photos("val", each=3, seed=2).values()))
-    pack(parts / "d.zip", {"train/bee/y.png": photo, "z.png": photo})
-    stored(str(parts))
+    pack(photos / "d.zip", {"train/bee/y.png": photo, "z.png": photo})
+    stored(str(photos))
     assert {item.source: item.reason for item in stored.prepared.left_out} == {
         "d.zip/train/bee/y.png": "duplicate",
         "d.zip/z.png": "misplaced",
     }
 
 
-def test_other_files_beside_archives_do_no_harm(parts, stored):
-    before = stored(str(parts))
-    (parts / "README.md").write_text("about", encoding="utf-8")
-    (parts / "a.tar.gz.dvc").write_text("outs: []", encoding="utf-8")
-    (parts / ".hidden.zip").write_bytes(b"no archive")
-    assert stored(str(parts)) == before
+def test_other_files_beside_archives_are_ignored(photos, stored):
+    before = stored(str(photos))
+    (photos / "README.md").write_text("about", encoding="utf-8")
+    (photos / "a.tar.gz.dvc").write_text("outs: []", encoding="utf-8")
+    (photos / ".hidden.zip").write_bytes(b"no archive")
+    assert stored(str(photos)) == before
 
 
 @pytest.mark.parametrize("name", ["train/ant/1.jpg", "cover.PNG"])
-def test_a_folder_of_archives_and_photos_is_refused(name, parts, stored):
-    (parts / name).parent.mkdir(parents=True, exist_ok=True)
-    (parts / name).write_bytes(b"x")
+def test_a_folder_of_archives_and_photos_is_refused(name, photos, stored):
+    (photos / name).parent.mkdir(parents=True, exist_ok=True)
+    (photos / name).write_bytes(b"x")
     with pytest.raises(
         ArchiveError,
-        match=rf"holds archives \(a\.tar\.gz\) and photos \({re.escape(name)}\); allowed: a folder",
+        match=rf"holds archives \(a\.tar\.gz\) and photos \({re.escape(name)}\); allowed: only",
     ):
-        stored(str(parts))
+        stored(str(photos))
 
 
-def test_two_archives_of_one_name_are_refused(parts, stored, tmp_path):
-    shutil.copy(parts / "b.zip", tmp_path / "b.zip")
+def test_two_archives_with_one_name_are_refused(photos, stored, tmp_path):
+    shutil.copy(photos / "b.zip", tmp_path / "b.zip")
     with pytest.raises(ArchiveError, match=r"photos/b\.zip and .*/b\.zip have one name; allowed"):
-        stored([str(parts), str(tmp_path / "b.zip")])
+        stored([str(photos), str(tmp_path / "b.zip")])
 
 
-def test_a_missing_or_damaged_one_of_several_is_named(parts, stored):
+def test_a_missing_or_damaged_archive_is_named(photos, stored):
     with pytest.raises(ArchiveError, match=r"data\.archive: .*/no\.zip does not exist"):
-        stored([str(parts), "/no/no.zip"])
-    (parts / "b.zip").write_bytes(b"PK")
-    with pytest.raises(ArchiveError, match=r"b\.zip: a zip cut short or damaged"):
-        stored(str(parts))
+        stored([str(photos), "/no/no.zip"])
+    (photos / "b.zip").write_bytes(b"PK")
+    with pytest.raises(ArchiveError, match=r"b\.zip: not an archive, or cut short or damaged"):
+        stored(str(photos))
 
 
-def test_an_archive_may_be_a_folder_of_photos_too(parts, stored, pack, make_photos, tmp_path):
+def test_an_archive_may_be_a_folder_of_photos_too(photos, stored, pack, make_photos, tmp_path):
     unpacked = pack(tmp_path / "more", make_photos("train", each=2, seed=7))
-    stored([str(parts), str(unpacked)])
+    stored([str(photos), str(unpacked)])
     opened = Store(tmp_path / "prepared")
     sources = [source for name in ("train", "val") for source in opened.split(name).sources]
     assert sum(source.startswith("more/train/") for source in sources) == 6
 
 
 class TestDeps:
-    """DVC puts no list into deps, so a list needs its own lines in dvc.yaml."""
+    """DVC cannot put a list into deps, so a list needs its own lines in dvc.yaml."""
 
     @pytest.fixture
     def dvc_yaml(self, tmp_path):
@@ -167,14 +170,14 @@ class TestDeps:
             ["${data.archive[1]}", "data/a.zip:\n          cache: false"],
         ],
     )
-    def test_a_list_of_deps_is_fine(self, deps, dvc_yaml):
+    def test_a_list_with_its_deps_is_accepted(self, deps, dvc_yaml):
         check_deps(["data/a.zip", "data/b.zip"], dvc_yaml(deps))
 
-    def test_one_path_is_dvc_s_to_check(self, tmp_path):
+    def test_a_single_path_needs_no_check(self, tmp_path):
         check_deps("data/a.zip", tmp_path / "no dvc.yaml")
 
     @pytest.mark.parametrize("deps", [["${data.archive}"], ["data/a.zip.dvc"], ["data"]])
-    def test_without_them_it_is_refused_with_the_lines_to_add(self, deps, dvc_yaml):
+    def test_missing_deps_are_refused_with_the_lines_to_add(self, deps, dvc_yaml):
         with pytest.raises(
             ArchiveError,
             match=r"2 of the list's 2 archives .*\n {6}- \$\{data\.archive\[0\]\}  # data/a\.zip\n"
@@ -182,14 +185,14 @@ class TestDeps:
         ):
             check_deps(["data/a.zip", "data/b.zip"], dvc_yaml(deps))
 
-    def test_what_is_missing_alone_is_shown(self, dvc_yaml):
+    def test_only_the_missing_deps_are_shown(self, dvc_yaml):
         with pytest.raises(ArchiveError, match=r"1 of the list's 2 .*:\n.*\[1\]\}  # data/b\.zip$"):
             check_deps(["data/a.zip", "data/b.zip"], dvc_yaml(["${data.archive[0]}"]))
 
     @pytest.mark.parametrize("text", ["", "stages: {}", "stages: {prepare: {}}", "[]"])
     def test_a_dvc_yaml_without_the_stage_has_no_deps(self, text, tmp_path):
         (tmp_path / "dvc.yaml").write_text(text, encoding="utf-8")
-        with pytest.raises(ArchiveError, match=r"1 of the list's 1 archives"):
+        with pytest.raises(ArchiveError, match=r"lacks 1 of the list's 1 archives"):
             check_deps(["a.zip"], tmp_path / "dvc.yaml")
         with pytest.raises(ParamsError, match=r"no\.yaml: cannot be read"):
             check_deps(["a.zip"], tmp_path / "no.yaml")

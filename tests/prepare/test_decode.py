@@ -12,8 +12,8 @@ from fieldguide.prepare.decode import UnusablePhotoError, decode
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 ORIENTATION = 0x112
-pytestmark = pytest.mark.filterwarnings("ignore")  # of odd metadata, as in `prepare`
-# What a viewer must do to the stored pixels (Exif 2.32, tag Orientation), in NumPy.
+pytestmark = pytest.mark.filterwarnings("ignore")  # about odd metadata, as in `prepare`
+# How NumPy turns stored pixels upright (Exif 2.32, tag Orientation).
 UPRIGHT = {
     1: lambda a: a,
     2: lambda a: a[:, ::-1],
@@ -28,7 +28,7 @@ UPRIGHT = {
 
 @pytest.fixture(autouse=True)
 def without_pillow_s_limit(monkeypatch):
-    """As `prepare` does, which leaves refusing to `decode`."""
+    """`prepare` removes this limit too, because `decode` has its own."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
 
 
@@ -51,7 +51,7 @@ def columns(*colors, width=10, height=20):
 
 
 def color_of(data, **options):
-    """The one colour of a picture without any edge."""
+    """Return the colour of a picture of one colour."""
     pixels = decode(data, 4, resize="crop", **options)
     assert pixels.shape == (4, 4, 3)
     assert pixels.dtype == np.uint8
@@ -60,13 +60,13 @@ def color_of(data, **options):
 
 
 def exif(*entries):
-    """Raw EXIF of entries (tag, type, count, four bytes), of which one is the orientation."""
+    """Return raw EXIF with entries (tag, type, count, four bytes)."""
     table = b"".join(struct.pack("<HHI4s", *entry) for entry in sorted(entries))
     return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + table + bytes(4)
 
 
 class TestOrientation:
-    """Photos come out as a viewer shows them."""
+    """Photos are turned as a viewer shows them."""
 
     @pytest.mark.parametrize("orientation", UPRIGHT)
     @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
@@ -166,9 +166,9 @@ class TestModes:
 
     @pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
     @pytest.mark.parametrize("grey", [0, 1, 100, 254, 255])
-    def test_grey_of_16_bits_is_scaled_not_clipped(self, grey, kind):
+    def test_grey_of_16_bits_is_scaled_and_not_clipped(self, grey, kind):
         wide = np.full((8, 8), grey * 257, dtype=np.uint16)
-        wide[0, 0] = 65535  # so that the range is plain; left out by the crop of the corner
+        wide[0, 0] = 65535  # makes the range clear; not in the quarter that is compared
         found = decode(encode(wide, kind), 8, resize="crop")
         assert np.all(found[4:, 4:] == grey)
 
@@ -188,14 +188,14 @@ class TestModes:
         np.testing.assert_array_equal(found, np.repeat(np.array(expected)[..., None], 3, axis=2))
 
     @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
-    def test_of_several_pictures_the_first_is_taken(self, kind):
+    def test_the_first_of_several_pictures_is_taken(self, kind):
         second = [flat(BLUE, "RGB")]
         data = encode(flat(RED, "RGB"), kind, save_all=True, append_images=second)
         assert np.allclose(color_of(data), RED, atol=3)
 
 
 class TestShape:
-    """Crop and squash, and resizing."""
+    """Crop, squash and resizing."""
 
     def test_crop_takes_the_centre_square_and_squash_the_whole(self):
         wide = columns(RED, GREEN, GREEN, BLUE)  # 20 × 40
@@ -238,10 +238,10 @@ class TestShape:
 
 
 def giant_jpeg(side, marker=b"\xff\xc0"):
-    """A grey baseline JPEG of any size, written by hand.
+    """Build a grey baseline JPEG of any size.
 
-    Each block of 8 × 8 has the bits 00 (same DC) and 1010 (end of block) of the standard tables;
-    four of them are the bytes 28 A2 8A.
+    With the standard tables, each block of 8 × 8 pixels is the bits 00 (same DC) and 1010 (end of
+    block); four blocks are the bytes 28 A2 8A.
     """
     small = encode(flat(128, "L"), "JPEG")
     frame, scan = small.index(b"\xff\xc0"), small.index(b"\xff\xda")
@@ -259,8 +259,8 @@ class TestSize:
             color_of(encode(flat(9, "L", (15, 40))), min_size=16)
         assert (caught.value.reason, caught.value.detail) == ("too small", "15×40 pixels")
 
-    def test_a_giant_baseline_jpeg_is_decoded_by_its_coarse_frequencies(self):
-        """400 million pixels, which could not be decoded whole: that is beyond MAX_PIXELS."""
+    def test_a_giant_baseline_jpeg_is_decoded_at_a_smaller_scale(self):
+        """400 million pixels are more than MAX_PIXELS, so a full decode is not allowed."""
         assert color_of(giant_jpeg(20_000)) == (128, 128, 128)
 
     def test_a_giant_progressive_jpeg_is_refused(self):
@@ -279,7 +279,7 @@ class TestSize:
 
 
 class TestBroken:
-    """What is no whole picture is unreadable, and says why."""
+    """A broken picture is unreadable, and the message says why."""
 
     @pytest.mark.parametrize(
         ("data", "detail"),
@@ -300,7 +300,7 @@ class TestBroken:
         assert caught.value.reason == "unreadable"
         assert " at 0x" not in caught.value.detail  # the same words in every run
 
-    def test_no_damage_makes_another_error(self):
+    def test_damage_causes_no_other_error(self):
         rng = np.random.default_rng(0)
         stored = rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)
         for kind in ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP"):

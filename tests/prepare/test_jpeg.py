@@ -1,4 +1,4 @@
-"""The fast path for plain JPEGs gives what Pillow gives, and leaves it everything else."""
+"""The fast path for plain JPEGs gives the pixels of Pillow, and Pillow decodes the rest."""
 
 import io
 import struct
@@ -9,9 +9,9 @@ from PIL import Image
 
 from fieldguide.prepare import decode as decode_module
 from fieldguide.prepare.decode import UnusablePhotoError, decode
-from fieldguide.prepare.jpeg import Header, decode_jpeg, is_streamed, plain_header
+from fieldguide.prepare.jpeg import decode_jpeg, is_streamed, plain_size
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of odd metadata, as in `prepare`
+pytestmark = pytest.mark.filterwarnings("ignore")  # about odd metadata, as in `prepare`
 
 
 def photo(width=90, height=70, mode="RGB", seed=0):
@@ -27,7 +27,7 @@ def encode(image, kind="JPEG", **options):
 
 
 def outcome(data, size=16, **options):
-    """Pixels, or the words of the refusal."""
+    """Return the pixels, or the message of the refusal."""
     try:
         return decode(data, size, **{"resize": "crop", **options}).tolist()
     except UnusablePhotoError as err:
@@ -40,14 +40,14 @@ def by_pillow(monkeypatch):
 
     def run(data, size=16, **options):
         with monkeypatch.context() as patch:
-            patch.setattr(decode_module, "plain_header", lambda _: None)
+            patch.setattr(decode_module, "plain_size", lambda _: None)
             return outcome(data, size, **options)
 
     return run
 
 
 class TestSameAsPillow:
-    """Whichever way a JPEG goes."""
+    """Both ways give the same result."""
 
     @pytest.mark.parametrize("resize", ["crop", "squash"])
     @pytest.mark.parametrize(
@@ -56,26 +56,26 @@ class TestSameAsPillow:
     )
     def test_the_pixels_are_the_same_at_every_scale(self, width, height, resize, by_pillow):
         data = encode(photo(width, height), quality=90)
-        assert plain_header(data) == (width, height)
+        assert plain_size(data) == (width, height)
         assert outcome(data, resize=resize) == by_pillow(data, resize=resize)
 
     @pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0", "4:1:1"])
     @pytest.mark.parametrize("options", [{"quality": 20}, {"restart_marker_rows": 1}])
-    def test_the_pixels_are_the_same_however_it_was_written(self, options, subsampling, by_pillow):
+    def test_the_pixels_are_the_same_for_all_encoder_options(self, options, subsampling, by_pillow):
         data = encode(photo(), subsampling=subsampling, comment=b"\xff\xda", **options)
         assert outcome(data) == by_pillow(data)
 
     def test_grey_becomes_the_same_rgb(self, by_pillow):
         data = encode(photo(mode="L"))
-        assert plain_header(data) == (90, 70)
+        assert plain_size(data) == (90, 70)
         assert outcome(data) == by_pillow(data)
 
-    def test_rgb_that_was_not_turned_into_ycc(self, by_pillow):
+    def test_a_jpeg_stored_as_rgb_gives_the_same_pixels(self, by_pillow):
         data = encode(photo(), keep_rgb=True)
         assert outcome(data) == by_pillow(data)
 
     @pytest.mark.parametrize("options", [{"min_size": 71}, {"max_pixels": 90 * 70 - 1}])
-    def test_what_is_refused_is_refused_in_the_same_words(self, options, by_pillow):
+    def test_a_refusal_has_the_same_message(self, options, by_pillow):
         data = encode(photo())
         assert isinstance(outcome(data, **options), str)
         assert outcome(data, **options) == by_pillow(data, **options)
@@ -102,8 +102,8 @@ class TestSameAsPillow:
         assert kinds == {list, str}
 
 
-def in_scans_of_one_colour(data, side=None):
-    """The same JPEG head, then a scan for each component, as a few encoders write it."""
+def with_a_scan_for_each_component(data, side=None):
+    """Rewrite a JPEG with one scan for each component, as some encoders do."""
     frame, scan = data.index(b"\xff\xc0"), data.index(b"\xff\xda")
     if side:
         data = data[: frame + 5] + struct.pack(">HH", side, side) + data[frame + 9 :]
@@ -116,41 +116,41 @@ def in_scans_of_one_colour(data, side=None):
 
 
 class TestHostile:
-    """Headers that libjpeg, Pillow and this reader could take in different ways."""
+    """Headers that libjpeg, Pillow and this reader could understand differently."""
 
     @pytest.mark.parametrize("length", range(14))
-    def test_a_short_jfif_header_is_judged_by_pillow(self, length, by_pillow):
+    def test_a_short_jfif_header_is_left_to_pillow(self, length, by_pillow):
         data = encode(photo())
         start, end = data.index(b"JFIF"), data.index(b"\xff\xdb")
         short = data[:start][:-2] + struct.pack(">H", length + 2)
         short += data[start : start + length] + data[end:]
-        assert plain_header(short) is None
+        assert plain_size(short) is None
         assert outcome(short) == by_pillow(short)
 
-    def test_a_scan_for_each_colour_is_no_plain_jpeg(self):
-        """Decoding one holds all coefficients; simplejpeg would, even of a file cut short."""
+    def test_a_jpeg_with_a_scan_for_each_component_is_not_plain(self):
+        """Decoding it holds all coefficients in memory, even if the file is cut short."""
         data = encode(photo(), subsampling="4:4:4")
         assert is_streamed(data)
-        assert plain_header(data)
-        apart = in_scans_of_one_colour(data)
+        assert plain_size(data)
+        apart = with_a_scan_for_each_component(data)
         assert not is_streamed(apart)
-        assert plain_header(apart) is None
+        assert plain_size(apart) is None
         assert isinstance(outcome(apart), list)
 
-    def test_a_bomb_of_a_scan_for_each_colour_is_refused(self, monkeypatch):
-        """26 GB of coefficients, from a few thousand bytes."""
+    def test_a_bomb_with_a_scan_for_each_component_is_refused(self, monkeypatch):
+        """A few thousand bytes claim 26 GB of coefficients."""
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # as in `prepare`
-        data = in_scans_of_one_colour(encode(photo(), subsampling="4:4:4"), side=65_500)
+        data = with_a_scan_for_each_component(encode(photo(), subsampling="4:4:4"), side=65_500)
         with pytest.raises(UnusablePhotoError, match=r"too large: 65500×65500 .* of one scan"):
             decode(data, 16, resize="crop")
 
     @pytest.mark.parametrize("odd", [b"\xff", b"\0", b"\xff\x01", b"\xff\xd0"])
-    def test_bytes_between_segments_leave_it_unclear(self, odd, by_pillow):
+    def test_bytes_between_segments_are_left_to_pillow(self, odd, by_pillow):
         data = encode(photo())
         at = data.index(b"\xff\xdb")
         data = data[:at] + odd + data[at:]
         assert not is_streamed(data)
-        assert plain_header(data) is None
+        assert plain_size(data) is None
         assert outcome(data) == by_pillow(data)
 
     @pytest.mark.parametrize(
@@ -161,8 +161,8 @@ class TestHostile:
         assert is_streamed(data) == streamed
 
 
-class TestPlainHeader:
-    """What takes the fast path."""
+class TestPlainSize:
+    """Files that take the fast path."""
 
     def test_pillow_never_opens_a_plain_jpeg(self, monkeypatch):
         data = encode(photo())
@@ -184,14 +184,14 @@ class TestPlainHeader:
         ],
     )
     def test_another_file_does_not(self, data):
-        assert plain_header(data) is None
+        assert plain_size(data) is None
 
 
 @pytest.mark.parametrize("scale", [1, 2, 4, 8])
 def test_sides_are_divided_and_rounded_up(scale):
-    image = decode_jpeg(encode(photo(90, 70)), Header(90, 70), scale=scale)
+    image = decode_jpeg(encode(photo(90, 70)), (90, 70), scale=scale)
     assert (image.mode, image.size) == ("RGBX", (-(-90 // scale), -(-70 // scale)))
 
 
 def test_a_damaged_picture_is_left_to_pillow():
-    assert decode_jpeg(encode(photo())[:-40], Header(90, 70), scale=1) is None
+    assert decode_jpeg(encode(photo())[:-40], (90, 70), scale=1) is None

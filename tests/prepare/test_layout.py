@@ -1,7 +1,6 @@
-"""Class and part of a photo by its path alone."""
+"""The path of a photo decides its class and its split."""
 
 import unicodedata
-from pathlib import Path
 
 import pytest
 
@@ -14,20 +13,20 @@ FLAT = ["ant/1.jpg", "ant/2.jpg", "bee/1.jpg", "bee/2.jpg"]
 
 def layout_of(*names):
     members = [Member(name, 1, place) for place, name in enumerate(names)]
-    return read_layout(Path("photos.zip"), members)
+    return read_layout("photos.zip", members)
 
 
-def parts_of(*names):
-    """{name: "part class"} of each photo."""
-    return {photo.member.name: f"{photo.part} {photo.label}" for photo in layout_of(*names).photos}
+def places_of(*names):
+    """Return {name: "split class"} of each photo."""
+    return {photo.member.name: f"{photo.split} {photo.label}" for photo in layout_of(*names).photos}
 
 
 def under(folder, names=FLAT):
     return [f"{folder}/{name}" for name in names]
 
 
-def test_without_part_folders_everything_is_for_training():
-    assert parts_of(*FLAT) == {
+def test_without_split_folders_all_photos_are_for_training():
+    assert places_of(*FLAT) == {
         "ant/1.jpg": "train ant",
         "ant/2.jpg": "train ant",
         "bee/1.jpg": "train bee",
@@ -38,30 +37,30 @@ def test_without_part_folders_everything_is_for_training():
 @pytest.mark.parametrize("train", ["train", "training", "Train", "TRAIN"])
 @pytest.mark.parametrize("second", ["val", "valid", "validation", "test", "testing", "Test"])
 def test_the_only_other_folder_is_the_test_set(train, second):
-    found = parts_of(*under(train), *under(second))
+    found = places_of(*under(train), *under(second))
     assert found == {name: f"train {name.split('/')[1]}" for name in under(train)} | {
         name: f"test {name.split('/')[1]}" for name in under(second)
     }
 
 
 @pytest.mark.parametrize("val", ["val", "valid", "Validation"])
-def test_three_folders_are_three_parts(val):
-    found = parts_of(*under("train"), *under(val), *under("test"))
+def test_three_folders_are_three_splits(val):
+    found = places_of(*under("train"), *under(val), *under("test"))
     assert found["train/bee/1.jpg"] == "train bee"
     assert found[f"{val}/bee/1.jpg"] == "val bee"
     assert found["test/bee/1.jpg"] == "test bee"
 
 
 @pytest.mark.parametrize("top", [".", "nature_12K", "a/b c", "inaturalist/train"])
-def test_folders_that_all_photos_share_are_dropped(top):
+def test_folders_that_all_photos_share_are_ignored(top):
     found = layout_of(*under(f"{top}/train"), *under(f"{top}/val"))
     assert found.classes == ["ant", "bee"]
-    assert sorted({photo.part for photo in found.photos}) == ["test", "train"]
+    assert sorted({photo.split for photo in found.photos}) == ["test", "train"]
     assert layout_of(*under(top)).classes == ["ant", "bee"]
 
 
 @pytest.mark.parametrize("top", ["", "nature_12K/"])
-def test_a_picture_beside_the_folders_is_misplaced_and_harms_no_other(top):
+def test_a_picture_beside_the_split_folders_is_misplaced(top):
     names = [f"{top}{name}" for name in [*under("train"), *under("val")]]
     found = layout_of(*names, f"{top}cover.jpg")
     assert found.misplaced == [f"{top}cover.jpg"]
@@ -69,20 +68,20 @@ def test_a_picture_beside_the_folders_is_misplaced_and_harms_no_other(top):
     assert len(found.photos) == 8
 
 
-def test_a_picture_beside_the_classes_is_misplaced():
+def test_a_picture_beside_the_class_folders_is_misplaced():
     found = layout_of(*FLAT, "cover.jpg")
     assert found.misplaced == ["cover.jpg"]
     assert found.classes == ["ant", "bee"]
 
 
-def test_pictures_in_no_class_or_in_a_folder_of_another_name_are_misplaced():
+def test_pictures_without_a_class_or_split_are_misplaced():
     names = ["train/1.jpg", "extra/ant/1.jpg"]
     found = layout_of(*under("train"), *under("test"), *names)
     assert sorted(found.misplaced) == sorted(names)
 
 
 def test_folders_inside_a_class_belong_to_it():
-    found = parts_of("ant/2024/may/1.jpg", "ant/1.jpg", "bee/2025/2.jpg")
+    found = places_of("ant/2024/may/1.jpg", "ant/1.jpg", "bee/2025/2.jpg")
     assert found == {
         "ant/2024/may/1.jpg": "train ant",
         "ant/1.jpg": "train ant",
@@ -91,8 +90,8 @@ def test_folders_inside_a_class_belong_to_it():
 
 
 def test_a_class_may_be_named_train():
-    """As in CIFAR-100 and in Pascal VOC."""
-    assert parts_of("train/1.jpg", "bus/1.jpg", "train/2.jpg") == {
+    """CIFAR-100 and Pascal VOC have such a class."""
+    assert places_of("train/1.jpg", "bus/1.jpg", "train/2.jpg") == {
         "train/1.jpg": "train train",
         "bus/1.jpg": "train bus",
         "train/2.jpg": "train train",
@@ -112,7 +111,7 @@ def test_a_class_may_be_named_train():
         "ant/.jpg",
     ],
 )
-def test_hidden_files_are_as_if_they_were_not_there(name):
+def test_hidden_files_are_ignored(name):
     assert layout_of(*FLAT, name) == layout_of(*FLAT)
 
 
@@ -121,17 +120,17 @@ def test_other_files_are_counted():
 
 
 @pytest.mark.parametrize("suffix", sorted(PHOTO_SUFFIXES))
-def test_endings_count_in_any_case(suffix):
+def test_the_case_of_a_suffix_does_not_matter(suffix):
     names = [f"ant/1{suffix}", f"bee/1{suffix.upper()}", f"bee/2{suffix.title()}"]
     assert len(layout_of(*names).photos) == 3
 
 
-def test_spaces_dots_and_letters_of_any_script_are_kept():
+def test_class_names_keep_spaces_dots_and_letters_of_any_script():
     names = ["Ära 1/a b.c.jpg", "日本/写真.jpg", "v1.0/x y.jpg"]
     assert layout_of(*names).classes == sorted(["Ära 1", "日本", "v1.0"])
 
 
-def test_both_spellings_of_an_accent_are_one_class():
+def test_both_encodings_of_an_accent_are_one_class():
     composed, decomposed = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
     assert composed != decomposed
     found = layout_of(f"train/{composed}/1.jpg", "train/ant/1.jpg", f"val/{decomposed}/1.jpg")
@@ -139,7 +138,7 @@ def test_both_spellings_of_an_accent_are_one_class():
     assert {photo.label for photo in found.photos} == {"ant", composed}
 
 
-def test_photos_are_sorted_whatever_the_order_of_the_archive():
+def test_photos_are_sorted_by_name():
     assert [photo.member.name for photo in layout_of(*reversed(FLAT)).photos] == FLAT
 
 
@@ -151,14 +150,14 @@ def test_photos_are_sorted_whatever_the_order_of_the_archive():
         (["__MACOSX/ant/1.jpg"], "no picture found among 1 files"),
         (["ant/1.jpg", "ant/2.jpg"], r"found 1 class folders \['ant'\]; allowed: two or more"),
         (["train/ant/1.jpg", "val/ant/1.jpg"], r"found 1 class folders \['ant'\]"),
-        (["1.jpg", "2.jpg"], r"found 0 class folders \[\] \(1\.jpg lies in none\); allowed: two"),
+        (["1.jpg", "2.jpg"], r"found 0 class folders \[\] \(1\.jpg is in none\); allowed: two"),
         (
             ["a/images/ant/1.jpg", "a/images/bee/1.jpg", "a/readme.png"],
-            r"found 1 class folders \['images'\] \(a/readme\.png lies in none\); allowed: two",
+            r"found 1 class folders \['images'\] \(a/readme\.png is in none\); allowed: two",
         ),
         (
             [*under("train"), *under("val"), *(f"ant/{k}.jpg" for k in range(8))],
-            r"8 of 16 photos, as ant/0\.jpg, lie outside the class folders that are read; allow",
+            r"8 of 16 photos, such as ant/0\.jpg, are outside the class folders; allowed",
         ),
         (
             [*under("train"), "val/cow/1.jpg", "val/cow/2.jpg"],
@@ -167,7 +166,7 @@ def test_photos_are_sorted_whatever_the_order_of_the_archive():
         ([*under("train"), "val/Ant/1.jpg"], "class 'Ant' has 1 photos outside"),
     ],
 )
-def test_what_cannot_be_a_data_set_is_refused(names, message):
+def test_paths_that_are_no_data_set_are_refused(names, message):
     with pytest.raises(ArchiveError, match=message):
         layout_of(*names)
 
@@ -181,11 +180,11 @@ def test_what_cannot_be_a_data_set_is_refused(names, message):
         ([*under("d/train"), *under("d/val"), "docs/x/1.jpg"], "d/train, d/val"),
     ],
 )
-def test_splits_are_never_taken_for_classes(names, shown):
-    """A classifier of training against test photos would look like a good one."""
+def test_splits_in_place_of_classes_are_refused(names, shown):
+    """A classifier that tells training photos from test photos would look like a good one."""
     with pytest.raises(ArchiveError, match=f"{shown} look like splits, not classes; allowed"):
         layout_of(*names)
 
 
-def test_a_word_that_holds_the_name_of_a_split_is_a_class():
+def test_a_word_that_contains_the_name_of_a_split_is_a_class():
     assert layout_of("trainer/1.jpg", "trainer/2.jpg", "latest/1.jpg", "latest/2.jpg").classes

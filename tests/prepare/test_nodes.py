@@ -1,4 +1,4 @@
-"""With engine ray a real cluster, on this machine, makes the same store, whoever dies."""
+"""With data.engine: ray, a real cluster on this machine makes the same store."""
 
 import time
 
@@ -7,17 +7,21 @@ from ray_cluster import Cluster
 
 from fieldguide.core.errors import ClusterError
 from fieldguide.prepare import nodes
-from fieldguide.prepare.chunks import Failure, Wanted, decode_part
+from fieldguide.prepare.chunks import Failure, decode_chunk
 from fieldguide.prepare.nodes import decode_on_nodes
 from fieldguide.prepare.prepare import prepare
 
 pytestmark = pytest.mark.slow
-WANTED = Wanted(16, "crop", 16)
+
+
+@pytest.fixture
+def params(make_params):
+    return make_params(data={"image_size": 16}, model={"conv_layers": 2}).data
 
 
 @pytest.fixture(scope="module")
 def head(tmp_path_factory):
-    """A cluster of one node with two cores."""
+    """A cluster with one node of two cores."""
     made = Cluster(tmp_path_factory.mktemp("cluster"))
     try:
         made.start("head", cpus=2)
@@ -28,7 +32,7 @@ def head(tmp_path_factory):
 
 @pytest.fixture
 def joined(head, monkeypatch):
-    """The same, of which this process may be a driver."""
+    """The same cluster; this process may connect to it."""
     monkeypatch.setenv("RAY_ADDRESS", head.address)
     for name in [name for name in head.env if name.startswith("RAY_")]:
         monkeypatch.setenv(name, head.env[name])
@@ -52,29 +56,29 @@ def test_the_store_is_the_same_bytes_as_without_a_cluster(make_params, make_phot
     assert contents(tmp_path / "ray") == contents(tmp_path / "local")
 
 
-def test_a_node_that_dies_with_a_part_does_not_matter(joined, make_photos):
+def test_a_chunk_of_a_node_that_dies_is_decoded_by_another(joined, make_photos, params):
     photos = list(make_photos(each=2, pixels=1400).values())  # large, so that decoding takes long
     joined.start("second")
     killed = []
 
-    def parts():
+    def chunks():
         for k, photo in enumerate(photos):
             yield [k], [photo]
-            if k == 2:  # as many as there are cores are being decoded
+            if k == 2:  # every core is decoding a chunk
                 killed.extend(wait_for_decoders(joined, "second"))
                 joined.kill("second")
 
-    found = {row: decoded for rows, decoded in decode_on_nodes(parts(), WANTED) for row in rows}
+    found = {row: decoded for (row,), (decoded,) in decode_on_nodes(chunks(), params)}
     assert killed
     assert sorted(found) == list(range(len(photos)))
     for row, decoded in found.items():
-        expected = decode_part([photos[row]], WANTED)
-        assert decoded.results == expected.results
-        assert (decoded.pixels[0] == expected.pixels[0]).all()
+        (expected,) = decode_chunk([photos[row]], params)
+        assert decoded.digest == expected.digest
+        assert (decoded.pixels == expected.pixels).all()
 
 
 def wait_for_decoders(cluster, node):
-    """Stop the processes of a node that decode, so that they have not finished when they die."""
+    """Stop the decoding processes of a node, so that they cannot finish before they are killed."""
     until = time.monotonic() + 30
     while time.monotonic() < until:
         running = [p for p in cluster.processes(node) if "ray::_decode" in " ".join(p.cmdline())]
@@ -86,26 +90,25 @@ def wait_for_decoders(cluster, node):
 
 
 @pytest.mark.usefixtures("joined")
-def test_a_node_with_another_decoder_is_refused(monkeypatch):
+def test_a_node_with_another_decoder_is_refused(monkeypatch, params):
     other = {"pillow": "1.0", "simplejpeg": "1.0"}
     monkeypatch.setattr(nodes, "_decoders", lambda: other)
-    # The node has this tree's module, not the changed one.
+    # The node imports the module without the change.
     with pytest.raises(ClusterError, match=r"node .* decodes with .*; allowed: .*'pillow': '1\.0'"):
-        list(decode_on_nodes(iter([([0], [b""])]), WANTED))
+        list(decode_on_nodes(iter([([0], [b""])]), params))
 
 
 @pytest.mark.usefixtures("joined")
-def test_what_could_not_be_read_comes_back_as_it_was():
+def test_a_photo_that_could_not_be_read_stays_a_failure(params):
     failure = Failure("unreadable", "damaged in the archive")
-    ((rows, decoded),) = decode_on_nodes(iter([([4, 5], [failure, b""])]), WANTED)
+    ((rows, results),) = decode_on_nodes(iter([([4, 5], [failure, b""])]), params)
     assert rows == [4, 5]
-    assert decoded.results == [failure, Failure("unreadable", "the file is empty")]
-    assert decoded.pixels == []
+    assert results == [failure, Failure("unreadable", "the file is empty")]
 
 
-def test_without_an_address_it_says_what_is_needed(monkeypatch):
+def test_a_missing_address_is_refused(monkeypatch, params):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(
         ClusterError, match=r"data\.engine: ray needs .* RAY_ADDRESS: found None; a"
     ):
-        list(decode_on_nodes(iter([]), WANTED))
+        list(decode_on_nodes(iter([]), params))

@@ -1,4 +1,4 @@
-"""From an archive to the store: the same for the same photos, and nothing left after a failure."""
+"""The same photos give the same store, and a failure leaves nothing."""
 
 import csv
 import hashlib
@@ -26,7 +26,7 @@ KINDS = ["photos.zip", "photos.tar", "photos.tar.gz", "photos"]
 
 @pytest.fixture
 def run(tmp_path, make_params, pack):
-    """Prepares {name: bytes}: run(files, kind="photos.zip", **data parameters)."""
+    """Prepare {name: bytes}: run(files, kind="photos.zip", **params of data)."""
 
     def run_prepare(files, kind="photos.zip", target="prepared", **changes):
         archive = pack(tmp_path / kind, files)
@@ -54,7 +54,7 @@ def left_out(prepared):
 
 
 class TestOutputs:
-    """What is in the store."""
+    """The files of the store."""
 
     def test_exactly_these_files_are_written(self, run, make_photos, tmp_path):
         run(make_photos(each=10))
@@ -126,7 +126,7 @@ class TestOutputs:
         whole = Store(tmp_path / "whole").split("train")
         size = photos_per_shard * 16 * 16 * 3 + 128
         monkeypatch.setattr(prepare_module, "_MIB", size)
-        monkeypatch.setattr(staging, "CHUNK_BYTES", 2 * 16 * 16 * 3)
+        monkeypatch.setattr(staging, "_BLOCK_BYTES", 2 * 16 * 16 * 3)
         run(files, shard_size=1)
         store = Store(tmp_path / "prepared")
         rows = np.random.default_rng(0).permutation(len(whole))
@@ -147,7 +147,7 @@ class TestOutputs:
 
 
 class TestSameInputSameBytes:
-    """Nothing but photos and parameters decides."""
+    """Only the photos and the params decide."""
 
     def test_the_kind_of_archive_does_not_matter(self, run, make_photos, tmp_path):
         files = {**make_photos("top/train"), **make_photos("top/val", seed=1)}
@@ -157,7 +157,7 @@ class TestSameInputSameBytes:
         first = contents(tmp_path / f"of {KINDS[0]}")
         assert all(contents(tmp_path / f"of {kind}") == first for kind in KINDS[1:])
 
-    def test_the_order_inside_the_archive_does_not_matter(self, run, make_photos, tmp_path):
+    def test_the_order_in_the_archive_does_not_matter(self, run, make_photos, tmp_path):
         files = make_photos()
         for kind in KINDS[:3]:
             run(files, kind, target="forwards")
@@ -174,7 +174,7 @@ class TestSameInputSameBytes:
     @pytest.mark.parametrize(
         "limit", [("_PHOTOS", 1), ("_PHOTOS", 5), ("_BYTES", 4000), ("_PIXEL_BYTES", 2000)]
     )
-    def test_how_many_photos_a_core_takes_does_not_matter(
+    def test_the_size_of_a_chunk_does_not_matter(
         self, limit, run, make_photos, tmp_path, monkeypatch
     ):
         files = make_photos(each=14) | {"ant/03.png": b"broken"}
@@ -183,15 +183,6 @@ class TestSameInputSameBytes:
         for kind in ("photos.zip", "photos.tar.gz"):
             run(files, kind, max_unreadable=0.5)
             assert contents(tmp_path / "prepared") == contents(tmp_path / "usual")
-
-    def test_a_disk_that_takes_a_part_at_a_time_gets_all(
-        self, run, make_photos, tmp_path, monkeypatch
-    ):
-        run(make_photos(), target="usual")
-        whole = os.pwrite
-        monkeypatch.setattr(os, "pwrite", lambda file, data, at: whole(file, data[:100], at))
-        run(make_photos())
-        assert contents(tmp_path / "prepared") == contents(tmp_path / "usual")
 
     @pytest.mark.parametrize("seed", [0, 5])
     def test_a_seed_gives_the_same_split_and_another_one_differs(
@@ -205,7 +196,7 @@ class TestSameInputSameBytes:
 
 
 class TestLeftOut:
-    """What is in no split, and why."""
+    """Photos that are in no split, and why."""
 
     def test_everything_left_out_is_recorded_with_its_reason(self, run, make_photos, tmp_path):
         files = make_photos("train", each=6) | make_photos("test", each=2, seed=1)
@@ -237,22 +228,22 @@ class TestLeftOut:
         recorded = described(tmp_path / "prepared")["left_out"]
         assert recorded == [item._asdict() for item in prepared.left_out]
         assert {name: sum(prepared.counts[name].values()) for name in SPLITS} == {
-            "train": 14,  # 6, 6 and 5 less one of each
+            "train": 14,  # 6, 6 and 5; one of each class goes to val
             "val": 3,
             "test": 6,
         }
 
-    def test_the_test_set_is_taken_as_it_is(self, run, make_photos, tmp_path):
+    def test_the_test_set_is_not_changed(self, run, make_photos, tmp_path):
         test = make_photos("val", each=3, seed=1)
         test["val/bee/copy.png"] = test["val/ant/00.png"]
         run(make_photos("train", each=6) | test)
         assert sorted(sources(tmp_path, "test")) == sorted(test)
 
     def test_three_folders_are_the_three_splits(self, run, make_photos, tmp_path):
-        parts = {name: make_photos(name, each=3, seed=k) for k, name in enumerate(SPLITS)}
-        run({**parts["train"], **parts["val"], **parts["test"]})
+        photos = {name: make_photos(name, each=3, seed=k) for k, name in enumerate(SPLITS)}
+        run({**photos["train"], **photos["val"], **photos["test"]})
         for name in SPLITS:
-            assert sorted(sources(tmp_path, name)) == sorted(parts[name])
+            assert sorted(sources(tmp_path, name)) == sorted(photos[name])
 
     @pytest.mark.parametrize(("allowed", "good"), [(0.05, True), (0.0499, False), (0, False)])
     def test_unreadable_photos_are_allowed_up_to_the_limit(
@@ -288,7 +279,7 @@ class TestLeftOut:
 
 
 class TestFailure:
-    """A mistake is explained, and leaves nothing."""
+    """A failure has a message, and leaves nothing."""
 
     @pytest.mark.parametrize(
         ("change", "message"),
@@ -319,29 +310,31 @@ class TestFailure:
             run(make_photos(each=2))
 
     @pytest.mark.parametrize("emptied", ["val", "test"])
-    def test_a_part_of_which_no_photo_can_be_used_is_refused(self, emptied, run, make_photos):
-        """Training would validate on nothing, and evaluation would divide by nothing."""
+    def test_a_split_without_a_usable_photo_is_refused(self, emptied, run, make_photos):
+        """Training could not validate, and evaluation would divide by zero."""
         files = {**make_photos("train"), **make_photos("val", seed=1)}
         files |= make_photos("test", seed=2)
-        if emptied == "val":  # a copy of the test set
+        if emptied == "val":  # copies of the test set
             files |= make_photos("val", seed=2)
         else:
             files |= make_photos("test", seed=2, pixels=9)  # too small
         with pytest.raises(ArchiveError, match=emptied):
             run(files)
 
-    def test_a_disk_that_is_too_small_is_refused_before_any_work(
+    def test_a_disk_that_is_too_small_is_refused_before_decoding(
         self, run, make_photos, monkeypatch
     ):
         usage = shutil.disk_usage
         full = usage("/")._replace(free=12 * 16 * 16 * 3 * 2 - 1)
         monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
-        with pytest.raises(ArchiveError, match=r"0 MiB needed for the prepared store, 0 MiB free"):
+        with pytest.raises(
+            ArchiveError, match=r"the prepared store needs 0 MiB, and 0 MiB are free"
+        ):
             run(make_photos())
 
 
 def on_one_core(folder, target, **changes):
-    """Prepare the archive in a process that may use one core only."""
+    """Prepare the archive in a process that may use only one core."""
     text = f"""
 import os, pathlib, yaml
 os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
@@ -354,7 +347,7 @@ prepare(DataParams(**raw), pathlib.Path({str(folder / target)!r}))
     python(text)
 
 
-# Anonymous memory alone: mapped pages of the store are the system's to take back at any time.
+# Only anonymous memory: the system can take back mapped pages of files at any time.
 MEASURE = """
 import pathlib, re, sys, threading, yaml
 from fieldguide.prepare.prepare import prepare

@@ -1,4 +1,4 @@
-"""Copies are found and classes are divided exactly."""
+"""Copies are found, and each class is divided by the same fraction."""
 
 import hashlib
 import random
@@ -11,9 +11,9 @@ from fieldguide.prepare.splits import find_copies, stratified_split
 
 
 def left_out(*photos):
-    """Rows left out of photos given as "digest label part"."""
-    digests, labels, parts = zip(*(photo.split() for photo in photos), strict=True)
-    return find_copies([digest.encode() for digest in digests], labels, parts)
+    """Return the rows left out of photos given as "digest label split"."""
+    digests, labels, splits = zip(*(photo.split() for photo in photos), strict=True)
+    return find_copies([digest.encode() for digest in digests], labels, splits)
 
 
 def digests_of(count, seed=0):
@@ -30,9 +30,13 @@ def test_different_photos_all_stay():
     assert left_out("x ant train", "y ant train", "z bee test") == {}
 
 
-@pytest.mark.parametrize("part", ["train", "val"])
-def test_a_copy_of_a_test_photo_leaves_and_the_test_photo_stays(part):
-    photos = [f"x ant {part}", "x ant test", "y ant train"]
+def test_photos_without_a_digest_are_no_copies():
+    assert find_copies([b"", b""], ["ant", "bee"], ["train", "test"]) == {}
+
+
+@pytest.mark.parametrize("other", ["train", "val"])
+def test_a_copy_of_a_test_photo_leaves_and_the_test_photo_stays(other):
+    photos = [f"x ant {other}", "x ant test", "y ant train"]
     assert left_out(*photos) == {0: "copy of a test photo"}
 
 
@@ -44,19 +48,19 @@ def test_copies_inside_the_test_set_are_not_touched():
     assert left_out("x ant test", "x ant test", "x bee test") == {}
 
 
-def test_of_copies_in_training_the_first_stays():
+def test_the_first_of_several_training_copies_stays():
     photos = ["y ant train", "x ant train", "x ant train", "x ant train"]
     assert left_out(*photos) == {2: "copy of another photo", 3: "copy of another photo"}
 
 
-def test_a_validation_photo_stays_before_its_copies_in_training():
+def test_a_validation_photo_stays_and_its_training_copies_leave():
     photos = ["x ant train", "x ant val", "x ant train", "x ant val"]
     assert left_out(*photos) == dict.fromkeys((0, 2, 3), "copy of another photo")
 
 
-@pytest.mark.parametrize("parts", [("train", "train"), ("train", "val"), ("val", "val")])
-def test_copies_with_different_labels_all_leave(parts):
-    photos = [f"x ant {parts[0]}", f"x bee {parts[1]}", "y ant train"]
+@pytest.mark.parametrize("splits", [("train", "train"), ("train", "val"), ("val", "val")])
+def test_copies_with_different_labels_all_leave(splits):
+    photos = [f"x ant {splits[0]}", f"x bee {splits[1]}", "y ant train"]
     assert left_out(*photos) == dict.fromkeys((0, 1), "copies in several classes")
 
 
@@ -72,7 +76,7 @@ def test_copies_with_different_labels_all_leave(parts):
         (3, 0.9, 2),  # never all
     ],
 )
-def test_each_class_gives_its_rounded_share(count, fraction, held_out):
+def test_the_rounded_fraction_of_each_class_is_held_out(count, fraction, held_out):
     labels = ["ant"] * count + ["bee"] * 20
     stay, drawn = split(labels, fraction)
     assert Counter(labels[row] for row in drawn)["ant"] == held_out
@@ -82,7 +86,7 @@ def test_each_class_gives_its_rounded_share(count, fraction, held_out):
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**32 - 1])
-def test_a_seed_always_draws_the_same_and_another_seed_differs(seed):
+def test_a_seed_repeats_its_draw_and_another_seed_differs(seed):
     def draw(number):
         return split(["a", "b"] * 50, 0.2, seed=number)
 
@@ -109,9 +113,7 @@ def test_a_class_of_one_photo_cannot_be_split():
 
 @pytest.mark.parametrize("seed", [0, 7, 2**32 - 1])
 @pytest.mark.parametrize(("photos", "fraction", "count"), [(2, 0.5, 1), (7, 0.2, 1), (90, 0.3, 27)])
-def test_held_out_are_the_digests_whose_keyed_hash_has_fewest_below_it(
-    photos, fraction, count, seed
-):
+def test_the_digests_with_the_smallest_keyed_hashes_are_held_out(photos, fraction, count, seed):
     _, held_out = split(["ant"] * photos, fraction, seed=seed, key="data.x")
     hashes = [
         hashlib.sha256(f"{seed} data.x ".encode() + digest).hexdigest()
@@ -121,12 +123,12 @@ def test_held_out_are_the_digests_whose_keyed_hash_has_fewest_below_it(
     assert held_out == [row for row in range(photos) if below[row] < count]
 
 
-def test_another_fraction_is_another_draw():
-    """Or the test set's photos would be those next to the border of the validation set."""
+def test_another_key_is_another_draw():
+    """Otherwise the test photos would also be the first to be drawn for validation."""
     labels = ["ant"] * 200
     val = split(labels, 0.5, key="data.val_fraction")[1]
     test = split(labels, 0.5, key="data.test_fraction")[1]
-    # Of 100 each, 50 ± 3.5 (hypergeometric) are in both where the draws know nothing of each other.
+    # If the draws are independent, 50 ± 3.5 of 100 are in both (hypergeometric distribution).
     assert 29 <= len(set(val) & set(test)) <= 71
 
 
@@ -143,15 +145,15 @@ def test_the_order_of_rows_and_the_other_classes_do_not_matter():
     assert drawn(range(0, 40, 2)) == {row for row in whole if labels[row] == "ant"}
 
 
-def test_added_photos_move_few_of_those_that_were_there():
-    """From 1,000 photos to 1,100: only those next to the border change sides."""
+def test_added_photos_move_few_of_the_old_ones():
+    """From 1,000 photos to 1,100, only photos near the border move."""
     digests = digests_of(1100)
     before, after = (
         set(stratified_split(["ant"] * n, digests[:n], 0.2, seed=0, key="x")[1])
         for n in (1000, 1100)
     )
     assert (len(before), len(after)) == (200, 220)
-    # Of the 100 new ones 20 ± 4 come below the border; what is more or less than 20 moves.
+    # 20 ± 4 of the 100 new photos are held out; the difference to 20 moves old photos.
     new = sum(row >= 1000 for row in after)
     moved = before ^ {row for row in after if row < 1000}
     assert len(moved) == abs(20 - new) <= 24

@@ -1,4 +1,4 @@
-"""A tiny training in a folder of its own."""
+"""Runs tiny trainings, each test in its own folder."""
 
 import contextlib
 import io
@@ -10,7 +10,7 @@ import pytest
 
 from fieldguide.training.fit import Outputs, train
 
-# Dropout, augmentation and batch norm are on: all that an interruption could upset.
+# With dropout, augmentation and batch norm, because an interruption could disturb each of them.
 MODEL = {
     "conv_layers": 2,
     "first_layer_filters": 4,
@@ -22,7 +22,10 @@ TRAIN = {"epochs": 5, "patience": 5, "batch_size": 10, "learning_rate": 0.01, "a
 
 
 class CtrlC(io.StringIO):
-    """A person who presses Ctrl-C on reading this text; of the epoch's line, before it is saved."""
+    """Standard output that raises Ctrl-C when it gets a text.
+
+    If the text is the line of an epoch, the checkpoint of that epoch is not saved yet.
+    """
 
     def __init__(self, text):
         super().__init__()
@@ -46,10 +49,10 @@ def files_in(folder):
 
 @pytest.fixture(autouse=True)
 def working_folder(tmp_path, monkeypatch):
-    """Where each test's training writes. Lightning switches Ctrl-C off once it has seen one."""
+    """Change to an empty folder; restore Ctrl-C, which Lightning disables after the first one."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
-    # A shell ignores Ctrl-C in what it runs in the background.
+    # Processes that a shell starts in the background ignore Ctrl-C.
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, handler)
@@ -69,7 +72,7 @@ def tiny_params(make_params):
 
 @pytest.fixture
 def run_training(store, tiny_params):
-    """Trains into a folder and returns {path: bytes} of what was written there."""
+    """Trains into a folder and returns {path: bytes} of its files."""
 
     def run(name="run", *, on=None, bundle=None, unchecked=None, channel=None, **changes):
         params = tiny_params(**changes)
@@ -77,6 +80,7 @@ def run_training(store, tiny_params):
         outputs = Outputs(
             bundle=bundle or folder / "classifier",
             metrics=folder / "metrics",
+            curves=folder / "curves.csv",
             summary=folder / "model_summary.txt",
             environment=folder / "environment.json",
         )
@@ -89,12 +93,12 @@ def run_training(store, tiny_params):
 
 @pytest.fixture
 def interrupt(run_training):
-    """Runs a training until it prints the line of an epoch, and checks that it left no output."""
+    """Runs a training until it prints the line of an epoch; checks that it leaves no outputs."""
 
     def run(epoch, name="run", **changes):
         of = changes.get("epochs", 5)
-        person = contextlib.redirect_stdout(CtrlC(f"{epoch:>4}/{of:<4}"))
-        with person, pytest.raises(KeyboardInterrupt):
+        ctrl_c = contextlib.redirect_stdout(CtrlC(f"{epoch:>4}/{of:<4}"))
+        with ctrl_c, pytest.raises(KeyboardInterrupt):
             run_training(name, **changes)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         assert [file for file in Path(name).rglob("*") if file.is_file()] == []
@@ -104,5 +108,5 @@ def interrupt(run_training):
 
 @pytest.fixture
 def checkpoints():
-    """Finds the checkpoints that wait to be resumed."""
+    """Finds the checkpoints of interrupted trainings."""
     return lambda: sorted(Path(os.environ.get("DVC_ROOT", ".")).rglob("*.ckpt"))

@@ -1,4 +1,4 @@
-"""What is printed, logged and remembered of each epoch."""
+"""What is printed and written after each epoch."""
 
 import math
 import re
@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from curves import curves_of
 
 from fieldguide.core.errors import TrainingError
 
@@ -17,30 +18,25 @@ def test_a_line_is_printed_for_each_epoch(run_training, capsys):
     printed = capsys.readouterr().out
     lines = EPOCH.findall(printed)
     assert [line[:2] for line in lines] == [("1", "3"), ("2", "3"), ("3", "3")]
-    logged = files["metrics/plots/metrics/val/acc.tsv"].decode().split()[3::2]
-    assert [float(line[5]) for line in lines] == pytest.approx(
-        [float(value) for value in logged], rel=1e-3
-    )
+    logged = curves_of(files["curves.csv"])["val_acc"]
+    assert [float(line[5]) for line in lines] == pytest.approx(logged, rel=1e-3)
     assert re.search(r"Kept epoch \d of 3: val/acc [01]\.\d{4}\n", printed)
 
 
-def test_the_rate_that_is_logged_is_that_of_the_schedule_at_the_end_of_the_epoch(run_training):
+def test_the_logged_rate_is_that_of_the_schedule_at_the_end_of_the_epoch(run_training):
     files = run_training(epochs=4, schedule="cosine", warmup=0.0, learning_rate=0.01)
-    rates = files["metrics/plots/metrics/learning_rate.tsv"].decode().split()[3::2]
+    rates = curves_of(files["curves.csv"])["learning_rate"]
     expected = [0.005 * (1 + math.cos(math.pi * epoch / 4)) for epoch in (1, 2, 3, 4)]
-    assert [float(rate) for rate in rates] == pytest.approx(expected, abs=1e-12)
+    assert rates == pytest.approx(expected, abs=1e-12)
 
 
 def test_metrics_of_an_earlier_training_are_replaced(run_training):
     run_training(epochs=4)
-    stale = Path("run/metrics/plots/metrics/stale.tsv")
-    stale.write_text("step\tstale\n0\t1\n", encoding="utf-8")
     files = run_training(epochs=2)
-    assert "metrics/plots/metrics/stale.tsv" not in files
-    assert len(files["metrics/plots/metrics/val/acc.tsv"].splitlines()) == 1 + 2
+    assert len(curves_of(files["curves.csv"])["val_acc"]) == 2
 
 
-def test_a_loss_that_is_not_finite_is_noticed_within_the_epoch(run_training, capsys):
+def test_a_loss_that_is_not_finite_stops_the_training_and_leaves_no_outputs(run_training, capsys):
     with pytest.raises(
         TrainingError, match=r"^(train|val)/loss became (nan|inf) in epoch \d"
     ) as err:
@@ -50,9 +46,11 @@ def test_a_loss_that_is_not_finite_is_noticed_within_the_epoch(run_training, cap
     lines = EPOCH.findall(capsys.readouterr().out)
     assert len(lines) < 9
     assert not any("nan" in value or "inf" in value for line in lines for value in line)
+    assert Path("run").is_dir()
+    assert [file for file in Path("run").rglob("*") if file.is_file()] == []
 
 
-def test_training_writes_nothing_of_dvclives_own(run_training):
+def test_dvclive_and_lightning_write_nothing_else(run_training):
     run_training(epochs=1)
     assert not list(Path().rglob("dvc.yaml"))
     assert not list(Path().rglob("*.md"))

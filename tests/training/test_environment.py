@@ -1,4 +1,4 @@
-"""What a result was made with."""
+"""The description of what a result was made with."""
 
 import hashlib
 import json
@@ -25,16 +25,16 @@ def test_description_names_versions_and_hardware(tmp_path):
     assert found["lock_sha256"] == hashlib.sha256(b"torch==1\n").hexdigest()
 
 
-def test_description_is_json_and_the_same_each_time(tmp_path):
+def test_description_is_json_and_always_the_same(tmp_path):
     first = json.dumps(describe_environment(CPU), allow_nan=False)
     assert first == json.dumps(describe_environment(CPU), allow_nan=False)
 
 
-def test_description_has_no_paths_and_no_names_of_machines(tmp_path):
+def test_description_has_no_paths_and_no_machine_name(tmp_path):
     text = json.dumps(describe_environment(CPU))
     for private in (str(tmp_path), platform.node(), "/home", "/tmp"):
         assert private not in text
 
 
-def test_a_missing_lock_is_told(tmp_path):
+def test_without_a_lock_file_its_hash_is_none(tmp_path):
     assert describe_environment(CPU, tmp_path / "none")["lock_sha256"] is None

@@ -1,4 +1,4 @@
-"""Features are what the output layer would see, computed once, and drawn as photos are."""
+"""Features are the input of the output layer, computed once, in the order of photos."""
 
 import multiprocessing
 from pathlib import Path
@@ -13,52 +13,47 @@ from fieldguide.core.errors import TrainingError
 from fieldguide.network.augmentation import Augmentation
 from fieldguide.network.batches import Batches, Order
 from fieldguide.network.preprocessing import Preprocessing
-from fieldguide.training.features import (
-    FeatureBatches,
-    cached_features,
-    classifier_input,
-    features_folder,
-)
+from fieldguide.training.features import FeatureBatches, cached_features, classifier_input
 from fieldguide.training.finetune import Head
-from fieldguide.training.start import Start
+from fieldguide.training.initial import InitialNetwork
 
 CPU = torch.device("cpu")
 PREPROCESSING = Preprocessing(32, "bicubic", mean=[0.4, 0.5, 0.6], std=[0.2, 0.3, 0.4])
 
 
 @pytest.fixture
-def start_with():
+def initial_with():
     def make(name="test_resnet"):
         torch.manual_seed(9)
         options = {"img_size": 32} if name in ("test_vit", "volo_d1_224") else {}
         net = timm.create_model(name, num_classes=3, drop_rate=0.5, **options)
-        return Start(net.requires_grad_(False).eval(), PREPROCESSING, "w (SHA-256 0)")
+        return InitialNetwork(net.requires_grad_(False).eval(), PREPROCESSING, "w (SHA-256 0)")
 
     return make
 
 
 @pytest.fixture
-def compute(start_with, store):
-    """Computes features of the train split into a folder, or reads them there."""
+def compute(initial_with, store):
+    """Computes features of a split in a folder, or reads them from there."""
 
-    def run(folder=Path("features"), *, split="train", with_mirror=True, start=None):
+    def run(folder=Path("features"), *, split="train", with_flipped=True, initial=None):
         return cached_features(
             folder,
-            start or start_with(),
+            initial or initial_with(),
             store.split(split),
             device=CPU,
-            with_mirror=with_mirror,
+            with_flipped=with_flipped,
         )
 
     return run
 
 
 @torch.no_grad()
-def features_by_hand(net, split, *, mirror):
-    """One photo at a time: pixels normalised by NumPy, and the network without its output layer."""
+def features_by_hand(net, split, *, flipped):
+    """Return features of one photo after the other, normalised by NumPy."""
     found = []
     for pixels in split.images(np.arange(len(split))):
-        image = torch.from_numpy(pixels[:, ::-1].copy() if mirror else pixels)
+        image = torch.from_numpy(pixels[:, ::-1].copy() if flipped else pixels)
         image = image.permute(2, 0, 1)[None].float() / 255
         image = torch.nn.functional.interpolate(image, 32, mode="bicubic", antialias=True)
         image = image.clamp(0, 1).numpy()[0]
@@ -69,36 +64,40 @@ def features_by_hand(net, split, *, mirror):
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_vit", "test_convnext"])
-def test_features_are_what_the_output_layer_sees(name, compute, start_with, store):
-    start = start_with(name)
-    found = compute(start=start)
+def test_features_are_the_input_of_the_output_layer(name, compute, initial_with, store):
+    initial = initial_with(name)
+    found = compute(initial=initial)
     assert found.dtype == np.float32
     for view in (0, 1):
-        expected = features_by_hand(start.net, store.split("train"), mirror=view == 1)
+        expected = features_by_hand(initial.net, store.split("train"), flipped=view == 1)
         np.testing.assert_allclose(found[view], expected, rtol=1e-4, atol=1e-4)
     assert not np.allclose(found[0], found[1], atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_nfnet", "dpn48b"])
 @torch.no_grad()
-def test_the_head_gives_of_features_what_the_network_gives_of_photos(name, start_with):
-    """Also where the output layer is a convolution of one pixel, as in dpn48b."""
-    net = start_with(name).net
+def test_the_head_maps_features_to_the_scores_of_the_network(name, initial_with):
+    """Also if the output layer is a convolution of one pixel, as in dpn48b."""
+    net = initial_with(name).net
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     head = Head(net.get_classifier(), 0.5).eval()
     torch.testing.assert_close(head(classifier_input(net, images)), net(images))
 
 
 @pytest.mark.slow
-def test_a_network_with_more_than_an_output_layer_is_refused(compute, start_with):
-    """VOLO adds scores of each patch."""
-    start = start_with("volo_d1_224")
-    with pytest.raises(TrainingError, match=r"model\.finetune: head .*; allowed: last_k, gradual"):
-        compute(start=start)
+def test_a_network_whose_scores_depend_on_more_than_its_output_layer_is_refused(
+    compute, initial_with
+):
+    """VOLO adds scores of all patches."""
+    initial = initial_with("volo_d1_224")
+    with pytest.raises(
+        TrainingError, match=r"model\.finetune: head cannot train .*; allowed: last_k, gradual"
+    ):
+        compute(initial=initial)
     assert not list(Path("features").rglob("*.npy"))
 
 
-def test_dropout_of_the_head_acts_in_training_only():
+def test_the_head_has_dropout_only_in_training():
     torch.manual_seed(0)
     head, features = Head(torch.nn.Linear(1000, 2), 0.5), torch.ones(1, 1000)
     assert not torch.equal(head(features), head(features))
@@ -106,10 +105,10 @@ def test_dropout_of_the_head_acts_in_training_only():
     assert torch.equal(head(features), head(features))
 
 
-def test_without_a_mirror_there_is_one_view(compute, store):
-    assert compute(with_mirror=False).shape == (1, 48, 96)
+def test_without_flipped_photos_there_is_one_view(compute, store):
+    assert compute(with_flipped=False).shape == (1, 48, 96)
     assert compute().shape == (2, 48, 96)
-    assert compute(split="val", with_mirror=False).shape == (1, 12, 96)
+    assert compute(split="val", with_flipped=False).shape == (1, 12, 96)
     assert {path.name for path in Path("features").iterdir() if path.is_dir()} == {
         *("train-1", "train-2", "val-1")
     }
@@ -117,44 +116,44 @@ def test_without_a_mirror_there_is_one_view(compute, store):
 
 def test_features_are_computed_once(compute, capsys):
     first = np.array(compute())
-    assert "Features of 48 train photos, once" in capsys.readouterr().out
+    assert "Computing features of 48 train photos" in capsys.readouterr().out
     (file,) = Path("features").rglob("*.npy")
     np.save(file, first + 1)
     np.testing.assert_array_equal(compute(), first + 1)
     assert capsys.readouterr().out == ""
 
 
-def test_an_interrupted_computation_leaves_nothing_half(compute, start_with):
-    start, calls = start_with(), []
+def test_an_interrupted_computation_leaves_no_incomplete_file(compute, initial_with):
+    initial, calls = initial_with(), []
 
     def interrupt(_module, _inputs):
         calls.append(1)
-        if len(calls) == 2:  # of the mirrored view
+        if len(calls) == 2:  # the flipped view
             raise KeyboardInterrupt
 
-    handle = start.net.fc.register_forward_pre_hook(interrupt)
+    handle = initial.net.fc.register_forward_pre_hook(interrupt)
     with pytest.raises(KeyboardInterrupt):
-        compute(start=start)
+        compute(initial=initial)
     handle.remove()
     assert not list(Path("features").rglob("*.npy"))
     expected = compute(Path("other"))
-    np.testing.assert_array_equal(compute(start=start), expected)
+    np.testing.assert_array_equal(compute(initial=initial), expected)
 
 
-def compute_in_process(folder, start, split, barrier, results):
+def compute_in_process(folder, initial, split, barrier, results):
     torch.set_num_threads(1)
     calls = []
-    start.net.fc.register_forward_hook(lambda *_: calls.append(1))
+    initial.net.fc.register_forward_hook(lambda *_: calls.append(1))
     barrier.wait()
-    found = cached_features(folder, start, split, device=CPU, with_mirror=True)
+    found = cached_features(folder, initial, split, device=CPU, with_flipped=True)
     results.put((len(calls), float(found.sum())))
 
 
-def test_two_processes_compute_once(start_with, store, compute):
+def test_two_processes_compute_once(initial_with, store, compute):
     expected = float(compute(Path("alone")).sum())
     context = multiprocessing.get_context("fork")
     barrier, results = context.Barrier(2), context.Queue()
-    arguments = (Path("features").resolve(), start_with(), store.split("train"), barrier, results)
+    arguments = (Path("features").resolve(), initial_with(), store.split("train"), barrier, results)
     processes = [context.Process(target=compute_in_process, args=arguments) for _ in range(2)]
     for process in processes:
         process.start()
@@ -166,8 +165,8 @@ def test_two_processes_compute_once(start_with, store, compute):
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_features_are_drawn_as_photos_are(rank, store):
-    """Each photo's features are its number, and minus that of its mirror."""
+def test_features_come_in_the_order_of_photos_and_are_flipped_like_them(rank, store):
+    """The feature of a photo is its number; that of the flipped photo is minus its number."""
     split = store.split("train")
     numbers = np.arange(1, 49, dtype=np.float32)
     features = np.stack([numbers, -numbers])[:, :, None]
@@ -178,7 +177,7 @@ def test_features_are_drawn_as_photos_are(rank, store):
         return Order(split, 10, device=CPU, seed=3, rank=rank, world_size=2)
 
     drawn = FeatureBatches(features, split.labels, order())
-    # Crops move every photo by up to two pixels: only its inner pixels are compared.
+    # Crops shift every photo by up to two pixels.
     shown = Batches(split, order(), plain, augmentation=Augmentation(crop="shift"))
     assert len(drawn) == len(shown) == 3
     seen = []
@@ -192,7 +191,7 @@ def test_features_are_drawn_as_photos_are(rank, store):
                 photo = photo.flip(-1) if value < 0 else photo
                 assert is_a_crop(image, photo)
     assert len(set(seen)) == len(seen)
-    assert {value > 0 for part in seen for value in part} == {True, False}
+    assert {value > 0 for batch in seen for value in batch} == {True, False}
 
 
 def is_a_crop(image, photo, border=2):
@@ -206,7 +205,7 @@ def is_a_crop(image, photo, border=2):
 
 
 @pytest.mark.parametrize("views", [1, 2])
-def test_without_a_seed_features_come_in_order_and_never_mirrored(views, store):
+def test_without_a_seed_features_come_in_order_and_are_not_flipped(views, store):
     split = store.split("val")
     features = np.stack([np.arange(12), -np.arange(12)])[:views, :, None].astype(np.float32)
     batches = FeatureBatches(features, split.labels, Order(split, 5, device=CPU))
@@ -215,7 +214,7 @@ def test_without_a_seed_features_come_in_order_and_never_mirrored(views, store):
     assert torch.equal(torch.cat([y for _, y in found]), torch.from_numpy(split.labels))
 
 
-def test_one_view_is_never_mirrored(store):
+def test_a_single_view_is_only_shuffled(store):
     split = store.split("train")
     features = np.arange(48, dtype=np.float32)[None, :, None]
     batches = FeatureBatches(features, split.labels, Order(split, 5, device=CPU, seed=0))
@@ -226,7 +225,7 @@ def test_one_view_is_never_mirrored(store):
 
 @pytest.fixture
 def train_head(run_training):
-    """Trains the head on a network's weights; returns the folders of features there are."""
+    """Trains the head of a network; returns the keys of all features of the train split."""
 
     def run(name="run", *, scale=1.0, model=None, **changes):
         torch.manual_seed(9)
@@ -243,7 +242,7 @@ def train_head(run_training):
 
 
 @pytest.mark.slow
-def test_features_are_shared_by_trainings_that_differ_in_the_head_alone(train_head, capsys):
+def test_trainings_that_differ_only_in_the_head_share_features(train_head, capsys):
     (first,) = train_head()
     capsys.readouterr()
     for changes in (
@@ -252,14 +251,14 @@ def test_features_are_shared_by_trainings_that_differ_in_the_head_alone(train_he
         {"model": {"dropout": 0.5}},
     ):
         assert train_head(**changes) == {first}
-    assert "Features of" not in capsys.readouterr().out
-    # One view more or less lies in the same folder, beside the other.
+    assert "Computing features" not in capsys.readouterr().out
+    # Features without the flipped view are in the same folder.
     assert train_head(use_augmentation=False) == {first}
-    assert "Features of 48 train photos" in capsys.readouterr().out
+    assert "Computing features of 48 train photos" in capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_features_of_other_weights_and_sizes_are_computed_anew(train_head):
+def test_other_weights_and_sizes_have_their_own_features(train_head):
     first = train_head()
     second = train_head(scale=2.0)
     third = train_head(model={"input_size": 48})
@@ -267,7 +266,10 @@ def test_features_of_other_weights_and_sizes_are_computed_anew(train_head):
     assert len(third) == 3
 
 
-def test_features_lie_in_the_project_and_not_in_an_experiments_workspace(tmp_path, monkeypatch):
-    assert features_folder("k") == Path.cwd() / ".fieldguide" / "features" / "k"
+@pytest.mark.slow
+def test_features_of_an_experiment_in_a_workspace_are_in_its_project(
+    train_head, tmp_path, monkeypatch
+):
     monkeypatch.setenv("DVC_ROOT", str(tmp_path / "project"))
-    assert features_folder("k") == tmp_path / "project" / ".fieldguide" / "features" / "k"
+    assert train_head() == set()
+    assert list((tmp_path / "project/.fieldguide/features").glob("*/train-2/features.npy"))

@@ -1,6 +1,5 @@
-"""A whole training on the CPU: what it writes, and what it refuses."""
+"""Whole trainings on the CPU: what they write and what they refuse."""
 
-import csv
 import json
 import shutil
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from curves import curves_of
 from pydantic import ValidationError
 
 from fieldguide.core.errors import FieldguideError, TrainingError
@@ -16,10 +16,10 @@ from fieldguide.network.bundle import load_bundle
 from fieldguide.network.cnn import CNN
 from fieldguide.network.preprocessing import Preprocessing
 from fieldguide.training.fit import _make_module
-from fieldguide.training.start import Start
+from fieldguide.training.initial import InitialNetwork
 from fieldguide.training.trial import Channel
 
-# With these, weights and running statistics stay what they were.
+# With these params, weights and running statistics do not change.
 STILL = {
     "learning_rate": 1e-12,
     "schedule": "constant",
@@ -27,11 +27,11 @@ STILL = {
     "use_augmentation": False,
     "model": {"batch_norm": False, "dropout": 0.0},
 }
-CURVES = ["train/loss", "train/acc", "val/loss", "val/acc", "learning_rate"]
-CURVE_FILES = {f"metrics/plots/metrics/{name}.tsv" for name in CURVES}
-EVERY_FILE = CURVE_FILES | {
+CURVES = ["train_loss", "train_acc", "val_loss", "val_acc", "learning_rate"]
+EVERY_FILE = {
     "classifier/model.json",
     "classifier/model.safetensors",
+    "curves.csv",
     "environment.json",
     "metrics/metrics.json",
     "model_summary.txt",
@@ -39,15 +39,12 @@ EVERY_FILE = CURVE_FILES | {
 
 
 def curve(files, name):
-    lines = files[f"metrics/plots/metrics/{name}.tsv"].decode().splitlines()
-    rows = list(csv.DictReader(lines, delimiter="\t"))
-    assert [int(row["step"]) for row in rows] == list(range(len(rows)))
-    return [float(row[name.split("/")[-1]]) for row in rows]
+    return curves_of(files["curves.csv"])[name]
 
 
 @torch.no_grad()
 def scores_of(bundle, split):
-    """Scores of every photo, normalised by NumPy."""
+    """Return the scores of every photo, normalised by NumPy."""
     pixels = split.images(np.arange(len(split))) / 255
     mean, std = bundle.preprocessing.mean, bundle.preprocessing.std
     images = (pixels - np.array(mean)) / np.array(std)
@@ -59,7 +56,7 @@ def accuracy_of(bundle, split):
 
 
 def smoothed_loss(scores, labels, smoothing):
-    """Cross-entropy with a target of 1 - s for the class, and s / K more for each of K."""
+    """Return the cross-entropy; the target has 1 - s for the true class, plus s / K for all K."""
     logs = scores.log_softmax(1).numpy()
     target = np.full(logs.shape, smoothing / logs.shape[1])
     target[np.arange(len(labels)), labels] += 1 - smoothing
@@ -70,29 +67,24 @@ def test_every_output_is_written_and_nothing_else(run_training, checkpoints):
     files = run_training()
     assert set(files) == EVERY_FILE
     assert checkpoints() == []
-    for name in CURVES:
-        assert len(curve(files, name)) == 5
+    curves = curves_of(files["curves.csv"])
+    assert {name: len(values) for name, values in curves.items()} == dict.fromkeys(CURVES, 5)
 
 
-def test_metrics_json_is_the_last_line_of_each_curve_and_the_epoch_kept(run_training):
+def test_metrics_json_has_the_kept_epoch_and_the_number_of_parameters(run_training):
     files = run_training()
     metrics = json.loads(files["metrics/metrics.json"])
-    accuracy = curve(files, "val/acc")
-    assert metrics["train"] == {
-        "loss": curve(files, "train/loss")[-1],
-        "acc": curve(files, "train/acc")[-1],
-    }
-    assert metrics["val"] == {"loss": curve(files, "val/loss")[-1], "acc": accuracy[-1]}
+    accuracy = curve(files, "val_acc")
     kept = int(np.argmax(accuracy))
-    assert metrics["best"] == {
-        "val_acc": accuracy[kept],
-        "val_loss": curve(files, "val/loss")[kept],
-        "epoch": kept + 1,
+    loss = curve(files, "val_loss")[kept]
+    assert metrics == {
+        "best": {"val_acc": accuracy[kept], "val_loss": loss},
+        "parameters": {"trained": 1479, "all": 1479},
     }
 
 
 def test_summary_counts_the_parameters(run_training):
-    # 4 and 8 filters of 3×3, each with two of batch norm; 8·4·4 -> 8 -> 3 with biases.
+    # 4 and 8 filters of 3×3, each with two parameters of batch norm; 8·4·4 -> 8 -> 3 with biases.
     total = 3 * 9 * 4 + 8 + 4 * 9 * 8 + 16 + (8 * 4 * 4 + 1) * 8 + (8 + 1) * 3
     assert total == 1479
     summary = run_training(epochs=1)["model_summary.txt"].decode()
@@ -106,11 +98,11 @@ def test_same_seed_gives_the_same_bytes(run_training):
 
 def test_seed_0_is_a_seed_and_another_one_differs(run_training):
     zero, one = run_training("zero", seed=0), run_training("one", seed=1)
-    for name in ("classifier/model.safetensors", "metrics/plots/metrics/train/loss.tsv"):
+    for name in ("classifier/model.safetensors", "curves.csv"):
         assert zero[name] != one[name]
 
 
-def test_random_numbers_drawn_before_do_not_matter(run_training):
+def test_earlier_random_numbers_do_not_matter(run_training):
     first = run_training("one", epochs=2)
     torch.manual_seed(99)
     np.random.default_rng().random(5)
@@ -118,46 +110,46 @@ def test_random_numbers_drawn_before_do_not_matter(run_training):
 
 
 def test_loss_and_accuracy_are_means_over_photos(run_training, store):
-    # 48 photos in batches of 11 are 10, 10, 10, 9 and 9: a mean of means would be another one.
+    # 48 photos are batches of 10, 10, 10, 9 and 9, so that a mean of means would be different.
     files = run_training(**STILL, epochs=1, batch_size=11, label_smoothing=0.2)
     bundle = load_bundle(Path("run/classifier"))
     for name, smoothing in (("train", 0.2), ("val", 0.0)):
         split = store.split(name)
         expected = smoothed_loss(scores_of(bundle, split), split.labels, smoothing)
-        assert curve(files, f"{name}/loss") == [pytest.approx(expected, rel=1e-5)]
-        assert curve(files, f"{name}/acc") == [pytest.approx(accuracy_of(bundle, split), abs=1e-6)]
+        assert curve(files, f"{name}_loss") == [pytest.approx(expected, rel=1e-5)]
+        assert curve(files, f"{name}_acc") == [pytest.approx(accuracy_of(bundle, split), abs=1e-6)]
 
 
-# At this rate accuracy on val goes up and down, so that the best epoch is not the last.
+# At this learning rate val_acc goes up and down, so that the best epoch is not the last.
 RESTLESS = {"schedule": "constant", "learning_rate": 0.1, "optimizer": "sgd", "patience": 100}
 
 
 def test_weights_of_the_best_epoch_are_kept(run_training, store):
     files = run_training(**RESTLESS, epochs=10)
-    accuracy = curve(files, "val/acc")
+    accuracy = curve(files, "val_acc")
     best = int(np.argmax(accuracy)) + 1
     assert best < len(accuracy), "the test needs a best epoch that is not the last"
     bundle = load_bundle(Path("run/classifier"))
     assert bundle.val_acc == max(accuracy)
     assert accuracy_of(bundle, store.split("val")) == pytest.approx(max(accuracy))
-    # At a constant rate a training of so many epochs ends with the same weights.
+    # At a constant rate a training that ends with this epoch has the same weights.
     shorter = run_training("shorter", **RESTLESS, epochs=best)
     for name in ("classifier/model.safetensors", "classifier/model.json"):
         assert files[name] == shorter[name]
 
 
-def test_of_equal_epochs_the_first_is_kept(run_training):
-    files = run_training(**STILL, epochs=3)
-    assert json.loads(files["metrics/metrics.json"])["best"]["epoch"] == 1
+def test_of_equal_epochs_the_first_is_kept(run_training, capsys):
+    run_training(**STILL, epochs=3)
+    assert "Kept epoch 1 of 3" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("patience", [1, 3])
 def test_training_stops_after_patience_epochs_without_a_better_one(patience, run_training):
     files = run_training(**STILL, epochs=9, patience=patience)
-    assert len(curve(files, "val/acc")) == 1 + patience
+    assert len(curve(files, "val_acc")) == 1 + patience
 
 
-def test_classes_and_normalisation_travel_with_the_classifier(run_training, store, tiny_params):
+def test_the_classifier_has_classes_and_preprocessing(run_training, store, tiny_params):
     run_training(epochs=1)
     bundle = load_bundle(Path("run/classifier"))
     assert bundle.architecture == tiny_params().model.architecture
@@ -193,8 +185,8 @@ def test_other_settings_train_too(changes, run_training):
 
 
 def test_bf16_stays_near_32(run_training):
-    full = curve(run_training("full", epochs=2), "train/loss")
-    half = curve(run_training("half", epochs=2, precision="bf16-mixed"), "train/loss")
+    full = curve(run_training("full", epochs=2), "train_loss")
+    half = curve(run_training("half", epochs=2, precision="bf16-mixed"), "train_loss")
     assert full != half
     assert half == pytest.approx(full, rel=0.1)
 
@@ -202,8 +194,8 @@ def test_bf16_stays_near_32(run_training):
 def test_augmentation_changes_training_but_not_validation(run_training):
     plain = run_training("plain", **STILL, epochs=1)
     augmented = run_training("augmented", **(STILL | {"use_augmentation": True}), epochs=1)
-    assert curve(plain, "train/loss") != curve(augmented, "train/loss")
-    assert curve(plain, "val/loss") == curve(augmented, "val/loss")
+    assert curve(plain, "train_loss") != curve(augmented, "train_loss")
+    assert curve(plain, "val_loss") == curve(augmented, "val_loss")
 
 
 @pytest.mark.parametrize("mix", ["mixup", "cutmix"])
@@ -212,13 +204,13 @@ def test_mixing_changes_training_but_not_validation(mix, run_training):
     plain = run_training("plain", **still, epochs=1)
     mixed = run_training("mixed", **still, **{mix: 1.0}, epochs=1)
     unaugmented = run_training("unaugmented", **STILL, **{mix: 1.0}, epochs=1)
-    assert curve(plain, "train/loss") != curve(mixed, "train/loss")
-    assert curve(plain, "val/loss") == curve(mixed, "val/loss")
+    assert curve(plain, "train_loss") != curve(mixed, "train_loss")
+    assert curve(plain, "val_loss") == curve(mixed, "val_loss")
     plain_too = run_training("plain too", **STILL, epochs=1)
-    assert curve(unaugmented, "train/loss") == curve(plain_too, "train/loss")
+    assert curve(unaugmented, "train_loss") == curve(plain_too, "train_loss")
 
 
-# One step an epoch, so that a training of k epochs ends with the weights after k steps.
+# One step per epoch, so that a training of k epochs has the weights after k steps.
 STEPS = {
     "batch_size": 8192,
     "schedule": "constant",
@@ -236,7 +228,7 @@ def test_averaged_weights_by_hand(run_training):
     for steps in (1, 2, 3):
         run_training(f"{steps}", **STEPS, epochs=steps)
     after = [weights_of(f"{steps}") for steps in (1, 2, 3)]
-    # The decay rises as (1 + n) / (10 + n), n averages being made: 2/11, 3/12, but no higher.
+    # After n updates the decay is (1 + n) / (10 + n), here 2/11, then 3/12, but at most ema_decay.
     for decay, (second, third) in {0.75: (2 / 11, 0.25), 0.2: (2 / 11, 0.2)}.items():
         run_training(f"{decay}", **STEPS, epochs=3, ema_decay=decay)
         averaged = weights_of(f"{decay}")
@@ -247,16 +239,16 @@ def test_averaged_weights_by_hand(run_training):
             assert not torch.equal(averaged[name], three)
 
 
-def test_an_average_of_a_short_training_is_not_what_it_began_with(run_training):
-    """At 0.9999 the first weights alone would keep 99.8 % after these 16 steps."""
+def test_the_average_of_a_short_training_is_not_dominated_by_the_first_weights(run_training):
+    """A constant decay of 0.9999 would leave them 99.6 % after these 40 steps."""
     files = run_training(epochs=8, ema_decay=0.9999, learning_rate=0.01)
-    assert max(curve(files, "val/acc")) > 0.6
+    assert max(curve(files, "val_acc")) > 0.6
 
 
-def test_averaged_weights_are_those_that_are_validated(run_training, store):
+def test_the_averaged_weights_are_validated_and_saved(run_training, store):
     files = run_training(epochs=4, ema_decay=0.5, schedule="constant", learning_rate=0.01)
     bundle = load_bundle(Path("run/classifier"))
-    assert bundle.val_acc == max(curve(files, "val/acc"))
+    assert bundle.val_acc == max(curve(files, "val_acc"))
     assert accuracy_of(bundle, store.split("val")) == pytest.approx(bundle.val_acc, abs=1e-6)
 
 
@@ -264,16 +256,16 @@ def test_training_on_val_uses_all_photos_and_keeps_the_last_epoch(run_training, 
     files = run_training(epochs=3, train_on_val=True, patience=1)
     assert "Kept epoch 3 of 3: the last" in capsys.readouterr().out
     metrics = json.loads(files["metrics/metrics.json"])
-    assert metrics["best"] == {"epoch": 3}
-    assert "val" not in metrics
+    assert "best" not in metrics
+    assert set(curves_of(files["curves.csv"])) == {"train_loss", "train_acc", "learning_rate"}
     assert load_bundle(Path("run/classifier")).val_acc is None
-    # With weights that stay, the mean loss over an epoch tells which photos were in it.
+    # If weights do not change, the mean loss of an epoch tells which photos it had.
     files = run_training("still", **STILL, epochs=1, train_on_val=True, label_smoothing=0.0)
     both = store.split("train", "val")
     assert len(both) == len(store.split("train")) + len(store.split("val"))
     scores = scores_of(load_bundle(Path("still/classifier")), both)
     expected = smoothed_loss(scores, both.labels, 0.0)
-    assert curve(files, "train/loss") == [pytest.approx(expected, rel=1e-5)]
+    assert curve(files, "train_loss") == [pytest.approx(expected, rel=1e-5)]
 
 
 def test_a_trial_that_trains_on_val_is_refused(run_training, tmp_path):
@@ -287,34 +279,25 @@ def test_features_of_frozen_blocks_are_never_mixed(mix, tiny_params):
     model = tiny_params().model.model_copy(update={"finetune": "head"})
     params = tiny_params(**{mix: 1.0}).train
     net = CNN(model, image_size=16, num_classes=3)
-    start = Start(net, Preprocessing(16, "bilinear", [0.5] * 3, [0.5] * 3), "none")
-    assert _make_module(start, params, model, classes=3).mix is None
+    initial = InitialNetwork(net, Preprocessing(16, "bilinear", [0.5] * 3, [0.5] * 3), "none")
+    assert _make_module(initial, params, model, classes=3).mix is None
 
 
-def test_a_size_on_the_way_that_a_network_does_not_take_is_refused(run_training):
+def test_a_start_size_that_leads_to_a_size_the_network_does_not_take_is_refused(run_training):
     model = {"name": "test_vit", "input_size": 32}  # of patches of 16 pixels
-    with pytest.raises(TrainingError, match=r"begins with 16, and the network does not take 24"):
+    with pytest.raises(TrainingError, match=r"train.start_size: test_vit does not take 24 pixels"):
         run_training(model=model, start_size=0.5, epochs=3)
     assert not Path("run").exists()
 
 
-def test_batch_norm_over_a_single_number_is_a_mistake(run_training):
-    # Four blocks leave one pixel of 16; with the norm last, a batch of one photo has one number.
-    model = {"conv_layers": 4, "norm_after_activation": True}
-    with pytest.raises(TrainingError, match=r"train.batch_size: 1 leaves batch norm a single"):
-        run_training(model=model, batch_size=1, epochs=1)
-    assert Path("run").is_dir()
-    assert [file for file in Path("run").rglob("*") if file.is_file()] == []
-
-
-def test_clipped_gradients_move_weights_by_no_more_than_allowed(run_training):
+def test_clipping_limits_the_first_step(run_training):
     steps = STEPS | {"weight_decay": 0.0, "epochs": 1}
     run_training("start", **(steps | {"learning_rate": 1e-12}))
     run_training("clipped", **steps, gradient_clipping=0.01)
     before, after = weights_of("start"), weights_of("clipped")
     learned = [name for name in before if "running" not in name and "batches" not in name]
     moved = sum((after[name] - before[name]).square().sum() for name in learned).sqrt()
-    # Nesterov's first step is the gradient × (1 + momentum 0.9).
+    # Nesterov's first step is the gradient × (1 + momentum), where momentum is 0.9.
     assert float(moved) == pytest.approx(0.5 * 1.9 * 0.01, rel=1e-3)
 
 
@@ -329,8 +312,17 @@ def test_photos_grow_in_the_first_two_thirds_of_the_epochs(run_training, monkeyp
 
     monkeypatch.setattr(CNN, "forward_features", watched)
     run_training(epochs=3, batch_size=8192, start_size=0.5, model={"pooling": "average"})
-    # 16 × 1/2, 16 × 3/4 = 12 to the nearest multiple of 8 (a tie, to the even one), and all.
+    # 16 × 1/2; 16 × 3/4 = 12, rounded to a multiple of 8 (a tie, to the even multiple); 16.
     assert seen == [8, 16, 16]
+
+
+def test_batch_norm_over_a_single_number_is_a_mistake(run_training):
+    # Four blocks leave one pixel of 16; with the norm last, a batch of one photo has one number.
+    model = {"conv_layers": 4, "norm_after_activation": True}
+    with pytest.raises(TrainingError, match=r"train.batch_size: 1 leaves batch norm a single"):
+        run_training(model=model, batch_size=1, epochs=1)
+    assert Path("run").is_dir()
+    assert [file for file in Path("run").rglob("*") if file.is_file()] == []
 
 
 @pytest.mark.slow
@@ -345,26 +337,19 @@ def test_compiling_without_a_compiler_is_a_mistake(run_training, monkeypatch):
 
 @pytest.mark.slow
 def test_a_compiled_training_is_near_the_plain_one(run_training):
-    # Without dropout, of which compiled code draws other numbers.
+    # Without dropout, because compiled code draws other random numbers for it.
     changes = {"epochs": 2, "model": {"dropout": 0.0}}
     plain, compiled = (
         run_training("plain", **changes),
         run_training("compiled", **changes, compile=True),
     )
-    assert curve(compiled, "train/loss") == pytest.approx(curve(plain, "train/loss"), rel=1e-2)
+    assert curve(compiled, "train_loss") == pytest.approx(curve(plain, "train_loss"), rel=1e-2)
     assert set(compiled) == EVERY_FILE
     assert sorted(weights_of("compiled")) == sorted(weights_of("plain"))
 
 
-def test_a_loss_that_is_not_finite_stops_and_leaves_no_output(run_training):
-    with pytest.raises(TrainingError, match=r"became (nan|inf).*train\.learning_rate"):
-        run_training(learning_rate=10.0, optimizer="sgd", model={"batch_norm": False}, epochs=9)
-    assert Path("run").is_dir()
-    assert [file for file in Path("run").rglob("*") if file.is_file()] == []
-
-
 def test_a_val_split_without_photos_is_refused(run_training, store, tmp_path):
-    """As when every photo of the val folder is a copy of a test photo."""
+    """For example if every photo in the val folder is a copy of a test photo."""
     folder = tmp_path / "store"
     shutil.copytree(store.folder, folder)
     description = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
@@ -379,14 +364,16 @@ def test_fp16_is_refused_on_a_cpu(run_training):
         ValidationError, match=r'"16-mixed" needs a GPU and train\.accelerator is cpu'
     ):
         run_training(precision="16-mixed")
-    # As with train.accelerator: auto on a machine without a GPU, which params cannot know.
-    with pytest.raises(TrainingError, match='"16-mixed" needs a GPU and none was found'):
+    # With train.accelerator: auto, params cannot know that there is no GPU.
+    with pytest.raises(TrainingError, match='"16-mixed" needs a GPU, and this machine has none'):
         run_training(unchecked={"precision": "16-mixed"})
     assert not Path("run").exists()
 
 
 def test_an_accelerator_that_is_not_there_is_refused(run_training):
     missing = "mps" if torch.cuda.is_available() else "gpu"
-    with pytest.raises(TrainingError, match=f"train.accelerator: {missing} .*cannot be had"):
+    with pytest.raises(
+        TrainingError, match=f"train.accelerator: {missing}, .*not possible on this machine"
+    ):
         run_training(accelerator=missing)
     assert not Path("run").exists()

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from fieldguide.network.cnn import CNN
 from fieldguide.training.module import make_optimizer, make_schedule
 
-# The learning rates at which each learns eight images by heart.
+# Learning rates at which each optimizer memorises eight images.
 RATES = {"adam": 0.01, "adamw": 0.01, "muon": 0.01, "nadam": 0.01, "rmsprop": 0.002, "sgd": 0.05}
 SCHEDULES = ["one_cycle", "cosine", "constant"]
 
@@ -25,7 +25,7 @@ def net_of(tiny_params):
 
 
 @pytest.mark.parametrize("optimizer", RATES)
-def test_weight_decay_is_for_weights_alone(optimizer, net_of, tiny_params):
+def test_weight_decay_applies_only_to_weights(optimizer, net_of, tiny_params):
     net = net_of()
     made = make_optimizer(net, tiny_params(optimizer=optimizer, weight_decay=0.25).train)
     decay = {id(p): group["weight_decay"] for group in made.param_groups for p in group["params"]}
@@ -42,7 +42,7 @@ def test_weight_decay_is_for_weights_alone(optimizer, net_of, tiny_params):
 
 
 @pytest.mark.parametrize("optimizer", RATES)
-def test_optimizer_is_the_one_that_was_asked_for(optimizer, net_of, tiny_params):
+def test_the_optimizer_is_that_of_params(optimizer, net_of, tiny_params):
     made = make_optimizer(net_of(), tiny_params(optimizer=optimizer, learning_rate=0.125).train)
     assert type(made).__name__.lower() == optimizer
     assert all(group["lr"] == 0.125 for group in made.param_groups)
@@ -58,7 +58,7 @@ def test_frozen_parameters_are_left_out(net_of, tiny_params):
 
 
 def rates_of(schedule, steps, tiny_params, peak=0.5, **changes):
-    """The rate that each step uses, and the one after the last."""
+    """Return the learning rate of each step, and the one after the last step."""
     parameter = torch.nn.Parameter(torch.zeros(1, 1))
     optimizer = torch.optim.SGD([parameter], peak)
     params = tiny_params(schedule=schedule, learning_rate=peak, **changes).train
@@ -93,27 +93,27 @@ def test_cosine_by_hand(tiny_params):
 
 
 def test_cosine_with_warm_up_by_hand(tiny_params):
-    # A quarter of 8 steps rises evenly, by thirds of the peak; six fall.
+    # Two of 8 steps rise, by thirds of the peak; six steps fall.
     rates = rates_of("cosine", 8, tiny_params, warmup=0.25)
     falling = [0.25 * (1 + math.cos(math.pi * k / 6)) for k in range(7)]
     assert rates == pytest.approx([0.5 / 3, 1 / 3, *falling], abs=1e-9)
 
 
 @pytest.mark.parametrize("warmup", [0.0, 0.1, 0.5, 0.9])
-def test_one_cycle_peaks_where_the_warm_up_ends(warmup, tiny_params):
+def test_one_cycle_has_its_peak_at_the_end_of_the_warm_up(warmup, tiny_params):
     rates = rates_of("one_cycle", 99, tiny_params, warmup=warmup)
     assert abs(rates.index(max(rates)) - warmup * 100) <= 1
     assert max(rates) == pytest.approx(0.5, rel=1e-3)
 
 
-def test_constant_stays(tiny_params):
+def test_a_constant_schedule_does_not_change_the_rate(tiny_params):
     assert rates_of("constant", 8, tiny_params) == [0.5] * 9
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("warmup", [0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.25, 0.5, 0.9])
-def test_shortest_trainings_have_a_schedule(schedule, warmup, tiny_params):
-    for steps in (1, 2, 3, 4, 9, 19, 49, 99):  # with a warm-up of one step among them
+def test_short_trainings_have_a_schedule(schedule, warmup, tiny_params):
+    for steps in (1, 2, 3, 4, 9, 19, 49, 99):  # some with a warm-up of one step
         rates = rates_of(schedule, steps, tiny_params, warmup=warmup)
         assert all(0 <= rate <= 0.5 for rate in rates)
         assert max(rates) > 0
@@ -121,7 +121,7 @@ def test_shortest_trainings_have_a_schedule(schedule, warmup, tiny_params):
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("optimizer", RATES)
-def test_each_optimizer_and_schedule_learns_eight_images_by_heart(
+def test_each_optimizer_and_schedule_memorises_eight_images(
     optimizer, schedule, net_of, tiny_params
 ):
     net, steps = net_of(), 120
@@ -143,7 +143,7 @@ def test_each_optimizer_and_schedule_learns_eight_images_by_heart(
 
 @pytest.mark.parametrize("activation", ["relu", "gelu", "silu", "mish"])
 @pytest.mark.parametrize("batch_norm", [True, False])
-def test_each_activation_learns_eight_images_by_heart(activation, batch_norm, net_of, tiny_params):
+def test_each_activation_memorises_eight_images(activation, batch_norm, net_of, tiny_params):
     net = net_of(activation=activation, batch_norm=batch_norm)
     made = make_optimizer(net, tiny_params(learning_rate=0.01, weight_decay=0.0).train)
     images = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1

@@ -11,7 +11,7 @@ from fieldguide.training.muon import Muon, is_matrix, orthogonalised
 
 
 def net_of() -> nn.Sequential:
-    """A convolution, one of a single channel each, a norm and an output layer."""
+    """Return a convolution, a depthwise convolution, a norm and an output layer."""
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Conv2d(3, 16, 3),
@@ -23,7 +23,7 @@ def net_of() -> nn.Sequential:
     )
 
 
-def learn(net, optimizer, steps, start=0):
+def train(net, optimizer, steps, start=0):
     for step in range(start, start + steps):
         torch.manual_seed(step)
         images, labels = torch.randn(8, 3, 12, 12), torch.randint(4, (8,))
@@ -57,12 +57,12 @@ def test_two_steps_by_hand():
     assert (weight.detach().reshape(8, 27) - expected).abs().max() < 0.004  # steps of up to 0.07
 
 
-def test_what_is_no_matrix_is_adamws():
+def test_adamw_updates_what_is_not_a_matrix():
     ours, theirs = net_of(), net_of()
     muon = Muon(ours.parameters(), lr=0.01, weight_decay=0.1)
     adamw = torch.optim.AdamW(theirs.parameters(), lr=0.01, weight_decay=0.1)
-    learn(ours, muon, steps=1)
-    learn(theirs, adamw, steps=1)
+    train(ours, muon, steps=1)
+    train(theirs, adamw, steps=1)
     same = {
         name: torch.equal(a, b)
         for (name, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True)
@@ -71,14 +71,14 @@ def test_what_is_no_matrix_is_adamws():
     assert [is_matrix(p) for p in ours.parameters() if p.ndim > 1] == [True, False, True]
 
 
-def test_a_loaded_state_goes_on_with_the_same_bytes():
+def test_a_loaded_state_continues_with_the_same_bytes():
     whole, cut = net_of(), net_of()
-    learn(whole, Muon(whole.parameters(), lr=0.01), steps=5)
+    train(whole, Muon(whole.parameters(), lr=0.01), steps=5)
     first = Muon(cut.parameters(), lr=0.01)
-    learn(cut, first, steps=2)
+    train(cut, first, steps=2)
     later = Muon(cut.parameters(), lr=0.01)
     later.load_state_dict(copy.deepcopy(first.state_dict()))
-    learn(cut, later, steps=3, start=2)
+    train(cut, later, steps=3, start=2)
     assert all(map(torch.equal, whole.parameters(), cut.parameters()))
 
 
@@ -86,5 +86,5 @@ def test_frozen_weights_stay():
     net = net_of()
     net[0].requires_grad_(False)
     before = net[0].weight.clone()
-    learn(net, Muon(net.parameters(), lr=0.01, weight_decay=0.5), steps=2)
+    train(net, Muon(net.parameters(), lr=0.01, weight_decay=0.5), steps=2)
     assert torch.equal(net[0].weight, before)

@@ -1,6 +1,5 @@
-"""Trainings in processes of their own: killed, interrupted, and two that share the work."""
+"""Trainings that are killed or interrupted, by one process or by two that share the work."""
 
-import csv
 import json
 import os
 import shutil
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from curves import curves_of
 from forked import ROOT, SCRIPT, Started, end, files_in, signal_at_epoch
 
 from fieldguide.core.store import Store
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 
 def start_stage(*command, cwd, **env):
-    """A process from nothing, as DVC starts it."""
+    """Start a new process, as DVC does."""
     inherited = {name: value for name, value in os.environ.items() if name != "DVC_ROOT"}
     return subprocess.Popen(
         [sys.executable, *command],
@@ -53,7 +53,7 @@ def test_a_killed_training_goes_on_in_another_workspace(
     environment = {"DVC_ROOT": str(tmp_path / "project")}
 
     killed = Started(*arguments, cwd=tmp_path / "first", **environment)
-    signal_at_epoch(killed, signal.SIGKILL, tmp_path / "first/run/metrics", 3)
+    signal_at_epoch(killed, signal.SIGKILL, tmp_path / "first/run/curves.csv", 3)
     assert end(killed)[0] == -signal.SIGKILL
     assert len(list((tmp_path / "project").rglob("last.ckpt"))) == 1
     assert not (tmp_path / "first/run/classifier").exists()
@@ -73,23 +73,17 @@ def test_ctrl_c_ends_the_stage_without_traceback_and_without_outputs(store, tiny
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
 
     process = start_stage("stages/train.py", cwd=tmp_path, PYTHONPATH="src")
-    signal_at_epoch(process, signal.SIGINT, tmp_path / "metrics/train", 2)
+    signal_at_epoch(process, signal.SIGINT, tmp_path / "plots/curves.csv", 2)
     status, output = end(process)
     assert status > 0
     assert "Traceback" not in output
     assert not (tmp_path / "models").exists()
-    assert files_in(tmp_path / "metrics") == {}
-
-
-def read_curve(folder, name):
-    path = folder / "metrics/plots/metrics" / f"{name}.tsv"
-    with path.open(encoding="utf-8", newline="") as file:
-        return [float(row[path.stem]) for row in csv.DictReader(file, delimiter="\t")]
+    assert files_in(tmp_path / "metrics") == files_in(tmp_path / "plots") == {}
 
 
 @pytest.fixture(scope="module")
 def odd_store(make_photos, make_params, pack, tmp_path_factory):
-    """27 photos to train and 9 to validate: neither can be shared evenly by two."""
+    """27 photos to train and 9 to validate, which two processes cannot share evenly."""
     folder = tmp_path_factory.mktemp("odd")
     files = {
         **make_photos("train", each=9, seed=0),
@@ -103,7 +97,7 @@ def odd_store(make_photos, make_params, pack, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def for_two(odd_store, tiny_params, tmp_path_factory):
-    """Arguments of a training that two processes share."""
+    """Arguments of SCRIPT for a training by two processes."""
     path = tmp_path_factory.mktemp("script") / "script.py"
     path.write_text(SCRIPT, encoding="utf-8")
     params = tiny_params(devices=2, epochs=25, patience=25, label_smoothing=0.0)
@@ -112,10 +106,10 @@ def for_two(odd_store, tiny_params, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def two_processes(for_two, tmp_path_factory):
-    """Folders of a training by two processes that ended and of one that was killed."""
+    """Folders of two trainings by two processes: one that ended and one that was killed."""
     ended, killed = tmp_path_factory.mktemp("ended"), tmp_path_factory.mktemp("killed")
     first, second = Started(*for_two, cwd=ended), Started(*for_two, cwd=killed)
-    signal_at_epoch(second, signal.SIGKILL, killed / "run/metrics", 3)
+    signal_at_epoch(second, signal.SIGKILL, killed / "run/curves.csv", 3)
     assert end(second)[0] == -signal.SIGKILL
     status, output = end(first)
     assert status == 0, output
@@ -127,15 +121,16 @@ def two_processes(for_two, tmp_path_factory):
 def test_two_processes_write_one_set_of_outputs(two_processes):
     ended, _ = two_processes
     assert {name.split("/")[0] for name in files_in(ended / "run")} == {
-        *("classifier", "metrics", "model_summary.txt", "environment.json")
+        *("classifier", "metrics", "curves.csv", "model_summary.txt", "environment.json")
     }
     assert list(ended.rglob("*.ckpt")) == []
 
 
 def test_two_processes_log_means_over_all_photos(two_processes, odd_store):
-    """Not over two halves of five and four photos."""
+    """Not a mean of the means of five and four photos."""
     run = two_processes[0] / "run"
-    accuracy = read_curve(run, "val/acc")
+    curves = curves_of((run / "curves.csv").read_bytes())
+    accuracy = curves["val_acc"]
     assert [9 * value for value in accuracy] == pytest.approx(
         [round(9 * value) for value in accuracy], abs=1e-5
     )
@@ -149,10 +144,10 @@ def test_two_processes_log_means_over_all_photos(two_processes, odd_store):
     best = int(np.argmax(accuracy))
     assert accuracy[best] == pytest.approx((logs.argmax(1) == split.labels).mean())
     expected = -logs[np.arange(9), split.labels].mean()
-    assert read_curve(run, "val/loss")[best] == pytest.approx(expected, rel=1e-4)
+    assert curves["val_loss"][best] == pytest.approx(expected, rel=1e-4)
     kept = json.loads((run / "metrics/metrics.json").read_text(encoding="utf-8"))["best"]
-    loss = read_curve(run, "val/loss")[best]
-    assert kept == {"val_acc": accuracy[best], "val_loss": loss, "epoch": best + 1}
+    loss = curves["val_loss"][best]
+    assert kept == {"val_acc": accuracy[best], "val_loss": loss}
 
 
 def test_two_killed_processes_go_on_together(two_processes, for_two):

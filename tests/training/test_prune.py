@@ -1,10 +1,11 @@
-"""A trial of a sweep that is told to stop."""
+"""Trials that the sweep stops, and trials that it lets continue."""
 
 import json
 import threading
 import time
 
 import pytest
+from curves import curves_of
 
 from fieldguide.training.trial import Channel
 
@@ -17,10 +18,10 @@ def channel(tmp_path):
 
 
 def scores(files):
-    return [float(v) for v in files["metrics/plots/metrics/val/acc.tsv"].decode().split()[3::2]]
+    return curves_of(files["curves.csv"])["val_acc"]
 
 
-def test_a_trial_that_may_go_on_is_like_any_training(run_training, channel):
+def test_a_trial_that_continues_equals_any_training(run_training, channel):
     channel.answer(2, go_on=True)
     alone, trial = run_training("alone"), run_training("told", channel=channel)
     assert trial == alone
@@ -32,14 +33,13 @@ def test_a_trial_that_may_go_on_is_like_any_training(run_training, channel):
 def test_a_pruned_trial_ends_with_its_best_epoch_so_far(run_training, channel, capsys):
     channel.answer(2, go_on=False)
     files = run_training(channel=channel)
-    assert "Stopped after epoch 2 by the sweep" in capsys.readouterr().out
+    assert "Stopped by the sweep after epoch 2" in capsys.readouterr().out
     metrics = json.loads(files["metrics/metrics.json"])
     acc = scores(files)
     assert len(acc) == 2
     assert metrics["pruned"] == 1
     assert metrics["best"]["val_acc"] == max(acc)
     assert metrics["best"]["epoch"] == acc.index(max(acc)) + 1
-    # The weights are those that two epochs of the same schedule give: those of the kept epoch.
     assert json.loads(files["classifier/model.json"])["val_acc"] == max(acc)
 
 
@@ -57,7 +57,7 @@ def test_a_trial_waits_for_its_answer(run_training, channel):
     assert len(scores(files)) == 2
 
 
-def test_a_trial_whose_sweep_is_gone_goes_on(run_training, channel, monkeypatch):
+def test_a_trial_continues_if_its_sweep_is_gone(run_training, channel, monkeypatch):
     monkeypatch.setattr("fieldguide.training.trial._PATIENCE", 0.1)
     files = run_training(channel=channel)
     assert "pruned" not in json.loads(files["metrics/metrics.json"])
@@ -67,6 +67,6 @@ def test_a_trial_whose_sweep_is_gone_goes_on(run_training, channel, monkeypatch)
 def test_scores_of_the_kept_epoch_are_logged(run_training):
     files = run_training(channel=None)
     best = json.loads(files["metrics/metrics.json"])["best"]
-    losses = files["metrics/plots/metrics/val/loss.tsv"].decode().split()[3::2]
+    losses = curves_of(files["curves.csv"])["val_loss"]
     assert best["val_acc"] == max(scores(files))
-    assert best["val_loss"] == float(losses[best["epoch"] - 1])
+    assert best["val_loss"] == losses[best["epoch"] - 1]

@@ -1,4 +1,4 @@
-"""An interrupted training goes on, and ends as if nothing had happened."""
+"""A resumed training ends as if it had never been interrupted."""
 
 import importlib.util
 import os
@@ -16,7 +16,7 @@ from fieldguide.training.resume import AtomicCheckpointIO, resume_folder, resume
 
 SRC = Path(__file__).resolve().parents[2] / "src"
 KEY = "0123456789abcdef"
-# Accuracy stays what it was, so that training stops after 1 + patience epochs.
+# Accuracy does not change, so that training stops after 1 + patience epochs.
 STOPS_EARLY = {
     "learning_rate": 1e-12,
     "schedule": "constant",
@@ -28,7 +28,7 @@ STOPS_EARLY = {
 
 
 def finish_but_for_the_bundle(run_training, **changes):
-    """Runs a training up to the saving of the classifier, which fails."""
+    """Run a training; saving its classifier fails."""
     Path("not a folder").touch()
     with pytest.raises(FileExistsError, match="not a folder"):
         run_training(bundle=Path("not a folder/classifier"), **changes)
@@ -60,7 +60,7 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(
     ],
     ids=str,
 )
-def test_going_on_does_not_depend_on_the_settings(changes, run_training, interrupt):
+def test_resuming_works_with_other_params(changes, run_training, interrupt):
     expected = run_training("uninterrupted", **changes)
     interrupt(3, **changes)
     assert run_training(**changes) == expected
@@ -83,7 +83,7 @@ def test_a_training_stopped_after_its_last_epoch_only_saves_the_classifier(
     assert checkpoints() == []
 
 
-def test_the_average_of_a_training_that_only_lacks_its_classifier_is_kept(run_training):
+def test_the_average_is_kept_if_only_the_classifier_is_missing(run_training):
     changes = {"ema_decay": 0.8, "train_on_val": True}
     expected = run_training("uninterrupted", **changes)
     finish_but_for_the_bundle(run_training, **changes)
@@ -91,10 +91,10 @@ def test_the_average_of_a_training_that_only_lacks_its_classifier_is_kept(run_tr
 
 
 @pytest.mark.parametrize("kept", [0, 1000, -1])
-def test_a_damaged_checkpoint_does_not_stop_training_for_ever(
+def test_a_training_with_a_damaged_checkpoint_starts_again(
     kept, run_training, interrupt, checkpoints
 ):
-    """As after a kill in the middle of a copy to another disk, or a full one."""
+    """For example after an interrupted copy to another disk."""
     expected = run_training("uninterrupted")
     interrupt(3)
     (checkpoint,) = checkpoints()
@@ -125,7 +125,7 @@ def test_a_failure_after_the_last_epoch_leaves_no_output(run_training):
     [{"seed": 1}, {"epochs": 6}, {"learning_rate": 0.02}, {"model": {"dropout": 0.2}}],
     ids=str,
 )
-def test_a_checkpoint_of_other_params_is_left_alone(changes, run_training, interrupt, checkpoints):
+def test_a_checkpoint_of_other_params_is_ignored(changes, run_training, interrupt, checkpoints):
     expected = run_training("uninterrupted", **changes)
     interrupt(3)
     (other,) = checkpoints()
@@ -142,20 +142,18 @@ def other_store(make_photos, pack, make_params, tmp_path):
     return Store(tmp_path / "other")
 
 
-def test_a_checkpoint_of_other_data_is_left_alone(
-    run_training, interrupt, checkpoints, other_store
-):
+def test_a_checkpoint_of_other_data_is_ignored(run_training, interrupt, checkpoints, other_store):
     expected = run_training("uninterrupted", on=other_store)
     interrupt(3)
     assert run_training(on=other_store) == expected
     assert len(checkpoints()) == 1
 
 
-def test_a_checkpoint_of_other_code_is_left_alone(
+def test_a_checkpoint_of_other_code_is_ignored(
     run_training, interrupt, checkpoints, tmp_path, monkeypatch
 ):
     interrupt(3)
-    # Another version of the code: one module of the package more than at the time.
+    # The code is different now: the package has one more module.
     extra = tmp_path / "extra.py"
     extra.write_text("RATE = 1\n", encoding="utf-8")
     spec = importlib.util.spec_from_file_location("fieldguide.extra", extra)
@@ -165,7 +163,7 @@ def test_a_checkpoint_of_other_code_is_left_alone(
     assert len(checkpoints()) == 1
 
 
-def test_checkpoints_lie_in_the_project_and_not_in_an_experiments_workspace(
+def test_checkpoints_are_in_the_project_and_not_in_the_workspace_of_an_experiment(
     run_training, interrupt, checkpoints, tmp_path, monkeypatch
 ):
     expected = run_training("uninterrupted")
@@ -182,7 +180,7 @@ def test_checkpoints_lie_in_the_project_and_not_in_an_experiments_workspace(
     assert run_training() == expected
 
 
-def test_equal_parts_give_equal_keys():
+def test_equal_values_give_equal_keys():
     assert resume_key({"a": 1, "b": [2.5]}, "x") == resume_key({"b": [2.5], "a": 1}, "x")
     keys = {
         resume_key({"a": 1}),
@@ -195,12 +193,12 @@ def test_equal_parts_give_equal_keys():
     assert len(keys) == 6
 
 
-def test_a_key_of_no_number_is_refused():
+def test_a_key_of_nan_is_refused():
     with pytest.raises(ValueError, match="not JSON compliant"):
         resume_key({"rate": float("nan")})
 
 
-def test_folder_is_kept_after_a_failure_and_deleted_after_a_success(tmp_path):
+def test_the_folder_is_kept_after_a_failure_and_deleted_after_a_success(tmp_path):
     folder = tmp_path / ".fieldguide" / "resume" / KEY / "0"
 
     def fail():
@@ -233,7 +231,7 @@ from fieldguide.prepare.prepare import prepare
 from fieldguide.core.store import Store
 from fieldguide.training.resume import resume_folder
 with resume_folder(Path(sys.argv[1]), sys.argv[2]) as folder:
-    (folder / "last.ckpt").write_text("of the process that was killed")
+    (folder / "last.ckpt").write_text("by the killed process")
     print(folder, flush=True)
     time.sleep(300)
 """
@@ -256,10 +254,10 @@ def test_a_killed_process_frees_its_folder_for_the_next(tmp_path):
         process.communicate()
     with resume_folder(tmp_path, KEY) as ours:
         assert ours == theirs
-        assert (ours / "last.ckpt").read_text() == "of the process that was killed"
+        assert (ours / "last.ckpt").read_text() == "by the killed process"
 
 
-def test_a_full_disk_is_an_error_of_the_disk_and_leaves_the_old_checkpoint(tmp_path):
+def test_a_full_disk_raises_an_os_error_and_leaves_the_old_checkpoint(tmp_path):
     path = tmp_path / "last.ckpt"
     path.write_bytes(b"old")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

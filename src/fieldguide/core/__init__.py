@@ -1,1 +1,1 @@
-"""What all stages use: params, errors, files, the prepared store, running a stage."""
+"""Code that all stages share: errors, files, params, running a stage, reading the store."""

@@ -1,8 +1,8 @@
-"""One named exception for each kind of mistake a user can mend."""
+"""One exception class for each kind of mistake that a user can fix."""
 
 
 class FieldguideError(Exception):
-    """Base of all: the message names the file or key, what was found and what is allowed."""
+    """Base class. The message names the file or key, the value found and what is allowed."""
 
 
 class ParamsError(FieldguideError):
@@ -10,35 +10,35 @@ class ParamsError(FieldguideError):
 
 
 class ArchiveError(FieldguideError):
-    """The archive is missing, damaged, hostile or not laid out as labelled photos."""
+    """The archive is missing, damaged or hostile, or does not hold folders of labelled photos."""
 
 
 class StoreError(FieldguideError):
-    """The prepared store is missing or was not written by `prepare`."""
+    """The prepared store is missing or damaged, or `prepare` did not write it."""
 
 
 class BundleError(FieldguideError):
-    """The classifier bundle is missing, damaged or of another format."""
+    """The classifier bundle is missing, damaged or in another format."""
 
 
 class TrainingError(FieldguideError):
-    """Training cannot go on, for example because the loss is not a number."""
+    """Training cannot continue, for example because the loss is not a number."""
 
 
 class PhotoError(FieldguideError):
-    """A photo cannot be read as a picture."""
+    """A photo cannot be decoded."""
 
 
 class GitError(FieldguideError):
-    """Git refuses, or there is no repository."""
+    """Git reports an error, or the folder is in no Git repository."""
 
 
 class RevisionError(FieldguideError):
-    """There is no such revision, or it lacks a result."""
+    """The revision does not exist or lacks a result."""
 
 
 class RegistryError(FieldguideError):
-    """A version cannot be released, or a stage not be assigned."""
+    """A version cannot be released, or a stage cannot be assigned."""
 
 
 class RemoteError(FieldguideError):
@@ -46,18 +46,18 @@ class RemoteError(FieldguideError):
 
 
 class ClusterError(FieldguideError):
-    """There is no Ray cluster to be had, or it lets everybody in."""
+    """No Ray cluster can be reached, or the cluster accepts work from anyone."""
 
 
 class SweepError(FieldguideError):
-    """A sweep cannot go on, or there is none of that name."""
+    """A sweep cannot continue, or no sweep has that name."""
 
 
 def is_out_of_memory(err: BaseException) -> bool:
-    """Whether PyTorch found no memory: on a GPU a kind of error, on a CPU only the text tells."""
+    """Tell whether PyTorch ran out of memory, on a GPU (by class) or on a CPU (by message)."""
     return type(err).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(err)
 
 
 def printable(text: str) -> str:
-    """Replace what would steer a terminal: names come from archives of strangers."""
+    """Replace control characters, which could change the terminal: names come from strangers."""
     return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)

@@ -1,4 +1,4 @@
-"""Outputs are written aside and renamed: whole, or not there at all."""
+"""Write files and folders: each appears complete, or not at all."""
 
 from __future__ import annotations
 
@@ -13,24 +13,23 @@ from typing import Any
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a text file (UTF-8), making its folder where it is missing."""
-    with aside(path) as partial:
-        partial.write_text(text, encoding="utf-8", newline="\n")
+    """Write a text file (UTF-8), and its folder if it is missing."""
+    write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Replace a binary file, making its folder where it is missing."""
+    """Write a binary file, and its folder if it is missing."""
     with aside(path) as partial:
         partial.write_bytes(data)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace a JSON file; a NaN or infinity is an error, because JSON has neither."""
+    """Write a JSON file. A NaN or an infinity is an error, because JSON has neither."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Replace a CSV file (UTF-8, one header line, Unix line ends)."""
+    """Write a CSV file (UTF-8, one header line, Unix line ends)."""
     with aside(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
@@ -39,7 +38,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
 
 @contextmanager
 def aside(path: Path) -> Iterator[Path]:
-    """Yield a name beside `path`; rename that file to `path` only if the block succeeds."""
+    """Yield a file name beside `path`; rename that file to `path` only if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -53,24 +52,24 @@ def aside(path: Path) -> Iterator[Path]:
 def new_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside `path`; rename it to `path` only if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)  # left by a run that was killed
-    aside.mkdir()
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # a killed run may have left one
+    partial.mkdir()
     try:
-        yield aside
+        yield partial
         shutil.rmtree(path, ignore_errors=True)
-        aside.rename(path)
+        partial.rename(path)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def md5(data: bytes) -> str:
-    """Return the hash by which DVC knows a file; MD5 is a name here, not for secrecy."""
+    """Return the hash that DVC gives to a file. It only identifies data; it protects nothing."""
     return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
 def listing_md5(files: dict[str, str]) -> str:
-    """Return the hash by which DVC knows a folder.
+    """Return the hash that DVC gives to a folder.
 
     Args:
         files: MD5 of each file by its path in the folder.
@@ -80,6 +79,6 @@ def listing_md5(files: dict[str, str]) -> str:
 
 
 def folder_md5(folder: Path) -> str:
-    """Return the hash by which DVC knows a folder, from its files, which are read whole."""
+    """Return the hash that DVC gives to a folder, computed from the bytes of its files."""
     files = (file for file in folder.rglob("*") if file.is_file())
     return listing_md5({f.relative_to(folder).as_posix(): md5(f.read_bytes()) for f in files})

@@ -1,4 +1,4 @@
-"""The only reader of params.yaml: one frozen, checked model per section."""
+"""The only reader of params.yaml: one frozen, checked model for each section."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     PlainValidator,
     ValidationError,
-    ValidationInfo,
     model_validator,
 )
 from ruamel.yaml import YAML
@@ -25,22 +23,21 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from fieldguide.core.errors import ParamsError
 
 Fraction = Annotated[float, Field(allow_inf_nan=False)]
-MIN_SIZE, MAX_SIZE = 8, 512  # pixels
-PixelSize = Annotated[int, Field(ge=MIN_SIZE, le=MAX_SIZE)]
-_LEAST_ALPHA = 0.001
-_WIDTHS = range(1, 8193)  # filters of a block; beyond it a layer alone fills a GPU
-WEIGHTS_FILES = (".safetensors", ".pth", ".pt", ".bin")
-Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # NumPy's and scikit-learn's range
+_SIZES = range(8, 513)  # pixels
+PixelSize = Annotated[int, Field(ge=_SIZES[0], le=_SIZES[-1])]
+_WIDTHS = range(1, 8193)  # filters of a block; more in a single layer would fill a GPU
+_WEIGHTS_FILES = (".safetensors", ".pth", ".pt", ".bin")
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # the range of NumPy and scikit-learn
 
 
 class _Section(BaseModel):
-    """Frozen; unknown keys and silent conversions (such as "3" for 3) are refused."""
+    """Base class: frozen; unknown keys and conversions (such as "3" to 3) are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+# Fields of several types have their own checks, as pydantic reports an error for each type.
 def _archive(value: object) -> str | list[str]:
-    # Checked in one piece: of a union pydantic reports a mistake once for each member.
     paths = value if isinstance(value, list) else [value]
     if paths and all(isinstance(path, str) and path for path in paths):
         return value  # type: ignore[return-value]
@@ -63,13 +60,10 @@ class DataParams(_Section):
 
 
 def _input_size(value: object) -> int | Literal["auto"]:
-    # Checked in one piece: of a union pydantic reports a mistake once for each member.
-    if value == "auto":
-        return "auto"
-    if type(value) is int and MIN_SIZE <= value <= MAX_SIZE:
+    if value == "auto" or (type(value) is int and value in _SIZES):
         return value
     raise ValueError(
-        f"model.input_size: found {value!r}; allowed: auto, or {MIN_SIZE} to {MAX_SIZE} pixels"
+        f"model.input_size: found {value!r}; allowed: auto, or {_SIZES[0]} to {_SIZES[-1]} pixels"
     )
 
 
@@ -79,33 +73,22 @@ def _kernels(value: object) -> int | list[int]:
         return value  # type: ignore[return-value]
     raise ValueError(
         f"model.kernel_size: found {value!r}; allowed: an odd number of pixels from 1 to 11, or a "
-        "list of one for each block"
+        "list with one for each block"
     )
 
 
 def _filters(value: object) -> list[int] | Literal["auto"]:
-    if value == "auto":
-        return "auto"
-    if isinstance(value, list) and value and all(type(n) is int and n in _WIDTHS for n in value):
-        return value
+    widths = value if isinstance(value, list) else []
+    if value == "auto" or (widths and all(type(n) is int and n in _WIDTHS for n in widths)):
+        return value  # type: ignore[return-value]
     raise ValueError(
-        f"model.filters: found {value!r}; allowed: auto, or a list of {_WIDTHS[0]} to "
+        f"model.filters: found {value!r}; allowed: auto, or a list with {_WIDTHS[0]} to "
         f"{_WIDTHS[-1]} filters for each block"
     )
 
 
-def _alpha(value: float, info: ValidationInfo) -> float:
-    # Below, a Beta distribution is 0 or 1 for all that floats can tell.
-    if value == 0 or _LEAST_ALPHA <= value <= 10:  # noqa: PLR2004
-        return value
-    raise ValueError(f"train.{info.field_name}: found {value}; allowed: 0, or {_LEAST_ALPHA} to 10")
-
-
-Alpha = Annotated[Fraction, AfterValidator(_alpha)]
-
-
 class CNNParams(_Section):
-    """The course work's network; the names are those of the original search space."""
+    """The network of the course; the names are those of the original search space."""
 
     conv_layers: int = Field(ge=1, le=8)
     first_layer_filters: int = Field(ge=1, le=1024)
@@ -141,79 +124,79 @@ class CNNParams(_Section):
         for name, values in (("filters", self.widths), ("kernel_size", self.kernels)):
             if len(values) != self.conv_layers:
                 raise ValueError(
-                    f"model.{name}: found {len(values)} entries; allowed: one for each of "
-                    f"model.conv_layers: {self.conv_layers}"
+                    f"model.{name}: found {len(values)} entries; allowed: {self.conv_layers}, one "
+                    "for each block of model.conv_layers"
                 )
         if max(self.widths) > _WIDTHS[-1]:
             raise ValueError(
-                f"model.filter_org: {self.filter_org} makes {max(self.widths)} filters in a block "
-                f"of {self.conv_layers}, from first_layer_filters {self.first_layer_filters}; "
-                f"allowed: at most {_WIDTHS[-1]}"
+                f"model.filter_org: {self.filter_org} makes {max(self.widths)} filters in the "
+                f"largest of {self.conv_layers} blocks, from first_layer_filters "
+                f"{self.first_layer_filters}; allowed: at most {_WIDTHS[-1]}"
             )
         return self
 
 
 class ModelParams(CNNParams):
-    """The network, what it starts from, and which part of it is trained."""
+    """The network, the weights it starts from, and the layers that are trained."""
 
-    name: str = Field(min_length=1)  # cnn, or one of timm's
+    name: str = Field(min_length=1)  # cnn, or a model of timm
     input_size: Annotated[int | Literal["auto"], PlainValidator(_input_size)]
-    weights: str  # none, pretrained, or a file or classifier of models/weights/
+    weights: str  # none, pretrained, or a file or classifier in models/weights/
     finetune: Literal["head", "last_k", "gradual", "full"]
     last_k: int = Field(ge=1, le=1000)  # blocks
     layer_decay: Fraction = Field(gt=0, le=1)
 
     @property
     def architecture(self) -> CNNParams | str:
-        """The CNN's own knobs, or the name of a model of timm."""
+        """Params of the CNN, or the name of a model of timm."""
         if self.name != "cnn":
             return self.name
         return CNNParams.model_validate(self.model_dump(include=set(CNNParams.model_fields)))
 
     @property
     def head_only(self) -> bool:
-        """Whether the output layer alone is trained, on features computed once."""
+        """True if only the output layer is trained, on features that are computed once."""
         return self.finetune == "head"
 
     @property
     def backbone(self) -> dict[str, object]:
-        """All that features depend on, besides weights."""
-        found = self.architecture
-        if isinstance(found, str):
-            return {"name": found}
-        return {"name": "cnn", **found.model_dump(exclude={"dropout"})}
+        """The params that the features depend on; they depend on the weights too."""
+        architecture = self.architecture
+        if isinstance(architecture, str):
+            return {"name": architecture}
+        return {"name": "cnn", **architecture.model_dump(exclude={"dropout"})}
 
     @model_validator(mode="after")
     def _check_start(self) -> Self:
         if self.name != "cnn":
             check_timm_name(self.name)
-        known = re.fullmatch(r"[\w.-]+(/[\w.-]+)*", self.weights)
-        if not known or ".." in self.weights.split("/") or self.weights.startswith("models/"):
+        valid = re.fullmatch(r"[\w.-]+(/[\w.-]+)*", self.weights)
+        if not valid or ".." in self.weights.split("/") or self.weights.startswith("models/"):
             raise ValueError(
                 f"model.weights: found {self.weights!r}; allowed: none, pretrained, or the name of "
-                "a file or classifier in models/weights/, without that path"
+                "a file or classifier in models/weights/, without that folder"
             )
         if self.weights == "none" and self.finetune != "full":
             raise ValueError(
                 f"model.finetune: {self.finetune} would freeze random weights, because "
-                "model.weights is none; allowed there: full"
+                "model.weights is none; allowed with none: full"
             )
-        file = self.weights.endswith(WEIGHTS_FILES) or self.weights == "pretrained"
-        if self.name == "cnn" and file:
+        for_timm = self.weights.endswith(_WEIGHTS_FILES) or self.weights == "pretrained"
+        if self.name == "cnn" and for_timm:
             raise ValueError(
-                f"model.weights: {self.weights} is for timm's networks and model.name is cnn; "
-                "allowed there: none, or a classifier in models/weights/"
+                f"model.weights: {self.weights} is for networks of timm, and model.name is cnn; "
+                "allowed with cnn: none, or a classifier in models/weights/"
             )
         return self
 
 
 def check_timm_name(name: str) -> str:
-    """Return a name that timm knows, with or without the tag of pretrained weights.
+    """Return the name if timm has such a model; the name may end in a tag of pretrained weights.
 
     Raises:
-        ValueError: it does not.
+        ValueError: timm has no such model.
     """
-    import timm  # noqa: PLC0415 - two seconds that the cnn need not wait
+    import timm  # noqa: PLC0415 - takes two seconds, and the cnn does not need it
 
     architecture = name.partition(".")[0]
     known = timm.list_models(include_tags=False)
@@ -250,17 +233,17 @@ class TrainParams(_Section):
     crop_area: Fraction = Field(gt=0, le=1)
     color_jitter: Fraction = Field(ge=0, le=0.9)
     random_erasing: Fraction = Field(ge=0, le=1)
-    mixup: Alpha
-    cutmix: Alpha
+    mixup: Fraction = Field(ge=0, le=10)  # alpha of a Beta distribution; 0: none
+    cutmix: Fraction = Field(ge=0, le=10)
     start_size: Fraction = Field(ge=0.25, le=1)
     train_on_val: bool
-    # `-S train.precision=32` arrives as a number.
+    # `dvc exp run -S train.precision=32` writes a number.
     precision: Annotated[
         Literal["32", "16-mixed", "bf16-mixed"],
         BeforeValidator(lambda value: "32" if value == 32 else value),  # noqa: PLR2004
     ]
     accelerator: Literal["auto", "cpu", "gpu", "mps"]
-    devices: int = Field(ge=1, le=64)  # processes of each machine
+    devices: int = Field(ge=1, le=64)  # processes on each machine
     num_nodes: int = Field(ge=1, le=1024)  # machines
     strategy: Literal["auto", "ddp"]
     compile: bool
@@ -268,21 +251,21 @@ class TrainParams(_Section):
 
     @property
     def processes(self) -> int:
-        """How many train together, on all machines."""
+        """Number of training processes on all machines together."""
         return self.devices * self.num_nodes
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.accelerator == "mps" and (self.processes > 1 or self.strategy == "ddp"):
             raise ValueError(
-                "train.accelerator: mps is a single device, and found train.devices: "
+                "train.accelerator: mps is a single device; found train.devices: "
                 f"{self.devices}, train.num_nodes: {self.num_nodes}, train.strategy: "
-                f"{self.strategy}; allowed there: 1, 1 and auto"
+                f"{self.strategy}; allowed with mps: 1, 1 and auto"
             )
         if self.precision == "16-mixed" and self.accelerator == "cpu":
             raise ValueError(
-                'train.precision: "16-mixed" needs a GPU and train.accelerator is cpu; '
-                'allowed there: "32", "bf16-mixed"'
+                'train.precision: "16-mixed" needs a GPU, and train.accelerator is cpu; '
+                'allowed with cpu: "32", "bf16-mixed"'
             )
         return self
 
@@ -316,47 +299,49 @@ class Params(_Section):
         if self.model.name != "cnn":
             return self
         model, key = self.model, "model.input_size"
-        start_size = 1.0 if model.head_only else self.train.start_size  # features do not grow
+        # Features have one size in all epochs.
+        start_size = 1.0 if model.head_only else self.train.start_size
         if start_size < 1 and model.pooling == "flatten":
             raise ValueError(
-                f"train.start_size: {self.train.start_size} needs a network for photos of any "
-                "size and model.pooling is flatten; allowed there: 1.0, or model.pooling: average"
+                f"train.start_size: {start_size} needs a network for photos of any size, and "
+                "model.pooling is flatten; allowed with flatten: 1.0; or set model.pooling: average"
             )
         if model.input_size != "auto":
             size = model.input_size
         elif model.weights == "none":
             size, key = self.data.image_size, "data.image_size"
         else:
-            return self  # that of the classifier to start from
-        most = size.bit_length() - 1  # each block halves; one pixel must remain
-        if model.conv_layers > most:
-            raise ValueError(
-                f"model.conv_layers: {model.conv_layers} blocks halve {key} {size} to nothing; "
-                f"allowed: 1 to {most}"
-            )
+            return self  # the classifier to start from decides the size
         smallest = epoch_size(size, start_size, 0, of=self.train.epochs)
-        if smallest < 2**model.conv_layers:
+        most = smallest.bit_length() - 1  # each block halves; one pixel must remain
+        if model.conv_layers > most:
+            growing = f" × train.start_size {start_size}" if start_size < 1 else ""
             raise ValueError(
-                f"train.start_size: {self.train.start_size} of {key} {size} is {smallest} pixels, "
-                f"and {model.conv_layers} blocks halve that to nothing; allowed there: at least "
-                f"{2**model.conv_layers / size:g}"
+                f"model.conv_layers: {model.conv_layers} blocks halve {key} {size}{growing} to "
+                f"nothing; allowed: 1 to {most}"
             )
         side = size // 2**model.conv_layers if model.pooling == "flatten" else 1
-        neurons = model.num_neurons_dense or 2  # the output layer's, of two classes or more
+        neurons = model.num_neurons_dense or 2  # without a dense layer: two classes or more
         weights = model.widths[-1] * side**2 * neurons
         if weights > 2**28:
             raise ValueError(
                 f"model.num_neurons_dense: {neurons} neurons over {side}×{side} pixels of "
-                f"{model.widths[-1]} filters are {weights:,} weights; allowed: {2**28:,} (1 GiB); "
-                "more conv_layers, or model.pooling: average, leave fewer pixels"
+                f"{model.widths[-1]} filters need {weights:,} weights; allowed: {2**28:,} (1 GiB); "
+                "increase model.conv_layers or set model.pooling: average"
             )
         return self
 
 
 def epoch_size(size: int, start: float, epoch: int, *, of: int) -> int:
-    """Pixels of the photos in an epoch `of` all, from 0: growing evenly, whole in the last third.
+    """Return the photos' size in one epoch: it grows evenly, and is full in the last third.
 
-    Multiples of 8 before that, so that halving leaves no rest.
+    Before that it is a multiple of 8, so that three blocks can halve it without a remainder.
+
+    Args:
+        size: full size, in pixels.
+        start: fraction of the full size in the first epoch.
+        epoch: from 0.
+        of: number of epochs.
 
     Source: Tan & Le 2021, section 4 (https://arxiv.org/abs/2104.00298).
     """
@@ -371,8 +356,8 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     """Read and check every section.
 
     Raises:
-        ParamsError: the file is missing or not YAML, or a key is unknown, missing, twice there, of
-            another type, out of range, or contradicts another one. The message lists all of them.
+        ParamsError: the file is missing or not YAML, or a key is unknown, missing, duplicate, of
+            the wrong type, out of range, or contradicts another key. The message lists every error.
     """
     raw = read_yaml(path, YAML(typ="safe", pure=True).load)
     if not isinstance(raw, dict):
@@ -385,9 +370,9 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
 
 
 def read_yaml(path: Path, parse: Callable[[str], Any]) -> Any:
-    """Read a file with one of ruamel's parsers.
+    """Read a file with a parser of ruamel.yaml.
 
-    They read as DVC does: YAML 1.2, in which 1e-05 is a number, and no key twice.
+    Like DVC, they read YAML 1.2, in which 1e-05 is a number and a duplicate key is an error.
 
     Raises:
         ParamsError: the file cannot be read or is not YAML.
@@ -406,13 +391,18 @@ def read_yaml(path: Path, parse: Callable[[str], Any]) -> Any:
 
 
 def describe(error: Any, model: type[BaseModel]) -> str:
-    """One line for one of pydantic's errors about `model`: key, value found, what is allowed."""
-    key = ".".join(str(part) for part in error["loc"])
+    """Return one line about one of pydantic's errors: key, value found, what is allowed.
+
+    Args:
+        error: one of `ValidationError.errors()`.
+        model: the class that was validated.
+    """
+    key = ".".join(str(name) for name in error["loc"])
     kind, found = error["type"], error["input"]
-    if kind == "value_error":  # raised by a check above, which names its keys
+    if kind == "value_error":  # from a check in this file, which names its keys
         return str(error["ctx"]["error"])
     if kind == "extra_forbidden":
-        return f"{key}: unknown key{_suggestion(error['loc'], model)}"
+        return f"{key}: unknown key{_hint(error['loc'], model)}"
     if kind == "invalid_key":
         return f"{key}: the key is not text"
     if kind == "missing":
@@ -424,17 +414,18 @@ def describe(error: Any, model: type[BaseModel]) -> str:
     return f"{key}: found {shown}; allowed: {allowed}"
 
 
-def _suggestion(location: tuple[str, ...], model: Any) -> str:
+def _hint(location: tuple[str, ...], model: Any) -> str:
+    """Suggest a key in place of an unknown one."""
     for key in location[:-1]:
         if key in model.model_fields:  # others are free names, as in dict[str, Section]
             found = model.model_fields[key].annotation
-            # Of `Section | None` and of `dict[str, Section]`, the section.
+            # `Section | None` and `dict[str, Section]` become `Section`.
             types = (found, *get_args(found))
             model = next((one for one in types if hasattr(one, "model_fields")), model)
     return did_you_mean(location[-1], list(model.model_fields))
 
 
 def did_you_mean(name: str, known: list[str]) -> str:
-    """Return the end of a message about an unknown name."""
+    """Return the end of a message about an unknown name: the closest known name, or all."""
     close = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {close[0]}?" if close else f"; allowed: {', '.join(known)}"

@@ -1,4 +1,4 @@
-"""Run one stage: from its own tree, with checked parameters, and no traceback for a mistake."""
+"""Run one stage: with the code of its own tree, checked params, and messages for mistakes."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import fieldguide
 
 try:
     import yaml
 
-    from fieldguide.core.params import load_params
-except ModuleNotFoundError as err:  # a Python without the environment of the lock
+    from fieldguide.core.params import Params, load_params
+except ModuleNotFoundError as err:  # this Python lacks the packages of requirements.lock
     sys.exit(
         f"{sys.executable} has no module {err.name!r}; run `make venv`, then "
         "`source .venv/bin/activate`"
@@ -29,34 +28,36 @@ from fieldguide.core.errors import FieldguideError, printable
 from fieldguide.core.files import new_folder, write_json
 from fieldguide.core.output import accept_any_text
 
-if TYPE_CHECKING:
-    from fieldguide.core.params import Params
-
 TIMING = Path("metrics/timing.json")
 COPIES = Path("metrics/copies")
-# 75: EX_TEMPFAIL of sysexits.h; nothing is wrong with the params, and a sweep tries again.
+# 75 is EX_TEMPFAIL of sysexits.h: the params are not at fault, so a sweep retries the trial.
 EXIT_MISTAKE, EXIT_WRONG_TREE, EXIT_NO_ROOM, EXIT_INTERRUPTED = 1, 3, 75, 130
-_DISK = {errno.ENOSPC: "no space left on the device", errno.EDQUOT: "disk quota exceeded"}
-_DISK[errno.EFBIG] = "a file would be larger than is allowed here"
+_DISK_ERRORS = {
+    errno.ENOSPC: "no space left on the device",
+    errno.EDQUOT: "disk quota exceeded",
+    errno.EFBIG: "the file would exceed the size limit",
+}
 
 
 def run(main: Callable[[Params], dict[str, float | str] | None]) -> None:
-    """Call a stage's `main` and leave the process with its exit status.
+    """Call a stage's `main`, and exit with a status and a message if it fails.
 
-    A stage takes no arguments; --help shows what it reads and writes.
+    A stage takes no arguments, except --help, which shows what it reads and writes.
 
-    Exit status: 0; 1 for a mistake that the message explains; 2 for an argument; 3 if another
-    tree's code would run; 75 on a full disk; 130 on Ctrl-C. Seconds, and what `main` returns, go to
-    metrics/timing.json, which belongs to no stage, so that dvc.lock never changes for them.
+    Exit status: 0 for success; 1 for a mistake that the message explains; 2 for an argument; 3 if
+    the code of another tree would run; 75 on a full disk; 130 on Ctrl-C.
+
+    The duration in seconds, and what `main` returns, go to metrics/timing.json. Git tracks that
+    file, but it is no stage's output: durations differ in each run, and dvc.lock must not.
     """
     accept_any_text()
     name = Path(sys.argv[0]).stem
     argparse.ArgumentParser(
         description=sys.modules["__main__"].__doc__,
-        epilog="Run stages by `dvc repro`; every knob is in params.yaml.",
+        epilog="Run stages by `dvc repro`. All settings are in params.yaml.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ).parse_args()
-    _check_tree()
+    _check_tree(name)
     start = time.perf_counter()
     try:
         extra = main(load_params()) or {}
@@ -67,17 +68,16 @@ def run(main: Callable[[Params], dict[str, float | str] | None]) -> None:
     except KeyboardInterrupt:
         if not _is_first():
             sys.exit(EXIT_INTERRUPTED)
-        _fail(name, "interrupted", status=EXIT_INTERRUPTED)
+        _fail(name, "interrupted", EXIT_INTERRUPTED)
     except MemoryError:
-        why = "the memory of this machine is too small"
-        _fail(name, f"{why}; lower data.image_size, or take a smaller model")
+        _fail(name, "out of memory; lower data.image_size or choose a smaller model")
     except OSError as err:
-        if err.errno not in _DISK:
+        if err.errno not in _DISK_ERRORS:
             raise
         where = f" ({err.filename})" if err.filename else ""
-        message = f"{_DISK[err.errno]}{where}; free some and run `dvc repro` again"
+        message = f"{_DISK_ERRORS[err.errno]}{where}; free some space and run `dvc repro` again"
         _fail(name, message, EXIT_NO_ROOM)
-    except sqlite3.OperationalError as err:  # DVC's own state, which DVCLive opens
+    except sqlite3.OperationalError as err:  # DVCLive opens DVC's state database
         message = f"DVC's state database cannot be written ({err}); is the disk full?"
         _fail(name, message, EXIT_NO_ROOM)
     if _is_first():
@@ -85,10 +85,10 @@ def run(main: Callable[[Params], dict[str, float | str] | None]) -> None:
 
 
 def _copy_small_outputs(name: str) -> None:
-    """Copy the stage's metrics and plots that Git keeps to its folder of copies, which DVC caches.
+    """Copy metrics and plots that are in Git to metrics/copies/<stage>/, which DVC caches.
 
-    `dvc push` uploads only what DVC caches. By the copies, which have the same hash, a run that is
-    restored from the run cache on another machine finds its metrics and plots as well.
+    `dvc push --run-cache` uploads only what DVC caches, and DVC restores a run on another machine
+    only if it has all outputs. The copies have the same hash as the files in Git.
     """
     stages = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]
     outputs = [one for kind in ("metrics", "plots") for one in stages.get(name, {}).get(kind, ())]
@@ -101,20 +101,19 @@ def _copy_small_outputs(name: str) -> None:
 
 
 def _is_first() -> bool:
-    """Whether this is the process that reports, of several that torchrun or `train` has started."""
+    """Tell whether this process reports: rank 0 of those that torchrun or `train` started."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def _check_tree() -> None:
-    """In an experiment's workspace an editable install would run another tree's code."""
+def _check_tree(name: str) -> None:
+    """Fail if `fieldguide` comes from another tree, such as an editable install."""
     code, own = Path(fieldguide.__file__).resolve().parent, Path("src/fieldguide").resolve()
     if code != own:
-        print(
-            f"fieldguide is imported from {code} instead of {own}: the result would be of other "
-            "code than is recorded; run stages by `dvc repro`",
-            file=sys.stderr,
+        message = (
+            f"fieldguide is imported from {code} instead of {own}, so the recorded code would not "
+            "be the code that ran; run stages by `dvc repro`"
         )
-        sys.exit(EXIT_WRONG_TREE)
+        _fail(name, message, EXIT_WRONG_TREE)
 
 
 def _fail(name: str, message: str, status: int = EXIT_MISTAKE) -> None:
@@ -123,6 +122,7 @@ def _fail(name: str, message: str, status: int = EXIT_MISTAKE) -> None:
 
 
 def _record(name: str, values: dict[str, float | str]) -> None:
+    """Replace one stage's entry of metrics/timing.json; start anew if that file is damaged."""
     try:
         timing = json.loads(TIMING.read_text(encoding="utf-8"))
     except (OSError, ValueError):

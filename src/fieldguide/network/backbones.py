@@ -1,4 +1,4 @@
-"""Networks by their architecture: the CNN, or one of timm's."""
+"""Build a network by the name of its architecture: our CNN or a model of timm."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def build(
     """Build a network with random weights.
 
     Args:
-        architecture: that of the CNN, or the name of a model of timm.
+        architecture: settings of the CNN, or the name of a model of timm.
         input_size: height and width of the input, in pixels.
         num_classes: K, the length of the output.
-        dropout: before the output layer of a model of timm; the CNN's is part of its architecture.
-        timm_options: for `timm.create_model`, as where weights come from.
+        dropout: before the output layer of a model of timm; the CNN has its own in `architecture`.
+        timm_options: passed on to `timm.create_model`, for example where to find weights.
     """
     if isinstance(architecture, CNNParams):
         return CNN(architecture, image_size=input_size, num_classes=num_classes)
-    import timm  # noqa: PLC0415 - two seconds that the cnn need not wait
+    import timm  # noqa: PLC0415 - takes two seconds, which the CNN does not need
 
-    # Networks such as ViT are built for one size, and timm adapts their weights to another.
+    # A network such as ViT is built for one size; timm adapts pretrained weights to another one.
     config = timm.get_pretrained_cfg(architecture)
     if config is not None and config.fixed_input_size:
         timm_options["img_size"] = input_size

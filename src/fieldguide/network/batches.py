@@ -1,4 +1,4 @@
-"""Batches straight from the memory-mapped store, ready for the network."""
+"""Batches of a split of the memory-mapped store, ready for the network."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fieldguide.core.errors import TrainingError
 from fieldguide.core.store import Split
 from fieldguide.network.augmentation import DRAWS, Augmentation
 from fieldguide.network.preprocessing import Preprocessing, to_unit
 
-# Share of the free GPU memory that the store may take; the rest is for the network.
+# Largest share of the free GPU memory that the store may take; the network needs the rest.
 RESIDENT_SHARE = 0.5
-# First number of a seed's key: what is drawn.
+# First number of a key of `derive_seed`: what is drawn.
 WEIGHTS, ORDER, DROPOUT = range(3)
 
 
 class Order:
-    """Which photos make each batch of an epoch, and the random numbers of their augmentation.
+    """Decides which photos are in each batch of an epoch, and draws their random numbers.
 
-    With a seed the order is drawn anew each epoch; both depend on (seed, epoch) and the image
-    alone, so that an interrupted training goes on as it would have. Without a seed, images come in
-    order. Batches differ in size by one at most: none is tiny, and every image is used once.
+    With a seed the photos are shuffled in each epoch. Order and random numbers depend only on seed
+    and epoch, so that a resumed training continues as if it had never stopped. Without a seed,
+    photos come in the order of the split. Each photo is used once, and the sizes of two batches
+    differ by at most one.
 
-    Of several processes each takes its own part of every step's batch, which is that of a single
-    process with `batch_size` × `world_size`. Only at a batch size of 1 there may be fewer steps,
-    with a part or more of two photos, because none may be empty.
+    If several processes train together, each takes its slice of the batch that a single process
+    with `batch_size` × `world_size` would have. Only with a batch size of 1 there may be fewer
+    steps, in which some processes have two photos, because no slice may be empty.
     """
 
     def __init__(
@@ -42,56 +42,48 @@ class Order:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        """Choose what to draw.
+        """Plan the steps of an epoch.
 
         Args:
-            split: where images come from.
-            batch_size: images per batch and process, at most.
+            split: photos, at least one per process.
+            batch_size: largest number of images per batch and process.
             device: where batches are made.
             seed: of order and augmentation; None for neither.
-            rank: of this process.
+            rank: number of this process.
             world_size: number of processes.
-
-        Raises:
-            TrainingError: there are more processes than photos.
         """
         self.epoch = 0
-        self.photos = len(split)  # of an epoch, over all processes
+        self.photos = len(split)  # per epoch, over all processes
         self.device = device
         self._seed, self._rank, self._world_size = seed, rank, world_size
-        if self.photos < world_size:
-            raise TrainingError(
-                f"train.devices × train.num_nodes: {world_size} processes cannot share "
-                f"{self.photos} photos of {split.name}; allowed: up to one process a photo"
-            )
-        # No part may be empty: the mean loss of no photo is not a number.
+        # No slice may be empty, because the mean loss of no photos is NaN.
         self.steps = min(-(-self.photos // (batch_size * world_size)), self.photos // world_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Yield rows (B,) and, with a seed, draws (B, DRAWS), both on the CPU."""
+        """Yield rows (B,) and, with a seed, random numbers (B, DRAWS), both on the CPU."""
         order, draws = torch.arange(self.photos), None
         if self._seed is not None:
             generator = torch.Generator().manual_seed(derive_seed(self._seed, ORDER, self.epoch))
             order = torch.randperm(self.photos, generator=generator)
             draws = torch.rand(self.photos, DRAWS, generator=generator)
         for step, whole in enumerate(order.tensor_split(self.steps)):
-            rows = whole[self.part(step)]
+            rows = whole[self.rank_slice(step)]
             yield rows, None if draws is None else draws[rows]
 
     def step_size(self, step: int) -> int:
-        """Images of a step, counted from 0, over all processes."""
+        """Return the number of images in a step, over all processes; steps count from 0."""
         size, larger = divmod(self.photos, self.steps)
         return size + (step < larger)
 
-    def part(self, step: int) -> slice:
-        """Which images of a step's batch are this process's."""
+    def rank_slice(self, step: int) -> slice:
+        """Return which images of a step belong to this process."""
         size, larger = divmod(self.step_size(step), self._world_size)
         start = self._rank * size + min(self._rank, larger)
         return slice(start, start + size + (self._rank < larger))
 
 
 class Batches:
-    """One pass over a split: network input and labels on the order's device."""
+    """Iterates over a split: network input and labels, on the order's device."""
 
     def __init__(
         self,
@@ -105,11 +97,12 @@ class Batches:
         """Choose how photos become input.
 
         Args:
-            split: where images come from.
-            order: of which batches.
-            preprocessing: what the network takes.
-            augmentation: how photos are changed, if order has draws.
-            size_of: an epoch -> pixels of its photos; None for those of `preprocessing`.
+            split: photos.
+            order: which photos each batch has.
+            preprocessing: what the network expects.
+            augmentation: how photos are changed, if `order` has a seed.
+            size_of: maps an epoch to the size of its input, in pixels; None: always the size of
+                `preprocessing`.
         """
         self.order = order
         self._split, self._preprocessing = split, preprocessing
@@ -131,13 +124,13 @@ class Batches:
             yield images, self._labels[rows].to(self._device)
 
     def _input(self, images: Tensor, draws: Tensor | None, preprocessing: Preprocessing) -> Tensor:
-        """(B, H, W, 3) uint8 -> (B, 3, size, size), augmented where there are draws for it."""
-        change = self._augmentation
-        if draws is None or change is None:
+        """(B, H, W, 3) uint8 -> (B, 3, size, size), augmented if there are random numbers."""
+        augment = self._augmentation
+        if draws is None or augment is None:
             return preprocessing(to_unit(images))
         draws = draws.to(self._device)
-        moved = change(images, draws, preprocessing.size, preprocessing.interpolation)
-        return change.erase(preprocessing(moved), draws)
+        images = augment(images, draws, preprocessing.size, preprocessing.interpolation)
+        return augment.erase(preprocessing(images), draws)
 
     def _images(self, rows: Tensor) -> Tensor:
         """(B,) -> (B, H, W, 3) uint8 on the device."""
@@ -149,38 +142,40 @@ class Batches:
         return images.to(self._device)
 
     def _load(self) -> Tensor:
+        """Copy all photos to the device, 256 MiB at a time."""
         chunks = np.array_split(np.arange(len(self._split)), -(-self._split.nbytes // 2**28))
-        parts = [torch.from_numpy(self._split.images(rows)).to(self._device) for rows in chunks]
-        return torch.cat(parts)
+        return torch.cat(
+            [torch.from_numpy(self._split.images(rows)).to(self._device) for rows in chunks]
+        )
 
 
 def eval_batch(image_size: int) -> int:
-    """Images that a network without gradients takes at once: 256 at up to 64 pixels, then fewer.
+    """Return a batch size for evaluation: 256 images of up to 64 pixels, fewer of larger ones.
 
-    Bounds memory; changes no result beyond rounding.
+    It limits the memory; results differ only by rounding.
     """
     return max(1, min(256, 2**20 // image_size**2))
 
 
 def _fits(split: Split, device: torch.device) -> bool:
-    """Whether the whole split can live in this GPU's memory."""
+    """Return whether this GPU has room for the whole split."""
     if device.type != "cuda" or len(split) == 0:
         return False
     free, _ = torch.cuda.mem_get_info(device)
-    # Twice, because the parts are joined there.
+    # Twice, because joining the chunks makes a copy.
     return 2 * split.nbytes < RESIDENT_SHARE * free
 
 
 def in_order(split: Split, preprocessing: Preprocessing, device: torch.device) -> Batches:
-    """All photos of a split as they are, in batches for a network without gradients."""
+    """Return batches of all photos, unchanged and in the order of the split, for evaluation."""
     return Batches(
         split, Order(split, eval_batch(preprocessing.size), device=device), preprocessing
     )
 
 
 def derive_seed(seed: int, *key: int) -> int:
-    """Seed of one purpose out of the seed of params.yaml: of an epoch, of a process.
+    """Derive the seed of one purpose, such as an epoch, from the seed in params.yaml.
 
-    Another key, another seed; NumPy's SeedSequence mixes them so that neighbours are unrelated.
+    Another key gives another seed. NumPy's SeedSequence makes the seeds of similar keys unrelated.
     """
     return int(np.random.SeedSequence(seed, spawn_key=key).generate_state(1, np.uint64)[0])

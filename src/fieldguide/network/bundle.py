@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import (
@@ -16,7 +16,6 @@ from pydantic import (
     Field,
     Tag,
     ValidationError,
-    model_validator,
 )
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -26,34 +25,27 @@ from fieldguide.core.files import new_folder, write_json
 from fieldguide.core.params import CNNParams, Fraction, PixelSize, check_timm_name
 from fieldguide.network.backbones import build
 from fieldguide.network.interface import Network
-from fieldguide.network.preprocessing import Preprocessing
+from fieldguide.network.preprocessing import Interpolation, Preprocessing
 
 FORMAT = 3
-# What a CNN of format 2 was, before there was a choice.
-_FORMAT_2_CNN = {
-    "filters": "auto",
-    "residual_units": 0,
-    "norm_after_activation": False,
-    "pooling": "flatten",
-}
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A classifier and all it takes to use it."""
+    """A classifier and everything that is needed to use it."""
 
     net: Network
-    architecture: CNNParams | str  # the CNN's, or the name of a model of timm
+    architecture: CNNParams | str  # settings of the CNN, or the name of a model of timm
     classes: list[str]
     image_size: int  # pixels of a stored photo
     resize: Literal["crop", "squash"]  # how a photo becomes a square
-    preprocessing: Preprocessing  # from a stored photo to the network
+    preprocessing: Preprocessing  # turns a stored photo into network input
     val_acc: float | None  # fraction, of the epoch that was kept; None: trained on all photos
-    started_from: str  # "none", or the weights that training began with
+    started_from: str  # "none", or name and hash of the weights that training started from
 
     @property
     def name(self) -> str:
-        """Of the network: cnn, or as timm calls it."""
+        """Name of the network: cnn, or its name in timm."""
         return self.architecture if isinstance(self.architecture, str) else "cnn"
 
 
@@ -64,12 +56,12 @@ class _CNN(CNNParams):
 class _Timm(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    # Nothing but a name of timm's own: it would also read "hf-hub:..." and fetch that.
+    # Only a name in timm's list: timm would also read "hf-hub:..." and download it.
     name: Annotated[str, AfterValidator(check_timm_name)]
 
 
 def _kind(architecture: object) -> str:
-    """Of which of the two a description is, so that its mistakes are told as mistakes of that."""
+    """Return which of the two models checks a description, so that only its errors are shown."""
     is_cnn = isinstance(architecture, dict) and architecture.get("name") == "cnn"
     return "cnn" if is_cnn else "timm"
 
@@ -77,20 +69,18 @@ def _kind(architecture: object) -> str:
 _Architecture = Annotated[
     Annotated[_CNN, Tag("cnn")] | Annotated[_Timm, Tag("timm")], Discriminator(_kind)
 ]
-# Red, green, blue, of pixels in [0, 1].
-Channels = Annotated[
-    list[Annotated[Fraction, Field(ge=0, le=1)]], Field(min_length=3, max_length=3)
-]
+_Unit = Annotated[Fraction, Field(ge=0, le=1)]
+_Channels = Annotated[list[_Unit], Field(min_length=3, max_length=3)]  # red, green, blue
 
 
 def _distinct(names: list[str]) -> list[str]:
     if len(set(names)) < len(names) or not all(name.strip() for name in names):
-        raise ValueError("allowed: names that differ, none of them empty")
+        raise ValueError("allowed: different names, none of them empty")
     return names
 
 
 class _Description(BaseModel):
-    """model.json, checked as strictly as params.yaml: it may come from a stranger."""
+    """model.json, checked as strictly as params.yaml, because it may come from a stranger."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -100,29 +90,19 @@ class _Description(BaseModel):
     image_size: PixelSize
     resize: Literal["crop", "squash"]
     input_size: PixelSize
-    interpolation: Literal["bilinear", "bicubic"]
-    mean: Channels
-    std: Channels
-    val_acc: Annotated[Fraction, Field(ge=0, le=1)] | None
+    interpolation: Interpolation
+    mean: _Channels
+    std: _Channels
+    val_acc: _Unit | None
     started_from: str
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_format_2(cls, found: Any) -> Any:
-        if not isinstance(found, dict) or found.get("format") != 2:  # noqa: PLR2004
-            return found
-        architecture = found.get("architecture")
-        if isinstance(architecture, dict) and architecture.get("name") == "cnn":
-            found = found | {"architecture": _FORMAT_2_CNN | architecture}
-        return found | {"format": FORMAT}
 
 
 def save_bundle(bundle: Bundle, folder: Path) -> None:
-    """Write both files, or neither; the same classifier gives the same bytes."""
+    """Write both files or neither; the same classifier gives the same bytes."""
     state = {name: value.contiguous().cpu() for name, value in bundle.net.state_dict().items()}
     architecture = bundle.architecture
     with new_folder(folder) as aside:
-        # Not `save_file`, whose file nobody else may read.
+        # Not by `save_file`, which makes a file that other users cannot read.
         (aside / "model.safetensors").write_bytes(save(state))
         write_json(
             aside / "model.json",
@@ -148,20 +128,19 @@ def load_bundle(folder: Path) -> Bundle:
     """Rebuild the network, in eval mode, on the CPU.
 
     Raises:
-        BundleError: a file is missing or damaged, or weights and architecture do not belong
-            together.
+        BundleError: a file is missing or damaged, or the weights are of another architecture.
     """
     found = _read_description(folder / "model.json")
     if isinstance(found.architecture, _Timm):
         architecture: CNNParams | str = found.architecture.name
     else:
         architecture = CNNParams.model_validate(found.architecture.model_dump(exclude={"name"}))
-    # On no device: a stranger's description may ask for more memory than its weights have.
+    # Without memory at first: a stranger's description may claim far more weights than there are.
     cnn = not isinstance(architecture, str)
     try:
         with torch.device("meta") if cnn else nullcontext():
             net = build(architecture, input_size=found.input_size, num_classes=len(found.classes))
-    except Exception as err:  # some of timm's networks take few sizes, and say so in many ways
+    except Exception as err:  # models of timm refuse a size with many kinds of errors
         raise BundleError(
             f"{folder / 'model.json'}: {found.architecture.name} does not take {found.input_size} "
             f"pixels ({err})"
@@ -172,7 +151,7 @@ def load_bundle(folder: Path) -> Bundle:
     except OSError as err:
         raise BundleError(f"{weights}: cannot be read ({err.strerror or err})") from err
     except (SafetensorError, RuntimeError) as err:
-        raise BundleError(f"{weights}: damaged, or of another network ({err})") from err
+        raise BundleError(f"{weights}: damaged, or weights of another network ({err})") from err
     return Bundle(
         net=net.eval().to(memory_format=torch.channels_last),
         architecture=architecture,
@@ -189,7 +168,7 @@ def load_bundle(folder: Path) -> Bundle:
 
 def _read_description(path: Path) -> _Description:
     try:
-        return _Description.model_validate_json(path.read_text(encoding="utf-8"))
+        return _Description.model_validate_json(path.read_bytes())
     except OSError as err:
         raise BundleError(f"{path}: cannot be read ({err.strerror}); run `dvc repro`") from err
     except ValidationError as err:
@@ -197,5 +176,3 @@ def _read_description(path: Path) -> _Description:
         key = ".".join(map(str, first["loc"]))
         message = f"{path}: not a classifier's description ('{key}': {first['msg']})"
         raise BundleError(message) from err
-    except UnicodeDecodeError as err:
-        raise BundleError(f"{path}: not a classifier's description ({err})") from err

@@ -1,4 +1,4 @@
-"""The course work's network: convolution blocks that halve the image, then a dense layer."""
+"""The CNN of the course work: convolution blocks that halve the image, then a dense layer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 
 class ConvBlock(nn.Sequential):
-    """conv -> [batch norm] -> activation -> max-pool [-> batch norm] -> residual units.
+    """conv -> [norm] -> activation -> max-pool [-> norm] -> residual units.
 
     (B, C, H, W) -> (B, F, H/2, W/2).
     """
@@ -31,7 +31,7 @@ class ConvBlock(nn.Sequential):
     def __init__(self, channels: int, filters: int, kernel: int, params: CNNParams) -> None:
         norm: dict[str, nn.Module] = {"norm": nn.BatchNorm2d(filters)} if params.batch_norm else {}
         layers: OrderedDict[str, nn.Module] = OrderedDict()
-        # Without a bias where batch norm, which has its own, comes right after it.
+        # No bias if batch norm, which has its own, follows directly.
         bias = not params.batch_norm or params.norm_after_activation
         layers["conv"] = nn.Conv2d(channels, filters, kernel, padding="same", bias=bias)
         layers |= {} if params.norm_after_activation else norm
@@ -43,10 +43,10 @@ class ConvBlock(nn.Sequential):
         super().__init__(layers)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Pool before the activation where that changes nothing but saves three quarters of it.
+        """Apply the layers; in training with ReLU, pool first, so that ReLU has a quarter to do.
 
-        The largest of four values stays the largest after ReLU, which never falls. Not when a
-        trained network is looked into: figures show the activation before pooling.
+        The order does not change the result, because ReLU is monotonic. In eval mode the order
+        stays as written, because figures show the activation before pooling.
         """
         layers = list(self)
         if self.training and isinstance(self.activation, nn.ReLU):
@@ -58,7 +58,7 @@ class ConvBlock(nn.Sequential):
 
 
 class ResidualUnit(nn.Module):
-    """conv -> [norm] -> activation -> conv -> [norm], added to a shortcut, then an activation.
+    """conv -> [norm] -> activation -> conv -> [norm], plus a shortcut, then an activation.
 
     (B, F, H, W) in and out. Source: He et al. 2016, figure 2 (https://arxiv.org/abs/1512.03385).
     """
@@ -75,7 +75,7 @@ class ResidualUnit(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Add what the convolutions make of it."""
+        """Add the output of the convolutions to their input, then activate."""
         added: Tensor = self.activation(features + self.layers(features))
         return added
 
@@ -83,15 +83,15 @@ class ResidualUnit(nn.Module):
 class CNN(Network):
     """`conv_layers` blocks, then flatten or average -> [dense -> activation] -> dropout -> output.
 
-    Blocks are named conv1, conv2, ... in `features`. Where the methods have names of timm's models
-    they mean the same, so that fine-tuning treats both alike (`Network`).
+    Blocks are named conv1, conv2, ... in `features`. Methods have the names that timm's models use,
+    so that fine-tuning treats both alike (`Network`).
     """
 
     def __init__(self, params: CNNParams, *, image_size: int, num_classes: int) -> None:
         """Build the layers with PyTorch's default initialisation.
 
         Args:
-            params: the architecture.
+            params: settings of the architecture.
             image_size: height and width of the input, in pixels.
             num_classes: K, the length of the output.
         """
@@ -126,7 +126,7 @@ class CNN(Network):
         return features
 
     def forward_head(self, features: Tensor) -> Tensor:
-        """Scores of the last block's output: (B, F, h, w) -> (B, K)."""
+        """Scores from the output of the last block: (B, F, h, w) -> (B, K)."""
         scores: Tensor = self.classifier(features)
         return scores
 
@@ -137,14 +137,14 @@ class CNN(Network):
         return output
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replace the output layer by a new one of `num_classes`."""
+        """Replace the output layer by a new one with `num_classes` outputs."""
         self.classifier.output = nn.Linear(self.get_classifier().in_features, num_classes)
 
     @staticmethod
     def group_matcher(coarse: bool = False) -> dict[str, Any]:  # noqa: ARG004, FBT001, FBT002 - timm's
-        """Blocks by the names of their modules, first to last: convolutions, then the dense layer.
+        """Describe the blocks by names of parameters: convolution blocks, then the dense layer.
 
-        Source: https://huggingface.co/docs/timm (`group_with_matcher`).
+        Source: https://huggingface.co/docs/timm (`group_parameters`).
         """
         last = (10_000,)
         return {"blocks": [(r"^features\.conv(\d+)", None), (r"^classifier\.dense", last)]}
@@ -152,8 +152,5 @@ class CNN(Network):
     @property
     def blocks(self) -> dict[str, ConvBlock]:
         """The convolution blocks by name, first to last."""
-        return {
-            name: block
-            for name, block in self.features.named_children()
-            if isinstance(block, ConvBlock)
-        }
+        children = self.features.named_children()
+        return {name: block for name, block in children if isinstance(block, ConvBlock)}

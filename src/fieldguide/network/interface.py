@@ -1,4 +1,4 @@
-"""What the project asks of a network, whoever built it."""
+"""The methods that the project needs from every network."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 
 class Network(nn.Module):
-    """What is asked of every network, named as in timm (https://huggingface.co/docs/timm).
+    """Type of every network; methods are named as in timm (https://huggingface.co/docs/timm).
 
-    Never instantiated: timm's models have these methods without a class in common.
+    Only for annotations: models of timm have these methods, but no common base class.
     """
 
     def forward_features(self, images: Tensor) -> Tensor:
@@ -18,23 +18,23 @@ class Network(nn.Module):
         raise NotImplementedError
 
     def forward_head(self, features: Tensor) -> Tensor:
-        """Scores of those features: -> (B, K)."""
+        """Scores from the output of `forward_features`: -> (B, K)."""
         raise NotImplementedError
 
     def get_classifier(self) -> nn.Module | tuple[nn.Module, ...]:
-        """Return the output layer; distilled networks have two, whose scores are averaged."""
+        """Return the output layer; distilled networks have two and average their scores."""
         raise NotImplementedError
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replace the output layer by a new one of `num_classes`."""
+        """Replace the output layer by a new one with `num_classes` outputs."""
         raise NotImplementedError
 
     def group_matcher(self, coarse: bool = False) -> Any:  # noqa: FBT001, FBT002 - timm's
-        """Describe blocks by the names of their modules, for `group_with_matcher`."""
+        """Describe the blocks by names of parameters, for `timm.models.group_parameters`."""
         raise NotImplementedError
 
 
 def output_layers(net: Network) -> list[nn.Module]:
-    """Return the output layer, or all of them."""
+    """Return the output layers: one, or two of a distilled network."""
     layers = net.get_classifier()
     return list(layers) if isinstance(layers, tuple) else [layers]

@@ -1,4 +1,4 @@
-"""Pixels of whole batches to network input."""
+"""Turn pixels of whole batches into network input."""
 
 from __future__ import annotations
 
@@ -10,26 +10,28 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+Interpolation = Literal["bilinear", "bicubic"]
+
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """From a stored photo to what a network takes: its size, then its mean and deviation."""
+    """The size, mean and standard deviation that a network expects of its input."""
 
     size: int  # pixels
-    interpolation: Literal["bilinear", "bicubic"]
+    interpolation: Interpolation
     mean: list[float]  # per channel, [0, 1]
     std: list[float]
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] -> (B, 3, size, size), normalised; may change its argument."""
+        """Resize and normalise, perhaps in place: (B, 3, H, W) in [0, 1] -> (B, 3, size, size)."""
         return normalize(resize(images, self.size, self.interpolation), self.mean, self.std)
 
 
-def resize(images: Tensor, size: int, interpolation: Literal["bilinear", "bicubic"]) -> Tensor:
-    """Antialiased, as Pillow does it: (B, 3, H, W) in [0, 1] -> (B, 3, size, size), the same."""
+def resize(images: Tensor, size: int, interpolation: Interpolation) -> Tensor:
+    """Resize with antialiasing, as Pillow does: (B, 3, H, W) -> (B, 3, size, size), in [0, 1]."""
     if images.shape[-2:] == (size, size):
         return images
-    # Width, then height; each time bicubic overshoots, and Pillow cuts that off.
+    # Width first, then height: bicubic overshoots in both steps, and Pillow clamps after each.
     for shape in ((images.shape[-2], size), (size, size)):
         images = F.interpolate(
             images, shape, mode=interpolation, align_corners=False, antialias=True
@@ -40,8 +42,8 @@ def resize(images: Tensor, size: int, interpolation: Literal["bilinear", "bicubi
 def to_unit(images: Tensor) -> Tensor:
     """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [0, 1], channel by channel in memory.
 
-    So each channel is worked on by itself, which is several times as fast; `Batches` turns the
-    finished input to channels last.
+    Augmentation is several times as fast in this layout. `Batches` changes the finished input to
+    channels-last.
     """
     planes = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
     return planes.div_(255)

@@ -1,1 +1,1 @@
-"""Photos to store: archives, layout, decoding, copies and splits."""
+"""From archives of photos to the prepared store."""

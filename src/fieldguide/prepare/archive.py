@@ -1,11 +1,13 @@
-"""Read photos out of a zip, a tar or a folder in place, without trusting names or sizes.
+"""Read photos straight out of a zip, a tar or a folder, without trusting its names or sizes.
 
-Nothing is ever extracted to disk, so a name cannot escape; such names are refused all the same,
+Nothing is extracted to disk, so no name can lead out of the archive. Such names are still refused,
 because an archive that holds one is damaged or hostile.
 """
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import lzma
 import os
 import re
@@ -14,31 +16,34 @@ import tarfile
 import threading
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple, Protocol, Self, cast
+from typing import IO, Any, NamedTuple, Protocol, Self
 
 from fieldguide.core.errors import ArchiveError
 
 MAX_PHOTO_BYTES = 256 * 2**20
-# Deflate reaches 1032:1 at best (https://zlib.net/zlib_tech.html); photos stay below 2:1 and flat
-# drawings below 50:1. Small archives are harmless whatever their ratio.
+# Deflate reaches at most 1032:1 (https://zlib.net/zlib_tech.html); photos stay below 2:1 and flat
+# drawings below 50:1. A small archive does no harm whatever its ratio.
 BOMB_RATIO = 200
 BOMB_MIN_BYTES = 64 * 2**20
 MAX_HEADER_BYTES = 2**20
-# First bytes of each kind of archive; a tar has its own 257 bytes in.
-_MAGIC = {
-    b"PK": "zip",
-    b"\x1f\x8b": "tar.gz",
-    b"BZh": "tar.bz2",
-    b"\xfd7zXZ": "tar.xz",
-    b"ustar": "tar",
+_COMPRESSED: dict[bytes, Callable[..., Any]] = {  # by first bytes
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ": lzma.open,
 }
-# What the libraries raise at damaged bytes.
+# What the libraries raise when bytes are damaged.
 _DAMAGED = (
-    *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
-    *(EOFError, NotImplementedError, OSError, UnicodeDecodeError),
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+    OSError,
+    UnicodeDecodeError,
 )
 
 
@@ -46,183 +51,162 @@ class Member(NamedTuple):
     """One file of an archive."""
 
     name: str  # as in the archive, with forward slashes
-    size: int  # bytes unpacked, as the archive declares: a claim, not a fact
-    place: int  # where the archive finds it: row of its listing, or offset in bytes
-    archive: str = ""  # which one, of several
+    size: int  # bytes when unpacked; the archive claims so, and may be wrong
+    place: int  # where its archive finds it: a position in a list, or an offset in bytes
+    archive: str = ""  # name of its archive, if there are several
 
     @property
     def source(self) -> str:
-        """Name for people, which says the archive too where there are several."""
+        """Name for people, with the archive's name in front if there are several."""
         return f"{self.archive}/{self.name}" if self.archive else self.name
 
 
 class UnreadableMemberError(Exception):
-    """One member's bytes cannot be had; the others may be fine."""
+    """The bytes of one member cannot be read; the other members may be fine."""
 
 
 class Archive(Protocol):
-    """An opened archive."""
+    """An open archive."""
 
     members: list[Member]
-    # True where members must be read one after the other in the order of `archive` and `place` to
-    # be fast.
+    # True if reading is fast only in the order of `archive` and `place`.
     sequential: bool
 
     def read(self, member: Member) -> bytes:
-        """Return a member's bytes; may be called from many threads.
+        """Return a member's bytes; several threads may call it.
 
         Raises:
-            UnreadableMemberError: damaged, or larger than MAX_PHOTO_BYTES.
+            UnreadableMemberError: the member is damaged, or larger than MAX_PHOTO_BYTES.
         """
-
-    def close(self) -> None:
-        """Release the file."""
 
 
 @contextmanager
 def open_archive(path: Path) -> Iterator[Archive]:
-    """Open a zip, a tar (also gzip, bzip2 or xz) or a folder, told apart by content.
+    """Open a zip, a tar (also gzip, bzip2 or xz) or a folder; the content decides, not the name.
 
     Raises:
-        ArchiveError: missing, of another kind, damaged, encrypted, a bomb, or holding a link, a
-            device or a name that leaves the archive.
+        ArchiveError: the archive is missing, of another kind, damaged, encrypted or a bomb, or
+            holds a link, a device or a name that leads out of it.
     """
-    archive = _open(path)
-    try:
-        yield archive
-    finally:
-        archive.close()
+    with ExitStack() as stack:
+        yield _open(path, stack)
 
 
-def _open(path: Path) -> Archive:
+def _open(path: Path, stack: ExitStack) -> Archive:
     try:
         if path.is_dir():
             return _Folder(path)
         with path.open("rb") as file:
-            head = file.read(512)
+            head = file.read(8)
     except FileNotFoundError as err:
         raise ArchiveError(
             f"data.archive: {path} does not exist; allowed: a zip, tar or tar.gz file, or a folder"
-            " (an archive that DVC tracks: run `dvc pull`)"
+            " (if DVC tracks the archive: run `dvc pull`)"
         ) from err
     except OSError as err:
         raise ArchiveError(f"data.archive: {path} cannot be read ({err.strerror})") from err
     try:
-        return _Zip(path) if head.startswith(b"PK") else _Tar(path)
+        if head.startswith(b"PK"):
+            return _Zip(path, stack.enter_context(zipfile.ZipFile(path)))
+        for magic, opener in _COMPRESSED.items():
+            if head.startswith(magic):
+                return _Tar(path, stack.enter_context(opener(path)), sequential=True)
+        return _Tar(path, stack.enter_context(path.open("rb")), sequential=False)
     except _DAMAGED as err:
-        reason = str(err).partition("\n")[0]
-        for magic, kind in _MAGIC.items():
-            if head.startswith(magic) or head[257:].startswith(magic):
-                raise ArchiveError(f"{path}: a {kind} cut short or damaged ({reason})") from err
         raise ArchiveError(
-            f"{path}: not an archive; allowed: zip, tar, tar.gz or a folder"
+            f"{path}: not an archive, or cut short or damaged ({err}); allowed: a zip, tar or "
+            "tar.gz file, or a folder"
         ) from err
 
 
 class _Zip:
     sequential = False
 
-    def __init__(self, path: Path) -> None:
-        self._zip = zipfile.ZipFile(path)
-        try:
-            self._infos = self._zip.infolist()
-            self.members = self._listing(path)
-        except BaseException:
-            self.close()
-            raise
+    def __init__(self, path: Path, file: zipfile.ZipFile) -> None:
+        self._zip = file
+        self._infos = file.infolist()
+        self.members = list(self._list(path))
 
-    def _listing(self, path: Path) -> list[Member]:
+    def _list(self, path: Path) -> Iterator[Member]:
         budget = _Budget(path)
-        members = []
         for place, info in enumerate(self._infos):
-            if info.filename.endswith("/"):  # `is_dir` fails at an empty name before Python 3.12
+            if info.filename.endswith("/"):  # `is_dir` fails on an empty name before Python 3.12
                 continue
             name = _checked_name(path, info.filename)
             if stat.S_ISLNK(info.external_attr >> 16):
                 raise ArchiveError(f"{path}: {name!r} is a link; allowed: files and folders")
             if info.flag_bits & 0x1:
-                raise ArchiveError(f"{path}: {name!r} is encrypted; allowed: plain members")
+                raise ArchiveError(f"{path}: {name!r} is encrypted; allowed: members without it")
             budget.add(name, info.file_size)
-            members.append(Member(name, info.file_size, place))
-        return members
+            yield Member(name, info.file_size, place)
 
     def read(self, member: Member) -> bytes:
         _check_size(member)
         try:
             with self._zip.open(self._infos[member.place]) as file:
+                # Limited, because a member may unpack to more than it declares.
                 return file.read(MAX_PHOTO_BYTES + 1)
         except _DAMAGED as err:
             raise UnreadableMemberError(f"damaged in the archive ({err})") from err
 
-    def close(self) -> None:
-        self._zip.close()
-
 
 class _Tar:
-    def __init__(self, path: Path) -> None:
-        header = _bounded_header(path)
-        try:
-            self._tar = tarfile.open(path, "r:", tarinfo=header)  # noqa: SIM115 - closed by close()
-            self.sequential = False
-        except tarfile.ReadError:
-            self._tar = tarfile.open(path, "r:*", tarinfo=header)  # noqa: SIM115
-            self.sequential = True  # going back means unpacking from the start again
-        self._file = cast("IO[bytes]", self._tar.fileobj)  # unpacked; `place` is an offset in it
-        self._lock = threading.Lock()
-        try:
-            self.members = self._listing(path)
-        except BaseException:
-            self.close()
-            raise
+    def __init__(self, path: Path, file: IO[bytes], *, sequential: bool) -> None:
+        """List the members.
 
-    def _listing(self, path: Path) -> list[Member]:
+        Args:
+            path: for messages.
+            file: unpacked content of the tar; `place` of a member is an offset in it.
+            sequential: going back in `file` means unpacking it from the start again.
+        """
+        self._file = file
+        self.sequential = sequential
+        self._lock = threading.Lock()
+        self.members = list(self._list(path))
+
+    def _list(self, path: Path) -> Iterator[Member]:
         budget = _Budget(path)
-        members = []
-        for info in self._tar:
-            name = _checked_name(path, info.name)
-            if info.isdir():
-                continue
-            if not info.isreg() or info.issparse():
-                kind = "link" if info.issym() or info.islnk() else "device or special file"
-                raise ArchiveError(f"{path}: {name!r} is a {kind}; allowed: files and folders")
-            # Before the listing goes on, which unpacks this member.
-            budget.add(name, info.size)
-            members.append(Member(name, info.size, info.offset_data))
-        # Python's tarfile takes a cut or a damaged header for the end; the end is a zero block.
-        self._file.seek(self._tar.offset)
+        end = 0
+        with tarfile.open(fileobj=self._file, mode="r:", tarinfo=_bounded_header(path)) as tar:
+            for info in tar:
+                # tarfile turns bytes that are not UTF-8 into surrogates, which no file can store.
+                name = info.name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+                name = _checked_name(path, name)
+                end = info.offset_data
+                if info.isdir():
+                    continue
+                if not info.isreg() or info.issparse():
+                    kind = "link" if info.issym() or info.islnk() else "device or special file"
+                    raise ArchiveError(f"{path}: {name!r} is a {kind}; allowed: files and folders")
+                # Before the next header, because reading that unpacks this member.
+                budget.add(name, info.size)
+                end += -(-info.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+                yield Member(name, info.size, info.offset_data)
+        # tarfile takes a header that is cut or damaged for the end. The real end is a zero block.
+        self._file.seek(end)
         if self._file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise tarfile.ReadError(f"no end after {len(members):,} files")
-        return members
+            raise tarfile.ReadError("no end of the archive found after the last readable file")
 
     def read(self, member: Member) -> bytes:
         _check_size(member)
         try:
-            if not self.sequential:
-                return os.pread(self._file.fileno(), member.size, member.place)
             with self._lock:
                 self._file.seek(member.place)
                 return self._file.read(member.size)
         except _DAMAGED as err:
             raise UnreadableMemberError(f"damaged in the archive ({err})") from err
 
-    def close(self) -> None:
-        self._tar.close()
-
 
 def _bounded_header(path: Path) -> type[tarfile.TarInfo]:
-    """Refuse long names and attributes that `tarfile` would read into memory whole."""
-    held_in_memory = {
-        *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
-        *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
-    }
+    """Return a class that refuses large headers: tarfile would read a long name into memory."""
 
     class BoundedTarInfo(tarfile.TarInfo):
         @classmethod
         def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
             info = super().frombuf(buf, encoding, errors)
-            if info.type in held_in_memory and info.size > MAX_HEADER_BYTES:
+            if not info.isreg() and info.size > MAX_HEADER_BYTES:
                 raise ArchiveError(
-                    f"{path}: looks like a bomb: a name or attribute of {info.size:,} bytes; "
+                    f"{path}: looks like a bomb: a name or attribute has {info.size:,} bytes; "
                     f"allowed: up to {MAX_HEADER_BYTES:,}"
                 )
             return info
@@ -235,8 +219,9 @@ class _Folder:
 
     def __init__(self, path: Path) -> None:
         self._files: list[Path] = []
-        self.members = []
-        # Links to files are followed: DVC's cache makes them. Links to folders could go in circles.
+        self.members: list[Member] = []
+        # Links to files are followed, because DVC's cache makes them. Links to folders are refused,
+        # because they could form a circle.
         for folder, folders, names in os.walk(path, onerror=_refuse):
             folders.sort()
             for name in folders:
@@ -256,15 +241,12 @@ class _Folder:
     def read(self, member: Member) -> bytes:
         file = self._files[member.place]
         try:
-            if not file.is_file():  # reading a pipe would wait for ever
+            if not file.is_file():  # reading a pipe would wait forever
                 raise UnreadableMemberError("not a file, or a link to nothing")
             _check_size(member)
             return file.read_bytes()
         except OSError as err:
             raise UnreadableMemberError(f"cannot be read ({err.strerror})") from err
-
-    def close(self) -> None:
-        """Nothing is open between reads."""
 
 
 def _refuse(err: OSError) -> None:
@@ -272,7 +254,7 @@ def _refuse(err: OSError) -> None:
 
 
 class _Budget:
-    """Stops at an archive that unpacks to far more than photos could."""
+    """Refuses an archive that unpacks to far more bytes than photos do."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -283,21 +265,18 @@ class _Budget:
         self._unpacked += size
         if self._unpacked > max(BOMB_MIN_BYTES, BOMB_RATIO * self._packed):
             raise ArchiveError(
-                f"{self._path}: looks like a zip bomb: {self._packed:,} bytes unpack to more than "
+                f"{self._path}: looks like a zip bomb: {self._packed:,} bytes unpack to at least "
                 f"{self._unpacked:,} (at {name!r}); allowed: up to {BOMB_RATIO} times"
             )
 
 
 def _checked_name(path: Path, name: str) -> str:
-    name = name.replace("\\", "/")  # written by some Windows programs
+    name = name.replace("\\", "/")  # some Windows programs write backslashes
     if name.startswith("/") or re.match(r"[A-Za-z]:", name) or ".." in name.split("/"):
         raise ArchiveError(
             f"{path}: member {name!r} leaves the archive; allowed: relative names without '..'"
         )
-    if name.isascii():
-        return name  # the very object: names are most of what 100,000 photos take in memory
-    # Bytes that are not UTF-8 reach us as lone surrogates, which no file could store again.
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return name
 
 
 def _check_size(member: Member) -> None:

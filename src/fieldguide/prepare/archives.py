@@ -1,4 +1,4 @@
-"""Several archives read as if they had been unpacked into one folder."""
+"""Read several archives as if they had been unpacked into one folder."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from ruamel.yaml import YAML
 
@@ -16,14 +16,13 @@ from fieldguide.prepare.archive import Archive, Member, open_archive
 from fieldguide.prepare.layout import PHOTO_SUFFIXES
 
 _ARCHIVE = re.compile(r"[^.].*\.(zip|tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz))", re.IGNORECASE)
-_ENTRY = re.compile(r"\$\{data\.archive\[(\d+)\]\}")  # DVC's way to name one of a list
 
 
 class Archives:
-    """The members of all; those of several know which one they are from."""
+    """The members of all archives. If there are several, a member knows its archive's name."""
 
     def __init__(self, archives: dict[str, Archive], shown: str) -> None:
-        self.shown = shown  # in messages
+        self.shown = shown  # name of the whole in messages
         self.sequential = any(archive.sequential for archive in archives.values())
         self._archives = archives
         self.members = [
@@ -36,23 +35,20 @@ class Archives:
         """Return a member's bytes; see `Archive`."""
         return self._archives[member.archive].read(member)
 
-    def close(self) -> None:
-        """Nothing; `open_archives` closes what it opened."""
-
 
 @contextmanager
 def open_archives(value: str | Sequence[str]) -> Iterator[Archives]:
     """Open what `data.archive` names: an archive, a folder of photos or of archives, or a list.
 
-    The order of a list does not matter. A photo of one among several archives has the archive's
-    file name in front of its own, so that equal names are two photos.
+    The order of a list does not matter. If there are several archives, a photo's name begins with
+    the file name of its archive, so that equal names in two archives are two photos.
 
     Raises:
-        ArchiveError: see `open_archive`; also where two archives have one name, or a folder holds
+        ArchiveError: see `open_archive`; also if two archives have one name, or a folder holds
             archives and photos.
     """
     given = [Path(value)] if isinstance(value, str) else [Path(path) for path in value]
-    paths = [path for one in given for path in _packed(one) or [one]]
+    paths = [path for one in given for path in _archives_in(one) or [one]]
     several = not isinstance(value, str) or paths != given
     by_name: dict[str, Path] = {}
     for path in paths:
@@ -61,42 +57,43 @@ def open_archives(value: str | Sequence[str]) -> Iterator[Archives]:
         first = by_name.setdefault(name, path)
         if first is not path:
             raise ArchiveError(
-                f"data.archive: {first} and {path} have one name; allowed: names that differ, as "
-                "they tell photos apart"
+                f"data.archive: {first} and {path} have one name; allowed: different names, "
+                "because they distinguish the photos"
             )
     more = f" and {len(given) - 1} more" if len(given) > 1 else ""
     with ExitStack() as stack:
-        archives = {
-            name: stack.enter_context(open_archive(path)) for name, path in sorted(by_name.items())
-        }
+        archives = {name: stack.enter_context(open_archive(path)) for name, path in by_name.items()}
         yield Archives(archives, f"{given[0]}{more}")
 
 
-def _packed(path: Path) -> list[Path]:
-    """Archives that lie directly in a folder; none of a folder of photos, or a file."""
+def _archives_in(path: Path) -> list[Path]:
+    """Return the archives directly in a folder; none if it is a folder of photos, or a file."""
     if not path.is_dir():
         return []
     try:
-        found = [file for file in sorted(path.iterdir()) if _ARCHIVE.fullmatch(file.name)]
+        files = [file for file in sorted(path.iterdir()) if not file.is_dir()]
     except OSError as err:
         raise ArchiveError(f"data.archive: {path} cannot be read ({err.strerror})") from err
-    found = [file for file in found if not file.is_dir()]
+    found = [file for file in files if _ARCHIVE.fullmatch(file.name)]
     if found:
         with open_archive(path) as folder:
-            names = (PurePath(member.name) for member in folder.members)
-            photo = next((name for name in names if name.suffix.lower() in PHOTO_SUFFIXES), None)
-        if photo is not None:
-            raise ArchiveError(
-                f"data.archive: {path} holds archives ({found[0].name}) and photos ({photo}); "
-                "allowed: a folder of either"
-            )
+            for member in folder.members:
+                if member.name.lower().endswith(PHOTO_SUFFIXES):
+                    raise ArchiveError(
+                        f"data.archive: {path} holds archives ({found[0].name}) and photos "
+                        f"({member.name}); allowed: only archives, or only photos"
+                    )
     return found
 
 
 def check_deps(value: str | Sequence[str], path: Path = Path("dvc.yaml")) -> None:
-    """Refuse a list of archives of which DVC would not see every change.
+    """Refuse a list of archives if DVC would not notice a change of each of them.
 
-    Of one path dvc.yaml's ${data.archive} takes care; DVC puts no list there.
+    For a single path, dvc.yaml has the dep ${data.archive}; DVC cannot put a list there.
+
+    Args:
+        value: `data.archive`.
+        path: of dvc.yaml.
 
     Raises:
         ArchiveError: an archive is no dep of the stage `prepare`.
@@ -109,18 +106,15 @@ def check_deps(value: str | Sequence[str], path: Path = Path("dvc.yaml")) -> Non
         names = {name for dep in deps for name in ([dep] if isinstance(dep, str) else dep)}
     except (KeyError, TypeError):
         names = set()
-    entries = (_ENTRY.fullmatch(name) for name in names)
-    numbers = {int(entry[1]) for entry in entries if entry}
-    watched = {PurePath(name) for name in names}
     missing = [
-        k
+        f"      - ${{data.archive[{k}]}}  # {archive}"
         for k, archive in enumerate(value)
-        if k not in numbers and PurePath(archive) not in watched
+        if names.isdisjoint({f"${{data.archive[{k}]}}", archive})
     ]
     if missing:
-        lines = "\n".join(f"      - ${{data.archive[{k}]}}  # {value[k]}" for k in missing)
+        lines = "\n".join(missing)
         raise ArchiveError(
-            f"data.archive: {path} does not have {len(missing)} of the list's {len(value)} "
-            "archives among the deps of prepare, so DVC would not see them change; add in place "
-            f"of ${{data.archive}}:\n{lines}"
+            f"data.archive: {path} lacks {len(missing)} of the list's {len(value)} archives among "
+            "the deps of prepare, so DVC would not notice their changes; in place of "
+            f"${{data.archive}} add:\n{lines}"
         )

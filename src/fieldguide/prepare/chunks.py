@@ -1,4 +1,4 @@
-"""What a worker does with its part of the photos: bytes in, pixels and hashes out."""
+"""Decode a chunk of photos: bytes in, pixels and hashes out."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import hashlib
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from fieldguide.core.params import DataParams
 from fieldguide.prepare.decode import UnusablePhotoError, decode
 
 
@@ -22,52 +23,40 @@ class Failure(NamedTuple):
     detail: str
 
 
-class Wanted(NamedTuple):
-    """How photos are decoded: knobs of params.yaml's `data`, described there."""
-
-    size: int  # pixels
-    resize: Literal["crop", "squash"]
-    min_size: int  # pixels
-
-    @property
-    def nbytes(self) -> int:
-        """Of one decoded photo."""
-        return self.size**2 * 3
-
-
 class Decoded(NamedTuple):
-    """A part of the photos, decoded."""
+    """A photo that can be used."""
 
-    pixels: list[npt.NDArray[np.uint8]]  # (H, W, 3) of each that is no failure
-    results: list[bytes | Failure]  # SHA-256, or why there is none, of each
+    pixels: npt.NDArray[np.uint8]  # (H, W, 3)
+    digest: bytes  # SHA-256 of the source file
 
 
-def decode_part(photos: Iterable[bytes | Failure], wanted: Wanted) -> Decoded:
-    """Decode and hash photos, each by itself; what could not be read stays a failure."""
-    pixels: list[npt.NDArray[np.uint8]] = []
-    results: list[bytes | Failure] = []
-    for photo in photos:
-        if isinstance(photo, Failure):
-            results.append(photo)
-            continue
-        try:
-            square = decode(photo, wanted.size, resize=wanted.resize, min_size=wanted.min_size)
-        except UnusablePhotoError as err:
-            results.append(Failure(err.reason, err.detail))
-            continue
-        pixels.append(np.ascontiguousarray(square))
-        results.append(hashlib.sha256(photo).digest())
-    return Decoded(pixels, results)
+Chunks = Iterator[tuple[list[int], Iterable[bytes | Failure]]]  # rows, and their photos
+Results = Iterator[tuple[list[int], list[Decoded | Failure]]]  # rows, and their results
+
+
+def decode_chunk(photos: Iterable[bytes | Failure], params: DataParams) -> list[Decoded | Failure]:
+    """Decode and hash each photo; one that could not be read stays a failure."""
+    return [
+        photo if isinstance(photo, Failure) else _decode_photo(photo, params) for photo in photos
+    ]
+
+
+def _decode_photo(photo: bytes, params: DataParams) -> Decoded | Failure:
+    try:
+        pixels = decode(photo, params.image_size, resize=params.resize, min_size=params.min_size)
+    except UnusablePhotoError as err:
+        return Failure(err.reason, err.detail)
+    return Decoded(np.ascontiguousarray(pixels), hashlib.sha256(photo).digest())
 
 
 @contextmanager
 def pillow_without_limit() -> Iterator[None]:
-    """Pillow refuses by the size on paper; `decode` refuses by what decoding needs."""
+    """Let Pillow open pictures of any size, because `decode` has its own limit of memory."""
     limit = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd metadata; a broken picture is an error
+            warnings.simplefilter("ignore")  # about odd metadata; a broken picture is an error
             yield
     finally:
         Image.MAX_IMAGE_PIXELS = limit

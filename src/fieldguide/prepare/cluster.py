@@ -1,4 +1,4 @@
-"""A Ray cluster: joined with its token, and given the code of this tree."""
+"""Join a Ray cluster with its token, and give its nodes the code of this tree."""
 
 from __future__ import annotations
 
@@ -15,36 +15,37 @@ from pathlib import Path
 import fieldguide
 from fieldguide.core.errors import ClusterError
 
-_REACH = 10.0  # seconds for the head to take a connection
-_JOIN = 60.0  # seconds for Ray to join it
-_LOOK, _SILENCE = 5.0, 30.0  # seconds between looks at it, and without it
+# Seconds.
+_CONNECT = 10.0  # for the head to accept a connection
+_JOIN = 60.0  # for Ray to join the cluster
+_CHECK, _SILENCE = 5.0, 30.0  # between two checks of the head, and until a silent head is gone
 
 
 @contextmanager
 def connected(address: str, *, namespace: str) -> Iterator[None]:
-    """Be a driver of a Ray cluster, whose nodes import this tree's `fieldguide`.
+    """Connect this process to a Ray cluster whose nodes import `fieldguide` from this tree.
 
     Args:
-        address: host:port of its head; this machine must be one of its nodes.
-        namespace: in which names of actors are looked up.
+        address: host:port of the cluster's head; this machine must be one of its nodes.
+        namespace: Ray looks up names of actors in it.
 
     Raises:
-        ClusterError: Ray is not installed, there is no cluster, its token is another one, or it
-            would take work from anyone who reaches it.
+        ClusterError: Ray is not installed, there is no cluster, it has another token, or it would
+            accept work from anyone.
 
     Source: https://docs.ray.io/en/latest/ray-security/token-auth.html
     """
     if os.environ.get("RAY_AUTH_MODE") != "token":
         raise ClusterError(
             f"RAY_AUTH_MODE: found {os.environ.get('RAY_AUTH_MODE')!r}; allowed: token, here and "
-            "on every node, since a cluster without it runs whatever anyone sends; `ray "
-            "get-auth-token --generate` makes a token, and RAY_AUTH_TOKEN or ~/.ray/auth_token "
-            "holds it"
+            "on every node, because a cluster without a token runs code from anyone; `ray "
+            "get-auth-token --generate` makes a token; put it into RAY_AUTH_TOKEN or "
+            "~/.ray/auth_token"
         )
     _check_answers(address)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no report to anyone
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports nothing
     try:
-        import ray  # noqa: PLC0415 - an extra that one machine does not need
+        import ray  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as err:
         raise ClusterError("Ray is not installed; pip install 'fieldguide[cluster]'") from err
     watch = _Watch(address)
@@ -53,14 +54,14 @@ def connected(address: str, *, namespace: str) -> Iterator[None]:
         ray.init(
             address,
             namespace=namespace,
-            # This tree's code, and not what happens to be installed on a node.
+            # The code of this tree, not the package that a node may have installed.
             runtime_env={"py_modules": [str(Path(fieldguide.__file__).resolve().parent)]},
             logging_level=logging.ERROR,
             log_to_driver=False,
         )
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as err:
         watch.left.set()
-        # A wrong token and another service on that port look alike to it.
+        # Ray cannot distinguish a wrong token from another service on that port.
         why = str(err).strip().partition("\n")[0]
         raise ClusterError(
             f"{address}: is no Ray cluster that this machine can join, or its token is another one "
@@ -75,9 +76,9 @@ def connected(address: str, *, namespace: str) -> Iterator[None]:
 
 
 class _Watch(threading.Thread):
-    """Ends this process, with a message, where Ray would wait for ever for a head.
+    """Ends this process with a message if the head is gone, where Ray would wait forever.
 
-    Nothing is lost by it: what this process was about to write, it writes aside and renames.
+    No file is left incomplete, because files are written aside and renamed.
     """
 
     def __init__(self, address: str) -> None:
@@ -86,14 +87,14 @@ class _Watch(threading.Thread):
         self.joined, self.left = threading.Event(), threading.Event()
 
     def run(self) -> None:
-        """Look every few seconds."""
+        """Check the head every few seconds."""
         began = heard = time.monotonic()
-        while not self.left.wait(_LOOK):
+        while not self.left.wait(_CHECK):
             now = time.monotonic()
             if not self.joined.is_set():
                 if now - began > _JOIN:
-                    self._end("answers, but not as the head of a Ray cluster")
-            elif _reach(self._address) is None:
+                    self._end("something answers there, but is no head of a Ray cluster")
+            elif _connection_error(self._address) is None:
                 heard = now
             elif now - heard > _SILENCE:
                 self._end("the head of the cluster is gone; once it is back, run this again")
@@ -103,20 +104,20 @@ class _Watch(threading.Thread):
         os._exit(1)
 
 
-def _reach(address: str) -> OSError | None:
-    """Why nobody answers at host:port; None if somebody does."""
+def _connection_error(address: str) -> OSError | None:
+    """Return why nothing answers at host:port; None if something does."""
     host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host, int(port)), timeout=_REACH).close()
+        socket.create_connection((host, int(port)), timeout=_CONNECT).close()
     except OSError as err:
         return err
     return None
 
 
 def _check_answers(address: str) -> None:
-    """Ray itself waits for ever for a head that is not there."""
+    """Refuse an address where nothing answers, because Ray would wait forever."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65535:  # noqa: PLR2004
         raise ClusterError(f"address: found {address!r}; allowed: host:port of the cluster's head")
-    if (err := _reach(address)) is not None:
+    if (err := _connection_error(address)) is not None:
         raise ClusterError(f"{address}: nothing answers there ({err})") from err

@@ -1,64 +1,56 @@
-"""The fast path for a plain JPEG: its header read here, its pixels decoded by simplejpeg.
+"""The fast path for plain JPEGs: read the header here, decode the pixels with simplejpeg.
 
-simplejpeg is libjpeg-turbo without a detour: no file object, no copy of the pixels. It gives the
-very pixels that Pillow gives, whose wheels bring that library too.
+simplejpeg calls libjpeg-turbo directly, without a file object and without copying the pixels. It
+returns exactly the pixels that Pillow returns, because Pillow's wheels contain that library too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import simplejpeg
 from PIL import Image
 
-# Markers (ITU-T T.81 table B.1) that say nothing about the picture beyond how to decode it. Others,
-# such as APP1 with EXIF, need Pillow: a turn, a second picture, a colour profile.
+# Markers (ITU-T T.81 table B.1) that say nothing about the picture except how to decode it. Others,
+# such as APP1 with EXIF, need Pillow, because they may hold a rotation or a colour profile.
 _QUIET = frozenset({0xDB, 0xC4, 0xDD, 0xE0, 0xFE})  # DQT, DHT, DRI, APP0 (JFIF), COM
-_MARKER = 0xFF  # the first of its two bytes
+_MARKER = 0xFF  # the first of a marker's two bytes
 _JFIF = 0xE0
-_JFIF_BYTES = 14  # at least; Pillow refuses a shorter one, libjpeg does not read it
+_JFIF_BYTES = 14  # Pillow refuses a shorter one; libjpeg ignores it
 _BASELINE = 0xC0
 _SEQUENTIAL = frozenset({_BASELINE, 0xC1, 0xC9})  # baseline, extended, arithmetic
 _START_OF_SCAN = 0xDA
-_BARE = frozenset(range(0xD0, 0xDA))  # RST, SOI, EOI: no length behind them
+_BARE = frozenset(range(0xD0, 0xDA))  # RST, SOI, EOI: no length follows
 _COMPONENTS = (b"\1", b"\3")  # grey, YCC
-_SMALLEST = 8  # pixels; below it, several scales give the same size
+_SMALLEST = 8  # pixels; on shorter sides several scales give the same size
 
 
-class Header(NamedTuple):
-    """Of a plain JPEG."""
-
-    width: int  # pixels
-    height: int
-
-
-def plain_header(data: bytes) -> Header | None:
-    """Read the header of a baseline JPEG, grey or in colour; None for any other file.
+def plain_size(data: bytes) -> tuple[int, int] | None:
+    """Return width and height of a baseline JPEG, grey or in colour; None for any other file.
 
     Source: ITU-T T.81, B.1 and B.2.
     """
     if data[:2] != b"\xff\xd8":
         return None
-    found, components = None, b""
+    size, components = None, b""
     for marker, start, end in _segments(data):
         if marker == _START_OF_SCAN:
-            return found if data[start : start + 1] == components else None
+            return size if data[start : start + 1] == components else None
         if marker == _BASELINE:
             components = data[start + 5 : start + 6]
-            if found or data[start : start + 1] != b"\x08" or components not in _COMPONENTS:
+            if size or data[start : start + 1] != b"\x08" or components not in _COMPONENTS:
                 return None
             height, width = (int.from_bytes(data[start + k : start + k + 2]) for k in (1, 3))
-            found = Header(width, height)
+            size = (width, height)
         elif marker not in _QUIET or (marker == _JFIF and end - start < _JFIF_BYTES):
             return None
     return None
 
 
 def is_streamed(data: bytes) -> bool:
-    """Whether decoding a JPEG holds a few rows at a time, not all coefficients of the picture.
+    """Tell whether decoding a JPEG holds a few rows at a time, not all coefficients.
 
-    It does where a sequential JPEG has all components in one scan; False for what is unclear.
+    True for a sequential JPEG with all components in one scan; False if that is unclear.
     """
     components = None
     for marker, start, _ in _segments(data):
@@ -70,7 +62,7 @@ def is_streamed(data: bytes) -> bool:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Marker, start and end of each segment's content, up to the first scan's or anything odd."""
+    """Yield marker, start and end of each segment, up to the first scan or anything unusual."""
     at = 2
     while at + 4 <= len(data) and data[at] == _MARKER:
         marker, end = data[at + 1], at + 2 + int.from_bytes(data[at + 2 : at + 4])
@@ -80,24 +72,24 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         at = end
 
 
-def decode_jpeg(data: bytes, header: Header, *, scale: int) -> Image.Image | None:
-    """Decode at a reduced size; None where it is damaged, which Pillow then judges.
+def decode_jpeg(data: bytes, size: tuple[int, int], *, scale: int) -> Image.Image | None:
+    """Decode at a reduced size; None if the file is damaged, so that Pillow decides.
 
     Args:
-        data: of a whole file.
-        header: what `plain_header` found in it.
-        scale: 1, 2, 4 or 8: by what the sides are divided, rounded up.
+        data: the whole file.
+        size: width and height from `plain_size`.
+        scale: 1, 2, 4 or 8; sides are divided by it and rounded up.
 
     Returns:
-        A picture of mode RGBX, the only one that Pillow takes without a copy.
+        A picture of mode RGBX, the only colour mode that Pillow takes without a copy.
     """
-    size = -(-header.width // scale), -(-header.height // scale)
-    if min(header) < _SMALLEST:
+    if min(size) < _SMALLEST:
         return None
+    width, height = (-(-side // scale) for side in size)
     try:
-        pixels = simplejpeg.decode_jpeg(data, "RGBX", min_width=size[0], min_height=size[1])
+        pixels = simplejpeg.decode_jpeg(data, "RGBX", min_width=width, min_height=height)
     except ValueError:
         return None
-    if pixels.shape[1::-1] != size:
+    if pixels.shape[:2] != (height, width):
         return None
-    return Image.frombuffer("RGBX", size, pixels, "raw", "RGBX", 0, 1)
+    return Image.frombuffer("RGBX", (width, height), pixels, "raw", "RGBX", 0, 1)

@@ -1,54 +1,60 @@
-"""Parts of the photos decoded by the nodes of a Ray cluster: bytes go there, pixels come back."""
+"""Decode chunks of photos on the nodes of a Ray cluster: bytes go there, pixels come back."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
 from importlib.metadata import version
+from typing import Any
 
 from fieldguide.core.errors import ClusterError
-from fieldguide.prepare.chunks import Decoded, Failure, Wanted, decode_part, pillow_without_limit
+from fieldguide.core.params import DataParams
+from fieldguide.prepare.chunks import (
+    Chunks,
+    Decoded,
+    Failure,
+    Results,
+    decode_chunk,
+    pillow_without_limit,
+)
 from fieldguide.prepare.cluster import connected
 
-_AHEAD = 2  # parts a core of the cluster that are there or on their way
-_DECODERS = ("pillow", "simplejpeg")  # another version may round otherwise
-Part = tuple[list[int], Sequence[bytes | Failure]]
+_AHEAD = 2  # chunks for each core of the cluster that are sent before results return
+_DECODERS = ("pillow", "simplejpeg")  # another version may round differently
 
 
-def decode_on_nodes(parts: Iterator[Part], wanted: Wanted) -> Iterator[tuple[list[int], Decoded]]:
-    """Decode parts on whichever core of the cluster at RAY_ADDRESS is free; any order of results.
+def decode_on_nodes(chunks: Chunks, params: DataParams) -> Results:
+    """Decode chunks on the cluster at RAY_ADDRESS; results come in any order.
 
-    A part whose node or process dies is sent again, by Ray.
+    If a node or process dies, Ray sends its chunk again.
 
     Args:
-        parts: rows, and the photos of each; taken as they are needed.
-        wanted: how to decode.
+        chunks: rows of each chunk, and their photos; taken only when needed.
+        params: how to decode.
 
     Raises:
-        ClusterError: there is no cluster, a node's decoders are others than here, or Ray gave up
-            on a part.
-        MemoryError: a node has too little for a photo.
+        ClusterError: there is no cluster, a node's decoders differ from those here, or Ray gave up.
+        MemoryError: a node has too little memory for a photo.
     """
     address = os.environ.get("RAY_ADDRESS")
     if not address:
         raise ClusterError(
             f"data.engine: ray needs a cluster; RAY_ADDRESS: found {address!r}; allowed: host:port "
-            "of its head, on a machine that is one of its nodes; without a cluster: local"
+            "of the cluster's head; this machine must be one of its nodes; without a cluster, set "
+            "data.engine: local"
         )
     with connected(address, namespace="fieldguide"):
-        import ray  # noqa: PLC0415 - an extra that one machine does not need
+        import ray  # noqa: PLC0415 - an extra
 
-        decode = ray.remote(_decode_there)
         cores = int(ray.cluster_resources().get("CPU", 0))
         if cores == 0:
             raise ClusterError(f"{address}: the cluster has no core; allowed: one or more")
-        most = _AHEAD * cores
+        decode = ray.remote(_decode_on_node)
         decoders = _decoders()
-        waiting = {}
+        waiting: dict[Any, list[int]] = {}
         try:
-            for rows, photos in parts:
-                waiting[decode.remote(list(photos), wanted, decoders)] = rows
-                while len(waiting) >= most:
+            for rows, photos in chunks:
+                waiting[decode.remote(list(photos), params, decoders)] = rows
+                while len(waiting) >= _AHEAD * cores:
                     (done,), _ = ray.wait(list(waiting))
                     yield waiting.pop(done), ray.get(done)
             while waiting:
@@ -63,18 +69,18 @@ def decode_on_nodes(parts: Iterator[Part], wanted: Wanted) -> Iterator[tuple[lis
             raise ClusterError(f"{address}: photos could not be decoded there ({reason})") from err
 
 
-def _decode_there(
-    photos: Sequence[bytes | Failure], wanted: Wanted, decoders: dict[str, str]
-) -> Decoded:
-    """Decode one part; runs on a node."""
+def _decode_on_node(
+    photos: list[bytes | Failure], params: DataParams, decoders: dict[str, str]
+) -> list[Decoded | Failure]:
+    """Decode one chunk, if the versions of this node's decoders are `decoders`."""
     here = _decoders()
     if here != decoders:
         raise ClusterError(
-            f"node {os.uname().nodename} decodes with {here}; allowed: what prepare was started "
-            f"with, {decoders}, as other versions may make other pixels"
+            f"node {os.uname().nodename} decodes with {here}; allowed: the versions where prepare "
+            f"was started, {decoders}, because others may round pixels differently"
         )
     with pillow_without_limit():
-        return decode_part(photos, wanted)
+        return decode_chunk(photos, params)
 
 
 def _decoders() -> dict[str, str]:

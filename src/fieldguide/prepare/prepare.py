@@ -16,7 +16,7 @@ from fieldguide.prepare.chunks import Failure
 from fieldguide.prepare.layout import Layout, read_layout
 from fieldguide.prepare.shards import write_shards
 from fieldguide.prepare.splits import find_copies, stratified_split
-from fieldguide.prepare.staging import Staged, stage_photos
+from fieldguide.prepare.staging import Staged, mean_and_std, stage_photos
 
 _SHOWN = 10  # names listed in a message
 _MIB = 2**20
@@ -31,7 +31,7 @@ class LeftOut(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """What `prepare` made, for its report."""
+    """Counts of a store that was written."""
 
     classes: list[str]
     counts: dict[str, dict[str, int]]  # split -> class -> photos
@@ -40,37 +40,42 @@ class Prepared(NamedTuple):
 
 
 def prepare(params: DataParams, target: Path) -> Prepared:
-    """Write the prepared store; nothing is left at `target` if it fails.
+    """Write the prepared store; if it fails, nothing is left at `target`.
 
-    Photos are decoded by all workers, straight out of the archives, into a file beside the store;
-    once every photo's SHA-256 is known and the broken ones are known, rows are copied to their
-    shards. Memory holds names and hashes of all photos, but pixels of a few only.
+    All cores decode photos straight out of the archives into one file beside the store. Once the
+    SHA-256 of every photo is known, and which photos are broken, rows are copied to their shards.
+    Memory holds names and hashes of all photos, but pixels of only a few.
 
     Raises:
-        ArchiveError: see `open_archives`, `read_layout` and `stratified_split`; also when more than
+        ArchiveError: see `open_archives`, `read_layout` and `stratified_split`; also if more than
             `data.max_unreadable` of the photos are unreadable, or the disk is too small.
     """
     with open_archives(params.archive) as archive, new_folder(target) as folder:
-        path = archive.shown
-        layout = read_layout(path, archive.members)
+        layout = read_layout(archive.shown, archive.members)
         _check_space(folder, len(layout.photos) * params.image_size**2 * 3)
-        members = [photo.member for photo in layout.photos]
-        digests, failures = stage_photos(archive, members, params, folder / "staged")
-        _check_unreadable(path, layout, failures, params.max_unreadable)
-        rows_of, left_out = _assign(layout, digests, failures, params)
         staged = Staged(folder / "staged", params.image_size)
-        counts, shards, moments = {}, {}, {}
-        for name, rows in rows_of.items():
+        members = [photo.member for photo in layout.photos]
+        digests, failures = stage_photos(archive, members, params, staged.path)
+        _check_unreadable(archive.shown, layout, failures, params.max_unreadable)
+        rows_of, left_out = _assign(layout, digests, failures, params)
+        counts = {}
+        for split, rows in rows_of.items():
             found = Counter(layout.photos[row].label for row in rows)
-            counts[name] = {label: found[label] for label in layout.classes}
-            shards[name], moments[name] = write_shards(
-                *(folder, name, staged, rows),
+            counts[split] = {label: found[label] for label in layout.classes}
+        shards = {
+            split: write_shards(
+                folder,
+                split,
+                rows,
+                staged=staged,
                 photos=layout.photos,
                 digests=digests,
-                size=params.shard_size * _MIB,
+                max_bytes=params.shard_size * _MIB,
             )
-        (folder / "staged").unlink()
-        mean, std = moments["train"].mean_and_std()
+            for split, rows in rows_of.items()
+        }
+        mean, std = mean_and_std(staged.blocks(rows_of["train"]))
+        staged.path.unlink()
         write_json(
             folder / "dataset.json",
             {
@@ -92,8 +97,8 @@ def _check_space(folder: Path, staged_bytes: int) -> None:
     free, needed = shutil.disk_usage(folder).free, 2 * staged_bytes
     if needed > free:
         raise ArchiveError(
-            f"{folder.parent}: {needed / 2**20:,.0f} MiB needed for the prepared store, "
-            f"{free / 2**20:,.0f} MiB free; lower data.image_size or free some space"
+            f"{folder.parent}: the prepared store needs {needed / _MIB:,.0f} MiB, and "
+            f"{free / _MIB:,.0f} MiB are free; lower data.image_size or free some space"
         )
 
 
@@ -117,46 +122,42 @@ def _check_unreadable(
 def _assign(
     layout: Layout, digests: list[bytes], failures: dict[int, Failure], params: DataParams
 ) -> tuple[dict[str, list[int]], list[LeftOut]]:
-    """Rows of each split, sorted, and what is left out."""
+    """Return the rows of each split, sorted, and the photos that are left out."""
     photos = layout.photos
-    usable = [row for row in range(len(photos)) if row not in failures]
+    names = [photo.member.source for photo in photos]
     copies = find_copies(
-        [digests[row] for row in usable],
-        [photos[row].label for row in usable],
-        [photos[row].part for row in usable],
+        digests, [photo.label for photo in photos], [photo.split for photo in photos]
     )
     left_out = [
-        LeftOut(name, "misplaced", "outside the class folders that are read")
-        for name in layout.misplaced
+        *(
+            LeftOut(name, "misplaced", "outside the class folders that are read")
+            for name in layout.misplaced
+        ),
+        *(LeftOut(names[row], *failures[row]) for row in sorted(failures)),
+        *(LeftOut(names[row], "duplicate", why) for row, why in copies.items()),
     ]
-    left_out += [LeftOut(photos[row].member.source, *failures[row]) for row in sorted(failures)]
-    left_out += [
-        LeftOut(photos[usable[k]].member.source, "duplicate", why) for k, why in copies.items()
-    ]
-    usable = [row for k, row in enumerate(usable) if k not in copies]
-    rows_of: dict[str, list[int]] = {name: [] for name in SPLITS}
-    for row in usable:
-        rows_of[photos[row].part].append(row)
-    for label in sorted(set(layout.classes) - {photos[row].label for row in rows_of["train"]}):
-        raise ArchiveError(_nothing_left(f"class {label!r} of the training", left_out))
-
-    def split_off(name: str, fraction: float) -> None:
-        if any(photo.part == name for photo in photos):
-            if not rows_of[name]:
-                raise ArchiveError(_nothing_left(name, left_out))
-        else:
-            rows = rows_of["train"]
-            labels = [photos[row].label for row in rows]
-            stay, held_out = stratified_split(
-                *(labels, [digests[row] for row in rows], fraction),
-                seed=params.seed,
-                key=f"data.{name}_fraction",
-            )
-            rows_of["train"] = [rows[k] for k in stay]
-            rows_of[name] = [rows[k] for k in held_out]
-
-    split_off("test", params.test_fraction)
-    split_off("val", params.val_fraction)
+    rows_of: dict[str, list[int]] = {split: [] for split in SPLITS}
+    for row, photo in enumerate(photos):
+        if row not in failures and row not in copies:
+            rows_of[photo.split].append(row)
+    emptied = set(layout.classes) - {photos[row].label for row in rows_of["train"]}
+    if emptied:
+        raise ArchiveError(_nothing_left(f"class {min(emptied)!r} of the training", left_out))
+    for split, fraction in (("test", params.test_fraction), ("val", params.val_fraction)):
+        if any(photo.split == split for photo in photos):
+            if not rows_of[split]:
+                raise ArchiveError(_nothing_left(split, left_out))
+            continue
+        train = rows_of["train"]
+        stay, held_out = stratified_split(
+            [photos[row].label for row in train],
+            [digests[row] for row in train],
+            fraction,
+            seed=params.seed,
+            key=f"data.{split}_fraction",
+        )
+        rows_of["train"] = [train[k] for k in stay]
+        rows_of[split] = [train[k] for k in held_out]
     return rows_of, left_out
 
 

@@ -1,8 +1,8 @@
-"""The files of the prepared store: each split cut by content, so that few change when it grows.
+"""Write the shards of a split so that few files change when the data set grows.
 
-Which shard a photo is in follows from its SHA-256 alone. A shard holds all photos whose digest
-begins with its prefix; one that would be too large is two, by the next bit. So the shards are a
-function of the set of photos, and an added photo rewrites the one that it falls into.
+The SHA-256 of a photo alone decides its shard. A shard holds all photos whose digest begins with
+its prefix; a shard that would be too large becomes two, by the next bit. So the shards depend on
+nothing but the set of photos, and an added photo rewrites only its own shard.
 
 Source: extendible hashing, Fagin et al. 1979 (https://doi.org/10.1145/320083.320092).
 """
@@ -10,80 +10,36 @@ Source: extendible hashing, Fagin et al. 1979 (https://doi.org/10.1145/320083.32
 from __future__ import annotations
 
 import hashlib
-import io
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from fieldguide.core.files import write_csv
 from fieldguide.prepare.layout import Photo
 from fieldguide.prepare.staging import Staged
-from fieldguide.prepare.workers import in_threads
 
 _HEADER_BYTES = 128  # of a NumPy file with a short shape
-# Bits of a prefix. Of a billion photos no two share 64, unless they are copies, which no bit parts:
-# a test set may hold more of one photo than a shard takes.
+# Bits of a prefix. No two of a billion photos share 64 bits, unless they are copies, which no
+# prefix separates: a test set may hold more copies of a photo than fit into a shard.
 MAX_DEPTH = 64
 _DIGEST_BITS = 256
-# Shards written at once: more would wait for the disk, and each holds a few megabytes.
-_WRITERS = 8
-_SUMMED = 2**16  # squares of bytes that 32 bits hold: 66,051
 
 
-class Leaf(NamedTuple):
-    """Rows of one shard among those of its split, which are sorted by digest."""
+def leaves(digests: Sequence[bytes], capacity: int) -> Iterator[tuple[str, slice]]:
+    """Divide sorted SHA-256 digests by prefix into leaves of 1 to `capacity` digests.
 
-    prefix: str  # leading bits of the digests, "" for a split in one piece
-    first: int
-    end: int
+    A leaf of MAX_DEPTH bits may be larger.
 
-
-class Moments:
-    """Mean and deviation of pixels, per channel; exact up to rounding: summed as integers."""
-
-    def __init__(self) -> None:
-        self._count = 0  # pixels
-        self._sums = np.zeros((2, 3), np.uint64)  # of values and of squares
-
-    def add(self, pixels: npt.NDArray[np.uint8]) -> None:
-        """Add photos: (N, H, W, 3)."""
-        rows = pixels.reshape(-1, pixels.shape[2] * 3)  # (N × H, W × 3)
-        for start in range(0, len(rows), _SUMMED):
-            here = rows[start : start + _SUMMED]
-            # einsum is several times as fast here as `sum` and `**`.
-            values = np.einsum("ij->j", here, dtype=np.uint32)
-            squares = np.einsum("ij,ij->j", here, here, dtype=np.uint32)
-            sums = np.stack([values, squares]).reshape(2, -1, 3)  # (2, W × 3) -> (2, W, 3)
-            self._sums = self._sums + sums.sum(axis=1, dtype=np.uint64)
-        self._count += pixels.size // 3
-
-    def merge(self, other: Moments) -> None:
-        """Add the photos of another one."""
-        self._sums = self._sums + other._sums
-        self._count += other._count
-
-    def mean_and_std(self) -> tuple[list[float], list[float]]:
-        """Per channel, in [0, 1]."""
-        mean, square = self._sums / (self._count * np.array([[255], [255**2]]))  # (2, 3)
-        std = np.sqrt(np.maximum(square - mean**2, 0))
-        return mean.round(6).tolist(), std.round(6).tolist()
-
-
-def leaves(digests: Sequence[bytes], capacity: int) -> Iterator[Leaf]:
-    """Cut sorted SHA-256 digests into leaves of at most `capacity`, by prefix.
-
-    A leaf of MAX_DEPTH bits may be larger. None is empty.
+    Returns:
+        For each leaf its prefix, the bits that its digests begin with, and its place in `digests`.
     """
 
-    def divide(prefix: str, first: int, end: int) -> Iterator[Leaf]:
+    def divide(prefix: str, first: int, end: int) -> Iterator[tuple[str, slice]]:
         if end - first <= capacity or len(prefix) == MAX_DEPTH:
             if first < end:
-                yield Leaf(prefix, first, end)
+                yield prefix, slice(first, end)
             return
         border = int(f"{prefix}1", 2) << (_DIGEST_BITS - len(prefix) - 1)
         middle = bisect_left(digests, border.to_bytes(_DIGEST_BITS // 8, "big"), first, end)
@@ -95,70 +51,54 @@ def leaves(digests: Sequence[bytes], capacity: int) -> Iterator[Leaf]:
 
 def write_shards(
     folder: Path,
-    name: str,
-    staged: Staged,
+    split: str,
     rows: Sequence[int],
     *,
+    staged: Staged,
     photos: Sequence[Photo],
     digests: Sequence[bytes],
-    size: int,
-) -> tuple[list[dict[str, Any]], Moments]:
-    """Copy a split's rows to shards, each written by itself.
+    max_bytes: int,
+) -> list[dict[str, str | int]]:
+    """Write the pixels and the index of each shard of a split.
 
     Args:
-        folder: where they go.
-        name: of the split.
-        staged: pixels by row.
+        folder: the store.
+        split: its name.
         rows: of the split.
+        staged: pixels by row.
         photos: by row.
         digests: SHA-256 by row.
-        size: bytes of a shard, at most.
+        max_bytes: size limit of a shard.
 
     Returns:
-        dataset.json's entry for each shard, and the moments of all pixels.
+        The entry of each shard in dataset.json.
     """
     order = sorted(rows, key=lambda row: (digests[row], photos[row].member.source))
-    capacity = max(1, (size - _HEADER_BYTES) // staged.row_bytes)
+    capacity = max(1, (max_bytes - _HEADER_BYTES) // (staged.size**2 * 3))
+    shards: list[dict[str, str | int]] = []
+    for prefix, place in leaves([digests[row] for row in order], capacity):
+        here = order[place]
+        file = folder / (f"{split}-{prefix}.npy" if prefix else f"{split}.npy")
+        with file.open("wb") as out:
+            shape = (len(here), staged.size, staged.size, 3)
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(out, header)
+            for block in staged.blocks(here):
+                out.write(block.data)
+        index = file.with_suffix(".csv")
+        lines = [(photos[row].member.source, photos[row].label, digests[row].hex()) for row in here]
+        write_csv(index, ["source", "class", "sha256"], lines)
+        shards.append(
+            {
+                "file": file.name,
+                "rows": len(here),
+                "sha256": _sha256(file),
+                "index_sha256": _sha256(index),
+            }
+        )
+    return shards
 
-    def pieces() -> Iterator[Callable[[], tuple[dict[str, Any], Moments]]]:
-        for leaf in leaves([digests[row] for row in order], capacity):
-            file = folder / f"{'-'.join(filter(None, (name, leaf.prefix)))}.npy"
-            here = order[leaf.first : leaf.end]
-            index = [
-                (photos[row].member.source, photos[row].label, digests[row].hex()) for row in here
-            ]
-            yield partial(_write_shard, file, staged, here, index)
 
-    shards = []
-    moments = Moments()
-    for shard, part in in_threads(pieces(), at_most=_WRITERS):
-        shards.append(shard)
-        moments.merge(part)
-    return shards, moments
-
-
-def _write_shard(
-    file: Path, staged: Staged, rows: Sequence[int], index: Sequence[tuple[str, str, str]]
-) -> tuple[dict[str, Any], Moments]:
-    """Write the pixels and the index of one shard."""
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        header, {"descr": "|u1", "fortran_order": False, "shape": (len(rows), *staged.shape)}
-    )
-    digest = hashlib.sha256(header.getvalue())
-    moments = Moments()
-    with file.open("wb") as out:
-        out.write(header.getvalue())
-        for chunk in staged.chunks(rows):
-            digest.update(chunk.data)
-            out.write(chunk.data)
-            moments.add(chunk)
-    lines = file.with_suffix(".csv")
-    write_csv(lines, ["source", "class", "sha256"], index)
-    shard = {
-        "file": file.name,
-        "rows": len(rows),
-        "sha256": digest.hexdigest(),
-        "index_sha256": hashlib.sha256(lines.read_bytes()).hexdigest(),
-    }
-    return shard, moments
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -1,60 +1,61 @@
-"""Every photo of the archives, decoded once into one file, part by part.
+"""Decode every photo of the archives into one file, chunk by chunk.
 
-Parts know nothing of each other: a worker gets the bytes of a few photos and gives pixels and
-hashes back. So it matters neither how many workers there are nor where they run.
+Chunks are independent: a worker gets the bytes of a few photos and returns pixels and hashes. So
+neither the number of workers nor the machine they run on changes the result.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import track
 
 from fieldguide.core.params import DataParams
 from fieldguide.prepare.archive import Archive, Member, UnreadableMemberError
-from fieldguide.prepare.chunks import Decoded, Failure, Wanted, decode_part, pillow_without_limit
-from fieldguide.prepare.workers import in_threads
+from fieldguide.prepare.chunks import (
+    Chunks,
+    Decoded,
+    Failure,
+    Results,
+    decode_chunk,
+    pillow_without_limit,
+)
 
-CHUNK_BYTES = 2**20  # read at once; keeps memory flat
-# Photos, bytes of files and bytes of pixels of a part: starting one costs as much as a tenth of a
-# small photo, and what is taken ahead from a packed archive waits in memory.
+# Limits of a chunk: photos, bytes of their files and bytes of their pixels. Starting a chunk costs
+# as much as a tenth of a small photo, and a waiting chunk is in memory.
 _PHOTOS = 16
 _BYTES = 2**20
-_PIXEL_BYTES = 2**22
-_REMOTELY = 4  # times as many for a worker of a cluster, as sending a part costs more
+_PIXEL_BYTES = 2**20
+_AHEAD = 3  # chunks that wait for each core
+_BLOCK_BYTES = 2**20  # of pixels that are read at once
 
 
-class Staged:
-    """Decoded photos in a file; read, not memory-mapped, so that they never count as memory."""
+class Staged(NamedTuple):
+    """A file of decoded photos. It is not memory-mapped, so it never counts as memory."""
 
-    def __init__(self, path: Path, size: int) -> None:
-        self._path = path
-        self.shape = (size, size, 3)
-        self.row_bytes = size * size * 3
+    path: Path
+    size: int  # pixels of a photo's side
 
-    def chunks(self, rows: Sequence[int]) -> Iterator[npt.NDArray[np.uint8]]:
-        """Yield (n, H, W, 3) in the order of `rows`, CHUNK_BYTES at a time; each until the next.
-
-        May be called from many threads.
-        """
-        step = max(1, CHUNK_BYTES // self.row_bytes)
-        chunk = np.empty((min(step, len(rows)), *self.shape), np.uint8)
-        with self._path.open("rb", buffering=0) as file:
+    def blocks(self, rows: Sequence[int]) -> Iterator[npt.NDArray[np.uint8]]:
+        """Yield (n, H, W, 3) in the order of `rows`, about _BLOCK_BYTES at a time."""
+        row_bytes = self.size**2 * 3
+        step = max(1, _BLOCK_BYTES // row_bytes)
+        with self.path.open("rb") as file:
             for start in range(0, len(rows), step):
                 here = rows[start : start + step]
-                pixels = chunk[: len(here)]
-                for row, wanted in zip(here, pixels, strict=True):
-                    file.seek(row * self.row_bytes)
-                    if file.readinto(wanted.data) != self.row_bytes:
-                        raise OSError(f"{self._path}: shorter than what was written to it")
-                yield pixels
+                block = np.empty((len(here), self.size, self.size, 3), np.uint8)
+                for row, pixels in zip(here, block, strict=True):
+                    file.seek(row * row_bytes)
+                    file.readinto(pixels.data)
+                yield block
 
 
 def stage_photos(
@@ -63,82 +64,68 @@ def stage_photos(
     """Decode each member into its row of the file at `path`.
 
     Returns:
-        SHA-256 of each member (empty where it failed), and the failures by row.
+        SHA-256 of each member (empty if it failed), and the failures by row.
     """
     digests = [b""] * len(members)
     failures = {}
-    wanted = Wanted(params.image_size, params.resize, params.min_size)
-    decode = _decode_here if params.engine == "local" else _decode_on_cluster
-    with path.open("wb", buffering=0) as file, _progress() as progress:
-        bar = progress.add_task("Decoding", total=len(members))
-        for rows, results in decode(archive, members, wanted, file):
+    chunks = _chunks(archive, members, params)
+    photos = ((rows, (_read(archive, members[row]) for row in rows)) for rows in chunks)
+    if params.engine == "local":
+        decoded = _decode_here(photos, params, sequential=archive.sequential)
+    else:
+        from fieldguide.prepare.nodes import decode_on_nodes  # noqa: PLC0415 - Ray is an extra
+
+        decoded = decode_on_nodes(photos, params)
+    console = Console(stderr=True)
+    # Written, not memory-mapped: a full disk is then an error and does not kill the process.
+    with path.open("wb") as file:
+        for rows, results in track(decoded, "Decoding", total=len(chunks), console=console):
             for row, result in zip(rows, results, strict=True):
                 if isinstance(result, Failure):
                     failures[row] = result
                 else:
-                    digests[row] = result
-            progress.advance(bar, len(rows))
+                    digests[row] = result.digest
+                    file.seek(row * result.pixels.nbytes)
+                    file.write(result.pixels.data)
     return digests, failures
 
 
-Results = Iterator[tuple[list[int], list[bytes | Failure]]]
-
-
-def _decode_here(
-    archive: Archive, members: Sequence[Member], wanted: Wanted, file: BinaryIO
-) -> Results:
-    """Read, decode and write each part on one of this machine's cores."""
-    parts = _parts(archive, members, wanted)
-
-    def pieces() -> Iterator[Callable[[], list[bytes | Failure]]]:
-        for rows in parts:
-            read: Iterable[bytes | Failure] = (_read(archive, members[row]) for row in rows)
-            if archive.sequential:  # read here, in turn; decoded by whichever core is free
-                read = list(read)
-            yield partial(_decode_and_write, file, rows, read, wanted)
-
+def _decode_here(chunks: Chunks, params: DataParams, *, sequential: bool) -> Results:
+    """Decode on the cores of this machine, in threads: Pillow, zlib and hashlib release the GIL."""
+    affinity = getattr(os, "sched_getaffinity", None)  # macOS has none
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    waiting: deque[tuple[list[int], Future[list[Decoded | Failure]]]] = deque()
+    pool = ThreadPoolExecutor(cores)
     with pillow_without_limit():
-        yield from zip(parts, in_threads(pieces()), strict=True)
+        try:
+            for rows, photos in chunks:
+                # A sequential archive is read here and in order; others by the threads.
+                given = list(photos) if sequential else photos
+                waiting.append((rows, pool.submit(decode_chunk, given, params)))
+                if len(waiting) > _AHEAD * cores:
+                    done, future = waiting.popleft()
+                    yield done, future.result()
+            for done, future in waiting:
+                yield done, future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
-def _decode_and_write(
-    file: BinaryIO, rows: Sequence[int], photos: Iterable[bytes | Failure], wanted: Wanted
-) -> list[bytes | Failure]:
-    decoded = decode_part(photos, wanted)
-    _write_rows(file, rows, decoded)
-    return decoded.results
-
-
-def _decode_on_cluster(
-    archive: Archive, members: Sequence[Member], wanted: Wanted, file: BinaryIO
-) -> Results:
-    """Read and write here, decode on whichever node is free."""
-    from fieldguide.prepare.nodes import decode_on_nodes  # noqa: PLC0415 - an extra
-
-    parts = _parts(archive, members, wanted, times=_REMOTELY)
-    photos = ((rows, [_read(archive, members[row]) for row in rows]) for rows in parts)
-    for rows, decoded in decode_on_nodes(photos, wanted):
-        _write_rows(file, rows, decoded)
-        yield rows, decoded.results
-
-
-def _parts(
-    archive: Archive, members: Sequence[Member], wanted: Wanted, *, times: int = 1
-) -> list[list[int]]:
-    """Rows of each part: as many as a worker takes, fewer where their files are large."""
+def _chunks(archive: Archive, members: Sequence[Member], params: DataParams) -> list[list[int]]:
+    """Return the rows of each chunk: fewer where files or pixels are large."""
     order: Sequence[int] = range(len(members))
     if archive.sequential:
         order = sorted(order, key=lambda row: (members[row].archive, members[row].place))
-    most = max(1, min(_PHOTOS, _PIXEL_BYTES // wanted.nbytes)) * times
-    parts: list[list[int]] = []
+    most = max(1, min(_PHOTOS, _PIXEL_BYTES // (params.image_size**2 * 3)))
+    chunks: list[list[int]] = []
     size = 0
     for row in order:
-        if not parts or len(parts[-1]) >= most or size >= _BYTES * times:
-            parts.append([])
+        if not chunks or len(chunks[-1]) >= most or size >= _BYTES:
+            chunks.append([])
             size = 0
-        parts[-1].append(row)
+        chunks[-1].append(row)
         size += members[row].size
-    return parts
+    return chunks
 
 
 def _read(archive: Archive, member: Member) -> bytes | Failure:
@@ -148,30 +135,22 @@ def _read(archive: Archive, member: Member) -> bytes | Failure:
         return Failure("unreadable", str(err))
 
 
-def _write_rows(file: BinaryIO, rows: Sequence[int], decoded: Decoded) -> None:
-    """Write each photo's pixels to its row of the file."""
-    good = [
-        row
-        for row, result in zip(rows, decoded.results, strict=True)
-        if not isinstance(result, Failure)
-    ]
-    # Written, not memory-mapped: a full disk is then an error, not a dead process.
-    for row, pixels in zip(good, decoded.pixels, strict=True):
-        _write(file, pixels.data.cast("B"), row * pixels.nbytes)
+def mean_and_std(blocks: Iterable[npt.NDArray[np.uint8]]) -> tuple[list[float], list[float]]:
+    """Return mean and standard deviation of all pixels, for each channel, in [0, 1].
 
+    Sums are integers, so the result does not depend on the order of the photos.
 
-def _write(file: BinaryIO, data: memoryview, place: int) -> None:
-    """Write all of `data`, of which a disk that is nearly full takes a part."""
-    while data:
-        written = os.pwrite(file.fileno(), data, place)
-        data, place = data[written:], place + written
-
-
-def _progress() -> Progress:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=Console(stderr=True))
+    Args:
+        blocks: each (n, H, W, 3).
+    """
+    count = 0  # pixels
+    sums = np.zeros((2, 3), np.uint64)  # of values and of their squares
+    for block in blocks:
+        flat = block.reshape(len(block), -1)  # (n, H × W × 3)
+        values = np.einsum("ij->j", flat, dtype=np.uint64)  # 15 times as fast as `sum`
+        squares = np.einsum("ij,ij->j", flat, flat, dtype=np.uint64)
+        sums += np.stack([values, squares]).reshape(2, -1, 3).sum(axis=1)  # -> (2, 3)
+        count += flat.size // 3
+    mean, square = sums / (count * np.array([[255], [255**2]]))  # (2, 3)
+    std = np.sqrt(np.maximum(square - mean**2, 0))
+    return mean.round(6).tolist(), std.round(6).tolist()

@@ -1,4 +1,4 @@
-"""What a result was made with: Python, libraries, processor, threads, lock."""
+"""Describe what a result was made with: Python, libraries, processor, threads, lock file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LIBRARIES = [
 def describe_environment(
     device: torch.device, lock: Path = Path("requirements.lock")
 ) -> dict[str, object]:
-    """Describe this process; equal on one machine from run to run, and without paths or names."""
+    """Describe this process without paths or names; the same in every run on one machine."""
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",

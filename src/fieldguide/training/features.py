@@ -1,8 +1,8 @@
-"""What a frozen backbone says of every photo, computed once.
+"""Features of every photo from a frozen backbone, computed once and kept.
 
-Kept in `.fieldguide/features/<key>/` of the project, the key being a hash of all that they depend
-on: weights, preprocessing, photos, code, libraries, device. They are a cache and no result: `make
-clean` deletes them.
+They are in `.fieldguide/features/<key>/` of the project. The key is a hash of everything that they
+depend on: weights, preprocessing, photos, code, libraries, device. They are a cache, not a result:
+`make clean` deletes them.
 """
 
 from __future__ import annotations
@@ -21,29 +21,24 @@ from torch import Tensor
 from fieldguide.core.errors import TrainingError
 from fieldguide.core.files import new_folder
 from fieldguide.core.store import Split
-from fieldguide.network.augmentation import mirrored
+from fieldguide.network.augmentation import is_flipped
 from fieldguide.network.batches import Order, in_order
 from fieldguide.network.interface import Network, output_layers
 from fieldguide.training.finetune import Head
-from fieldguide.training.resume import project_root
-from fieldguide.training.start import Start
-
-
-def features_folder(key: str) -> Path:
-    """Return where the features of one backbone on one data set are kept."""
-    return project_root() / ".fieldguide" / "features" / key
+from fieldguide.training.initial import InitialNetwork
 
 
 class FeatureBatches:
-    """Batches of features, drawn as `Batches` draws photos; of two views, the photo or its mirror.
+    """Batches of features, in the order in which `Batches` has the photos.
 
-    Features are (V, N, F): views, photos, what the output layer takes.
+    Features are (V, N, F): views of a photo (itself and perhaps its mirror image), photos, inputs
+    of the output layer. With two views, a batch has one of them for each photo.
     """
 
     def __init__(
         self, features: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], order: Order
     ) -> None:
-        """Take features of a split in its order, and their labels: (N,)."""
+        """Take the features (V, N, F) and labels (N,) of a split, in the order of the split."""
         self.order = order
         self._features, self._labels = features, torch.from_numpy(labels)
 
@@ -55,43 +50,50 @@ class FeatureBatches:
         for rows, draws in self.order:
             view = np.zeros(len(rows), dtype=np.int64)
             if draws is not None and len(self._features) > 1:
-                view = mirrored(draws).long().numpy()
+                view = is_flipped(draws).long().numpy()
             features = torch.from_numpy(self._features[view, rows.numpy()])  # (B, F)
             yield features.to(device), self._labels[rows].to(device)
 
 
 def cached_features(
-    folder: Path, start: Start, split: Split, *, device: torch.device, with_mirror: bool
+    folder: Path,
+    initial: InitialNetwork,
+    split: Split,
+    *,
+    device: torch.device,
+    with_flipped: bool,
 ) -> npt.NDArray[np.float32]:
-    """Features of a split, and of its mirrored photos if asked for: (V, N, F), memory-mapped.
+    """Return the features of a split, memory-mapped: (V, N, F); compute them if necessary.
 
-    Of several processes the first computes them, the others wait.
+    If several processes call this, one computes the features and the others wait.
 
     Args:
-        folder: of all that they depend on, but for the split and its mirror.
-        start: the network, in eval mode.
+        folder: for the features of this network and data set.
+        initial: the network, in eval mode.
         split: photos.
         device: where to compute.
-        with_mirror: whether there is a second view.
+        with_flipped: whether flipped photos are a second view.
 
     Raises:
-        TrainingError: the network's scores are made of more than its output layer.
+        TrainingError: the scores of the network depend on more than its output layer.
     """
-    views = 2 if with_mirror else 1
+    views = 2 if with_flipped else 1
     target = folder / f"{split.name}-{views}"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / f"{target.name}.lock"):
         if not target.is_dir():
             with new_folder(target) as aside:
-                _compute(aside / "features.npy", start, split, device=device, views=views)
+                _compute(aside / "features.npy", initial, split, device=device, views=views)
     features: npt.NDArray[np.float32] = np.load(target / "features.npy", mmap_mode="r")
     return features
 
 
-def _compute(path: Path, start: Start, split: Split, *, device: torch.device, views: int) -> None:
-    net = start.net.to(device)
-    batches = in_order(split, start.preprocessing, device)
-    print(f"Features of {len(split):,} {split.name} photos, once ...", flush=True)
+def _compute(
+    path: Path, initial: InitialNetwork, split: Split, *, device: torch.device, views: int
+) -> None:
+    net = initial.net.to(device)
+    batches = in_order(split, initial.preprocessing, device)
+    print(f"Computing features of {len(split):,} {split.name} photos ...", flush=True)
     console = Console(stderr=True)
     row, out = 0, None
     for images, _ in track(
@@ -112,20 +114,23 @@ def _compute(path: Path, start: Start, split: Split, *, device: torch.device, vi
 
 @torch.inference_mode()
 def _check_head(net: Network, images: Tensor) -> None:
-    """Refuse a network such as VOLO, whose scores are not those of its output layer alone."""
+    """Refuse a network whose scores depend on more than its output layer, such as VOLO."""
     (layer,) = output_layers(net)
     scores, head = net(images), Head(layer, dropout=0.0).eval()
     alone = head(classifier_input(net, images))
     if not torch.allclose(alone, scores, rtol=1e-3, atol=1e-3, equal_nan=True):
         raise TrainingError(
-            "model.finetune: head cannot be trained alone, as this network's scores are made of "
-            "more than its output layer; allowed: last_k, gradual, full"
+            "model.finetune: head cannot train this network, because its scores depend on more "
+            "than its output layer; allowed: last_k, gradual, full"
         )
 
 
 @torch.inference_mode()
 def classifier_input(net: Network, images: Tensor) -> Tensor:
-    """Return what reaches the output layer: (B, 3, H, W) -> (B, F), or (B, F, 1, 1) of some."""
+    """Return the input of the output layer: (B, 3, H, W) -> (B, F); (B, F, 1, 1) of some networks.
+
+    A hook takes it, because networks of timm differ in how their head is called.
+    """
     taken: list[Tensor] = []
     (layer,) = output_layers(net)
     handle = layer.register_forward_pre_hook(lambda _module, inputs: taken.append(inputs[0]))
@@ -133,5 +138,4 @@ def classifier_input(net: Network, images: Tensor) -> Tensor:
         net(images)
     finally:
         handle.remove()
-    features: Tensor = taken[0]
-    return features.float()
+    return taken[0].float()

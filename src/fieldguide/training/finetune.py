@@ -1,8 +1,7 @@
-"""Which part of a network is trained, and when: the strategies of `model.finetune`."""
+"""The strategies of `model.finetune`: which blocks of a network are trained, and when."""
 
 from __future__ import annotations
 
-from itertools import chain
 from typing import Any
 
 import lightning as L
@@ -14,99 +13,85 @@ from fieldguide.core.params import ModelParams
 from fieldguide.network.interface import Network, output_layers
 
 
-class Blocks:
-    """A network's blocks, first to last; the last of them is the head, with what belongs to it.
+def block_parameters(net: Network) -> list[list[nn.Parameter]]:
+    """Return the parameters of each block, first to last; the last block holds the output layer.
 
-    Their bounds are timm's, by each network's `group_matcher(coarse=True)`.
+    timm defines the blocks: `group_matcher(coarse=True)` of each network.
+
+    Raises:
+        TrainingError: timm does not define blocks for this network.
     """
+    if not hasattr(net, "group_matcher"):
+        raise TrainingError(
+            "model.finetune: timm does not divide this network into blocks; allowed: head, full"
+        )
+    from timm.models import group_parameters  # noqa: PLC0415 - slow to import
 
-    def __init__(self, net: Network) -> None:
-        """Group parameters and modules.
-
-        Raises:
-            TrainingError: the network has no such bounds.
-        """
-        if not hasattr(net, "group_matcher"):
-            raise TrainingError(
-                "model.finetune: timm does not divide this network into blocks; allowed: head, full"
-            )
-        from timm.models._manipulate import group_with_matcher  # noqa: PLC0415 - slow to import
-
-        # In one list, or blocks without parameters of their own would be counted differently.
-        named = chain(net.named_parameters(), net.named_modules())
-        groups = group_with_matcher(named, net.group_matcher(coarse=True), return_values=True)
-        self.parameters: list[list[nn.Parameter]] = []
-        self.modules: list[list[nn.Module]] = []
-        for group in (groups[k] for k in sorted(groups)):
-            parameters = [one for one in group if isinstance(one, nn.Parameter)]
-            modules = [one for one in group if isinstance(one, nn.Module)]
-            if parameters or not self.modules:
-                self.parameters.append(parameters)
-                self.modules.append(modules)
-            else:  # VGG's pooling, say, belongs to the block before it
-                self.modules[-1] += modules
-
-    def __len__(self) -> int:
-        """Count the blocks below the head."""
-        return len(self.parameters) - 1
-
-    def freeze_below(self, first: int) -> None:
-        """Train block `first` and all above it; those below keep weights and statistics.
-
-        Below, modules are in eval mode: batch norm neither uses nor updates batch statistics.
-        """
-        for k, (parameters, modules) in enumerate(zip(self.parameters, self.modules, strict=True)):
-            for parameter in parameters:
-                parameter.requires_grad_(k >= first)
-            for module in modules:
-                # Not `eval()`, which would reach the blocks above through their container.
-                module.training = k >= first
+    groups = group_parameters(net, net.group_matcher(coarse=True), return_values=True)
+    return [groups[number] for number in sorted(groups)]
 
 
 class Freeze(L.Callback):
-    """Keeps blocks frozen: the same ones for `last_k`, fewer from epoch to epoch for `gradual`.
+    """Keeps blocks frozen: for `last_k` always the same, for `gradual` fewer in each epoch.
 
-    Source of the latter: Howard & Ruder 2018, section 3.3 (https://arxiv.org/abs/1801.06146).
+    Source of `gradual`: Howard & Ruder 2018, section 3.3 (https://arxiv.org/abs/1801.06146).
     """
 
     def __init__(self, net: Network, model: ModelParams, *, epochs: int) -> None:
-        """Freeze what is never trained, so that the optimizer does not see it.
+        """Freeze the blocks that are never trained, so that the optimizer ignores them.
 
         Raises:
             TrainingError: the network has no blocks, or fewer than `model.last_k`.
         """
-        self._blocks, self._model, self._epochs = Blocks(net), model, epochs
-        if model.finetune == "last_k" and model.last_k > len(self._blocks):
+        self._net, self._model, self._epochs = net, model, epochs
+        self._blocks = block_parameters(net)
+        self._below = len(self._blocks) - 1  # blocks below the output layer's
+        if model.finetune == "last_k" and model.last_k > self._below:
             raise TrainingError(
-                f"model.last_k: found {model.last_k}; {model.name} has {len(self._blocks)} blocks; "
-                f"allowed: 1 to {len(self._blocks)}"
+                f"model.last_k: found {model.last_k}; {model.name} has {self._below} blocks; "
+                f"allowed: 1 to {self._below}"
             )
-        self._blocks.freeze_below(self.first_trained(epochs - 1))
+        self._freeze(self.first_trained(epochs - 1))
 
     def first_trained(self, epoch: int) -> int:
-        """Return the first block that trains in an epoch, both counted from 0.
+        """Return the first block that is trained in an epoch; both count from 0.
 
-        `gradual`: the head alone in the first epoch, then block by block from the top, at an even
-        pace, so that all train from the middle of the training on.
+        `gradual` trains the output layer alone in the first epoch and then adds blocks from the
+        top at an even pace, so that all blocks are trained in the second half of the epochs.
         """
         if self._model.finetune == "last_k":
-            return len(self._blocks) - self._model.last_k
-        until = max(1, self._epochs // 2)  # epochs
-        return len(self._blocks) - min(len(self._blocks), epoch * len(self._blocks) // until)
+            return self._below - self._model.last_k
+        growing = max(1, self._epochs // 2)  # epochs
+        return self._below - min(self._below, epoch * self._below // growing)
 
     def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:  # noqa: ARG002, D102
-        self._blocks.freeze_below(self.first_trained(trainer.current_epoch))
+        self._freeze(self.first_trained(trainer.current_epoch))
+
+    def _freeze(self, first: int) -> None:
+        """Train block `first` and all blocks after it.
+
+        Frozen modules are in eval mode: their batch norm neither uses nor updates the statistics of
+        a batch.
+        """
+        for number, block in enumerate(self._blocks):
+            for parameter in block:
+                parameter.requires_grad_(number >= first)
+        self._net.train()
+        for module in self._net.modules():
+            parameters = list(module.parameters())
+            if parameters and not any(parameter.requires_grad for parameter in parameters):
+                module.eval()
 
 
 def freeze(net: Network, model: ModelParams, *, epochs: int) -> list[L.Callback]:
-    """Freeze what is never trained; return the callbacks that keep or change it by epoch.
+    """Freeze what is never trained; return the callbacks that freeze blocks in each epoch.
 
     Raises:
-        TrainingError: see `Freeze`; or there is more than one output layer.
+        TrainingError: see `Freeze`; or only the head is trained and there are two output layers.
     """
     if model.finetune == "full":
         return []
-    if model.head_only:  # trained on features that the rest has computed before
+    if model.head_only:  # trained on features, which the frozen layers computed before
         layers = output_layers(net)
         if len(layers) > 1:
             raise TrainingError(
@@ -122,7 +107,7 @@ def freeze(net: Network, model: ModelParams, *, epochs: int) -> list[L.Callback]
 def layer_decay_groups(
     net: nn.Module, *, weight_decay: float, layer_decay: float, lr: float
 ) -> list[dict[str, Any]]:
-    """Group parameters by layer, each with `layer_decay` × the learning rate of the one above.
+    """Group parameters by layer; each layer has `layer_decay` × the learning rate of the next.
 
     Source: Bao et al. 2022, BEiT, section 3.2 (https://arxiv.org/abs/2106.08254).
     """
@@ -140,7 +125,7 @@ def layer_decay_groups(
 
 
 def count_parameters(net: nn.Module) -> dict[str, int]:
-    """Return how many parameters are trained, and how many there are."""
+    """Return the number of trained parameters and of all parameters."""
     trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
     return {"trained": trained, "all": sum(p.numel() for p in net.parameters())}
 
@@ -154,6 +139,6 @@ class Head(nn.Module):
         self.classifier = classifier
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Unnormalised scores; some output layers are convolutions of one pixel."""
+        """Unnormalised scores; the output layer may be a convolution of one pixel."""
         scores: torch.Tensor = self.classifier(self.dropout(features)).flatten(1)
         return scores

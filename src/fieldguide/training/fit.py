@@ -1,4 +1,4 @@
-"""Train a classifier on a prepared store and save the best epoch's weights."""
+"""Train a classifier on a prepared store and save the weights of the best epoch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import lightning as L
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.model_summary.model_summary import summarize
 from torch import nn
@@ -34,16 +34,15 @@ from fieldguide.training.callbacks import (
     BestWeights,
     History,
     Prune,
-    StayStopped,
-    StopIfNotFinite,
+    ResumableEarlyStopping,
 )
-from fieldguide.training.datamodule import StoreData
 from fieldguide.training.environment import describe_environment
-from fieldguide.training.features import features_folder
 from fieldguide.training.finetune import Head, count_parameters, freeze
+from fieldguide.training.initial import InitialNetwork, check_size, initial_network
+from fieldguide.training.loaders import make_loaders
 from fieldguide.training.memory import keep_freed_memory
 from fieldguide.training.module import ClassifierModule, make_mix
-from fieldguide.training.processes import check_launcher, from_first, joined
+from fieldguide.training.processes import check_launcher, joined
 from fieldguide.training.resume import (
     CHECKPOINT,
     AtomicCheckpointIO,
@@ -53,13 +52,12 @@ from fieldguide.training.resume import (
     resume_folder,
     resume_key,
 )
-from fieldguide.training.shared_layers import Part, share_layers
-from fieldguide.training.start import Start, start_of, try_size
+from fieldguide.training.shared_layers import RankSlice, share_layers
 from fieldguide.training.trial import Channel
 
 
 class Outputs(NamedTuple):
-    """Where `train` writes."""
+    """The paths that `train` writes to."""
 
     bundle: Path
     metrics: Path  # DVCLive's folder
@@ -76,14 +74,14 @@ def train(
     outputs: Outputs,
     channel: Channel | None = None,
 ) -> dict[str, float | str]:
-    """Fit, going on from an interrupted run of the very same training, and write the outputs.
+    """Train, or resume an interrupted run of the very same training, and write the outputs.
 
     Args:
         params: how to train.
         model: what to train.
-        store: what to train it on.
+        store: photos to train on.
         outputs: where to write.
-        channel: to the sweep that this is a trial of, and that may end it early.
+        channel: to the sweep whose trial this is; the sweep may stop it early.
 
     Returns:
         Epochs, images per second and DVC's hash of the bundle, for metrics/timing.json.
@@ -91,157 +89,184 @@ def train(
     Raises:
         TrainingError: the loss is not finite, memory runs out, or the machine has no such device.
     """
-    _check_trial(params, channel)
+    if params.train_on_val and channel is not None:
+        raise TrainingError(
+            "train.train_on_val: true leaves no score by which a sweep compares trials; allowed in "
+            "a sweep: false"
+        )
     check_launcher(params)
     keep_freed_memory()
-    torch.manual_seed(derive_seed(params.seed, WEIGHTS))
-    start = start_of(model, store)
-    if not model.head_only:
-        _check_sizes(params, start)
-    start.net.to(memory_format=torch.channels_last)
-    validated = not params.train_on_val
+    initial = _build(params, model, store)
     averaging = Averaging(decay=params.ema_decay) if params.ema_decay > 0 else None
-    history = History(outputs.metrics, outputs.curves, validated=validated)
-    best = BestWeights(averaging, validated=validated)
-    # Runs after the other callbacks, so that the checkpoint holds what they have recorded.
+    history = History(outputs.metrics, outputs.curves, validated=not params.train_on_val)
+    best = BestWeights(history, averaging)
+    # Lightning runs it after the other callbacks, so that the checkpoint has what they recorded.
     saver = ModelCheckpoint(
         filename=Path(CHECKPOINT).stem, save_on_train_epoch_end=True, enable_version_counter=False
     )
     prune = Prune(channel) if channel else None
-    callbacks = [*freeze(start.net, model, epochs=params.epochs), averaging, history, best]
-    parameters = count_parameters(start.net)  # now: by epoch, fewer may be trained
+    callbacks = [*freeze(initial.net, model, epochs=params.epochs), averaging, history, best]
+    parameters = count_parameters(initial.net)  # now, because `gradual` freezes more in some epochs
     files = AtomicCheckpointIO()
     trainer = _make_trainer(
         params, [one for one in (*callbacks, prune, saver) if one], model.finetune, files
     )
-    part = Part() if trainer.world_size > 1 else None
-    module = _make_module(start, params, model, classes=len(store.classes), part=part)
     first = trainer.is_global_zero
     if first:
-        _summarize(start, params, outputs.summary, classes=len(store.classes))
-    if part is not None:
-        share_layers(module.net, part)
-    if params.compile:
-        # In place, so that names of weights stay, and not before the summary has run the network.
-        # CUDA graphs where there is a GPU.
-        module.net.compile(mode="reduce-overhead" if torch.cuda.is_available() else "default")
+        _summarize(initial, params, outputs.summary, classes=len(store.classes))
+    rank_slice = RankSlice() if trainer.world_size > 1 else None
+    module = _make_module(initial, params, model, classes=len(store.classes), rank_slice=rank_slice)
     environment = describe_environment(trainer.strategy.root_device)
-    dataset = hashlib.sha256(store.description_file.read_bytes()).hexdigest()
-    made_of = (dataset, start.origin, vars(start.preprocessing), environment, code_sha256())
-    key = resume_key(params.model_dump(), model.model_dump(), *made_of)
-    features = features_folder(resume_key(model.backbone, *made_of)) if model.head_only else None
-    facts = {
-        "params.yaml": params.model_dump_json() + model.model_dump_json(),
-        str(store.description_file): dataset,
-        f"models/weights/{model.weights}": start.origin,
-        "Python or library": f"{environment['python']} {environment['libraries']}",
-        "FIELDGUIDE_TRIAL": str(channel is not None),
+    dataset = store.description_file
+    made_of: dict[str, object] = {
+        str(dataset): hashlib.sha256(dataset.read_bytes()).hexdigest(),
+        f"models/weights/{model.weights}": initial.origin,
+        "Python or library": [environment["python"], environment["libraries"]],
+        "src/fieldguide": code_sha256(),
     }
+    settings = {"params.yaml": [params.model_dump(), model.model_dump()]}
+    details = (environment, vars(initial.preprocessing))
+    key = resume_key(made_of, settings, *details)
+    features = None
+    if model.head_only:
+        features_key = resume_key(made_of, model.backbone, *details)
+        features = project_root() / ".fieldguide" / "features" / features_key
     with (
-        _nothing_half_written(outputs if first else None),
-        joined(trainer, facts),
+        _failures(outputs if first else None, params),
+        joined(trainer, made_of | settings | {"FIELDGUIDE_TRIAL": channel is not None}),
         resume_folder(project_root(), key) if first else nullcontext() as folder,
     ):
         if folder is not None:
-            saver.dirpath = str(folder)  # which Lightning tells the others
+            saver.dirpath = str(folder)  # Lightning sends it to the other processes
         checkpoint = readable_checkpoint(folder) if folder is not None else None
-        files.content = from_first(checkpoint, trainer.strategy.root_device)
-        data = StoreData(store, params, start, features)
-        _fit(trainer, module, data, resume=files.content is not None)
-        if not trainer.is_global_zero:
+        files.content = trainer.strategy.broadcast(checkpoint)
+        resume = CHECKPOINT if files.content is not None else None
+        loaders = make_loaders(trainer, store, params, initial, features)
+        trainer.fit(module, *loaders, ckpt_path=resume, weights_only=True)
+        if not first:
             return {}
         module.load_state_dict(best.weights)
         write_json(outputs.environment, environment)
         history.finish(pruned=bool(prune and prune.pruned), parameters=parameters)
-        score = best.score if validated else None
-        save_bundle(_bundle(start, model, store, val_acc=score), outputs.bundle)
-    why = "the last, as all photos were trained on" if score is None else f"{MONITOR} {score:.4f}"
-    print(f"Kept epoch {best.epoch} of {len(history.rows)}: {why}")
-    images = data.train_dataloader().order.photos * len(history.rows)
+        score = history.rows[history.best_epoch - 1].get(MONITOR)
+        save_bundle(_bundle(initial, model, store, val_acc=score), outputs.bundle)
+    why = f"{MONITOR} {score:.4f}" if score is not None else "the last, trained on all photos"
+    print(f"Kept epoch {history.best_epoch} of {len(history.rows)}: {why}")
+    images = loaders[0].order.photos * len(history.rows)
     return {
         "epochs_run": len(history.rows),
         "images_per_second": round(images / sum(history.seconds), 1),
-        # The seconds are of this bundle: DVC's run cache restores others without a training.
+        # Tells which bundle the seconds belong to: DVC's run cache restores one without training.
         "model": folder_md5(outputs.bundle),
     }
 
 
-def _check_sizes(params: TrainParams, start: Start) -> None:
-    """Try every size of a training in which photos grow, before it starts."""
-    full = start.preprocessing.size
-    sizes = {epoch_size(full, params.start_size, k, of=params.epochs) for k in range(params.epochs)}
-    for size in sorted(sizes - {full}):
-        try:
-            try_size(start.net, size)
-        except Exception as err:  # an assertion in one of timm's networks, a shape in another
-            raise TrainingError(
-                f"train.start_size: {params.start_size} of {full} pixels begins with {min(sizes)}, "
-                f"and the network does not take {size} ({type(err).__name__}: {err}); allowed for "
-                "it: a larger one, or 1.0"
-            ) from err
-
-
-def _check_trial(params: TrainParams, channel: Channel | None) -> None:
-    if params.train_on_val and channel is not None:
-        raise TrainingError(
-            "train.train_on_val: true leaves nothing to compare trials by; allowed in a sweep: "
-            "false"
-        )
+def _build(params: TrainParams, model: ModelParams, store: Store) -> InitialNetwork:
+    """Build the network and try the input size of every epoch."""
+    torch.manual_seed(derive_seed(params.seed, WEIGHTS))
+    initial = initial_network(model, store)
+    if not model.head_only:  # features are of photos of one size
+        full, epochs = initial.preprocessing.size, params.epochs
+        sizes = {epoch_size(full, params.start_size, k, of=epochs) for k in range(epochs)}
+        for size in sorted(sizes - {full}):
+            check_size(initial.net, model, size)
+    initial.net.to(memory_format=torch.channels_last)
+    return initial
 
 
 @contextmanager
-def _nothing_half_written(outputs: Outputs | None) -> Iterator[None]:
-    """Delete what was written before a failure; None where another process writes."""
+def _failures(outputs: Outputs | None, params: TrainParams) -> Iterator[None]:
+    """If the block fails, delete what it has written, and explain what the user can change.
+
+    Args:
+        outputs: what to delete; None in a process that writes nothing.
+        params: of the training.
+    """
     try:
         yield
-    except BaseException:
+    except BaseException as err:
         if outputs is not None:
             shutil.rmtree(outputs.metrics, ignore_errors=True)
-            outputs.curves.unlink(missing_ok=True)
-            outputs.summary.unlink(missing_ok=True)
-            outputs.environment.unlink(missing_ok=True)
+            for file in (outputs.curves, outputs.summary, outputs.environment):
+                file.unlink(missing_ok=True)
+        if (explanation := _explanation(err, params)) is not None:
+            raise TrainingError(explanation) from err
+        if isinstance(err, SystemExit):  # Lightning raises it on Ctrl-C
+            raise KeyboardInterrupt from err
         raise
 
 
-def _bundle(start: Start, model: ModelParams, store: Store, *, val_acc: float | None) -> Bundle:
+def _explanation(err: BaseException, params: TrainParams) -> str | None:
+    if is_out_of_memory(err):
+        return (
+            f"train.batch_size: {params.batch_size} needs more memory than there is, with this "
+            "model and data.image_size; try half of it"
+        )
+    if type(err).__module__.startswith(("torch._inductor", "torch._dynamo")):
+        why = str(err).strip().partition("\n")[0]
+        return (
+            f"train.compile: true does not work here ({why}); it needs a C++ compiler, and on a "
+            "GPU Triton; allowed here: false"
+        )
+    if "more than 1 value per channel" in str(err):  # what batch norm says of a single pixel
+        return (
+            f"train.batch_size: {params.batch_size} leaves batch norm a single pixel; allowed "
+            "here: 2 or more, or for the CNN model.batch_norm: false"
+        )
+    return None
+
+
+def _bundle(
+    initial: InitialNetwork, model: ModelParams, store: Store, *, val_acc: float | None
+) -> Bundle:
     return Bundle(
-        net=start.net,
+        net=initial.net,
         architecture=model.architecture,
         classes=store.classes,
         image_size=store.image_size,
         resize=store.resize,
-        preprocessing=start.preprocessing,
+        preprocessing=initial.preprocessing,
         val_acc=val_acc,
-        started_from=start.origin,
+        started_from=initial.origin,
     )
 
 
 def _make_module(
-    start: Start, params: TrainParams, model: ModelParams, *, classes: int, part: Part | None = None
+    initial: InitialNetwork,
+    params: TrainParams,
+    model: ModelParams,
+    *,
+    classes: int,
+    rank_slice: RankSlice | None = None,
 ) -> ClassifierModule:
-    """Wrap what is trained: the network, or its head alone."""
-    net: nn.Module = start.net
+    """Wrap the network, or only its head, for training. The summary must be written before."""
+    net: nn.Module = initial.net
     if model.head_only:
-        net = Head(output_layers(start.net)[0], model.dropout)
+        net = Head(output_layers(initial.net)[0], model.dropout)
+    if rank_slice is not None:
+        share_layers(net, rank_slice)
+    if params.compile:
+        # In place, so that names of weights stay. The mode for a GPU uses CUDA graphs.
+        net.compile(mode="reduce-overhead" if torch.cuda.is_available() else "default")
     decay = model.layer_decay if model.finetune == "full" and model.weights != "none" else 1.0
     return ClassifierModule(
         net,
         params,
-        input_size=start.preprocessing.size,
+        input_size=initial.preprocessing.size,
         num_classes=classes,
         layer_decay=decay,
-        # Features of frozen blocks are no photos.
+        # The head sees features, which cannot be mixed like photos.
         mix=None if model.head_only else make_mix(params, num_classes=classes),
-        part=part,
+        rank_slice=rank_slice,
     )
 
 
-def _summarize(start: Start, params: TrainParams, path: Path, *, classes: int) -> None:
-    """Print and write each layer of the CNN; of timm's networks, which have hundreds, blocks."""
+def _summarize(initial: InitialNetwork, params: TrainParams, path: Path, *, classes: int) -> None:
+    """Print and write every layer of the CNN, or the blocks of a model of timm."""
     module = ClassifierModule(
-        start.net, params, input_size=start.preprocessing.size, num_classes=classes
+        initial.net, params, input_size=initial.preprocessing.size, num_classes=classes
     )
-    summary = str(summarize(module, max_depth=-1 if isinstance(start.net, CNN) else 3))
+    summary = str(summarize(module, max_depth=-1 if isinstance(initial.net, CNN) else 3))
     print(summary)
     write_text(path, summary + "\n")
 
@@ -249,13 +274,17 @@ def _summarize(start: Start, params: TrainParams, path: Path, *, classes: int) -
 def _make_trainer(
     params: TrainParams, callbacks: list[L.Callback], finetune: str, files: AtomicCheckpointIO
 ) -> L.Trainer:
-    _quieten()
-    # Deterministic mode also fills every new tensor with NaN, to show who reads one unwritten: that
-    # takes about a tenth of a step, and makes nothing deterministic.
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+    # In deterministic mode PyTorch also fills every new tensor with NaN, to show reads of memory
+    # that nothing has written. That takes about a tenth of a step and changes no result.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    stopping = EarlyStopping(MONITOR, mode="max", patience=params.patience)
+    if not params.train_on_val:
+        stopping = ResumableEarlyStopping(MONITOR, mode="max", patience=params.patience)
+        callbacks = [*callbacks, stopping]
     watched = sys.stderr.isatty()
-    # Processes wait for every gradient, and of frozen blocks none comes.
+    # By default DDP waits for every gradient, but frozen blocks have none.
     ddp = DDPStrategy(find_unused_parameters=finetune == "gradual")
     if watched:
         callbacks = [*callbacks, TQDMProgressBar(leave=False)]
@@ -267,15 +296,10 @@ def _make_trainer(
             num_nodes=params.num_nodes,
             strategy=ddp if params.processes > 1 or params.strategy == "ddp" else "auto",
             max_epochs=params.epochs,
-            callbacks=[
-                *callbacks,
-                StopIfNotFinite(),
-                StayStopped(),
-                *([] if params.train_on_val else [stopping]),
-            ],
+            callbacks=callbacks,
             gradient_clip_val=params.gradient_clipping or None,
-            # Every operation of the CNN is deterministic; where PyTorch is not sure (pooling's
-            # gradient on CUDA, which never overlaps here) it warns instead of stopping.
+            # Every operation of the CNN is deterministic. PyTorch is not sure of some (the gradient
+            # of pooling on CUDA, whose windows never overlap here), hence a warning, not an error.
             deterministic="warn",
             logger=False,
             plugins=[files],
@@ -285,47 +309,12 @@ def _make_trainer(
         )
     except (MisconfigurationException, RuntimeError, ValueError) as err:
         raise TrainingError(
-            f"train.accelerator: {params.accelerator} with train.devices: {params.devices} and "
-            f"train.precision: {params.precision} cannot be had on this machine ({err})"
+            f"train.accelerator: {params.accelerator}, train.devices: {params.devices}, "
+            f"train.precision: {params.precision}: not possible on this machine ({err})"
         ) from err
     if params.precision == "16-mixed" and trainer.strategy.root_device.type == "cpu":
         raise TrainingError(
-            'train.precision: "16-mixed" needs a GPU and none was found; allowed here: "32", '
-            '"bf16-mixed"'
+            'train.precision: "16-mixed" needs a GPU, and this machine has none; allowed here: '
+            '"32", "bf16-mixed"'
         )
     return trainer
-
-
-def _fit(trainer: L.Trainer, module: ClassifierModule, data: StoreData, *, resume: bool) -> None:
-    path = CHECKPOINT if resume else None
-    try:
-        trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
-    except RuntimeError as err:
-        if is_out_of_memory(err):
-            raise TrainingError(
-                f"memory is too small for train.batch_size: {module.params.batch_size} with this "
-                "model and data.image_size; try half of it"
-            ) from err
-        if type(err).__module__.startswith(("torch._inductor", "torch._dynamo")):
-            raise TrainingError(
-                f"train.compile: true does not work here ({str(err).strip().splitlines()[0]}); it "
-                "needs a C++ compiler, and on a GPU Triton; allowed here: false"
-            ) from err
-        raise
-    except ValueError as err:
-        if "more than 1 value per channel" in str(err):  # batch norm over a single number
-            without = ", or model.batch_norm: false" if isinstance(module.net, CNN) else ""
-            raise TrainingError(
-                f"train.batch_size: {module.params.batch_size} leaves batch norm a single pixel to "
-                f"take statistics of; allowed here: 2 or more{without}"
-            ) from err
-        raise
-    except SystemExit as err:  # what Lightning makes of Ctrl-C
-        raise KeyboardInterrupt from err
-
-
-def _quieten() -> None:
-    """Keep Lightning to what a person needs to know."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning")

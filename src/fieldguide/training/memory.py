@@ -1,22 +1,22 @@
-"""How the C library hands out memory, as a training needs it."""
+"""Settings of the C library's memory allocator for training."""
 
 from __future__ import annotations
 
 import ctypes
 import platform
 
-# Of malloc.h.
+# From malloc.h.
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 _NEVER = -1  # as an unsigned number, the largest
 
 
 def keep_freed_memory() -> None:
-    """Let this process use memory again that it has freed, instead of giving it back.
+    """Let this process reuse freed memory instead of returning it to the kernel.
 
-    glibc takes blocks of more than 32 MiB fresh from the kernel and returns them when they are
-    freed. A training frees and takes the same ones in every step, and the kernel has to clear each
-    page of them again: a fifth of a step from 128 pixels on. The price is a peak of memory higher
-    by up to 60 %, as freed blocks do not always fit. Other C libraries are left as they are.
+    glibc gets each block of more than 32 MiB from the kernel and returns it when it is freed. A
+    training frees and allocates the same blocks in every step, and the kernel must clear all their
+    pages each time: a fifth of a step from 128 pixels on. In return the peak of memory is up to
+    60 % higher, because a freed block does not always fit. Does nothing with other C libraries.
 
     Source: https://man7.org/linux/man-pages/man3/mallopt.3.html.
     """

@@ -1,4 +1,4 @@
-"""The Lightning wrapper: one shared step, the optimizer and its schedule."""
+"""The Lightning module: steps of training and validation, optimizer, learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from fieldguide.core.params import TrainParams
 from fieldguide.network.batches import DROPOUT, derive_seed
 from fieldguide.training.finetune import layer_decay_groups
 from fieldguide.training.muon import Muon
-from fieldguide.training.shared_layers import Part
+from fieldguide.training.shared_layers import RankSlice
 
 Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class ClassifierModule(L.LightningModule):
-    """Cross-entropy training of any network that maps images to K scores."""
+    """Trains any network that maps images to K scores, by cross-entropy."""
 
     def __init__(
         self,
@@ -34,21 +34,22 @@ class ClassifierModule(L.LightningModule):
         num_classes: int,
         layer_decay: float = 1.0,
         mix: Mix | None = None,
-        part: Part | None = None,
+        rank_slice: RankSlice | None = None,
     ) -> None:
         """Wrap a network.
 
         Args:
-            net: scores of images, or of features where only the head is trained.
+            net: maps images, or features if only the head is trained, to scores.
             params: how to train.
-            input_size: pixels, for the model summary.
+            input_size: height and width in pixels, for the model summary.
             num_classes: K.
-            layer_decay: learning rate of each layer, relative to that of the layer above.
-            mix: what mixes the photos of a batch, if they are.
-            part: of several processes, what the network's shared layers know a step by.
+            layer_decay: learning rate of each layer, as a fraction of that of the next layer.
+            mix: mixes the photos of a batch (MixUp, CutMix); None: no mixing.
+            rank_slice: tells the shared layers which photos of a step this process has; None if
+                there is only one process.
         """
         super().__init__()
-        # A NaN must show, to stop the training; by default it would be dropped.
+        # By default torchmetrics ignores NaN, but a NaN must stop the training.
         self.train_loss = MeanMetric(nan_strategy="disable")
         self.val_loss = MeanMetric(nan_strategy="disable")
         self.train_acc = MulticlassAccuracy(num_classes, average="micro")
@@ -57,7 +58,7 @@ class ClassifierModule(L.LightningModule):
         self.params = params
         self.layer_decay = layer_decay
         self.mix = mix
-        self.part = part
+        self.rank_slice = rank_slice
         self.example_input_array = torch.zeros(1, 3, input_size, input_size)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -66,38 +67,36 @@ class ClassifierModule(L.LightningModule):
         return scores
 
     def on_train_epoch_start(self) -> None:
-        """Draw order, augmentation and dropout by (seed, epoch): a resumed epoch is the same."""
-        batches = self.trainer.train_dataloader
-        assert batches is not None
+        """Seed order, augmentation and dropout by (seed, epoch): a resumed epoch is the same."""
+        batches: Any = self.trainer.train_dataloader
         batches.order.epoch = self.current_epoch
-        # Alike in all processes, as each uses its part of the same draws. The 0 stood for the first
-        # process when each drew by itself: with it one process draws what it always has.
+        # The same in all processes, because each uses its slice of the same random numbers.
         torch.manual_seed(derive_seed(self.params.seed, DROPOUT, self.current_epoch, 0))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Loss of one batch, whose photos may be mixed with each other."""
+        """Return the loss of one batch, after mixing."""
         self._log("train", batch_idx)
         images, labels = batch
-        if self.part is not None:
-            batches = self.trainer.train_dataloader
-            assert batches is not None
-            self.part.of_step(batches.order, batch_idx)
+        if self.rank_slice is not None:
+            batches: Any = self.trainer.train_dataloader
+            self.rank_slice.set_step(batches.order, batch_idx)
         targets = labels
         if self.mix is not None:
             images, targets = self.mix(images, labels)  # targets: (B, K), rows sum to 1
         loss = self._step(images, labels, targets, "train")
-        return loss if self.part is None else loss * self.part.weight
+        return loss if self.rank_slice is None else loss * self.rank_slice.weight
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Add one batch to loss and accuracy."""
+        """Add one batch to the loss and accuracy of the epoch."""
         self._log("val", batch_idx)
         images, labels = batch
         self._step(images, labels, labels, "val")
 
     def _log(self, split: str, batch_idx: int) -> None:
-        """Hand an epoch's metrics to Lightning, which reads and resets them at its end.
+        """Register the metrics of an epoch, which Lightning reads and resets at its end.
 
-        Once: they gather batches themselves, and `log` takes as long as a tenth of a small step.
+        Only in the first batch: metrics collect the batches themselves, and `log` takes up to a
+        tenth of a small step.
         """
         if batch_idx == 0:
             for name in ("loss", "acc"):
@@ -106,20 +105,17 @@ class ClassifierModule(L.LightningModule):
 
     def _step(self, images: Tensor, labels: Tensor, targets: Tensor, split: str) -> Tensor:
         scores = self(images)  # (B, 3, H, W) -> (B, K)
-        # Not smoothed in validation: val/loss compares experiments of different smoothing.
+        # No smoothing in validation, so that val/loss compares experiments of different smoothing.
         smoothing = self.params.label_smoothing if split == "train" else 0.0
         loss = F.cross_entropy(scores, targets, label_smoothing=smoothing)
-        # Summed over images and divided once, over all processes.
-        train = split == "train"
-        mean = self.train_loss if train else self.val_loss
-        accuracy = self.train_acc if train else self.val_acc
-        # Once an image: torchmetrics forgets weights where it is told to keep NaNs.
-        mean.update(loss.detach().expand(len(labels)))
-        accuracy.update(scores.detach(), labels)
+        # Metrics sum over the images of all processes and divide once. The loss gets one value per
+        # image, because torchmetrics ignores weights if it must not ignore NaN.
+        getattr(self, f"{split}_loss").update(loss.detach().expand(len(labels)))
+        getattr(self, f"{split}_acc").update(scores.detach(), labels)
         return loss
 
     def configure_optimizers(self) -> Any:
-        """Optimizer and schedule, stepped after every batch."""
+        """Return optimizer and schedule; the schedule moves after every batch."""
         optimizer = make_optimizer(self.net, self.params, layer_decay=self.layer_decay)
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = make_schedule(optimizer, self.params, steps=steps)
@@ -130,16 +126,16 @@ class ClassifierModule(L.LightningModule):
 
 
 def make_mix(params: TrainParams, *, num_classes: int) -> Mix | None:
-    """Return what mixes the photos and labels of a batch: torchvision's MixUp, CutMix or either.
+    """Return torchvision's MixUp or CutMix, or a random choice of both; None: no mixing.
 
-    It takes images (B, 3, H, W) and labels (B,), returns images and shares of classes (B, K), and
+    The result maps images (B, 3, H, W) and labels (B,) to images and class fractions (B, K). It
     draws from PyTorch's global generator.
 
     Source: https://arxiv.org/abs/1710.09412 and https://arxiv.org/abs/1905.04899.
     """
     if not params.use_augmentation or params.mixup == params.cutmix == 0:
         return None
-    from torchvision.transforms import v2  # noqa: PLC0415 - half a second that most need not wait
+    from torchvision.transforms import v2  # noqa: PLC0415 - takes half a second
 
     kinds = ((v2.MixUp, params.mixup), (v2.CutMix, params.cutmix))
     mixes = [kind(alpha=alpha, num_classes=num_classes) for kind, alpha in kinds if alpha > 0]
@@ -150,7 +146,7 @@ def make_mix(params: TrainParams, *, num_classes: int) -> Mix | None:
 def make_optimizer(
     net: nn.Module, params: TrainParams, *, layer_decay: float = 1.0
 ) -> torch.optim.Optimizer:
-    """Build the optimizer; weight decay acts on weights alone, not on biases and norms.
+    """Build the optimizer; weight decay applies to weights, not to biases and norms.
 
     Source: Goyal et al. 2017, section 5.3 (https://arxiv.org/abs/1706.02677).
     """
@@ -165,8 +161,8 @@ def make_optimizer(
             {"params": weights, "weight_decay": decay},
             {"params": others, "weight_decay": 0.0},
         ]
-    # Fused ones undo the scaling of half precision themselves, too late for Muon; and Lightning
-    # does not clip what they step in any mixed precision.
+    # A fused optimizer unscales gradients of 16-mixed itself, which is too late for Muon. And in
+    # mixed precision Lightning does not clip the gradients of a fused optimizer.
     clipped = params.gradient_clipping > 0 and params.precision != "32"
     fused = not (clipped or (params.optimizer == "muon" and params.precision == "16-mixed"))
     match params.optimizer:
@@ -187,16 +183,16 @@ def make_optimizer(
 def make_schedule(
     optimizer: torch.optim.Optimizer, params: TrainParams, *, steps: int
 ) -> lr_scheduler.LRScheduler:
-    """Build the learning-rate schedule over `steps` batches, the whole training."""
+    """Build the learning-rate schedule; `steps` is the number of batches of the whole training."""
     rising = round(params.warmup * steps)  # batches
     match params.schedule:
         case "one_cycle":  # Smith & Topin 2018, https://arxiv.org/abs/1708.07120
-            total = steps + 1  # it is stepped once more, after the last batch
+            total = steps + 1  # it also moves after the last batch
             return lr_scheduler.OneCycleLR(
                 optimizer,
                 [group["lr"] for group in optimizer.param_groups],
                 total_steps=total,
-                # PyTorch divides by the length of a rise, which from step 0 to step 0 is none.
+                # PyTorch would divide by zero if the warm-up had no step.
                 pct_start=params.warmup if params.warmup * total > 1 else 0.0,
                 cycle_momentum=False,
             )

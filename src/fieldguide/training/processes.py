@@ -1,12 +1,11 @@
-"""Several processes, on one machine or more, that train together or end together.
+"""Several processes, on one machine or more, that train together and end together.
 
-Lightning's DDP averages gradients. What is here: starting the others, agreeing on what is trained,
-and noticing that one is gone, also where a backend would wait for ever.
+Lightning's DDP averages the gradients. This module starts the other processes, compares what each
+is going to train, and ends all processes if one is gone.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import subprocess
@@ -14,7 +13,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 from time import monotonic
 
@@ -22,80 +20,65 @@ import lightning as L
 import torch
 from lightning.fabric.plugins import ClusterEnvironment
 from lightning.pytorch.strategies import DDPStrategy
-from torch import Tensor, distributed
-from torch.distributed.distributed_c10d import Store, _get_default_store
+from torch import distributed
 
-import fieldguide
 from fieldguide.core.errors import FieldguideError, TrainingError
 from fieldguide.core.params import TrainParams
 
 AGAIN = "run it again: it goes on after the last finished epoch"
-_PARENT = "FIELDGUIDE_PARENT"  # process id, for the processes that are started here
-BEAT = 2.0  # seconds between signs of life
-SILENCE = 20.0  # seconds without one, after which a process counts as dead
-GRACE = 3.0  # seconds for the main thread to notice by itself, and to clean up
-_FAREWELL = 10.0  # seconds for started processes to end by themselves
-_DONE = "done"
+_PARENT = "FIELDGUIDE_PARENT"  # process id, set for the processes that are started here
+_LOOK_EVERY = 2.0  # seconds between two looks at the other processes
+_GRACE = 3.0  # seconds in which the main thread may notice by itself that a process is gone
+_FAREWELL = 10.0  # seconds for the started processes to end by themselves
 # Gloo raises plain RuntimeErrors.
 _LOST = re.compile(r"gloo|NCCL|Connection (closed|reset) by peer|Broken pipe")
 
 
 def check_launcher(params: TrainParams) -> None:
-    """Compare what params ask for with what torchrun, Slurm or a person started.
+    """Compare params with what torchrun, Slurm or a person has started.
 
-    Where several processes share this machine and nobody has done it, its threads are shared out.
+    If several processes share this machine and OMP_NUM_THREADS is not set, divide its threads.
 
     Raises:
-        TrainingError: the numbers differ, or a machine is not told which of several it is.
+        TrainingError: the number of processes differs, or variables for several machines are
+            missing or wrong.
     """
     if params.devices > 1 and "OMP_NUM_THREADS" not in os.environ:
         threads = max(1, torch.get_num_threads() // params.devices)
         torch.set_num_threads(threads)
-        os.environ["OMP_NUM_THREADS"] = str(threads)  # for those that are started here
-    asked = f"train.devices: {params.devices} × train.num_nodes: {params.num_nodes}"
-    for launcher, variable, number in (
-        ("torchrun", "WORLD_SIZE", params.processes),
-        ("torchrun", "LOCAL_WORLD_SIZE", params.devices),
-        ("Slurm", "SLURM_NTASKS", params.processes),
-    ):
-        if launcher == "torchrun" and not distributed.is_torchelastic_launched():
-            continue
-        if launcher == "Slurm" and params.processes == 1:  # as of a job that runs one training
-            continue
-        started = os.environ.get(variable)
-        if started is not None and started != str(number):
-            where = " on each machine" if variable == "LOCAL_WORLD_SIZE" else ""
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # for the processes that are started here
+    torchrun = distributed.is_torchelastic_launched()
+    variable = "WORLD_SIZE" if torchrun else "SLURM_NTASKS"
+    launched = os.environ.get(variable)
+    # A single training may run in a Slurm job of several tasks.
+    if launched is not None and (torchrun or params.processes > 1):
+        if launched != str(params.processes):
             raise TrainingError(
-                f"{asked}: {launcher} started {started} processes{where} ({variable}); "
-                f"allowed: {number}"
+                f"train.devices: {params.devices} × train.num_nodes: {params.num_nodes} is "
+                f"{params.processes} processes; found {variable}: {launched}; allowed: the same"
             )
-    if params.num_nodes == 1 or distributed.is_torchelastic_launched():
         return
-    if "SLURM_NTASKS" in os.environ:
+    if params.num_nodes == 1:
         return
-    missing = {"MASTER_ADDR", "MASTER_PORT", "NODE_RANK"} - set(os.environ)
-    if missing:
+    node = os.environ.get("NODE_RANK", "none")
+    address = {"MASTER_ADDR", "MASTER_PORT"} <= set(os.environ)
+    if not address or node not in map(str, range(params.num_nodes)):
         raise TrainingError(
-            f"train.num_nodes: {params.num_nodes}, and {', '.join(sorted(missing))} not set; "
-            "docs/distributed.md shows how several machines are started"
-        )
-    node = os.environ["NODE_RANK"]
-    if node not in map(str, range(params.num_nodes)):
-        raise TrainingError(
-            f"NODE_RANK: found {node!r}; allowed with train.num_nodes: {params.num_nodes}: 0 to "
-            f"{params.num_nodes - 1}"
+            f"train.num_nodes: {params.num_nodes} needs MASTER_ADDR, MASTER_PORT and NODE_RANK "
+            f"(found {node}; allowed: 0 to {params.num_nodes - 1}); docs/distributed.md shows how "
+            "to start several machines"
         )
 
 
 @contextmanager
-def joined(trainer: L.Trainer, facts: dict[str, str]) -> Iterator[None]:
-    """Train together in this block; a single process without DDP just runs it.
+def joined(trainer: L.Trainer, facts: dict[str, object]) -> Iterator[None]:
+    """Run the block together with all other processes; start them unless a launcher has.
 
-    The processes are started first, unless torchrun, Slurm or a person has.
+    Without DDP there is only this process.
 
     Args:
         trainer: of this process.
-        facts: what must be the same in all processes, by the name that a person knows it by.
+        facts: what must be equal in all processes, by the name that a user knows.
 
     Raises:
         TrainingError: facts differ, or another process has ended.
@@ -105,18 +88,17 @@ def joined(trainer: L.Trainer, facts: dict[str, str]) -> Iterator[None]:
         yield
         return
     if trainer.world_size > 1:
-        os.environ["RANK"] = str(trainer.global_rank)  # one reports (`fieldguide.core.stage`)
+        os.environ["RANK"] = str(trainer.global_rank)  # only one reports (`fieldguide.core.stage`)
     environment = strategy.cluster_environment
     assert environment is not None
     started = []
     if not environment.creates_processes_externally:
         started = _start_others(environment, strategy.num_processes, trainer.world_size)
-    watch = _Watch(trainer.global_rank, trainer.world_size, started)
+    finished = threading.Event()
+    threading.Thread(target=_watch, args=[started, finished], daemon=True).start()
     try:
-        watch.start()
         strategy.setup_environment()
-        watch.listen()
-        _agree(facts, strategy.root_device)
+        _compare(facts)
         yield
     except FieldguideError as err:
         if trainer.is_global_zero or str(err).startswith("process "):
@@ -125,41 +107,26 @@ def joined(trainer: L.Trainer, facts: dict[str, str]) -> Iterator[None]:
     except RuntimeError as err:
         if not (isinstance(err, distributed.DistError) or _LOST.search(str(err))):
             raise
-        # Of Gloo's message, neither the line of its source before nor the advice behind.
+        # Gloo's message without the line of its source and the advice.
         why = re.sub(r"^\[\S*\] ", "", str(err).strip().splitlines()[0]).split(". ")[0]
         raise TrainingError(
-            f"process {trainer.global_rank} of {trainer.world_size} has lost another one, whose "
-            f"own message says why ({why}); {AGAIN}"
+            f"process {trainer.global_rank} of {trainer.world_size} has lost another process, "
+            f"whose own message says why ({why}); {AGAIN}"
         ) from err
     finally:
-        watch.stop()
+        finished.set()
         if distributed.is_initialized():
             distributed.destroy_process_group()
         end_all(started, patience=_FAREWELL)
 
 
-def from_first(data: bytes | None, device: torch.device) -> bytes | None:
-    """Return what the first process passes to all; no pickle, as `broadcast_object_list` has."""
-    if not distributed.is_initialized():
-        return data
-    size = torch.tensor(-1 if data is None else len(data), device=device)
-    distributed.broadcast(size, 0)
-    if size < 0:
-        return None
-    content = torch.empty(int(size), dtype=torch.uint8, device=device)
-    if distributed.get_rank() == 0:
-        content.copy_(torch.frombuffer(bytearray(data or b""), dtype=torch.uint8))
-    distributed.broadcast(content, 0)
-    return content.cpu().numpy().tobytes()
-
-
 def _start_others(
     environment: ClusterEnvironment, devices: int, world_size: int
 ) -> list[subprocess.Popen[bytes]]:
-    """Start this machine's other processes with the command that started this one.
+    """Start the other processes of this machine, by the command that started this one.
 
-    Not by Lightning, which kills this process, too, when one of them has ended, before it can say
-    what happened and clean up.
+    Lightning's own launcher is not used: when one process ends, it kills the first one before that
+    can print a message and clean up.
     """
     os.environ |= {
         "MASTER_ADDR": environment.main_address,
@@ -177,7 +144,7 @@ def _start_others(
 
 
 def end_all(processes: list[subprocess.Popen[bytes]], *, patience: float) -> None:
-    """Wait some seconds for processes to end, then kill them."""
+    """Wait `patience` seconds for processes to end, then kill them."""
     last = monotonic() + patience
     for process in processes:
         try:
@@ -187,109 +154,34 @@ def end_all(processes: list[subprocess.Popen[bytes]], *, patience: float) -> Non
             process.wait()
 
 
-def _agree(facts: dict[str, str], device: torch.device) -> None:
-    """Compare facts, and the code, of all processes by their hashes."""
-    code = Path(fieldguide.__file__).parent
-    files = sorted(code.rglob("*.py"))
-    facts = {**facts, "src/fieldguide": "".join(file.read_text("utf-8") for file in files)}
-    digests = [list(hashlib.sha256(text.encode()).digest()) for text in facts.values()]
-    own = torch.tensor(digests, dtype=torch.uint8, device=device)  # (facts, 32)
-    every = [torch.empty_like(own) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(every, own)
+def _watch(started: list[subprocess.Popen[bytes]], finished: threading.Event) -> None:
+    """End this process if one that it started, or the one that started it, is gone.
+
+    Only needed if the main thread does not notice, for example because it waits for a process that
+    ended before it had joined.
+    """
+    parent = os.environ.get(_PARENT)
+    while not finished.wait(_LOOK_EVERY):
+        failed = any(process.poll() for process in started)
+        orphaned = parent is not None and str(os.getppid()) != parent
+        if (failed or orphaned) and not finished.wait(_GRACE):
+            gone = (
+                "a process that this one started" if failed else "the process that started this one"
+            )
+            print(f"train: {gone} has ended; {AGAIN}", file=sys.stderr, flush=True)
+            end_all(started, patience=0)
+            os._exit(1)
+
+
+def _compare(facts: dict[str, object]) -> None:
+    """Compare the facts of all processes."""
+    every: list[dict[str, object]] = [{} for _ in range(distributed.get_world_size())]
+    distributed.all_gather_object(every, facts)
     for rank, theirs in enumerate(every):
-        differ = [
-            name
-            for name, same in zip(facts, _equal_rows(theirs, every[0]), strict=True)
-            if not same
-        ]
+        differ = [name for name in every[0] if theirs.get(name) != every[0][name]]
         if differ:
             raise TrainingError(
                 f"process {rank} has another {' and '.join(differ)} than process 0; every machine "
                 "needs the same commit, the same installed versions, and after that "
                 "`dvc pull data/prepared`"
             )
-
-
-def _equal_rows(left: Tensor, right: Tensor) -> list[bool]:
-    equal: list[bool] = (left == right).all(dim=1).tolist()
-    return equal
-
-
-class _Watch(threading.Thread):
-    """Ends this process, with a message, when another one is gone and the main thread hangs.
-
-    Gloo notices a closed connection at once. It does not notice a machine without power or network,
-    nor a process that is stopped, and NCCL may not notice anything; both then wait for half an
-    hour. So every process gives signs of life in the store by which the group was made: the first
-    watches all, the others watch the first. They go on while a process computes for long.
-    """
-
-    def __init__(self, rank: int, world_size: int, others: list[subprocess.Popen[bytes]]) -> None:
-        super().__init__(daemon=True, name="watch")
-        self._rank, self._others = rank, others
-        self._watched = [0] if rank else list(range(1, world_size))
-        self._parent = os.environ.get(_PARENT)
-        self._finished = threading.Event()
-        # Apart, because a store whose machine is gone may never return.
-        self._talker: threading.Thread | None = None
-        self._heard: dict[int, tuple[str, float]] = {}  # last sign of life, and when
-        self._cut: str | None = None  # why there is no store any more
-
-    def listen(self) -> None:
-        """Begin to give and expect signs of life; every process calls it."""
-        store = _get_default_store().clone()  # the group's own is for the main thread
-        store.set(self._key(self._rank), "joined")
-        distributed.barrier()
-        self._heard = {rank: ("", monotonic()) for rank in self._watched}
-        self._talker = threading.Thread(target=self._talk, args=[store], daemon=True)
-        self._talker.start()
-
-    def stop(self) -> None:
-        """Leave without alarm."""
-        self._finished.set()
-        if self._talker is not None:
-            self._talker.join(GRACE)
-
-    def run(self) -> None:
-        """Look every two seconds."""
-        while not self._finished.wait(BEAT):
-            gone = self._gone()
-            if gone is not None and not self._finished.wait(GRACE):
-                print(f"train: {gone}; {AGAIN}", file=sys.stderr, flush=True)
-                end_all(self._others, patience=0)
-                os._exit(1)
-
-    def _gone(self) -> str | None:
-        """Say which process is, if one is."""
-        if self._parent is not None and str(os.getppid()) != self._parent:
-            return f"process {self._rank}: the one that started it has ended"
-        for process in self._others:
-            if process.poll():
-                return f"a process that process {self._rank} started ended ({process.returncode})"
-        if self._cut is not None:
-            return f"process {self._rank} cannot reach process 0 ({self._cut})"
-        for rank, (beat, since) in self._heard.items():
-            silence = monotonic() - since
-            if beat != _DONE and silence > SILENCE:
-                return f"process {rank} has given no sign of life for {silence:.0f} s"
-        return None
-
-    def _talk(self, store: Store) -> None:
-        """Give signs of life and note those of others, until the end."""
-        keys = [self._key(rank) for rank in self._watched]
-        try:
-            for number in count():
-                store.set(self._key(self._rank), str(number))
-                for rank, found in zip(self._watched, store.multi_get(keys), strict=True):
-                    beat = found.decode()
-                    if beat != self._heard[rank][0]:
-                        self._heard[rank] = (beat, monotonic())
-                if self._finished.wait(BEAT):
-                    store.set(self._key(self._rank), _DONE)
-                    return
-        except RuntimeError as err:
-            self._cut = str(err).splitlines()[0]
-
-    @staticmethod
-    def _key(rank: int) -> str:
-        return f"fieldguide/{rank}"

@@ -1,8 +1,9 @@
-"""Where an interrupted training is found again, and that nothing else is.
+"""Store the checkpoint of an interrupted training where only the same training finds it.
 
-DVC deletes a stage's outs before each run and an experiment's workspace after it, so checkpoints
-lie outside both: `.fieldguide/resume/<key>/` of the project. The key is a hash of all that the
-result depends on, so a checkpoint of other params, data, code or libraries is never seen.
+DVC deletes the outputs of a stage before each run, and the workspace of an experiment after it.
+Checkpoints are therefore in `.fieldguide/resume/<key>/` of the project. The key is a hash of
+everything that the result depends on, so that a training never finds a checkpoint of other params,
+data, code or libraries.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ CHECKPOINT = "last.ckpt"
 
 
 def project_root() -> Path:
-    """Return the project's folder; inside an experiment's workspace that of its parent.
+    """Return the folder of the project; for an experiment in a workspace, of its own project.
 
-    DVC sets DVC_ROOT so; a stage started by hand runs in the project itself.
+    DVC sets DVC_ROOT to it. A stage that a person starts runs in the project itself.
     """
     return Path(os.environ.get("DVC_ROOT") or Path.cwd())
 
 
 def code_sha256() -> str:
-    """Hash of every fieldguide module that this process has imported."""
+    """Return a hash of every fieldguide module that this process has imported."""
     digest = hashlib.sha256()
     for name, module in sorted(sys.modules.items()):
         file = getattr(module, "__file__", None)
@@ -44,25 +45,25 @@ def code_sha256() -> str:
     return digest.hexdigest()
 
 
-def resume_key(*parts: Any) -> str:
-    """Hash of JSON values: equal parts, equal key."""
-    text = json.dumps(parts, sort_keys=True, allow_nan=False)
+def resume_key(*values: Any) -> str:
+    """Return a hash of JSON values; equal values give an equal key."""
+    text = json.dumps(values, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and renames it there, so that it is whole or old.
+    """Writes a checkpoint beside the old one and renames it, so that one of both is complete.
 
-    Lightning's own writes to the system's temporary folder and moves it, which is a copy where that
-    is another file system.
+    Lightning's own class writes to the system's temporary folder and then moves the file. On
+    another file system that is a copy, which a kill can interrupt.
 
-    What is loaded is given as bytes: of several processes only the first has the file.
+    `content` is the checkpoint to load: only the first of several processes has the file.
     """
 
     content: bytes | None = None
 
     def load_checkpoint(self, *_args: Any, **_options: Any) -> dict[str, Any]:
-        """Load what was given, once, whatever the path."""
+        """Load `content`, whatever the path, and free it."""
         assert self.content is not None
         checkpoint: dict[str, Any] = _load(self.content)
         self.content = None
@@ -73,18 +74,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     ) -> None:
         """Save with `torch.save`."""
         del storage_options
-        aside = Path(f"{path}.partial")
+        partial = Path(f"{path}.partial")
         try:
-            with aside.open("wb") as file:
+            with partial.open("wb") as file:
                 torch.save(checkpoint, file)
-            aside.replace(path)
+            partial.replace(path)
         except RuntimeError as err:
-            # PyTorch's own hides the error that caused it, such as a full disk.
+            # PyTorch's error hides the one that caused it, such as a full disk.
             if isinstance(err.__context__, OSError):
                 raise err.__context__ from err
             raise
         finally:
-            aside.unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
 
 
 def _load(content: bytes) -> Any:
@@ -92,14 +93,14 @@ def _load(content: bytes) -> Any:
 
 
 def readable_checkpoint(folder: Path) -> bytes | None:
-    """Return the folder's checkpoint, if there is one and it can be read; a damaged one is lost."""
+    """Return the checkpoint in a folder; None if there is none or it is damaged."""
     path = folder / CHECKPOINT
     if not path.is_file():
         return None
     try:
         content = path.read_bytes()
         _load(content)
-    except Exception as err:  # noqa: BLE001 - damage shows in many ways
+    except Exception as err:  # noqa: BLE001 - damage causes many kinds of errors
         print(f"{path} is damaged ({err!r}): training starts from the beginning")
         return None
     return content
@@ -109,9 +110,9 @@ def readable_checkpoint(folder: Path) -> bytes | None:
 def resume_folder(root: Path, key: str) -> Iterator[Path]:
     """Yield a folder for CHECKPOINT that no other process uses; delete it if the block succeeds.
 
-    Two experiments may train the same thing at the same time (they differ in a later stage's
-    params): each takes the first folder that is free, so that none waits and none mixes. The
-    kernel frees a killed process's folder.
+    Two experiments may train the same thing at the same time, if they differ only in params of a
+    later stage. Each takes the first free folder, so that neither waits for the other. The lock of
+    a killed process is released by the kernel.
     """
     base = root / ".fieldguide" / "resume" / key
     base.mkdir(parents=True, exist_ok=True)

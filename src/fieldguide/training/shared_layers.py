@@ -1,6 +1,6 @@
-"""Layers that see a whole step's batch although each process has only a part of it.
+"""Batch norm and dropout over the whole batch of a step, of which each process has a slice.
 
-With them several processes train what one would with all the photos, up to rounding.
+With them several processes train what one process trains with all the photos, up to rounding.
 """
 
 from __future__ import annotations
@@ -12,61 +12,60 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from fieldguide.network.batches import Order
 
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
+
 
 @dataclass
-class Part:
-    """Which photos of a step's batch this process has; set anew for every step."""
+class RankSlice:
+    """Which photos of the current step this process has."""
 
     rows: slice = field(default_factory=lambda: slice(0))
     whole: int = 0  # photos of the step, over all processes
 
-    def of_step(self, order: Order, step: int) -> None:
-        """Look up a step of an epoch, counted from 0."""
-        self.rows, self.whole = order.part(step), order.step_size(step)
+    def set_step(self, order: Order, step: int) -> None:
+        """Move on to a step of an epoch; steps count from 0."""
+        self.rows, self.whole = order.rank_slice(step), order.step_size(step)
 
     @property
     def weight(self) -> float:
-        """Of this process's mean loss: the mean over processes becomes the mean over photos."""
+        """Factor of this process's mean loss that makes DDP's mean a mean over photos."""
         own = self.rows.stop - self.rows.start
         return float(own * distributed.get_world_size() / self.whole)
 
 
-def share_layers(net: nn.Module, part: Part) -> None:
+def share_layers(net: nn.Module, rank_slice: RankSlice) -> None:
     """Let batch norm and dropout act on the batch of all processes.
 
-    In place and by instance: names of weights, and references to modules, stay as they are.
-    PyTorch's SyncBatchNorm replaces modules and refuses a CPU; timm's own layers with batch norm
-    inside derive from `_BatchNorm`.
+    Replaces `forward` of each module, so that names of weights and references to modules stay.
+    PyTorch's SyncBatchNorm would replace the modules, and it needs a GPU.
     """
     for module in net.modules():
-        if isinstance(module, _BatchNorm):
+        if isinstance(module, BatchNorm):
             module.forward = partial(_batch_norm, module)  # type: ignore[method-assign]
         elif type(module) is nn.Dropout:
-            module.forward = partial(_dropout, module, part)  # type: ignore[method-assign]
+            module.forward = partial(_dropout, module, rank_slice)  # type: ignore[method-assign]
 
 
-def _dropout(dropout: nn.Dropout, part: Part, features: Tensor) -> Tensor:
-    """Draw for the whole batch, as every process does from the same seed, and use the own rows."""
+def _dropout(dropout: nn.Dropout, rank_slice: RankSlice, features: Tensor) -> Tensor:
+    """Draw a mask for the whole batch, the same in every process, and use the rows of this one."""
     if not dropout.training or dropout.p == 0:
         return features
-    ones = features.new_ones((part.whole, *features.shape[1:]))
-    return features * F.dropout(ones, dropout.p)[part.rows]
+    ones = features.new_ones((rank_slice.whole, *features.shape[1:]))
+    return features * F.dropout(ones, dropout.p)[rank_slice.rows]
 
 
-# TorchDynamo cannot follow collectives in an autograd function.
+# torch.compile cannot trace collectives in an autograd function.
 @torch.compiler.disable  # type: ignore[untyped-decorator]
-def _batch_norm(norm: _BatchNorm, images: Tensor) -> Tensor:
-    """Normalise (B, C, ...) by the mean and variance of all processes' images.
+def _batch_norm(norm: BatchNorm, images: Tensor) -> Tensor:
+    """Normalise (B, C, ...) by the mean and variance over the images of all processes.
 
     Source: Ioffe & Szegedy 2015, algorithm 1 (https://arxiv.org/abs/1502.03167).
     """
-    if not norm.training:  # frozen: nothing to share
+    if not norm.training:  # frozen: there is nothing to share
         return type(norm).forward(norm, images)
-    norm._check_input_dim(images)  # type: ignore[no-untyped-call]  # noqa: SLF001
     count, mean, variance = _statistics(images.detach())
     if norm.track_running_stats:
         _track(norm, count, mean, variance)
@@ -80,12 +79,12 @@ def _batch_norm(norm: _BatchNorm, images: Tensor) -> Tensor:
 
 
 def _statistics(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return how many values a channel has in all processes, their mean (C,) and variance (C,).
+    """Return count, mean (C,) and variance (C,) of the values per channel, over all processes.
 
-    More exact than `F.batch_norm`, which on a CPU adds up in single precision in channels-last:
-    1e-5 of the variance over 512 photos of 32 pixels, 1 % of gradients below it.
+    More exact than `F.batch_norm`, which on a CPU adds up in single precision in channels-last. Its
+    error is 1e-5 of the variance over 512 photos of 32 pixels, and 1 % of gradients below it.
 
-    Source: Chan et al. 1979, of parts of any size, without the cancellation of sums of squares.
+    Source: Chan et al. 1979, for slices of any size, without cancellation in sums of squares.
     """
     dims = [0, *range(2, images.ndim)]
     variance, mean = torch.var_mean(images.float(), dims, correction=0)  # (B, C, ...) -> (C,)
@@ -101,32 +100,30 @@ def _statistics(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return count, mean, squares / count
 
 
-def _track(norm: _BatchNorm, count: Tensor, mean: Tensor, variance: Tensor) -> None:
-    """Move the running statistics as PyTorch does; that of the variance is unbiased.
+def _track(norm: BatchNorm, count: Tensor, mean: Tensor, variance: Tensor) -> None:
+    """Update the running statistics as PyTorch does, with the unbiased variance.
 
-    There are two values or more: each process has a photo.
+    `count` is at least 2, because each process has a photo.
     """
     assert norm.num_batches_tracked is not None
     norm.num_batches_tracked.add_(1)
-    momentum = norm.momentum
-    if momentum is None:
-        momentum = 1 / float(norm.num_batches_tracked)
+    assert norm.momentum is not None
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    norm.running_mean.lerp_(mean, momentum)
-    norm.running_var.lerp_(variance * count / (count - 1), momentum)
+    norm.running_mean.lerp_(mean, norm.momentum)
+    norm.running_var.lerp_(variance * count / (count - 1), norm.momentum)
 
 
 class _Normalise(torch.autograd.Function):
     """(x - mean) / sqrt(variance + eps) × weight + bias, where mean and variance depend on x too.
 
-    Its gradient by x therefore has sums over all processes; those by weight and bias are the own
-    ones, which DDP averages.
+    The gradient with respect to x therefore needs sums over all processes. The gradients of weight
+    and bias are those of this process alone, because DDP averages them.
     """
 
     @staticmethod
-    def forward(ctx: Any, images: Tensor, *by: Any) -> Tensor:
-        weight, bias, count, mean, variance, eps = by
+    def forward(ctx: Any, images: Tensor, *others: Any) -> Tensor:
+        weight, bias, count, mean, variance, eps = others
         ctx.save_for_backward(images, weight, count, mean, (variance + eps).rsqrt())
         return F.batch_norm(images, mean, variance, weight, bias, training=False, eps=eps)
 

@@ -1,4 +1,4 @@
-"""What a training starts from, and that nothing else is taken for it."""
+"""Initial networks of every kind; anything else is refused."""
 
 import copy
 import hashlib
@@ -22,7 +22,7 @@ from fieldguide.network.backbones import build
 from fieldguide.network.bundle import Bundle, save_bundle
 from fieldguide.network.interface import output_layers
 from fieldguide.network.preprocessing import Preprocessing
-from fieldguide.training.start import backbone_sha256, start_of
+from fieldguide.training.initial import backbone_sha256, initial_network
 
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,7 +37,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def start(store, folder, make_params):
-    """Starts from a file of the folder: start("x.pth", name="test_vit")."""
+    """Returns the initial network of weights in the folder: start("x.pth", name="test_vit")."""
 
     def run(weights="none", *, seed=0, of=store, **changes):
         finetune = "full" if weights == "none" else "head"
@@ -45,21 +45,21 @@ def start(store, folder, make_params):
         data = {"image_size": 16}
         model = make_params(data=data, model={"conv_layers": 2} | changes).model
         torch.manual_seed(seed)
-        return start_of(model, of, folder)
+        return initial_network(model, of, folder)
 
     return run
 
 
 @pytest.fixture
 def renamed(store):
-    """The store with other names of its classes."""
+    """The store with other classes."""
     other = copy.copy(store)
     other.classes = ["dog", "eel", "fox", "gnu"]
     return other
 
 
 def net_of(name="test_resnet", classes=5, **options):
-    """A network of timm's whose statistics of batch norm are not those of a new one."""
+    """Return a network of timm whose statistics of batch norm differ from those of a new one."""
     torch.manual_seed(9)
     net = timm.create_model(name, num_classes=classes, **options)
     for module in net.modules():
@@ -82,13 +82,15 @@ def assert_same_backbone(found, expected, head):
 
 
 def prefixed(net):
-    """As training scripts save: in a mapping, from a network that is spread over GPUs."""
+    """Return what many training scripts save: a dictionary, with the prefixes of DataParallel."""
     state = {f"module.{name}": value for name, value in net.state_dict().items()}
     return {"epoch": 3, "state_dict": state}
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
-def test_without_weights_the_network_is_random_and_takes_the_stores_photos(name, start, store):
+def test_without_weights_the_network_is_random_and_has_the_preprocessing_of_the_store(
+    name, start, store
+):
     size = 16 if name == "test_resnet" else 32
     found = start(name=name, input_size="auto" if size == 16 else size, dropout=0.25)
     assert found.origin == "none"
@@ -129,7 +131,7 @@ def test_a_file_gives_the_backbone_bit_for_bit_and_a_new_head(name, head, writer
 
 @pytest.mark.parametrize("classes", [0, 3, 1000])
 def test_a_file_of_any_number_of_classes_gives_a_new_head(classes, start, folder):
-    """Also one of as many classes as the store has, which are others."""
+    """Also a file of as many classes as the store has, because they are other classes."""
     net = net_of(classes=classes)
     save_file(net.state_dict(), folder / "w.safetensors")
     zero, again, one = (start("w.safetensors", seed=seed).net for seed in (0, 0, 1))
@@ -146,14 +148,14 @@ def test_a_file_of_any_number_of_classes_gives_a_new_head(classes, start, folder
 )
 def test_preprocessing_is_that_of_the_weights(name, interpolation, size, start, folder):
     save_file(net_of(name).state_dict(), folder / "w.safetensors")
-    # What their authors trained them with.
+    # As their authors trained them.
     mean, std = IMAGENET if name == "resnet10t" else ([0.5] * 3, [0.5] * 3)
     found = start("w.safetensors", name=name)
     assert found.preprocessing == Preprocessing(size, interpolation, mean, std)
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
-def test_another_input_size_is_taken_with_the_same_weights(name, start, folder):
+def test_another_input_size_keeps_the_weights(name, start, folder):
     net = net_of(name)
     save_file(net.state_dict(), folder / "w.safetensors")
     found = start("w.safetensors", name=name, input_size=64)
@@ -161,26 +163,26 @@ def test_another_input_size_is_taken_with_the_same_weights(name, start, folder):
     assert found.net.eval()(torch.zeros(2, 3, 64, 64)).shape == (2, 3)
     ours, theirs = found.net.state_dict(), net.state_dict()
     other = {key for key in ours if not torch.equal(ours[key], theirs[key])}
-    # Of ViT, one position for each patch: timm makes others of them.
+    # ViT has an embedding for the position of each patch, which timm interpolates.
     head = {"fc.weight", "fc.bias"} if name == "test_resnet" else {"head.weight", "head.bias"}
     assert other == head | ({"pos_embed"} if name == "test_vit" else set())
 
 
 def test_a_size_that_a_network_does_not_take_is_refused(start, folder):
     save_file(net_of("test_vit").state_dict(), folder / "w.safetensors")
-    message = r"model\.input_size: test_vit does not take 33 pixels \(.*\); allowed: .* own 160"
+    message = r"model\.input_size, .*: test_vit does not take 33 pixels \(.*\); allowed: .* 160"
     for weights in ("none", "w.safetensors"):
         with pytest.raises(TrainingError, match=message):
             start(weights, name="test_vit", input_size=33)
 
 
-def test_of_a_network_with_two_output_layers_both_are_new(start, store):
+def test_both_of_two_output_layers_are_new(start, store):
     net = start(name="deit_tiny_distilled_patch16_224", input_size=32).net
     assert [layer.out_features for layer in output_layers(net)] == [len(store.classes)] * 2
 
 
 class Bomb:
-    """What a hostile pickle would do: leave a trace when it is read."""
+    """Stands for a hostile pickle: it makes a file when it is read."""
 
     def __init__(self, trace):
         self.trace = trace
@@ -191,7 +193,7 @@ class Bomb:
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
 @pytest.mark.parametrize("kept", [0, 1, 9, 1000, -1])
-def test_a_file_that_is_cut_off_is_refused(kept, suffix, start, folder):
+def test_an_incomplete_file_is_refused(kept, suffix, start, folder):
     file = folder / f"w.{suffix}"
     net = net_of()
     if suffix == "pth":
@@ -271,13 +273,13 @@ def test_a_file_of_another_network_is_refused(name, other, start, folder):
     save_file(net_of(other).state_dict(), folder / "w.safetensors")
     with pytest.raises(
         TrainingError,
-        match=rf"w\.safetensors: holds other weights than those of model\.name: {name} \(.+\); all",
+        match=rf"w\.safetensors: weights do not fit model\.name: {name} \(.+\); all",
     ):
         start("w.safetensors", name=name)
 
 
 @pytest.mark.parametrize("change", ["missing", "extra", "shape"])
-def test_weights_that_are_not_all_there_or_too_many_are_refused(change, start, folder):
+def test_missing_extra_and_other_weights_are_refused(change, start, folder):
     state = net_of().state_dict()
     if change == "missing":
         del state["layer3.0.bn2.running_mean"]
@@ -286,13 +288,15 @@ def test_weights_that_are_not_all_there_or_too_many_are_refused(change, start, f
     else:
         state["layer3.0.conv1.weight"] = torch.zeros(1, 1, 3, 3)
     save_file(state, folder / "w.safetensors")
-    with pytest.raises(TrainingError, match=r"holds other weights than .*layer3\.0\."):
+    with pytest.raises(TrainingError, match=r"weights do not fit .*layer3\.0\."):
         start("w.safetensors")
 
 
 @pytest.mark.parametrize("name", ["gone.safetensors", "gone.pth", "gone", "some/gone.pth"])
 def test_a_missing_file_is_named(name, start):
-    with pytest.raises(TrainingError, match=rf"/{name}: is missing; .*allowed: none, pretrained"):
+    with pytest.raises(
+        TrainingError, match=rf"/{name}: is missing; allowed for model\.weights: none, pretrained"
+    ):
         start(name)
 
 
@@ -312,7 +316,7 @@ def save_classifier(path, store, net, architecture, size=48):
 
 @pytest.fixture
 def classifier(folder, store, make_params):
-    """Saves an earlier classifier of the store's classes as "old"; returns its network."""
+    """Saves an earlier classifier, with the classes of the store, as "old"; returns its network."""
 
     def make(name):
         changes = {"name": name, "conv_layers": 2}
@@ -330,9 +334,7 @@ def classifier(folder, store, make_params):
 
 
 @pytest.mark.parametrize(("name", "head"), [("cnn", "classifier.output"), ("test_resnet", "fc")])
-def test_an_earlier_classifier_is_taken_with_its_preprocessing(
-    name, head, start, classifier, renamed
-):
+def test_an_earlier_classifier_comes_with_its_preprocessing(name, head, start, classifier, renamed):
     net = classifier(name)
     found = start("old", name=name, dropout=0.125, of=renamed)
     assert_same_backbone(found.net, net, head)
@@ -346,7 +348,7 @@ def test_an_earlier_classifier_is_taken_with_its_preprocessing(
 
 
 @pytest.mark.parametrize("name", ["cnn", "test_resnet"])
-def test_of_an_earlier_classifier_of_the_same_classes_the_head_is_kept(name, start, classifier):
+def test_an_earlier_classifier_of_the_same_classes_keeps_its_output_layer(name, start, classifier):
     expected = classifier(name).state_dict()
     found = start("old", name=name).net.state_dict()
     assert found.keys() == expected.keys()
@@ -356,47 +358,53 @@ def test_of_an_earlier_classifier_of_the_same_classes_the_head_is_kept(name, sta
 @pytest.mark.parametrize(
     ("saved", "changes", "message"),
     [
-        ("cnn", {"conv_layers": 1}, r"model\.conv_layers is 1, its own 2$"),
+        ("cnn", {"conv_layers": 1}, "conv_layers: found 1, allowed: 2; "),
         (
             "cnn",
             {"activation": "mish", "kernel_size": 5},
-            r"model\.kernel_size is 5, its own 3, model\.activation is mish, its own relu$",
+            r"kernel_size: found \[5, 5\], .*; model\.activation: found mish, allowed: relu$",
         ),
-        ("cnn", {"name": "test_resnet"}, r"model\.name is test_resnet, its own cnn$"),
-        ("test_resnet", {"name": "cnn"}, r"model\.name is cnn, its own test_resnet$"),
-        ("test_resnet", {"name": "test_vit"}, r"model\.name is test_vit, its own test_resnet$"),
+        ("cnn", {"name": "test_resnet"}, "name: found test_resnet, allowed: cnn$"),
+        ("test_resnet", {"name": "cnn"}, "name: found cnn, allowed: test_resnet$"),
+        (
+            "test_resnet",
+            {"name": "test_vit"},
+            "name: found test_vit, allowed: test_resnet$",
+        ),
     ],
 )
 def test_an_earlier_classifier_of_another_network_is_refused(
     saved, changes, message, start, classifier
 ):
     classifier(saved)
-    with pytest.raises(TrainingError, match=rf"model\.weights: .*/old is another .*: {message}"):
+    with pytest.raises(TrainingError, match=rf"/old is another network; model\.{message}"):
         start("old", **({"name": saved} | changes))
 
 
 @pytest.mark.parametrize("name", ["cnn", "test_resnet"])
-def test_another_size_than_that_of_an_earlier_classifier_is_refused(name, start, classifier):
+def test_an_input_size_that_differs_from_the_earlier_classifiers_is_refused(
+    name, start, classifier
+):
     classifier(name)
     with pytest.raises(TrainingError, match=r"input_size: found 64; .*takes 48 .*allowed: auto"):
         start("old", name=name, input_size=64)
 
 
-def test_a_folder_that_is_no_classifier_is_refused(start, folder):
+def test_a_folder_without_a_classifier_is_refused(start, folder):
     (folder / "old").mkdir()
     with pytest.raises(TrainingError, match=r"model\.weights: .*/old/model\.json: cannot be read"):
         start("old")
 
 
 @pytest.mark.parametrize("what", ["missing", "file"])
-def test_the_cnn_starts_from_nothing_but_classifiers(what, start, folder):
+def test_the_cnn_starts_only_from_classifiers(what, start, folder):
     if what == "file":
         torch.save(net_of().state_dict(), folder / "old")
-    with pytest.raises(TrainingError, match=r"/old: is no classifier .*; allowed for .*cnn"):
+    with pytest.raises(TrainingError, match=r"/old: not a classifier .*; allowed for .*cnn"):
         start("old", name="cnn")
 
 
-def test_the_hash_is_of_everything_but_the_output_layer():
+def test_the_hash_depends_on_everything_but_the_output_layer():
     def change(net, key):
         with torch.no_grad():
             net.state_dict()[key].add_(1)
@@ -421,33 +429,33 @@ def test_weights_that_timm_does_not_have_are_refused(start):
         start("pretrained", name="test_mambaout")
 
 
-# Arguments: folder of the store, folder of weights. Of each line of its input, params as JSON, it
-# writes the network to a file and prints one line: origin, or why there is none.
+# Arguments: folder of the store, folder of weights. For each line of its input, params as JSON, it
+# saves the network in a file and prints its origin, or the error.
 SCRIPT = """
 import sys
 from pathlib import Path
 import torch
 from fieldguide.core.store import Store
 from fieldguide.core.errors import TrainingError
-from fieldguide.training.start import start_of
+from fieldguide.training.initial import initial_network
 from fieldguide.core.params import Params
 
 store, folder = Store(Path(sys.argv[1])), Path(sys.argv[2])
 for line in sys.stdin:
     torch.manual_seed(0)
     try:
-        start = start_of(Params.model_validate_json(line).model, store, folder)
+        initial = initial_network(Params.model_validate_json(line).model, store, folder)
     except TrainingError as err:
         print(err, flush=True)
     else:
-        torch.save(start.net.state_dict(), folder.parent / "out.pth")
-        print(start.origin, flush=True)
+        torch.save(initial.net.state_dict(), folder.parent / "out.pth")
+        print(initial.origin, flush=True)
 """
 
 
 @pytest.fixture
 def process(store, folder, tmp_path, make_params):
-    """Starts in a process with an environment of its own, which libraries read on import."""
+    """Runs SCRIPT with other environment variables, which libraries read when they are imported."""
 
     @contextmanager
     def running(**env):
@@ -481,7 +489,7 @@ def process(store, folder, tmp_path, make_params):
 
 
 class Hub(BaseHTTPRequestHandler):
-    """The part of a model hub that answers for one file; the server has `path` and `content`."""
+    """Answers like a model hub with a single file; the server has its `path` and `content`."""
 
     def do_HEAD(self):
         self.answer(with_content=False)
@@ -512,7 +520,7 @@ class Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub():
-    """A model hub on this machine that has the weights of test_resnet."""
+    """A model hub on this machine with the weights of test_resnet."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     server.asked = []
     server.path = "/timm/test_resnet.r160_in1k/resolve/main/model.safetensors"
@@ -527,7 +535,7 @@ def hub():
 
 
 def refused(name):
-    """What is said of a download that fails, whatever the reason."""
+    """Return the pattern of the error for a failed download, whatever the reason."""
     advice = "put a file into models/weights/ and name it: docs/finetuning.md"
     return re.compile(
         rf"model\.weights: pretrained weights of {name} cannot be .*\(\w+: .+\); .*{advice}"
@@ -553,7 +561,7 @@ def test_a_download_gives_the_same_network_as_a_file_of_it(process, hub, folder,
     for name, value in backbone_of(net, "fc").items():
         assert torch.equal(downloaded[name], value), name
 
-    # Now without the hub: what was downloaded lies in the library's cache, and nothing else.
+    # Without the hub there is only the download in the cache of the library.
     hub.asked.clear()
     with process(HF_ENDPOINT=hub.address, HF_HUB_OFFLINE="1") as start:
         assert refused("test_vit").fullmatch(start("pretrained", name="test_vit"))
@@ -564,10 +572,8 @@ def test_a_download_gives_the_same_network_as_a_file_of_it(process, hub, folder,
     assert all(torch.equal(from_file[name], value) for name, value in downloaded.items())
 
 
-def test_two_classifiers_that_differ_in_a_head_that_is_kept_are_different_starts(
-    start, classifier, folder, store
-):
-    """Or a training that began with the one could go on with the other."""
+def test_the_origin_depends_on_a_kept_output_layer(start, classifier, folder, store):
+    """Otherwise a training could resume with other weights than it started from."""
     net = classifier("test_resnet")
     first = start("old", name="test_resnet").origin
     with torch.no_grad():

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from fieldguide.core.errors import RegistryError
-from fieldguide.inference.find import FOLDER
 from fieldguide.remotes.verify import verify
 from fieldguide.remotes.wanted import Scope
+from fieldguide.results.paths import MODEL
 from fieldguide.results.revision import Revision
 
 
@@ -20,11 +20,11 @@ def check_pushed(revision: Revision) -> None:
         RemoteError: there is no remote, or it cannot be asked.
     """
     assert revision.rev is not None
-    report = verify(revision.root, Scope(revs=(revision.rev,)), only=(FOLDER,))
+    report = verify(revision.root, Scope(revs=(revision.rev,)), only=(MODEL,))
     if not report.outs:
         why = ", ".join(report.left_out) or "no out of DVC"
         raise RegistryError(
-            f"{FOLDER} of {revision.label}: not on the DVC remote ({why}); allowed: one that "
+            f"{MODEL} of {revision.label}: not on the DVC remote ({why}); allowed: one that "
             "`dvc push` uploads"
         )
     if not report.complete:

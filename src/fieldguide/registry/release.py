@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fieldguide.core.errors import GitError, RegistryError
 from fieldguide.core.files import write_text
 from fieldguide.registry import tags
 from fieldguide.registry.card import CARD, write_card
-from fieldguide.registry.facts import Facts, collect
 from fieldguide.registry.pushed import check_pushed
 from fieldguide.results.git import git
-from fieldguide.results.revision import Revision
-
-if TYPE_CHECKING:
-    from scmrepo.git import Git
+from fieldguide.results.results import Results
+from fieldguide.results.revision import WORKSPACE, Revision
+from fieldguide.results.versions import Registry, open_registry
 
 SHOWN = 5  # names in a message
 
@@ -48,7 +48,7 @@ def release(
     call: what is there already, card, tag or stage, is left as it is.
 
     Args:
-        root: the project, the top folder of its Git repository.
+        root: the project's folder, in a Git repository.
         version: v1.2.0, after https://semver.org.
         stage: to assign it to.
         message: of the tags; else GTO's own.
@@ -57,19 +57,18 @@ def release(
 
     Raises:
         RegistryError: it cannot be released; the message says what to do.
-        RevisionError: a result cannot be read.
+        RevisionError: a result is missing.
         GitError: Git refuses.
     """
     check_version(version)
-    with tags.registry(root) as scm:
-        check_stage(scm, stage)
+    with open_registry(root) as registry:
+        check_stage(registry, stage)
         upstream = _fetched(root, branch=True) if push else None
         commit = git(root, "rev-parse", "HEAD").strip()
-        registered = _check_free(scm, version, commit)
+        registered = _check_free(registry, version, commit)
         head = Revision(root, "HEAD", commit)
         _check_clean(root)
-        facts = collect(head)
-        card = _card(head, facts, version)
+        card = _card(head, version, registry.artifact)
         _check_reproduced(root)
         check_pushed(head)
         done = Done(commit)
@@ -79,13 +78,13 @@ def release(
         if not registered:
             if head.read(CARD) != card.encode():
                 done.commit, done.committed = _commit_card(root, card, version), True
-            made = tags.register(scm, version, commit=done.commit, message=message)
+            made = tags.register(registry, version, commit=done.commit, message=message)
             done.tags.append(made)
-        if stage is not None and not _holds(scm, stage, done.commit):
-            done.tags.append(tags.assign(scm, stage, commit=done.commit, message=message))
+        if stage is not None and not _holds(registry, stage, done.commit):
+            done.tags.append(tags.assign(registry, stage, commit=done.commit, message=message))
         if upstream is not None:
-            wanted = [tags.versions(scm)[version].tag]
-            wanted += [tags.stages(scm)[stage].tag] if stage is not None else []
+            wanted = [registry.versions()[version].tag]
+            wanted += [registry.stages()[stage].tag] if stage is not None else []
             done.pushed_to = _push(root, upstream, wanted, branch=True)
     return done
 
@@ -108,22 +107,22 @@ def assign(
         GitError: Git refuses.
     """
     check_version(version)
-    with tags.registry(root) as scm:
-        check_stage(scm, stage)
+    with open_registry(root) as registry:
+        check_stage(registry, stage)
         upstream = _fetched(root) if push else None
-        if version not in tags.versions(scm):
+        if version not in registry.versions():
             raise RegistryError(
-                f"{version}: not registered; allowed: {', '.join(tags.versions(scm)) or 'none yet'}"
+                f"{version}: not registered; allowed: {', '.join(registry.versions()) or 'none yet'}"
             )
-        commit = tags.find_commit(scm, version)
+        commit = registry.find_commit(version)
         assert commit is not None
         check_pushed(Revision(root, version, commit))
         done = Done(commit)
-        if not _holds(scm, stage, commit):
-            done.tags.append(tags.assign(scm, stage, commit=commit, message=message))
+        if not _holds(registry, stage, commit):
+            done.tags.append(tags.assign(registry, stage, commit=commit, message=message))
         if upstream is not None:
             # The version, too: it may have been registered without a push.
-            wanted = [tags.versions(scm)[version].tag, tags.stages(scm)[stage].tag]
+            wanted = [registry.versions()[version].tag, registry.stages()[stage].tag]
             done.pushed_to = _push(root, upstream, wanted)
     return done
 
@@ -141,18 +140,18 @@ def unassign(root: Path, stage: str, *, message: str | None = None, push: bool =
         RegistryError: nothing is assigned to it.
         GitError: Git refuses.
     """
-    with tags.registry(root) as scm:
+    with open_registry(root) as registry:
         upstream = _fetched(root) if push else None
-        last = tags.stages(scm).get(stage)
+        last = registry.stages().get(stage)
         if last is None:
             raise RegistryError(
                 f"{stage}: no version was ever assigned to it; allowed: "
-                f"{', '.join(tags.stages(scm)) or 'none yet'}"
+                f"{', '.join(registry.stages()) or 'none yet'}"
             )
         done = Done(last.commit)
-        done.tags = tags.unassign(scm, stage, message=message)
+        done.tags = tags.unassign(registry, stage, message=message)
         if upstream is not None:
-            gone = [e.tag for e in tags.events(scm) if e.stage == stage and e.withdraws]
+            gone = [e.tag for e in registry.events() if e.stage == stage and e.withdraws]
             done.pushed_to = _push(root, upstream, gone)
     return done
 
@@ -169,7 +168,7 @@ def check_version(version: str) -> None:
         raise RegistryError(f"version: found {version!r}; allowed: like v1.2.0 or v1.2.0-rc.1")
 
 
-def check_stage(scm: Git, stage: str | None) -> None:
+def check_stage(registry: Registry, stage: str | None) -> None:
     """Check that a stage may be assigned.
 
     Raises:
@@ -179,7 +178,7 @@ def check_stage(scm: Git, stage: str | None) -> None:
 
     if stage is None:
         return
-    allowed = tags.allowed_stages(scm)
+    allowed = tags.allowed_stages(registry)
     if allowed is not None and stage not in allowed:
         raise RegistryError(
             f"stage: found {stage!r}; allowed, by the file .gto: {', '.join(allowed)}"
@@ -188,9 +187,9 @@ def check_stage(scm: Git, stage: str | None) -> None:
         raise RegistryError(f"stage: found {stage!r}; allowed: letters, digits, '-', '_' and '/'")
 
 
-def _check_free(scm: Git, version: str, commit: str) -> bool:
+def _check_free(registry: Registry, version: str, commit: str) -> bool:
     """Return whether the version is this very commit's already."""
-    event = tags.versions(scm).get(version)
+    event = registry.versions().get(version)
     if event is None:
         return False
     if event.withdraws:
@@ -207,8 +206,12 @@ def _check_free(scm: Git, version: str, commit: str) -> bool:
 
 def _check_clean(root: Path) -> None:
     # The card may lie there, written by a release that was killed; _card looks at it.
-    entries = git(root, "status", "--porcelain", "-z", "--untracked-files=all", "--no-renames")
-    names = [entry[3:] for entry in entries.split("\0") if entry and entry[3:] != CARD]
+    # Only of the project's folder: what lies beside it in the repository is not its business.
+    options = ("--porcelain", "-z", "--untracked-files=all", "--no-renames")
+    entries = git(root, "status", *options, "--", ".")
+    folder = git(root, "rev-parse", "--show-prefix").rstrip("\n")
+    changed = [entry[3:].removeprefix(folder) for entry in entries.split("\0") if entry]
+    names = [name for name in changed if name != CARD]
     if names:
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         raise RegistryError(
@@ -217,12 +220,12 @@ def _check_clean(root: Path) -> None:
         )
 
 
-def _card(head: Revision, facts: Facts, version: str) -> str:
+def _card(head: Revision, version: str, artifact: str) -> str:
     committed = head.read(CARD)
     before = None if committed is None else committed.decode(errors="replace")
-    card = write_card(facts, version, before=before)
-    lies = Revision(head.root, "workspace", None).read(CARD)
-    if lies is not None and lies not in (committed, card.encode()):
+    card = write_card(Results(head), version, before=before, artifact=artifact)
+    present = Revision(head.root, WORKSPACE, None).read(CARD)
+    if present is not None and present not in (committed, card.encode()):
         raise RegistryError(
             f"{CARD}: changed by hand and not committed; allowed: commit it (own words between its "
             f"two comments are kept) or `git checkout HEAD -- {CARD}`"
@@ -231,13 +234,11 @@ def _card(head: Revision, facts: Facts, version: str) -> str:
 
 
 def _check_reproduced(root: Path) -> None:
-    from dvc.repo import Repo  # noqa: PLC0415 - it takes a second
-
-    try:
-        with Repo(str(root)) as repo:
-            changed = repo.status(targets=[str(root.resolve() / "dvc.yaml")])
-    except Exception as err:  # DVC's own have nothing in common
-        raise RegistryError(f"`dvc status` fails: {err}") from err
+    command = [sys.executable, "-m", "dvc", "status", "--json", "dvc.yaml"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode != 0:
+        raise RegistryError(f"`dvc status` fails: {done.stderr.strip()}")
+    changed = json.loads(done.stdout)
     if changed:
         raise RegistryError(
             f"{', '.join(sorted(changed))}: not as dvc.lock says; allowed: a clean `dvc status`, "
@@ -267,8 +268,8 @@ def _commit_card(root: Path, card: str, version: str) -> str:
     return git(root, "rev-parse", "HEAD").strip()
 
 
-def _holds(scm: Git, stage: str, commit: str) -> bool:
-    last = tags.stages(scm).get(stage)
+def _holds(registry: Registry, stage: str, commit: str) -> bool:
+    last = registry.stages().get(stage)
     return last is not None and not last.withdraws and last.commit == commit
 
 

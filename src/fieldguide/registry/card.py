@@ -170,18 +170,16 @@ def _artifact(results: Results) -> dict[str, Any]:
 def _params(results: Results) -> dict[str, Any]:
     """Params of the stages that made and tested the classifier."""
     sections = ("data.", "model.", "train.", "evaluate.")
-    return {
-        key: value for key, value in need(results.lock).params.items() if key.startswith(sections)
-    }
+    used = need(results.lock).params
+    return {key: value for key, value in used.items() if key.startswith(sections)}
 
 
 def _number(results: Results, key: str, path: str) -> float:
     found = results.metrics.get(key)
-    if type(found) not in (int, float):
-        raise RegistryError(
-            f"{path} of {results.label}: '{key}': found {found!r}; allowed: a number"
-        )
-    return float(found) if isinstance(found, float) else found
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        where = f"{path} of {results.label}"
+        raise RegistryError(f"{where}: '{key}': found {found!r}; allowed: a number")
+    return found
 
 
 def _share(results: Results, key: str, path: str) -> float:

@@ -111,9 +111,8 @@ def assign(
         check_stage(registry, stage)
         upstream = _fetched(root) if push else None
         if version not in registry.versions():
-            raise RegistryError(
-                f"{version}: not registered; allowed: {', '.join(registry.versions()) or 'none yet'}"
-            )
+            known = ", ".join(registry.versions()) or "none yet"
+            raise RegistryError(f"{version}: not registered; allowed: {known}")
         commit = registry.find_commit(version)
         assert commit is not None
         check_pushed(Revision(root, version, commit))

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from fieldguide.core.files import md5
 from fieldguide.remotes.wanted import Key, Use
-from fieldguide.results.revision import md5_of
 from fieldguide.results.storage import RemoteError, Storage, hash_of
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class Look:
         data: bytes | None = None
         if oid in found.sizes:
             data = self.storage.read(oid)
-            if md5_of(data) != oid.removesuffix(".dir"):
+            if md5(data) != oid.removesuffix(".dir"):
                 found.states[oid] = "damaged"
                 data = None
         if data is None and self.intact(oid):

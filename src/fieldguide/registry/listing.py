@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from fieldguide.results.results import Results
 from fieldguide.results.revision import Revision
-from fieldguide.results.versions import open_registry
+from fieldguide.results.versions import Registry
 
 
 class Release(NamedTuple):
@@ -25,25 +25,25 @@ def list_releases(root: Path) -> list[Release]:
     """Return the versions that were not withdrawn, the newest first.
 
     Raises:
-        GitError: this is no Git repository.
+        GitError: `root` is in no Git repository.
     """
-    with open_registry(root) as registry:
-        held = [(name, e.commit) for name, e in registry.stages().items() if not e.withdraws]
-        return [
-            Release(
-                version=version,
-                stages=sorted(name for name, commit in held if commit == event.commit),
-                accuracy=_accuracy(Results(Revision(root, version, event.commit))),
-                date=datetime.fromtimestamp(event.time, UTC).strftime("%Y-%m-%d"),
-                commit=event.commit,
-            )
-            for version, event in reversed(registry.versions().items())
-            if not event.withdraws
-        ]
+    registry = Registry(root)
+    held = [(name, e.commit) for name, e in registry.stages().items() if not e.withdraws]
+    return [
+        Release(
+            version=version,
+            stages=sorted(name for name, commit in held if commit == event.commit),
+            accuracy=_accuracy(Results(Revision(root, version, event.commit))),
+            date=datetime.fromtimestamp(event.time, UTC).strftime("%Y-%m-%d"),
+            commit=event.commit,
+        )
+        for version, event in reversed(registry.versions().items())
+        if not event.withdraws
+    ]
 
 
 def _accuracy(results: Results) -> str | None:
-    """Return test accuracy with its interval; None for a version that was tagged by other means."""
+    """Return test accuracy with its interval; None if the version's results cannot be read."""
     interval = results.interval("test.acc")
     if interval is None:
         return None

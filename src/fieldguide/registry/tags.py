@@ -1,10 +1,12 @@
-"""Write the registry's tags: register a version, assign a stage, take it away.
+"""The one place that uses GTO, checked with GTO 1.10.1: write the registry's tags.
 
-What the tags say is read by `results.versions`.
+What the tags say is read by `results.versions`. `pyproject.toml` bounds GTO to the versions that
+this module was checked with, and tests/registry/test_tags.py exercises it.
 """
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,20 +17,53 @@ from fieldguide.results.versions import Registry
 CLOCK = 5  # seconds that another machine's clock may be ahead of this one's
 
 
+def check_names(registry: Registry, *, version: str | None = None, stage: str | None = None) -> None:
+    """Check the names of which tags are to be made.
+
+    Args:
+        registry: whose artifact has the name of the project's folder in it.
+        version: v1.2.0, after https://semver.org.
+        stage: that the file .gto in Git's top folder allows; any if there is no such file.
+
+    Raises:
+        RegistryError: GTO would refuse one of them.
+    """
+    from gto import api  # noqa: PLC0415 - it takes a second
+    from gto.constants import fullname_re, name_re, semver  # noqa: PLC0415
+
+    if version is not None and not re.fullmatch(f"v{semver}", version):
+        raise RegistryError(f"version: found {version!r}; allowed: like v1.2.0 or v1.2.0-rc.1")
+    if not fullname_re.search(registry.artifact):
+        raise RegistryError(
+            f"{registry.artifact}: tags have the project's folder in their names; allowed: "
+            "letters, digits, '-', '_', '.' and '/'"
+        )
+    if stage is None:
+        return
+    with _explained():
+        allowed = api.get_stages(registry.top, allowed=True)
+    if allowed is not None and stage not in allowed:
+        raise RegistryError(
+            f"stage: found {stage!r}; allowed, by the file .gto: {', '.join(allowed)}"
+        )
+    if not name_re.search(stage):
+        raise RegistryError(f"stage: found {stage!r}; allowed: letters, digits, '-', '_' and '/'")
+
+
 def register(registry: Registry, version: str, *, commit: str, message: str | None) -> str:
     """Tag a commit as a version; return the tag.
 
     Raises:
         RegistryError: GTO refuses, or the clock is behind.
     """
-    from gto import api  # noqa: PLC0415 - it takes a second
+    from gto import api  # noqa: PLC0415
 
     _wait(registry)
     with _explained():
         made = api.register(
-            registry.scm, registry.artifact, commit, version=version, message=message
+            registry.top, registry.artifact, commit, version=version, message=message
         )
-        return str(made.ref)
+    return str(made.ref)
 
 
 def assign(registry: Registry, stage: str, *, commit: str, message: str | None) -> str:
@@ -42,9 +77,9 @@ def assign(registry: Registry, stage: str, *, commit: str, message: str | None) 
     _wait(registry)
     with _explained():  # force: back to an older version, which GTO counts as still assigned
         made = api.assign(
-            registry.scm, registry.artifact, stage, ref=commit, message=message, force=True
+            registry.top, registry.artifact, stage, ref=commit, message=message, force=True
         )
-        return str(made.ref)
+    return str(made.ref)
 
 
 def unassign(registry: Registry, stage: str, *, message: str | None) -> list[str]:
@@ -57,36 +92,17 @@ def unassign(registry: Registry, stage: str, *, message: str | None) -> list[str
     """
     from gto import api  # noqa: PLC0415
 
-    had = {event.commit: event for event in registry.events() if event.stage == stage}
+    last = {event.commit: event for event in registry.events() if event.stage == stage}
+    had = [commit for commit, event in last.items() if not event.withdraws]
     _wait(registry)
     with _explained():
-        return [
-            str(
-                api.unassign(
-                    registry.scm,
-                    registry.artifact,
-                    commit,
-                    stage=stage,
-                    message=message,
-                    force=True,
-                ).ref
+        made = [
+            api.unassign(
+                registry.top, registry.artifact, commit, stage=stage, message=message, force=True
             )
-            for commit, event in had.items()
-            if not event.withdraws
+            for commit in had
         ]
-
-
-def allowed_stages(registry: Registry) -> list[str] | None:
-    """Return the stages that the file .gto allows; None for any.
-
-    Raises:
-        RegistryError: the file holds something else.
-    """
-    from gto import api  # noqa: PLC0415
-
-    with _explained():
-        found = api.get_stages(registry.scm, allowed=True)
-    return None if found is None else list(found)
+    return [str(one.ref) for one in made]
 
 
 def _wait(registry: Registry) -> None:

@@ -2,9 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# What the benchmarks compare with; no other target and no user needs it.
+# Environment of the tools that the benchmarks compare with; only `make bench` needs it.
 PEERS ?= $(VENV)-peers
-# Stages are started by name (`python stages/train.py`): let that be the one of the lock.
+# dvc.yaml starts stages by `python`: it must be the one of requirements.lock.
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
@@ -20,7 +20,7 @@ venv:  ## make or refresh .venv from requirements.lock
 	  $(PYTHON) -m venv --clear $(VENV) && \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock && \
 	  cp requirements.lock $(VENV)/installed.lock; }
-	@# Editable and without dependencies, so that notebooks and the REPL import this tree.
+	@# Editable, so that notebooks and the REPL import this tree; the lock has installed the dependencies.
 	@$(BIN)/python -c 'import importlib.metadata as m, json, pathlib, sys; \
 	  url = json.loads(m.distribution("fieldguide").read_text("direct_url.json"))["url"]; \
 	  sys.exit(url != pathlib.Path.cwd().as_uri())' 2>/dev/null || \
@@ -37,7 +37,7 @@ repro: venv  ## rebuild everything that changed, then say where to look
 test: venv  ## run the tests, one worker and thread per core
 	@OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
-soak: venv  ## run the tests that `make test` leaves out, which take minutes each
+soak: venv  ## run the tests that `make test` leaves out; each takes minutes
 	@OMP_NUM_THREADS=1 python -m pytest -m soak --numprocesses auto --maxprocesses 8 --dist worksteal
 
 bench: venv peers  ## measure side by side with other tools, half an hour: docs/benchmarks.md
@@ -55,7 +55,7 @@ peers:
 	      >$(PEERS)/ffcv.log 2>&1 || echo "FFCV does not build here (see $(PEERS)/ffcv.log); its row will say so."; } && \
 	  cat benchmarks/peers.txt benchmarks/peers-ffcv.txt > $(PEERS)/installed.txt; }
 
-lint: venv  ## style, formatting, types and the files of CI
+lint: venv  ## check style, formatting, types and the CI files
 	@ruff check .
 	@ruff format --check .
 	@mypy
@@ -63,7 +63,7 @@ lint: venv  ## style, formatting, types and the files of CI
 	@check-jsonschema --builtin-schema vendor.gitlab-ci --data-transform gitlab-ci .gitlab-ci.yml
 	@zizmor --offline --quiet .github
 
-format: venv  ## let ruff mend what it can
+format: venv  ## let ruff fix what it can
 	@ruff check --fix .
 	@ruff format .
 

@@ -1,14 +1,15 @@
-"""Training time in which a Bayesian search reaches the best of a random search.
+"""Training time that a Bayesian search needs to reach the best score of a random search.
 
     make venv && . .venv/bin/activate
     OMP_NUM_THREADS=1 PYTHONPATH=src python benchmarks/bayes_against_random.py --seeds 0 1 2
 
-Real trainings of the original ten parameters at a small size: 1,000 photos of the bundled sample
-(600 to train, 400 to validate), 9 epochs. Random: 60 configurations, all trained to the end.
-Bayes: one after the other until one reaches the random search's best val/acc, or until it has taken
-as long as the whole random search. Time is that of the processor, so that a busy machine does not
-count. Proposals and early termination are those of `fieldguide sweep run`; without DVC, whose
-overhead benchmarks/sweep_overhead.py measures.
+Both searches run real trainings over the original ten parameters, at a small size: 1,000 photos of
+the bundled sample (600 to train, 400 to validate), 9 epochs. The random search trains 60
+configurations to the end. The Bayesian search trains one configuration after the other until one
+reaches the random search's best val/acc, or until it has used as much time as the whole random
+search. Time is CPU time, so that other work on the machine does not count. Proposals and early
+termination are those of `fieldguide sweep run`. DVC is not part of this: sweep_overhead.py measures
+what it costs.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ EARLY = {"type": "hyperband", "min_iter": 1, "eta": 3}
 
 
 class Search:
-    """One sweep, its trainings one after the other in this process."""
+    """One sweep whose trainings run one after the other in this process."""
 
     def __init__(self, folder: Path, store: Path, *, method: str, seed: int, cap: int) -> None:
         from fieldguide.core.params import load_params
@@ -66,7 +67,7 @@ class Search:
         self.folder, self.store = folder, store
 
     def trials(self) -> Any:
-        """Train one configuration after the other; yield its facts."""
+        """Train one configuration after the other and yield the facts of each."""
         from fieldguide.core.errors import TrainingError
         from fieldguide.core.store import Store
         from fieldguide.sweeps.record import DONE, FAILED, PRUNED
@@ -75,7 +76,7 @@ class Search:
 
         while run := self.record.propose():
             params = with_values(self.base, run.overrides)
-            outputs = Outputs(*(self.folder / name for name in ("bundle", "metrics", "a", "b")))
+            outputs = Outputs(*(self.folder / name for name in Outputs._fields))
             start = time.process_time()
             channel = InProcess(self.record, run)
             try:
@@ -110,7 +111,7 @@ class InProcess:
         self.record, self.run, self.score, self.epochs = record, run, 0.0, 0
 
     def report(self, epoch: int, metrics: dict[str, float]) -> None:
-        """Keep the score for the question that follows."""
+        """Keep the epoch's score, by which `may_go_on` decides."""
         self.epochs, self.score = epoch, metrics["val/acc"]
 
     def may_go_on(self, epoch: int) -> bool:
@@ -120,7 +121,7 @@ class InProcess:
 
 
 def prepare_store(folder: Path) -> Path:
-    """Make a store of some of the sample's photos."""
+    """Prepare a store of PHOTOS_PER_CLASS photos per class and split of the sample."""
     from fieldguide.core.params import load_params
     from fieldguide.prepare.prepare import prepare
 
@@ -140,17 +141,18 @@ def prepare_store(folder: Path) -> Path:
 
 
 def compare(store: Path, seed: int, trials: int) -> dict[str, Any]:
-    """Run both searches with one seed."""
+    """Run both searches with one seed and return the facts of every trial."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        os.environ["DVC_ROOT"] = name  # where interrupted trainings would lie
+        os.environ["DVC_ROOT"] = name  # checkpoints of interrupted trainings go there
         found: dict[str, Any] = {"seed": seed, "random": [], "bayes": []}
         for trial in Search(folder, store, method="random", seed=seed, cap=trials).trials():
             found["random"].append(trial)
         best = max(trial["score"] for trial in found["random"])
         total = sum(trial["seconds"] for trial in found["random"])
         spent = 0.0
-        # Another seed: a Bayesian search begins with random configurations, not with the same ones.
+        # Another seed, because a Bayesian search starts with random configurations: they must not
+        # be those of the random search.
         other = Search(folder, store, method="bayes", seed=seed + 1000, cap=10 * trials)
         for trial in other.trials():
             found["bayes"].append(trial)
@@ -168,11 +170,11 @@ def compare(store: Path, seed: int, trials: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Compare over seeds."""
+    """Compare the searches with several seeds."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--trials", type=int, default=60, help="of the random search")
-    parser.add_argument("--out", type=Path, help="JSON file for every trial's facts")
+    parser.add_argument("--out", type=Path, help="JSON file to write every trial's facts to")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         store = prepare_store(Path(folder))

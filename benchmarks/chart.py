@@ -1,4 +1,4 @@
-"""The picture of the table: how far each row is beyond its target, or short of it."""
+"""The chart of the benchmarks: how far each row is above or below its target."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
 MET, MISSED = "#2a7f62", "#c8553d"
 TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
-MOST = 100.0  # times; beyond it bars are cut, or the others could not be seen
+MOST = 100.0  # times; longer bars are cut, because the others would become too short to see
 
 
 def margin(row: Row) -> float:
-    """How many times better than its target: 1 keeps it exactly, below 1 misses it."""
+    """Return how many times better than its target a row is; below 1 it misses the target."""
     if row.at_least:
         return row.ratio / row.bound
     return row.bound / row.ratio if row.ratio > 0 else math.inf
 
 
 def draw(results: Sequence[Result]) -> Figure:
-    """Draw a bar a row, on a logarithmic axis that begins at the target."""
+    """Draw one bar per measured row, on a logarithmic axis; every bar starts at the target."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, NullLocator
 
@@ -37,7 +37,7 @@ def draw(results: Sequence[Result]) -> Figure:
     axes = figure.subplots()
     places = range(len(rows))
     colours = [MET if row.met else MISSED for row in rows]
-    # A bar has a width where the target is met exactly, too.
+    # A row that meets its target exactly still gets a visible bar.
     widths = [value - 1 if abs(value - 1) > 0.01 else 0.01 for value in margins]  # noqa: PLR2004
     axes.barh(places, widths, left=1, color=colours, height=0.62)
     axes.set_xscale("log")
@@ -70,7 +70,7 @@ def draw(results: Sequence[Result]) -> Figure:
 
 
 def write(results: Sequence[Result], file: Path) -> None:
-    """Write the chart as PNG, without a date in it."""
+    """Write the chart as PNG, without a date in its metadata."""
     from fieldguide.core.files import aside
 
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,10 @@
-"""Two nodes of one core against one node of one core: the same 16 trials on a real Ray cluster.
+"""Speed-up of a sweep on two nodes of a Ray cluster over one node: the same 16 trials.
 
-Each node is bound to a core of its own and has its own clones and cache; Git and DVC remotes are
-folders. The head, which runs no trial, and the driver are bound to nothing, so that with one node
-they have the other core to themselves. Prints seconds and their ratio, as JSON.
+Every node is a real Ray node bound to one core, with its own clone and cache. Git and DVC remotes
+are folders. The driver and the head, which runs no trial, may use every core: with one node they
+have the other core to themselves. Prints seconds and their ratio as JSON.
 
-Run in a clone whose commit has been rebuilt (`make repro`), on a machine with two free cores:
+Run it in a clone whose results are up to date (`make repro`), on a machine with two free cores:
 
     python benchmarks/cluster_speedup.py --rounds 1
 """
@@ -61,7 +61,7 @@ def make_project(folder: Path, epochs: int) -> Path:
 
 
 def measure(nodes: int, epochs: int) -> float:
-    """Seconds of the sweep on so many nodes, from the command to its end."""
+    """Return the seconds of `fieldguide sweep run` on this number of nodes."""
     with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:
         folder = Path(temporary)
         project = make_project(folder, epochs)
@@ -71,7 +71,7 @@ def measure(nodes: int, epochs: int) -> float:
         cores = sorted(os.sched_getaffinity(0))
         cluster.start("head", cpus=0)
         for node, core in zip(range(nodes), cores, strict=False):
-            os.sched_setaffinity(0, {core})  # what is started now inherits it
+            os.sched_setaffinity(0, {core})  # the node that starts now inherits it
             cluster.start(f"node-{node}")
             os.sched_setaffinity(0, cores)
         command = (sys.executable, "-m", "fieldguide.cli", "sweep", "run", "sweeps/speedup.yaml")
@@ -82,7 +82,7 @@ def measure(nodes: int, epochs: int) -> float:
 
 
 def main() -> None:
-    """Measure in turns and print the result."""
+    """Measure one and two nodes in turn and print the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=4)

@@ -1,9 +1,9 @@
-"""One contender in a process of its own, which does its work each time it is told to.
+"""Run every contender in its own process, which works once each time the parent asks.
 
-A process of its own, so that no library's threads, patches or imports disturb another's; kept
-between repeats, so that contenders can take turns without starting anew each time. The process
-prints a JSON object a line: {"ready": true}, or {"left_out": why}, then {"value": ...} for each
-"go" that it reads.
+Own processes keep the threads, patches and imports of one library away from the others. A process
+stays alive between repeats, so that contenders take turns without loading again. It prints one JSON
+object per line: first {"ready": true} or {"left_out": reason}, then one {"value": number} for each
+line "go" that it reads.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from typing import IO, Any, Self
 
 ROOT = Path(__file__).resolve().parents[1]
 HERE = ROOT / "benchmarks"
-NOT_A_USERS = ("OMP_NUM_THREADS", "PYTHONDONTWRITEBYTECODE")  # variables
+NOT_A_USERS = ("OMP_NUM_THREADS", "PYTHONDONTWRITEBYTECODE")  # variables that users do not set
 
 
 def cores() -> int:
-    """Processors that this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def peers_python() -> str:
-    """Interpreter of the peers' environment, which `make bench` makes."""
+    """Return the path of Python in the peers' environment, which `make bench` makes."""
     python = Path(os.environ.get("PEERS", ROOT / ".venv-peers")) / "bin" / "python"
     if not python.exists():
         raise SystemExit(f"{python} does not exist; `make bench` makes it (benchmarks/peers.txt)")
@@ -40,7 +40,7 @@ def peers_python() -> str:
 
 
 def environment() -> dict[str, str]:
-    """Environment of every contender: this tree's code, all cores, no network."""
+    """Return the environment variables of a contender: this tree's code, all cores, no network."""
     env = {name: value for name, value in os.environ.items() if name not in NOT_A_USERS}
     env["PYTHONPATH"] = f"{ROOT / 'src'}{os.pathsep}{HERE}"
     env["HF_HUB_OFFLINE"] = "1"
@@ -48,19 +48,19 @@ def environment() -> dict[str, str]:
 
 
 class LeftOutError(Exception):
-    """The contender cannot run here; the message says why."""
+    """A contender cannot run on this machine; the message says why."""
 
 
 class Contender:
-    """The parent's end."""
+    """The parent's end of a contender's process."""
 
     def __init__(self, python: str, script: str, settings: Mapping[str, Any]) -> None:
         """Start `benchmarks/contenders/<script>.py`.
 
         Args:
-            python: interpreter.
-            script: name of the file.
-            settings: what it shall do.
+            python: path of the interpreter.
+            script: name of the file, without .py.
+            settings: what the script measures; it must fit into JSON.
         """
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         self._command = [
@@ -78,17 +78,17 @@ class Contender:
         )
 
     def wait_until_ready(self) -> None:
-        """Wait until it has loaded and converted what it works on.
+        """Wait until the contender has loaded and converted its data.
 
         Raises:
-            LeftOutError: it cannot run here.
+            LeftOutError: the contender cannot run on this machine.
         """
         answer = self._read()
         if "left_out" in answer:
             raise LeftOutError(answer["left_out"])
 
     def measure(self) -> float:
-        """Let it work once; return its figure."""
+        """Let the contender work once and return its figure."""
         stdin = self._process.stdin
         assert stdin is not None
         stdin.write("go\n")
@@ -124,14 +124,14 @@ class Contender:
 def contenders(
     wanted: Mapping[str, tuple[str, str, Mapping[str, Any]]], *, warm_up: bool = True
 ) -> Iterator[tuple[dict[str, Callable[[], float]], dict[str, str]]]:
-    """Start all contenders at once; yield how to measure each, and why others are left out.
+    """Start all contenders; yield a function that measures each, and why others are left out.
 
-    They load side by side, which saves minutes where one compiles. Then each works once, alone and
-    not counted.
+    They load side by side, which saves minutes if one of them compiles. Then each works once alone,
+    and this first figure is not counted.
 
     Args:
         wanted: name -> (interpreter, script, settings).
-        warm_up: whether each works once before.
+        warm_up: False if contenders must not work once before they are measured.
     """
     ways: dict[str, Callable[[], float]] = {}
     left_out = {}
@@ -155,7 +155,7 @@ def contenders(
 
 
 class Link:
-    """The child's end. What libraries print goes to stderr, where nobody takes it for an answer."""
+    """The child's end. Output of libraries goes to stderr, so that it is not read as an answer."""
 
     def __init__(self) -> None:
         self._out: IO[str] = os.fdopen(os.dup(1), "w")
@@ -163,27 +163,27 @@ class Link:
 
     @classmethod
     def open(cls) -> tuple[Self, dict[str, Any]]:
-        """Return the link and the settings that the parent gave."""
+        """Return the link to the parent and the settings that the parent passed."""
         return cls(), json.loads(sys.argv[1])
 
     def ready(self) -> None:
-        """Tell that everything is loaded."""
+        """Tell the parent that everything is loaded."""
         self._tell({"ready": True})
 
     def leave_out(self, why: str) -> None:
-        """Tell that this contender cannot run here."""
+        """Tell the parent why this contender cannot run on this machine."""
         self._tell({"left_out": why})
 
     def answer(self, value: float) -> None:
-        """Tell the figure of the work that `wait` asked for."""
+        """Send the parent the figure of the work that `wait` asked for."""
         self._tell({"value": value})
 
     def wait(self) -> bool:
-        """Wait until work is asked for; False where no more will be."""
+        """Wait until the parent asks for work; return False if it will not ask again."""
         return bool(sys.stdin.readline())
 
     def serve(self, measure: Callable[[], float]) -> None:
-        """Measure each time it is asked for."""
+        """Call `measure` each time the parent asks for work, and send the figure."""
         self.ready()
         while self.wait():
             self.answer(measure())

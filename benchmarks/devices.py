@@ -1,4 +1,4 @@
-"""The same comparison at several sizes, on the CPU and, where there is one, on a GPU."""
+"""Run one comparison at several sizes, on the CPU and, if there is one, on a GPU."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from side_by_side import Row
 
 
 class Compare(Protocol):
-    """Measures one size on one device."""
+    """A function that compares all contenders at one size on one device."""
 
     def __call__(self, size: int, *, device: str, quick: bool) -> list[Row]:
-        """Return its rows; size in pixels, device "cpu" or "cuda"."""
+        """Return the rows of one size, in pixels, on device "cpu" or "cuda"."""
 
 
 def on_each_device(
     compare: Compare, sizes: Iterable[int], *, work: str, against: str, bound: float, quick: bool
 ) -> list[Row]:
-    """Measure all sizes; without a GPU its rows say that they are not measured.
+    """Measure all sizes; without a GPU, add rows that say that the GPU was not measured.
 
     Args:
-        compare: measures.
+        compare: measures one size on one device.
         sizes: pixels.
-        work: what the rows are called.
-        against: of the rows on a GPU.
-        bound: likewise.
-        quick: fewer repeats.
+        work: name of the rows, to which size and device are added.
+        against: contender that the target of the GPU's rows is about.
+        bound: target of the GPU's rows.
+        quick: True for fewer repeats.
     """
     import torch
 
@@ -46,5 +46,5 @@ def on_each_device(
 
 
 def named(work: str, size: int, device: str) -> str:
-    """Name of a row."""
+    """Return the name of a row."""
     return f"{work} at {size} pixels{' on the GPU' if device == 'cuda' else ''}"

@@ -1,9 +1,9 @@
-"""A training epoch of params.yaml's network, with crop, flip and colour jitter, by each loop.
+"""Speed of a training epoch of params.yaml's network, with crop, flip and colour jitter.
 
-fieldguide's own epoch is that of a real `train`: steps, validation on a photo of each class or a
-hundredth, metrics, and the checkpoint that an interrupted training goes on from. The bare loop is
-forward, loss, backward and optimizer step on floats that are in memory already: no augmentation,
-no metrics, nothing saved. The others read the photos from the disk as they would be found.
+fieldguide's epoch is that of a real `train`: steps, validation on a hundredth of the photos (at
+least one photo per class), metrics, and the checkpoint from which an interrupted training resumes.
+The bare loop is forward, loss, backward and optimizer step on floats already in memory, without
+augmentation, metrics or checkpoint. The other loops read the original photos from the disk.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ WORK = "training epoch"
 BARE, ORIGINAL, FASTAI, TIMM = "bare loop", "original", "fastai", "timm"
 # Pixels of the network's input -> width, height and number of the photos.
 PHOTOS = {32: (32, 32, 2560), 64: (144, 144, 1024), 224: (500, 375, 128)}
-GPU_TIMES = 16  # as many photos, so that an epoch lasts long enough to be timed
+GPU_TIMES = 16  # times as many photos on a GPU, so that an epoch is long enough to time
 BARE_BOUND, GPU_BOUND, ORIGINAL_BOUND = 0.95, 0.9, 2.0
-ORIGINAL_SIZE = 32  # where the bound is set
+ORIGINAL_SIZE = 32  # pixels; ORIGINAL_BOUND is a target at this size only
 LIMIT = "convolutions and batch norm, as in the bare loop; then Lightning, checkpoint, augmentation"
 
 
 def rows(*, quick: bool) -> list[Row]:
-    """Measure; on a GPU with the store in its memory, mixed precision and a compiled network."""
+    """Measure all loops; on a GPU with the store in its memory, bfloat16 and a compiled network."""
     return on_each_device(compare, PHOTOS, work=WORK, against=BARE, bound=GPU_BOUND, quick=quick)
 
 
@@ -54,12 +54,12 @@ def compare(size: int, *, device: str, quick: bool) -> list[Row]:
 def measure(
     size: int, *, device: str, repeats: int
 ) -> tuple[dict[str, list[float]], dict[str, str]]:
-    """Images per second of every loop, and why others are left out."""
+    """Return the images per second of every loop, and why others are left out."""
     from fieldguide.core.params import load_params
 
     recipe = load_params(ROOT / "params.yaml").train
     width, height, images = PHOTOS[size]
-    # What the others have, whatever params.yaml says.
+    # The augmentation that all loops have, whatever params.yaml says.
     train: dict[str, Any] = {"accelerator": "cpu", "use_augmentation": True, "crop": "shift"}
     train |= {"start_size": 1.0, "train_on_val": False, "compile": False}
     off = ("random_erasing", "mixup", "cutmix", "ema_decay", "gradient_clipping")

@@ -1,12 +1,12 @@
-"""What `dvc exp run` costs beyond the work of the stages that it runs.
+"""Seconds that `dvc exp run` and a sweep's trial cost beyond the work of their stages.
 
     python benchmarks/experiment_cost.py [--quick]
 
-A trial of a sweep whose stage does nothing shows what the search itself costs. Then this project
-with a tiny archive, one epoch and another learning rate each time. From the seconds of the whole
-command those are taken away that the stages say they were at work (metrics/timing.json); what stays
-is DVC, the start of Python and every import. Against `dvc exp run` of a stage that does nothing,
-whole.
+A trial of a sweep whose stage does nothing shows the cost of the search itself. An experiment of
+this project shows the cost of the pipeline: the seconds of the whole command minus the seconds that
+its stages worked (metrics/timing.json), which leaves DVC, the start of Python and every import. It
+has a tiny archive, one epoch, and a new learning rate each time, because DVC's run cache would
+restore an old one. Both are compared with a whole `dvc exp run` of a stage that does nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sweep_overhead import stub, sweep
 IDLE = "dvc exp run, one idle stage"
 BOUND = 1.2
 TRIALS = 8
-STAGES = ("train", "evaluate", "visualize")  # what another learning rate runs
+STAGES = ("train", "evaluate", "visualize")  # the stages that a new learning rate runs
 
 
 def rows(*, quick: bool) -> list[Row]:
@@ -38,7 +38,7 @@ def rows(*, quick: bool) -> list[Row]:
         idle = _experiment(bare, (), (f"number={k}" for k in values))
         rates = (f"train.learning_rate={0.001 + k / 1e6}" for k in values)
         learning = _experiment(ours, STAGES, rates)
-        for experiment in (idle, learning):  # the disk's cache and bytecode
+        for experiment in (idle, learning):  # fill the disk's cache and compile bytecode
             experiment()
         whole = in_turn({OURS: learning, IDLE: idle}, repeats)
         swept = in_turn({OURS: _trial, IDLE: idle}, repeats)
@@ -76,7 +76,7 @@ def _experiment(
 
 
 def _trial() -> float:
-    """Seconds a trial of a sweep whose stage does nothing, the command's own start shared out."""
+    """Return the seconds of a sweep of TRIALS idle trials, start included, divided by TRIALS."""
     with tempfile.TemporaryDirectory() as name:
         seconds, _ = sweep(stub(Path(name) / "project", seconds=0), TRIALS, workers=1)
     return seconds / TRIALS
@@ -86,7 +86,7 @@ def _limit(measured: dict[str, list[float]]) -> str:
     ours, bare = statistics.median(measured[OURS]), statistics.median(measured[IDLE])
     return (
         f"{ours - bare:.1f} s: {len(STAGES)} processes ({', '.join(STAGES)}) that import PyTorch, "
-        "Lightning, scikit-learn or Matplotlib, and DVC's work on some 110 deps and outs"
+        "Lightning, scikit-learn or Matplotlib, and DVC's work on all deps and outs"
     )
 
 

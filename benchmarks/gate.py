@@ -1,18 +1,18 @@
-"""The gate on real trainings: seven seeds that must pass each other, three bad ones that must not.
+"""Test the gate on real trainings: seven seeds must pass each other, three bad models must fail.
 
     make venv && . .venv/bin/activate
     OMP_NUM_THREADS=1 PYTHONPATH=src python benchmarks/gate.py ../gate-trainings
 
-Ten trainings on the bundled sample as DVC experiments in a clone of this repository, one after the
-other; what is there already is not trained again. Seeds 0 to 6 of the same params are compared in
-all 21 pairs, each in both directions, and the bad models with each seed. Of the same test photos
-and seed 0, the bad ones saw other training photos:
+Runs ten trainings on the bundled sample, one after the other, as DVC experiments in a clone of this
+repository; experiments that exist are not trained again. Seeds 0 to 6 of the same params are
+compared in all 21 pairs, in both directions. Each bad model is compared with each seed. The bad
+models have seed 0 and the same test photos, but other training photos:
 
 half     every second photo of each class
-swapped  all of cat labelled dog, and all of dog labelled cat
-missing  deer has two photos, the fewest that `prepare` takes: it refuses a class without any
+swapped  all photos of cat labelled dog, and all photos of dog labelled cat
+missing  two photos of deer, the fewest that `prepare` accepts: it refuses a class without any
 
---outcomes writes what tests/evaluation/gate/test_trainings.py reads: of each test photo the true
+--outcomes writes the CSV that tests/gate/test_trainings.py reads: for each test photo the true
 class, and each model's answer and confidence.
 """
 
@@ -45,7 +45,8 @@ MISSING = "deer"
 SAMPLE = "data/sample.zip"
 SCORES = ("test.acc", "test.macro_f1", "test.ece")
 
-# What becomes of the nth training photo of a class: the class it is filed under, or None.
+# Takes a class and the number of one of its training photos; returns the class in whose folder the
+# photo goes, or None to leave the photo out.
 Filing = Callable[[str, int], str | None]
 BAD: dict[str, Filing] = {
     "half": lambda label, n: label if n % 2 == 0 else None,
@@ -55,9 +56,9 @@ BAD: dict[str, Filing] = {
 
 
 def main() -> None:
-    """Train what is not trained yet, and compare."""
+    """Train the models that are missing, and compare all models."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("folder", type=Path, help="where the clone lies, or shall lie")
+    parser.add_argument("folder", type=Path, help="the clone; made if it does not exist")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--outcomes", type=Path, help="CSV to write")
     options = parser.parse_args()
@@ -81,7 +82,7 @@ def main() -> None:
 
 
 def clone(folder: Path) -> None:
-    """Clone this repository, with the archives of the bad models."""
+    """Clone this repository and commit the archives of the bad models."""
     run(ROOT, "git", "clone", "--quiet", str(ROOT), str(folder))
     run(folder, "git", "config", "user.name", "benchmark")
     run(folder, "git", "config", "user.email", "benchmark@localhost")
@@ -93,22 +94,22 @@ def clone(folder: Path) -> None:
 
 
 def refile(source: Path, target: Path, file: Filing) -> None:
-    """Copy an archive with its training photos filed anew; the test photos stay as they are."""
+    """Copy an archive, moving training photos to the class that `file` says."""
     seen: dict[str, int] = {}
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
         for entry in sorted(old.infolist(), key=lambda entry: entry.filename):
-            *top, part, label, name = PurePosixPath(entry.filename).parts
+            *top, split, label, name = PurePosixPath(entry.filename).parts
             filed: str | None = label
-            if part == "train":
+            if split == "train":
                 filed = file(label, seen.get(label, 0))
                 seen[label] = seen.get(label, 0) + 1
             if filed is not None:
-                path = "/".join([*top, part, filed, name])
+                path = "/".join([*top, split, filed, name])
                 new.writestr(zipfile.ZipInfo(path, entry.date_time), old.read(entry))
 
 
 def train_all(folder: Path, epochs: int) -> None:
-    """Run the experiments that are not there yet."""
+    """Run the experiments that do not exist yet."""
     there = subprocess.run(
         [sys.executable, "-m", "dvc", "exp", "list", "--name-only"],
         cwd=folder,
@@ -130,17 +131,16 @@ def train_all(folder: Path, epochs: int) -> None:
 
 def show_scores(sides: dict[str, Side]) -> None:
     """Print a line for each model."""
-    print("\n" + "".join(f"{head:>15}" for head in ("model", *SCORES, "train.seconds")))
+    print("\n" + "".join(f"{head:>15}" for head in ("model", *SCORES)))
     for name, side in sides.items():
-        scores = "".join(f"{side.metrics[score]:>15.3f}" for score in SCORES)
-        print(f"{name:>15}{scores}{side.metrics['train.seconds']:>15.0f}")
+        print(f"{name:>15}" + "".join(f"{side.metrics[score]:>15.3f}" for score in SCORES))
 
 
 def show_spread(seeds: list[Side]) -> None:
-    """Print how far trainings that differ in their seed alone lie apart.
+    """Print how much the scores of trainings differ that have different seeds only.
 
-    Beside it what McNemar's test takes for chance, an error of √(differing photos) / photos,
-    of all photos, and of the class that changes most from seed to seed.
+    Print beside it the standard error that McNemar's test expects by chance, √(photos on which two
+    models differ) / photos: for all photos, and for the class whose recall changes most.
     """
     print(f"\n{'over seeds':>15}{'mean':>15}{'SD':>15}{'largest gap':>15}")
     for score in SCORES:
@@ -159,7 +159,11 @@ def show_spread(seeds: list[Side]) -> None:
 
 
 def apart(right: list[npt.NDArray[np.bool_]]) -> tuple[float, float]:
-    """Root mean square difference of two trainings' shares, and McNemar's standard error of it."""
+    """Return the root mean square difference of two accuracies, and McNemar's standard error.
+
+    Args:
+        right: of each training, (N,), True where the photo was classified correctly.
+    """
     pairs = list(itertools.combinations(right, 2))
     gaps = statistics.fmean(float(one.mean() - other.mean()) ** 2 for one, other in pairs)
     differing = statistics.fmean(float((one != other).mean()) for one, other in pairs)
@@ -167,7 +171,7 @@ def apart(right: list[npt.NDArray[np.bool_]]) -> tuple[float, float]:
 
 
 def show_pairs(checks: Checks, seeds: list[Side]) -> None:
-    """Print how often each check fails a seed against another one."""
+    """Print how often each check fails when two seeds are compared."""
     from fieldguide.gate.findings import Status
     from fieldguide.gate.judge import judge
 
@@ -195,7 +199,7 @@ def show_pairs(checks: Checks, seeds: list[Side]) -> None:
 
 
 def without_tolerance(checks: Checks) -> Checks:
-    """Return the same checks with every tolerated_loss 0, and fewer resamples."""
+    """Return a copy of the checks with every tolerated_loss 0, and fewer resamples."""
     assert checks.per_class is not None
     none = {"tolerated_loss": 0.0}
     metrics = {name: check.model_copy(update=none) for name, check in checks.metrics.items()}
@@ -204,7 +208,7 @@ def without_tolerance(checks: Checks) -> Checks:
 
 
 def show_bad(checks: Checks, seeds: dict[str, Side], bad: dict[str, Side]) -> None:
-    """Print how often each bad model fails, and what is said of it against the first seed."""
+    """Print how often each bad model fails, and the gate's reasons against the first seed."""
     from fieldguide.gate.judge import judge
 
     for name, side in bad.items():
@@ -219,7 +223,7 @@ def show_bad(checks: Checks, seeds: dict[str, Side], bad: dict[str, Side]) -> No
 
 
 def write_outcomes(sides: dict[str, Side], path: Path) -> None:
-    """Write a line a test photo: the true class, then each model's answer and confidence."""
+    """Write one line per test photo: the true class, then each model's answer and confidence."""
     from fieldguide.core.files import write_csv
 
     tables = [side.predictions for side in sides.values() if side.predictions is not None]
@@ -231,7 +235,7 @@ def write_outcomes(sides: dict[str, Side], path: Path) -> None:
 
 
 def run(folder: Path, *command: str) -> None:
-    """Run a command of ours, with this interpreter first in PATH."""
+    """Run a command with this interpreter's folder first in PATH."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     subprocess.run(command, cwd=folder, env={**os.environ, "PATH": path}, check=True)
 

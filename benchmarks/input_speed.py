@@ -1,9 +1,9 @@
-"""The input side alone: batches with crop, flip and colour jitter, nothing trained.
+"""Speed of loading batches with crop, flip and colour jitter, without training.
 
-Photos lie on the disk as they would be found: of 32 pixels as in the bundled sample, of 144 as in
-Imagenette's small version, of 500×375. `ImageFolder` and timm read those; a second `ImageFolder`,
-LitData, WebDataset and FFCV get photos that were cut and resized beforehand, which like
-fieldguide's `prepare` is not timed.
+The photos on the disk have usual sizes: 32 pixels as in the bundled sample, 144 pixels as in
+Imagenette's small version, and 500×375. `ImageFolder` and timm read these photos. A second
+`ImageFolder`, LitData, WebDataset and FFCV read photos that were cropped and resized beforehand;
+this is not timed, and neither is fieldguide's `prepare`.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ LIMIT = "memory bandwidth: arithmetic on whole batches of floats"
 
 
 def rows(*, quick: bool) -> list[Row]:
-    """Measure; on a GPU with the store resident in its memory."""
+    """Measure all loaders; fieldguide on a GPU with the store in its memory."""
     return on_each_device(compare, PHOTOS, work=WORK, against=FOLDER, bound=BOUND, quick=quick)
 
 
 def compare(size: int, *, device: str, quick: bool) -> list[Row]:
-    """Compare all loaders at one size: with `ImageFolder`, and with the fastest."""
+    """Compare fieldguide at one size with `ImageFolder`, and with the fastest other loader."""
     width, height, count = PHOTOS[size]
     repeats, seconds = (3, 1.0) if quick else (7, 4.0)
     with tempfile.TemporaryDirectory() as name:

@@ -1,4 +1,4 @@
-"""The course work's training loop: `ImageFolder`, transforms of each photo, a Lightning Trainer."""
+"""The course work's training loop: `ImageFolder`, transforms per photo, a Lightning Trainer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class OriginalModule(L.LightningModule):
         return loss
 
     def training_step(self, batch: Any) -> Tensor:
-        """Loss of one batch."""
+        """Return the loss of one batch."""
         return self._step(batch, "train")
 
     def validation_step(self, batch: Any) -> None:
@@ -44,16 +44,18 @@ class OriginalModule(L.LightningModule):
         self._step(batch, "test")
 
     def configure_optimizers(self) -> Any:
-        """Return the best of the original's sweep."""
+        """Return Adam with the learning rate of the best trial of the course work's sweep."""
         return torch.optim.Adam(self.parameters(), lr=1e-4)
 
 
 def original_net(size: int, classes: int) -> nn.Module:
-    """Build the best of its 480 sweep trials: 5 layers of 128 filters, GELU, batch norm.
+    """Build the network of the best of the course work's 480 sweep trials.
+
+    It has 5 layers of 128 filters with batch norm and GELU.
 
     Args:
-        size: pixels of the input.
-        classes: scores of the output.
+        size: pixels of the input's sides.
+        classes: number of outputs.
     """
     layers: list[nn.Module] = []
     for channels in (3, 128, 128, 128, 128):
@@ -67,13 +69,14 @@ def original_net(size: int, classes: int) -> nn.Module:
 def original_loader(
     photos: Path, split: str, *, size: int, jitter: float | None = None
 ) -> DataLoader[Any]:
-    """Read a folder of class folders, the training's photos shuffled.
+    """Load batches from a folder of class folders; training photos are shuffled.
 
     Args:
-        photos: <split>/<class>/*.jpg.
+        photos: folder with <split>/<class>/*.jpg.
         split: "train", "val" or "test".
         size: pixels.
-        jitter: of colours, with a random crop and flip; None for no augmentation, as in its best.
+        jitter: colour jitter, used with a random crop and flip; None for no augmentation, as in the
+            best trial of the course work.
     """
     random: list[Any] = []
     if jitter is not None:

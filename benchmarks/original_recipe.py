@@ -1,14 +1,14 @@
-"""The course work's recipe and fieldguide's `train` on the same photos, one after the other.
+"""Compare the course work's recipe with fieldguide's `train` on the same photos.
 
     make venv && . .venv/bin/activate && dvc repro
     python benchmarks/original_recipe.py --epochs 30 --seeds 0 1 2
 
-The original: `ImageFolder` with per-image transforms, a Lightning Trainer, 5 layers of 128
-filters, GELU, batch norm, dense 512, dropout 0.3, Adam at a constant 1e-4, batch 64, no
-augmentation: the best of its 480 sweep trials. Both train on data/prepared's train split and are
-tested once, on its test split, with the weights of the epoch that had the best val/acc; fieldguide
-may stop early. Photos for `ImageFolder` are unpacked beforehand and not timed; nor is `prepare`,
-which takes seconds. Each training is a process of its own.
+The course work's recipe is the best of its 480 sweep trials: `ImageFolder` with transforms per
+photo, a Lightning Trainer, 5 layers of 128 filters, GELU, batch norm, dense 512, dropout 0.3, Adam
+at a constant 1e-4, batches of 64, no augmentation. Both recipes train on the train split of
+data/prepared and are tested once on its test split, with the weights of the epoch that had the best
+val/acc. fieldguide may stop early. The photos for `ImageFolder` are unpacked before, and neither
+that nor `prepare`, which takes seconds, is timed. Each training has its own process.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Reached = Callable[[int, float], None]
 
 
 def unpack(archive: Path, store: Path, target: Path) -> None:
-    """Lay the photos of the store's splits out for `ImageFolder`: <split>/<class>/<row>.jpg."""
+    """Write the photos of the store's splits for `ImageFolder`: <split>/<class>/<row>.jpg."""
     from fieldguide.core.store import Store
     from fieldguide.prepare.archive import open_archive
 
@@ -54,14 +54,14 @@ def unpack(archive: Path, store: Path, target: Path) -> None:
 def train_original(
     photos: Path, *, size: int, epochs: int, seed: int, reached: Reached | None = None
 ) -> dict[str, float]:
-    """Train and test the original recipe; return seconds, epochs and accuracies.
+    """Train and test the course work's recipe; return seconds, epochs and accuracies.
 
     Args:
-        photos: what `unpack` laid out.
+        photos: folder that `unpack` wrote.
         size: pixels.
-        epochs: to train.
-        seed: of everything.
-        reached: called after every epoch, counted from 1, with its validation accuracy.
+        epochs: number of epochs.
+        seed: of weights, order and dropout.
+        reached: called after every epoch with its number, from 1, and its validation accuracy.
     """
     import lightning as L
     from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint
@@ -97,30 +97,30 @@ def train_original(
 
 
 class Told:
-    """The channel of a training that tells each epoch's validation accuracy."""
+    """A training's channel that passes each epoch's validation accuracy to a function."""
 
     def __init__(self, reached: Reached) -> None:
         self._reached = reached
 
     def report(self, epoch: int, metrics: dict[str, float]) -> None:
-        """Pass it on."""
+        """Pass the epoch and its validation accuracy on."""
         self._reached(epoch, metrics["val/acc"])
 
     def may_go_on(self, epoch: int) -> bool:  # noqa: ARG002
-        """Let it go on."""
+        """Return True: the training is never stopped."""
         return True
 
 
 def train_fieldguide(
     store: Path, *, epochs: int | None, seed: int, reached: Reached | None = None
 ) -> dict[str, float]:
-    """Train and test with params.yaml's recipe; return seconds, epochs and accuracies.
+    """Train and test params.yaml's recipe; return seconds, epochs and accuracies.
 
     Args:
-        store: prepared.
-        epochs: to train; None for those of params.yaml.
-        seed: of everything.
-        reached: called after every epoch, counted from 1, with its validation accuracy.
+        store: folder of the prepared store.
+        epochs: number of epochs; None for params.yaml's.
+        seed: of weights, order, augmentation and dropout.
+        reached: called after every epoch with its number, from 1, and its validation accuracy.
     """
     from fieldguide.core.params import load_params
     from fieldguide.core.store import Store
@@ -138,15 +138,14 @@ def train_fieldguide(
 def fit_fieldguide(
     store: Path, params: Params, *, reached: Reached | None = None
 ) -> tuple[Bundle, dict[str, float]]:
-    """Run `train` in a folder of its own; return the classifier, and seconds and epochs."""
+    """Run `train` in a temporary folder; return the classifier, and the seconds and epochs."""
     from fieldguide.core.store import Store
     from fieldguide.network.bundle import load_bundle
     from fieldguide.training.fit import Outputs, train
 
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder)
-        outputs = Outputs(out / "bundle", out / "metrics", out / "summary", out / "environment")
-        os.environ["DVC_ROOT"] = folder  # where the checkpoint of an interrupted training lies
+        outputs = Outputs(*(Path(folder) / name for name in Outputs._fields))
+        os.environ["DVC_ROOT"] = folder  # the checkpoint of an interrupted training goes there
         start = time.perf_counter()
         fitted = train(
             params.train,
@@ -156,22 +155,24 @@ def fit_fieldguide(
             channel=Told(reached) if reached else None,  # type: ignore[arg-type]
         )
         seconds = time.perf_counter() - start
-        return load_bundle(outputs.bundle), {"seconds": seconds, "epochs": fitted["epochs"]}
+        epochs = int(fitted["epochs_run"])
+        return load_bundle(outputs.bundle), {"seconds": seconds, "epochs": epochs}
 
 
 def main() -> None:
-    """Run both, in turn, for every seed; print and write the table."""
+    """Run both recipes in turn for every seed; print the results and write them."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--archive", type=Path, default=ROOT / "data/sample.zip")
     parser.add_argument("--store", type=Path, default=ROOT / "data/prepared")
-    parser.add_argument("--epochs", type=int, default=30, help="of the original recipe")
+    parser.add_argument("--epochs", type=int, default=30, help="of the course work's recipe")
     parser.add_argument("--our-epochs", type=int, help="of fieldguide; default: params.yaml's")
-    parser.add_argument("--only", choices=("original", "fieldguide"), help="run one of the two")
+    parser.add_argument("--only", choices=("original", "fieldguide"), help="run only one of them")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--out", type=Path, default=None, help="JSON file for the figures")
-    parser.add_argument("--one", help=argparse.SUPPRESS)  # recipe:seed, in a process of its own
+    # recipe|photos|seed of the one training that this process runs
+    parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
     size = json.loads((args.store / "dataset.json").read_text(encoding="utf-8"))["image_size"]
     if args.one:
@@ -207,7 +208,7 @@ def main() -> None:
 
 
 def summarize(rows: list[dict[str, Any]]) -> None:
-    """Print medians of seconds and means of accuracies, and the ratio."""
+    """Print each recipe's median seconds and mean accuracy, and the ratio of the seconds."""
     seconds = {}
     for recipe in dict.fromkeys(row["recipe"] for row in rows):
         mine = [row for row in rows if row["recipe"] == recipe]

@@ -1,4 +1,4 @@
-"""Photos made for the benchmarks: drawn by a seed, packed, unpacked, resized, prepared."""
+"""Photos for the benchmarks: drawn from a seed, packed, unpacked, resized, prepared."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 CLASSES = 10
-DISTINCT = 100  # pictures that are drawn; the others are copies of these with another comment
+DISTINCT = 100  # pictures that are drawn; the others are copies with another comment
 QUALITY = 90
 
 
 def draw(width: int, height: int, *, seed: int) -> bytes:
-    """Draw a JPEG with a photo's mixture: smooth colours, edges, and fine grain.
+    """Draw a JPEG that has, like a photo, smooth colours, edges and fine grain.
 
     Args:
         width: pixels.
         height: pixels.
-        seed: another seed, another picture.
+        seed: each seed gives another picture.
     """
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
@@ -41,32 +41,32 @@ def draw(width: int, height: int, *, seed: int) -> bytes:
 
 
 def jpeg(image: Image.Image) -> bytes:
-    """Encode as JPEG."""
+    """Encode an image as JPEG."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=QUALITY)
     return buffer.getvalue()
 
 
 def commented(photo: bytes, number: int) -> bytes:
-    """Return a JPEG with a comment, so that no two files are the same bytes."""
+    """Return a JPEG with the number as its comment, so that no two files are equal."""
     text = str(number).encode()
     segment = b"\xff\xfe" + struct.pack(">H", len(text) + 2) + text  # COM, ITU-T T.81 B.2.4.5
     return photo[:2] + segment + photo[2:]
 
 
 def archive(path: Path, count: int, *, width: int, height: int) -> Path:
-    """Write a zip of train/<class>/*.jpg with `count` photos, and a test photo of each class."""
+    """Write a zip of `count` photos train/<class>/*.jpg, and one test photo per class."""
     drawn = [draw(width, height, seed=seed) for seed in range(min(DISTINCT, count))]
     with zipfile.ZipFile(path, "w") as target:
         for number in range(count + CLASSES):
-            part = "train" if number < count else "test"
-            name = f"{part}/class{number % CLASSES}/{number:06d}.jpg"
+            split = "train" if number < count else "test"
+            name = f"{split}/class{number % CLASSES}/{number:06d}.jpg"
             target.writestr(name, commented(drawn[number % len(drawn)], number))
     return path
 
 
 def unpack(packed: Path, folder: Path, *, size: int | None = None) -> Path:
-    """Unpack a zip; with `size`, each photo cut to its centre square and resized to that."""
+    """Unpack a zip; if `size` is given, crop each photo to its centre square and resize it."""
     with zipfile.ZipFile(packed) as source:
         for name in source.namelist():
             data = source.read(name)
@@ -77,7 +77,7 @@ def unpack(packed: Path, folder: Path, *, size: int | None = None) -> Path:
 
 
 def resized(data: bytes, size: int) -> bytes:
-    """JPEG of the centre square at `size` pixels."""
+    """Return a JPEG of the photo's centre square at `size` pixels."""
     with Image.open(io.BytesIO(data)) as image:
         side = min(image.size)
         left, top = (image.width - side) / 2, (image.height - side) / 2
@@ -86,7 +86,14 @@ def resized(data: bytes, size: int) -> bytes:
 
 
 def prepared(packed: Path, folder: Path, *, size: int, **changes: Any) -> Path:
-    """Make fieldguide's store of an archive."""
+    """Prepare fieldguide's store from an archive.
+
+    Args:
+        packed: zip.
+        folder: of the store.
+        size: pixels of the store's photos.
+        changes: other keys of params.yaml's section `data`.
+    """
     from contender import ROOT
 
     from fieldguide.core.params import load_params

@@ -1,11 +1,11 @@
-"""How many photos a second a classifier takes, and how soon the first is answered.
+"""Photos per second of a classifier, and seconds until it answers the first.
 
     python benchmarks/predict.py --model models/classifier --photos 1000 --rounds 3
 
-The photos are those of the sample's test folder, as JPEG files. They go through the classifier's
-folder and an ONNX file of it (`predict_all`, loaded once), and over HTTP to `fieldguide serve` with
-the folder, from four clients that keep their connections. All must give the same classes. Rounds
-alternate; prints medians. A cold start is a whole `fieldguide predict` of one photo.
+The photos are the JPEG files of the sample's test folder. They are classified three ways: by the
+classifier's folder and by its ONNX export (`predict_all`, loaded once), and over HTTP by
+`fieldguide serve`, from four clients that keep their connections. All must give the same classes.
+The ways take turns; medians are printed. A cold start is a whole `fieldguide predict` of one photo.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "data" / "sample.zip"
 COMMAND = [sys.executable, "-m", "fieldguide.cli"]
 CLIENTS = 4
-Way = Callable[[list[Path]], list[str]]  # photos to the names of their classes
+Way = Callable[[list[Path]], list[str]]  # takes photos, returns the names of their classes
 
 
 def main() -> None:
-    """Export, serve, and time each way in turn."""
+    """Export the classifier, serve it, and time each way in turn."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--model", type=Path, default=Path("models/classifier"))
     parser.add_argument("--photos", type=int, default=1000)
@@ -62,11 +62,11 @@ def main() -> None:
 
 
 def unpack(archive: Path, folder: Path, count: int) -> list[Path]:
-    """Copy photos of the sample's test folder, spread over its classes, as they are."""
+    """Copy `count` photos of the sample's test folder, spread over its classes."""
     folder.mkdir()
     written = []
     with zipfile.ZipFile(archive) as packed:
-        # sample/val/<class>/<number>.jpg: without a folder "test", `prepare` tests on "val".
+        # sample/val/<class>/<number>.jpg: there is no folder "test", so `prepare` tests on "val".
         members = [one for one in packed.namelist() if PurePosixPath(one).parts[1] == "val"]
         step = max(1, len(members) // count)
         for member in members[::step][:count]:
@@ -77,7 +77,7 @@ def unpack(archive: Path, folder: Path, count: int) -> list[Path]:
 
 
 def predict_with(model: Path) -> Way:
-    """Load a classifier once, as a program that stays would."""
+    """Load a classifier once, as a long-running program does."""
     classifier = fieldguide.load(model)
 
     def predict(photos: list[Path]) -> list[str]:
@@ -93,7 +93,7 @@ def predict_with(model: Path) -> Way:
 
 @contextmanager
 def served(model: Path) -> Iterator[str]:
-    """Run the server on a free port; yield its host and port."""
+    """Run the server on a free port and yield its host and port."""
     command = [*COMMAND, "serve", "--model", str(model), "--port", "0"]
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:
@@ -108,7 +108,7 @@ def served(model: Path) -> Iterator[str]:
 
 
 def predict_over_http(address: str, photos: list[Path]) -> list[str]:
-    """Send the photos from several clients, each over one connection."""
+    """Send the photos from CLIENTS clients, each over one connection."""
     answers = [""] * len(photos)
 
     def client(first: int) -> None:
@@ -128,7 +128,7 @@ def predict_over_http(address: str, photos: list[Path]) -> list[str]:
 
 
 def race(ways: dict[str, Way], photos: list[Path], rounds: int) -> dict[str, float]:
-    """Photos a second of each way; a first pass warms up and compares the answers."""
+    """Return the photos per second of each way, after a first pass that compares the answers."""
     answers = {name: way(photos) for name, way in ways.items()}
     first, *others = answers.values()
     for name, classes in answers.items():
@@ -146,7 +146,7 @@ def race(ways: dict[str, Way], photos: list[Path], rounds: int) -> dict[str, flo
 
 
 def cold_starts(models: list[Path], photo: Path, rounds: int) -> dict[str, float]:
-    """Seconds of `fieldguide predict` of one photo: medians of alternating runs."""
+    """Return the median seconds of `fieldguide predict` of one photo, models in turn."""
     taken: dict[str, list[float]] = {model.name: [] for model in models}
     for _ in range(rounds):
         for model in models:

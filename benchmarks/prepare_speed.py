@@ -1,7 +1,8 @@
-"""`prepare` against decoding and resizing alone, and its memory.
+"""Speed of `prepare` compared with decoding and resizing alone, and its memory.
 
-The same archive of made photos: `prepare` reads it from the disk, hashes, finds copies, splits and
-writes the store; each decoder gets the bytes from memory and drops the pixels. All on all cores.
+All use the same archive of drawn photos and all cores. `prepare` reads the archive from the disk,
+hashes, finds copies, splits and writes the store. Each decoder reads the bytes from memory and
+drops the pixels.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ SIZE = 64  # pixels of the store
 # Photos as cameras' thumbnails and as Imagenette's small version: width, height, count.
 PHOTOS = ((500, 375, 1000), (144, 144, 4000))
 BOUND = 0.9
-FLAT = 1.1  # times the memory at four times the photos
+FLAT = 1.1  # most that memory may grow, as a factor, with four times as many photos
 LIMIT = (
     "Pillow, which decodes every format, alone {alone:.2f} × {fastest}; then reading the zip, "
-    "CRC-32 and SHA-256, writing pixels twice, because which split a photo is in is known once "
-    "all are decoded; and Python's lock between threads"
+    "CRC-32 and SHA-256; writing pixels twice, because a photo's split is known only after all "
+    "photos are decoded; and Python's lock between threads"
 )
 
 
 def rows(*, quick: bool) -> list[Row]:
-    """Measure."""
+    """Measure speed at two sizes, and memory."""
     repeats, seconds = (3, 1.5) if quick else (7, 4.0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -43,7 +44,7 @@ def rows(*, quick: bool) -> list[Row]:
 def speed(
     folder: Path, width: int, height: int, count: int, *, repeats: int, seconds: float
 ) -> Row:
-    """Compare images per second."""
+    """Compare the images per second of `prepare` and of each decoder."""
     packed = archive(folder / f"{width}.zip", count, width=width, height=height)
     settings = {"archive": str(packed), "size": SIZE, "seconds": seconds, "workers": cores()}
     wanted = {OURS: (sys.executable, "ours", {**settings, "contender": "prepare"})}
@@ -66,13 +67,13 @@ def speed(
 
 
 def memory(folder: Path, count: int) -> Row:
-    """Compare the peak memory of many photos with that of a quarter of them."""
+    """Compare the peak memory of 4 × `count` photos with that of `count` photos."""
     wanted = {}
     for name, photos in ((OURS, 4 * count), (f"of {count:,} photos", count)):
         packed = archive(folder / f"{photos}-small.zip", photos, width=144, height=144)
         settings = {"contender": "prepare memory", "archive": str(packed), "size": SIZE}
         wanted[name] = (sys.executable, "ours", settings)
-    with contenders(wanted, warm_up=False) as (ways, _):  # a peak is one of the whole process
+    with contenders(wanted, warm_up=False) as (ways, _):  # the peak is that of the whole process
         measured = in_turn(ways, 1)
     return Row(
         work=f"prepare, peak memory of {4 * count:,} photos",
@@ -81,5 +82,5 @@ def memory(folder: Path, count: int) -> Row:
         against=f"of {count:,} photos",
         bound=FLAT,
         at_least=False,
-        limit="names and hashes are held, pixels are not",
+        limit="names and hashes are kept in memory, pixels are not",
     )

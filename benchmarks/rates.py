@@ -1,11 +1,12 @@
-"""What a core prepares and what a core or a GPU trains, in photos per second: for docs/scale.md.
+"""Photos per second that a core prepares, and that a core or a GPU trains, for docs/scale.md.
 
-    OMP_NUM_THREADS=1 python benchmarks/rates.py            # one core
-    OMP_NUM_THREADS=1 python benchmarks/rates.py --photos 1000000   # and `prepare` of so many
-    python benchmarks/rates.py --gpu                        # the first GPU
+    OMP_NUM_THREADS=1 python benchmarks/rates.py                    # one core
+    OMP_NUM_THREADS=1 python benchmarks/rates.py --photos 1000000   # `prepare` of a million photos
+    python benchmarks/rates.py --gpu                                # the first GPU
 
-Rates are of real `prepare`s of drawn JPEGs and of the epochs after the first of real trainings of
-params.yaml's network: validation, metrics and checkpoint included. Prints a JSON object a line.
+The rates come from real runs of `prepare` on drawn JPEGs, and from real trainings of params.yaml's
+network: all epochs but the first, with validation, metrics and checkpoint. Prints one JSON object
+per line.
 """
 
 from __future__ import annotations
@@ -27,16 +28,16 @@ import torch
 from contender import ROOT
 from photos import archive, prepared
 
-# Pixels -> photos of an epoch, on a core and on a GPU.
+# Pixels -> photos per epoch, on a core and on a GPU.
 SIZES = {32: (4_000, 100_000), 64: (2_000, 50_000), 224: (256, 8_000)}
 EPOCHS = 4
-BATCHES = {False: (64,), True: (64, 1024)}  # by whether there is a GPU
-PREPARED = 4_000  # photos of a whole `prepare`
-_EPOCH = re.compile(r"^ *\d+/\d+ .* ([\d.]+)$", re.MULTILINE)
+BATCHES = {False: (64,), True: (64, 1024)}  # the key is True on a GPU
+PREPARED = 4_000  # photos of one `prepare`
+_EPOCH = re.compile(r"^ *\d+/\d+ .* ([\d.]+)$", re.MULTILINE)  # a printed line; its last column: s
 
 
 def prepare_rate(folder: Path, *, width: int, height: int, size: int) -> dict[str, Any]:
-    """Time `prepare` on the core that this process is bound to."""
+    """Time `prepare`; this process is bound to one core."""
     packed = archive(folder / "photos.zip", PREPARED, width=width, height=height)
     start = time.perf_counter()
     prepared(packed, folder / "store", size=size)
@@ -47,12 +48,12 @@ def prepare_rate(folder: Path, *, width: int, height: int, size: int) -> dict[st
 
 
 def prepare_many(folder: Path, count: int) -> dict[str, Any]:
-    """Time `prepare` of many photos of 32 pixels on that core, and take its peak of memory."""
+    """Time `prepare` of many photos of 32 pixels and measure its peak memory."""
     packed = folder / "photos.zip"
     sizes = {"width": 32, "height": 32}
     writer = get_context("spawn").Process(target=archive, args=(packed, count), kwargs=sizes)
     writer.start()
-    writer.join()  # apart, so that its memory is not counted
+    writer.join()  # in another process, so that its memory is not counted
     start = time.perf_counter()
     prepared(packed, folder / "store", size=32)
     seconds = time.perf_counter() - start
@@ -63,7 +64,7 @@ def prepare_many(folder: Path, count: int) -> dict[str, Any]:
 
 
 def train_rate(store: Path, *, batch: int, gpu: bool) -> dict[str, Any]:
-    """Train and return the rate of the epochs after the first."""
+    """Train for EPOCHS epochs and return the rate of all but the first."""
     from fieldguide.core.params import load_params
     from fieldguide.core.store import Store
     from fieldguide.training.fit import Outputs, train
@@ -72,9 +73,8 @@ def train_rate(store: Path, *, batch: int, gpu: bool) -> dict[str, Any]:
     changes: dict[str, Any] = {"epochs": EPOCHS, "patience": EPOCHS, "batch_size": batch}
     changes |= {"accelerator": "gpu" if gpu else "cpu", "compile": gpu}
     changes |= {"precision": "bf16-mixed"} if gpu else {}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        outputs = Outputs(folder / "model", folder / "metrics", folder / "a.txt", folder / "b.json")
+    with tempfile.TemporaryDirectory() as folder:
+        outputs = Outputs(*(Path(folder) / name for name in Outputs._fields))
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             train(
@@ -89,10 +89,10 @@ def train_rate(store: Path, *, batch: int, gpu: bool) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure one kind of device."""
+    """Measure a core or a GPU and print the rates."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--gpu", action="store_true")
-    parser.add_argument("--photos", type=int)
+    parser.add_argument("--gpu", action="store_true", help="measure training on the first GPU")
+    parser.add_argument("--photos", type=int, help="measure only `prepare`, of this many photos")
     options = parser.parse_args()
     gpu = options.gpu
     if not gpu:

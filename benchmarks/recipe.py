@@ -1,12 +1,12 @@
-"""What each knob of the recipe does: one change at a time, several seeds, the same photos.
+"""Measure what each knob of the recipe does: one change at a time, several seeds, the same photos.
 
     make venv && . .venv/bin/activate && dvc repro
-    python benchmarks/recipe.py --seeds 0 1 2 --workers 2    # hours; goes on where it was stopped
-    python benchmarks/recipe.py --table                      # writes docs/recipe.md's tables
+    python benchmarks/recipe.py --seeds 0 1 2 --workers 2    # hours; resumes after an interruption
+    python benchmarks/recipe.py --table                      # write the tables of docs/recipe.md
 
-Every variant is BEFORE (params.yaml as it was before these knobs) with its own changes. Trainings
-are processes of one thread each, tested once on data/prepared's test split; they are kept, one a
-line, in benchmarks/recipe.jsonl.
+Every variant is BEFORE, the params.yaml from before these knobs existed, with changes of its own.
+Each training is a process of one thread and is tested once on data/prepared's test split. Its
+result is a line of benchmarks/recipe.jsonl.
 """
 
 from __future__ import annotations
@@ -99,12 +99,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "Muon": {"train.optimizer": "muon"},
     "batches of 128": {"train.batch_size": 128},
     "trained on val too": {"train.train_on_val": True},
-    "params.yaml": dict.fromkeys(BEFORE),  # as it is now
+    "params.yaml": dict.fromkeys(BEFORE),  # None: the value that params.yaml has now
 }
 
 
 def params_of(image_size: int, changes: dict[str, Any]) -> Any:
-    """Return params.yaml with changes, checked; None stands for what is written there."""
+    """Return params.yaml with changes, checked; the value None keeps what params.yaml has."""
     from fieldguide.core.params import Params, load_params
 
     raw = load_params(ROOT / "params.yaml").model_dump()
@@ -118,7 +118,7 @@ def params_of(image_size: int, changes: dict[str, Any]) -> Any:
 
 
 def train_one(store: Path, changes: dict[str, Any]) -> dict[str, Any]:
-    """Train and test with params.yaml and changes; return seconds and accuracies."""
+    """Train and test params.yaml with changes; return seconds, epochs and accuracies."""
     from original_recipe import fit_fieldguide
 
     from fieldguide.core.store import Store
@@ -142,19 +142,20 @@ def train_one(store: Path, changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Train what has not been trained yet, or write the tables."""
+    """Run the trainings that are missing, or write the tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--store", type=Path, default=ROOT / "data/prepared")
-    parser.add_argument("--data", default="sample", help="what the table calls these photos")
+    parser.add_argument("--data", default="sample", help="name of the photos in the table")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=JSON", help="for all variants")
-    parser.add_argument("--workers", type=int, default=1, help="trainings side by side")
+    parser.add_argument("--workers", type=int, default=1, help="trainings at a time")
     parser.add_argument("--table", action="store_true", help="write docs/recipe.md and stop")
-    parser.add_argument("--one", help=argparse.SUPPRESS)  # changes, in a process of its own
+    # JSON: the changes of the one training that this process runs
+    parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
         print("\n" + json.dumps(train_one(args.store, json.loads(args.one))))
@@ -167,17 +168,17 @@ def main() -> None:
     planned = [plan(args, name, seed, common) for seed in args.seeds for name in args.only]
     known = [_identity(row) for row in read_rows()]
     todo = [work for work in planned if _identity(work) not in known]
-    print(f"{len(planned) - len(todo)} trainings are there, {len(todo)} to come", flush=True)
+    print(f"{len(planned) - len(todo)} trainings done, {len(todo)} to run", flush=True)
     with ThreadPoolExecutor(args.workers) as pool:
         done = list(pool.map(lambda work: measure(args.store, work), todo))
     if not all(done):
-        sys.exit(f"{done.count(False)} trainings failed; the same command tries them again")
+        sys.exit(f"{done.count(False)} trainings failed; run the same command to try them again")
 
 
 def plan(
     args: argparse.Namespace, variant: str, seed: int, common: dict[str, Any]
 ) -> dict[str, Any]:
-    """Describe one training: all that its result depends on, but for code and machine."""
+    """Describe one training: everything its result depends on, except code and machine."""
     description = (args.store / "dataset.json").read_bytes()
     changes = BEFORE | VARIANTS[variant] | common
     changes |= {"train.epochs": args.epochs, "train.seed": seed}
@@ -196,7 +197,7 @@ def plan(
 
 
 def measure(store: Path, work: dict[str, Any]) -> bool:
-    """Train in a process of its own and append the row; whether it went well."""
+    """Train in a new process and append the result to ROWS; return False if it failed."""
     changes = {
         f"{section}.{key}": value
         for section, values in work["params"].items()
@@ -220,21 +221,21 @@ def _identity(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_rows() -> list[dict[str, Any]]:
-    """Return every training so far."""
+    """Return the results of all trainings so far."""
     if not ROWS.is_file():
         return []
     return [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()]
 
 
 def write_tables() -> None:
-    """Put a table for each data set and length between the markers of docs/recipe.md."""
+    """Write a table for each data set and number of epochs to docs/recipe.md."""
     text, rows = PAGE.read_text(encoding="utf-8"), read_rows()
     start, end = "<!-- recipe -->\n", "<!-- /recipe -->"
     before, found, rest = text.partition(start)
     _, closed, after = rest.partition(end)
     if not (found and closed):
-        sys.exit(f"{PAGE}: has no {start.strip()} and {end}")
-    # Without REFERENCE there is nothing to compare with: those are told of elsewhere on the page.
+        sys.exit(f"{PAGE}: has no {start.strip()} or no {end}")
+    # Trainings without a REFERENCE to compare with have no table; the page shows them elsewhere.
     kinds = {
         json.dumps([row[key] for key in _KIND]): row for row in rows if row["variant"] == REFERENCE
     }
@@ -246,13 +247,16 @@ def write_tables() -> None:
 
 
 def table(kind: dict[str, Any], rows: list[dict[str, Any]]) -> str:
-    """Mean of each variant over its seeds, and how it differs from REFERENCE, seed by seed.
+    """Return each variant's mean over its seeds, and its mean difference from REFERENCE.
+
+    Differences are taken between trainings of the same seed.
 
     Args:
-        kind: a row of the data set and length.
-        rows: all of the same; of a variant and seed that is there twice, the last counts.
+        kind: one row, for the title.
+        rows: all rows of the same photos and epochs; of two with equal variant and seed the last
+            counts.
     """
-    # By their params: a variant with those of another is not trained again.
+    # Keyed by params, because variants with equal params share their trainings.
     trained: dict[str, dict[int, dict[str, Any]]] = {}
     recipe_of = {}
     for row in rows:
@@ -287,7 +291,7 @@ def table(kind: dict[str, Any], rows: list[dict[str, Any]]) -> str:
 
 
 def _recipe(row: dict[str, Any]) -> str:
-    """Params of a row but for the seed."""
+    """Return a row's params without the seed."""
     train = {key: value for key, value in row["params"]["train"].items() if key != "seed"}
     return json.dumps([row["params"]["model"], train], sort_keys=True)
 
@@ -300,7 +304,7 @@ _KIND = ("data", "dataset", "size", "epochs", "set")
 
 
 def _spread(values: list[float | None], sign: str = "") -> str:
-    """Mean ± standard deviation over seeds, in percent."""
+    """Return mean ± standard deviation over seeds, in percent."""
     known = [value for value in values if value is not None]
     if not known:
         return "–"

@@ -1,4 +1,4 @@
-"""benchmarks/results.json: every repeat of every row, and the machine that it was measured on."""
+"""Read and write benchmarks/results.json: every repeat of every row, and its machine."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Machine:
 
     Attributes:
         cpu: name of the processor.
-        cores: that the benchmark may use.
-        gpu: name; None without one.
+        cores: number of cores that the benchmark may use.
+        gpu: name of the GPU; None without one.
         date: ISO 8601.
-        commit: of this repository, short; with a + where files differ from it.
-        full: whether it was `make bench-full`.
+        commit: short hash; ends in + if measured files differ from the commit.
+        full: True for `make bench-full`.
         python: version.
         libraries: name -> version.
     """
@@ -45,7 +45,7 @@ class Machine:
     libraries: dict[str, str]
 
     def describe(self) -> str:
-        """One line for a person."""
+        """Return one line for the table's legend."""
         gpu = f", {self.gpu}" if self.gpu else ""
         kind = "full" if self.full else "quick"
         return (
@@ -55,7 +55,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Result:
-    """A row, the module that measured it, and where."""
+    """A row with the module and the machine that measured it."""
 
     module: str
     row: Row
@@ -63,7 +63,7 @@ class Result:
 
 
 def this_machine(*, full: bool) -> Machine:
-    """Describe this machine, today."""
+    """Describe this machine and today's date."""
     return Machine(
         cpu=_cpu(),
         cores=cores(),
@@ -77,7 +77,7 @@ def this_machine(*, full: bool) -> Machine:
 
 
 def load(file: Path = FILE) -> list[Result]:
-    """Read what was measured so far; nothing where there is no file."""
+    """Read all results; return an empty list if there is no file."""
     if not file.exists():
         return []
     return [
@@ -94,10 +94,9 @@ def save(results: Iterable[Result], file: Path = FILE) -> None:
 
 
 def merge(old: Iterable[Result], new: Iterable[Result], order: Iterable[str]) -> list[Result]:
-    """Replace the rows of the modules that were measured anew, in the order of the modules.
+    """Replace the rows of the modules that were measured again; sort by the order of modules.
 
-    What could not be measured here, as on a machine without a GPU, leaves what was measured
-    elsewhere.
+    A row that this machine cannot measure, because it has no GPU, keeps its earlier result.
     """
     old, new = list(old), list(new)
     before = {(one.module, one.row.work): one for one in old}
@@ -107,7 +106,7 @@ def merge(old: Iterable[Result], new: Iterable[Result], order: Iterable[str]) ->
         fresh.append(earlier if earlier and not one.row.measured else one)
     again = {one.module for one in new}
     kept = [one for one in old if one.module not in again]
-    # Rows that only a machine with a GPU has, as the fastest other there.
+    # Rows that only a machine with a GPU has, such as the comparison with its fastest other.
     works = {one.row.work for one in fresh}
     gpu_only = [
         one
@@ -122,7 +121,7 @@ def merge(old: Iterable[Result], new: Iterable[Result], order: Iterable[str]) ->
 
 
 def _follows(old: Result, fresh: list[Result]) -> bool:
-    """Whether `old` is a further comparison of a row that is kept from the same machine."""
+    """Return True if `old` is a second comparison of a row kept from the same machine."""
     return any(
         old.machine == one.machine
         and old.module == one.module
@@ -140,7 +139,7 @@ def _row(raw: dict[str, Any]) -> Row:
 
 
 def _plain(value: Any) -> Any:
-    """JSON knows no infinity, the seconds of what was never reached."""
+    """Round to 6 digits; replace infinity, the seconds of a target never reached, by None."""
     if isinstance(value, dict):
         return {key: _plain(one) for key, one in value.items()}
     if isinstance(value, list):

@@ -1,11 +1,12 @@
-"""What TPE loses by looking at a part of a long sweep: proposals by the size of its view.
+"""Compare the proposals of TPE when it looks at all finished trials, or only at some of them.
 
     python benchmarks/sampler_view.py
 
-The objective of sweep_simulation.py, noisy, over the ten parameters of sweeps/original.yaml, with
-early termination and a hundred trials open at a time. Printed for each view, as mean over seeds and
-its standard error: the score without noise of the configuration that looked best (none is above
-0.4995), that of the last 500 proposals, and the milliseconds of CPU that a proposal took.
+Searches the noisy objective of sweep_simulation.py over the ten parameters of sweeps/original.yaml,
+with early termination and a hundred running trials. Prints for each number of trials in view, as
+mean over seeds and its standard error: the score, without noise, of the configuration with the best
+noisy score (the highest possible is 0.4995); the same of the last 500 proposals; and the CPU
+milliseconds per proposal.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ OPEN, LAST = 100, 500  # trials
 
 
 def main() -> None:
-    """Search with each view and print a row."""
+    """Search with each number of trials in view and print a row for each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--trials", type=int, default=1500)
     parser.add_argument("--seeds", type=int, default=4)
@@ -51,11 +52,16 @@ def _cell(values: tuple[float, ...]) -> str:
 
 
 def search(sweep: Sweep, finished: int, trials: int, seed: int) -> tuple[float, float, float]:
-    """Run one search; return the chosen's score, that of the last, and a proposal's time."""
+    """Run one search.
+
+    Returns:
+        Score of the chosen configuration, mean score of the last proposals, both without noise, and
+        CPU milliseconds per proposal.
+    """
     view, rungs = View(sweep.goal, sweep.space, finished=finished), Rungs([3, 9], 3, sweep.goal)
     draw = random.Random(seed)  # noqa: S311
     running: list[FrozenTrial] = []
-    found: list[tuple[float, float]] = []  # as it looked, and as it is
+    found: list[tuple[float, float]] = []  # (score with noise, score without)
     proposed, seconds = [], 0.0
     for number in range(trials):
         start = time.process_time()

@@ -1,10 +1,10 @@
-"""Bytes, hours and money of 12 thousand, a million and a billion photos, for docs/scale.md.
+"""Compute bytes, hours and money for 12 thousand, a million and a billion photos.
 
     python benchmarks/scale.py
 
-Reckoned from the rates in rates.jsonl, lines that rates.py printed (that of a GPU is of the
-sample's training by stages/train.py), and from PRICES, which are round numbers to be replaced by
-one's own. Prints the table in Markdown.
+Prints the table of docs/scale.md in Markdown. Rates come from rates.jsonl: lines that rates.py
+printed, except that the GPU's line is of the sample's training by stages/train.py. PRICES are round
+numbers; replace them by yours.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Any
 
 RATES = Path(__file__).with_name("rates.jsonl")
 PHOTOS = (12_000, 1_000_000, 1_000_000_000)
-SIZE = 32  # pixels, params.yaml's
-EPOCHS = 24  # likewise
-# Dollars: not measured, and other ones elsewhere.
+SIZE = 32  # pixels, as in params.yaml
+EPOCHS = 24  # as in params.yaml
+# Dollars; assumed, not measured.
 PRICES = {"core-hour": 0.04, "GPU-hour": 3.0, "GB-month": 0.023}
 SECONDS = 3600
 
 
 def load_rates(path: Path = RATES) -> dict[str, dict[str, Any]]:
-    """Rates by what they are of, which is there once."""
+    """Read the rates, keyed by what was measured; each key occurs once."""
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     rates = {line["what"]: line for line in lines}
     assert len(rates) == len(lines)
@@ -32,7 +32,7 @@ def load_rates(path: Path = RATES) -> dict[str, dict[str, Any]]:
 
 
 def table(rates: dict[str, dict[str, Any]]) -> list[list[str]]:
-    """Rows of the table, the header first."""
+    """Return the rows of the table, the header first."""
     prepare = rates[f"prepare, 500×375 to {SIZE} pixels"]
     core = rates[f"train, {SIZE} pixels, batch 64, one core"]["photos_per_second"]
     gpu = rates[f"train, {SIZE} pixels, batch 64, NVIDIA H100 80GB HBM3"]["photos_per_second"]
@@ -60,7 +60,7 @@ def table(rates: dict[str, dict[str, Any]]) -> list[list[str]]:
 
 
 def _digits(number: float) -> str:
-    """Two: what rates are good for."""
+    """Round to two significant digits: rates are not known better."""
     return f"{float(f'{number:.2g}'):,.10g}"
 
 

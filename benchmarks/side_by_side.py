@@ -1,4 +1,4 @@
-"""Contenders that do the same work, in turn, in one run: what every row of the table is made of."""
+"""Measure contenders that do the same work in turn, and keep the result as a row of the table."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ OURS = "fieldguide"
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: the same work by several contenders, every repeat of each.
+    """One row of the table: the same work by several contenders, with every repeat.
 
     Attributes:
-        work: what was done, with sizes, as "training epoch, 32 pixels, batch 64".
-        unit: of the figures, as "images/s", "s" or "MiB".
-        measured: figures of each contender, one a repeat; OURS first; empty where nothing could be
+        work: the work and its size, such as "training epoch, 32 pixels, batch 64".
+        unit: unit of the figures, such as "images/s", "s" or "MiB".
+        measured: figures of each contender, one per repeat, OURS first; empty if nothing could be
             measured on this machine.
-        against: the contender that the target is about; None where it is a bound by itself.
-        bound: what OURS / `against` must reach, or OURS alone where that is None.
-        at_least: whether the bound is the least that is allowed, or the most.
-        limit: what limits OURS now, in a sentence; or why it was not measured.
-        left_out: contenders that did not run here, and why.
+        against: the contender that the target compares with; None if the target is a number.
+        bound: target of OURS / `against`, or of OURS if `against` is None.
+        at_least: True if the bound is the smallest allowed value, False if it is the largest.
+        limit: what limits OURS now, or why nothing was measured.
+        left_out: contenders that cannot run on this machine, and why.
     """
 
     work: str
@@ -37,9 +37,9 @@ class Row:
 
     @property
     def ratio(self) -> float:
-        """Median over the repeats of OURS / `against`, each of its own repeat; or of OURS.
+        """Median over the repeats of OURS / `against`, or of OURS if `against` is None.
 
-        NaN where nothing was measured, or not what it is compared with.
+        NaN if OURS or `against` was not measured.
         """
         if not self.measured or self.against in self.left_out:
             return math.nan
@@ -51,19 +51,22 @@ class Row:
 
     @property
     def met(self) -> bool:
-        """Whether the bound is kept; never where nothing was measured."""
+        """True if the target is met; False if nothing was measured."""
         return self.ratio >= self.bound if self.at_least else self.ratio <= self.bound
 
 
 def fastest(measured: Mapping[str, list[float]], among: Iterable[str]) -> str:
-    """Return whose median is the highest."""
+    """Return the name of the contender with the highest median."""
     return max(among, key=lambda name: statistics.median(measured[name]))
 
 
 def in_turn(contenders: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
-    """Measure all contenders once, then all again, the order reversed each time.
+    """Measure all contenders once per repeat, in an order that is reversed each time.
 
-    So that what else the machine does at a time falls on all of them alike.
+    Taking turns spreads the effect of other work on the machine over all contenders.
+
+    Returns:
+        Figures of each contender, one per repeat.
     """
     names = list(contenders)
     found: dict[str, list[float]] = {name: [] for name in names}

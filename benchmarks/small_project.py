@@ -1,4 +1,4 @@
-"""This project with a tiny archive and training, and a project of one stage that does nothing."""
+"""Make two small projects: this one with few photos, and one whose only stage does nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from contender import NOT_A_USERS, ROOT
 from ruamel.yaml import YAML
 
 BIN = Path(sys.executable).parent
-PHOTOS = 24  # of each class and part of the sample
+PHOTOS = 24  # of each class and split of the sample
 SETTINGS = {
     "data": {"archive": "data/photos.zip", "image_size": 32},
     "train": {"epochs": 1},
@@ -25,7 +25,7 @@ EMPTY = "stages:\n  nothing:\n    cmd: touch out\n    params: [number]\n    outs
 
 
 def environment(**more: str) -> dict[str, str]:
-    """A user's: all cores, bytecode, this environment's programs first, no configuration."""
+    """Return a user's environment variables: all cores, bytecode, this venv first in PATH."""
     kept = {k: v for k, v in os.environ.items() if k not in NOT_A_USERS}
     who = {
         f"GIT_{role}_{key}": value
@@ -37,7 +37,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def run(*command: str, folder: Path) -> float:
-    """Return the seconds of a command that must succeed."""
+    """Run a command that must succeed and return its seconds."""
     start = time.perf_counter()
     done = subprocess.run(
         command, cwd=folder, env=environment(), capture_output=True, text=True, check=False
@@ -49,7 +49,7 @@ def run(*command: str, folder: Path) -> float:
 
 
 def small_project(folder: Path) -> Path:
-    """Copy what Git tracks here, shrink its params, run the pipeline once and commit."""
+    """Copy this project, make its params and photos small, run the pipeline once and commit."""
     tracked = subprocess.run(
         ["git", "ls-files", "-z", "src", "stages", "models", "dvc.yaml", ".dvc*", ".gitignore"],
         cwd=ROOT,
@@ -71,7 +71,7 @@ def small_project(folder: Path) -> Path:
 
 
 def empty_project(folder: Path) -> Path:
-    """One stage that does nothing, with this project's settings of DVC."""
+    """Make a project of one stage that does nothing, with this project's DVC settings."""
     (folder / ".dvc").mkdir(parents=True)
     shutil.copy2(ROOT / ".dvc" / "config", folder / ".dvc" / "config")
     (folder / "dvc.yaml").write_text(EMPTY, encoding="utf-8")
@@ -81,7 +81,7 @@ def empty_project(folder: Path) -> Path:
 
 
 def working_seconds(folder: Path) -> dict[str, float]:
-    """Seconds that each stage was at work the last time it ran, without its imports."""
+    """Return the seconds that each stage worked the last time it ran, without its imports."""
     timing = json.loads((folder / "metrics" / "timing.json").read_text(encoding="utf-8"))
     return {name: values["seconds"] for name, values in timing.items()}
 

@@ -1,12 +1,12 @@
-"""Peak memory of each stage on 100,000 photos, which are made and not stored.
+"""Peak memory of each stage on 100,000 photos, which the benchmark draws.
 
     python benchmarks/stage_memory.py [--quick]
 
-Photos of 32 pixels, a few hundred pictures with a comment of their own each, in a zip; the default
-network, or with --quick a small one, for one epoch. Each stage runs as DVC runs it, and twenty
-times a second the peak of each of its processes so far (VmHWM) is read from /proc, and how much of
-their memory are pages of files (RssFile: libraries and the prepared store), which the kernel takes
-back when it needs room. The rows bound the sum of the peaks, without the weights of the model.
+A zip holds photos of 32 pixels: a few hundred pictures, many times, each time with another comment.
+The default network, or with --quick a small one, trains for one epoch. Each stage runs as DVC runs
+it. Twenty times a second, /proc is read for the peak memory so far of each of its processes (VmHWM)
+and for the pages of files in it (RssFile: libraries and the prepared store), which the kernel frees
+when it needs memory. The target is for the sum of the peaks minus the weights of the model.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from side_by_side import OURS, Row
 from small_project import environment
 
 PHOTOS = 100_000
-PICTURES = 400  # distinct ones; a photo's comment makes its bytes its own
+PICTURES = 400  # distinct pictures; a comment makes every photo's bytes different
 CLASSES = 10
-TEST = 10  # one photo of so many is in the test folder
+TEST = 10  # one photo of this many is in the test folder
 PIXELS = 32
 BOUND = 2048.0  # MiB
 EVERY = 0.05  # s
 STAGES = ("prepare", "train", "evaluate", "visualize")
 LIMITS = {
-    "prepare": "names, hashes and rows of all photos; of pixels a few megabytes",
+    "prepare": "names, hashes and rows of all photos, and a few megabytes of pixels",
     "train": "the import of PyTorch and Lightning, and the mapped pages of the store",
     "evaluate": "the import of PyTorch and scikit-learn, and the predictions of the test set",
     "visualize": "the import of PyTorch and Matplotlib, and the largest figure",
@@ -46,11 +46,11 @@ LIMITS = {
 
 
 def rows(*, quick: bool) -> list[Row]:
-    """Measure all stages on as many photos either way; `quick` trains a smaller network."""
+    """Measure all stages; `quick` trains a smaller network on as many photos."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for part in ("src", "stages"):
-            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("*.pyc"))
+        for tree in ("src", "stages"):
+            shutil.copytree(ROOT / tree, folder / tree, ignore=shutil.ignore_patterns("*.pyc"))
         write_archive(folder / "photos.zip")
         _write_params(folder, quick=quick)
         found = []
@@ -67,13 +67,13 @@ def rows(*, quick: bool) -> list[Row]:
 
 
 def write_archive(path: Path) -> None:
-    """Write the photos: no two files alike, and few enough pictures to encode."""
+    """Write the photos: few pictures to encode, but no two equal files."""
     rng = np.random.default_rng(0)
     pictures = [_jpeg(rng, k % CLASSES) for k in range(PICTURES)]
     with zipfile.ZipFile(path, "w") as archive:
         for k in range(PHOTOS):
-            part = "test" if k // CLASSES % TEST == 0 else "train"
-            name = f"{part}/class {k % CLASSES}/{k:06d}.jpg"
+            split = "test" if k // CLASSES % TEST == 0 else "train"
+            name = f"{split}/class {k % CLASSES}/{k:06d}.jpg"
             archive.writestr(name, commented(pictures[k % PICTURES], k))
 
 
@@ -84,10 +84,10 @@ def _jpeg(rng: np.random.Generator, label: int) -> bytes:
 
 
 def peak(stage: str, folder: Path) -> tuple[float, float, float]:
-    """Run a stage.
+    """Run a stage and watch its memory.
 
     Returns:
-        The most MiB that its processes had, the most of files that they mapped, and seconds.
+        Peak MiB of its processes, peak MiB of the files that they mapped, and seconds.
     """
     start = time.perf_counter()
     whole = mapped = 0.0
@@ -113,7 +113,7 @@ def peak(stage: str, folder: Path) -> tuple[float, float, float]:
 
 
 def _memory(pid: int) -> tuple[float, float]:
-    """MiB of the process and those that it started: their peaks so far, and mapped now."""
+    """Return MiB of the process and its children: their peaks so far, and files mapped now."""
     whole = mapped = 0
     try:
         processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
@@ -122,7 +122,7 @@ def _memory(pid: int) -> tuple[float, float]:
     for process in processes:
         try:
             text = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
-        except OSError:  # it has just ended
+        except OSError:  # the process has just ended
             continue
         lines = dict(line.split(":", 1) for line in text.splitlines())
         whole += _kib(lines, "VmHWM")
@@ -131,7 +131,7 @@ def _memory(pid: int) -> tuple[float, float]:
 
 
 def _kib(lines: dict[str, str], name: str) -> int:
-    return int(lines.get(name, "0").split()[0])  # missing of a process that ends
+    return int(lines.get(name, "0").split()[0])  # a process that is ending has no such line
 
 
 def _write_params(folder: Path, *, quick: bool) -> None:
@@ -145,7 +145,7 @@ def _write_params(folder: Path, *, quick: bool) -> None:
 
 
 def _weights(folder: Path) -> float:
-    """MiB of the classifier's weights."""
+    """Return the MiB of the classifier's weights."""
     return (folder / "models" / "classifier" / "model.safetensors").stat().st_size / 2**20
 
 

@@ -1,11 +1,11 @@
-"""What a trial costs beyond its training: `fieldguide sweep run -j 2` and `dvc queue start -j 2`.
+"""Seconds a trial costs beyond its training: `fieldguide sweep run` against `dvc queue start`.
 
     make venv && . .venv/bin/activate
     python benchmarks/sweep_overhead.py
 
-The same trials of a stage that only sleeps, in a fresh Git and DVC project each time, in turns.
-Overhead = wall seconds x 2 workers / trials - seconds of the stage. Of the queue only what follows
-`dvc queue start` counts; filling it is told apart.
+Both run the same trials of a stage that only sleeps, with -j 2, in turn, each time in a new Git and
+DVC project. Overhead = wall seconds x 2 workers / trials - seconds of the stage. The queue's
+seconds count from `dvc queue start`; the seconds of filling it are printed separately.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ WORKERS = 2
 
 
 def main() -> None:
-    """Measure in turns and print seconds per trial."""
+    """Measure both in turn and print the seconds per trial."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=2, help="that the stage takes")
+    parser.add_argument("--seconds", type=float, default=2, help="that the stage sleeps")
     options = parser.parse_args()
     found: dict[str, list[float]] = {"fieldguide": [], "queue": [], "filling the queue": []}
     for number in range(options.rounds):
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def stub(folder: Path, seconds: float) -> Any:
-    """Make the project that the tests of the driver use."""
+    """Make the project of a sleeping stage that the tests of sweeps use."""
     folder.mkdir()
     module = runpy.run_path(str(ROOT / "tests" / "sweeps" / "stub.py"))
     project = module["Stub"](folder)
@@ -57,7 +57,7 @@ def stub(folder: Path, seconds: float) -> Any:
 
 
 def sweep(project: Any, trials: int, workers: int = WORKERS) -> tuple[float, float]:
-    """Seconds of the whole command."""
+    """Return the seconds of the whole `fieldguide sweep run`, and 0."""
     file = project.write_sweep(run_cap=trials)
     start = time.perf_counter()
     project.sweep("run", file, "-j", str(workers))
@@ -67,7 +67,7 @@ def sweep(project: Any, trials: int, workers: int = WORKERS) -> tuple[float, flo
 
 
 def queue(project: Any, trials: int) -> tuple[float, float]:
-    """Seconds from `dvc queue start` to the last experiment, and those of filling the queue."""
+    """Return the seconds from `dvc queue start` to the last experiment, and of queueing them."""
     dvc = (sys.executable, "-m", "dvc")
     rates = ",".join(str(round(0.0001 * (k + 1), 6)) for k in range(trials))
     start = time.perf_counter()

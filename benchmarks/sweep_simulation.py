@@ -1,17 +1,17 @@
-"""What a sweep of 10,000 trials costs its driver, and how long workers wait for it: a simulation.
+"""Simulate a sweep of 10,000 trials: the driver's cost, and how long workers wait for it.
 
     python benchmarks/sweep_simulation.py                # 1, 10, 100 and 1,000 workers
     python benchmarks/sweep_simulation.py --quick        # a small one, in seconds
 
-The driver, the record and the proposals are the real ones; only the trainings are made up, as
-events in virtual time: each epoch takes its seconds, reports, and waits at a rung for the answer.
-The real seconds that the driver takes are added to the virtual clock, and meanwhile workers that
-are free or at a rung wait. Workers die and come back, trials fail by their own fault, and half of
-the workers join late.
+The driver, the record and the proposals are the real ones. Only the trainings are simulated, as
+events in virtual time: each epoch takes some seconds and reports, and at a rung the trial waits for
+the driver's answer. The real seconds that the driver needs are added to the virtual clock, and
+workers that are free or at a rung wait during them. Workers die and come back, some trials fail
+because of their params, and half of the workers join late.
 
-Idle share = 1 - seconds in which workers train / seconds in which they are there, from the moment
-all have joined until the last configuration is started. What follows, when fewer trials are left
-than workers, is told apart as the tail.
+Idle share = 1 - seconds in which workers train / seconds in which they are present, from the moment
+all have joined until the last configuration starts. The time after that, when fewer trials are left
+than workers, is printed as the tail.
 """
 
 from __future__ import annotations
@@ -43,49 +43,49 @@ from fieldguide.sweeps.space import Values
 from fieldguide.sweeps.sweep_file import load_sweep
 
 ROOT = Path(__file__).resolve().parents[1]
-LATEST = 1000  # proposals, for the cost late in the sweep
+LATEST = 1000  # last proposals, whose cost is printed separately
 
 
 @dataclass(frozen=True)
 class World:
-    """What happens to workers and trials."""
+    """The random behaviour of workers and trials."""
 
     workers: int
     epochs: int
     epoch_seconds: float = 20  # mean over trials
     spread: float = 0.5  # standard deviation of the logarithm
-    faulty: float = 0.01  # share of configurations that fail by their own fault
-    lifetime: float = 20 * 3600  # seconds of a worker, mean
-    away: float = 300  # seconds until it is back, mean
-    join_within: float = 600  # seconds, of the half that joins late
+    faulty: float = 0.01  # share of configurations that fail because of their params
+    lifetime: float = 20 * 3600  # mean seconds until a worker dies
+    away: float = 300  # mean seconds until it is back
+    join_within: float = 600  # seconds within which the late half of the workers joins
     seed: int = 0
 
 
 @dataclass
 class Training:
-    """A trial on a worker."""
+    """The simulated training of a trial on a worker."""
 
     run: Run
     rungs: list[int]
     worker: int
     seconds: float  # per epoch
-    fails_at: int | None  # epoch
-    since: float  # when it went on computing
-    epoch: int = 0  # finished
+    fails_at: int | None  # epoch; None if it does not fail
+    since: float  # virtual time since which it computes
+    epoch: int = 0  # last finished epoch
     best: float = 0.0
 
 
 @dataclass
 class Log:
-    """What happened, in virtual seconds."""
+    """What happened; times are virtual seconds."""
 
     computing: list[tuple[int, float, float]] = field(default_factory=list)  # worker, from, to
-    held: list[tuple[int, float, float, str]] = field(default_factory=list)  # … by a trial's name
+    held: list[tuple[int, float, float, str]] = field(default_factory=list)  # and name of the trial
     away: list[tuple[float, float]] = field(default_factory=list)
     starts: Counter[str] = field(default_factory=Counter)
     lost: Counter[str] = field(default_factory=Counter)
     ends: Counter[str] = field(default_factory=Counter)
-    # When each configuration was started, and the driver's seconds and CPU's by then.
+    # For each configuration: its start, and the driver's seconds and CPU seconds until then.
     proposed: list[tuple[float, float, float]] = field(default_factory=list)
 
 
@@ -95,15 +95,15 @@ class SimulatedPool:
     options = ""
 
     def __init__(self, world: World) -> None:
-        """Let half of the workers be there and the others come."""
+        """Start with half of the workers; the others join later."""
         self.world, self.log_ = world, Log()
         self.now = self.spent = self.spent_cpu = 0.0
-        self.joined = 0.0  # when all had
+        self.joined = 0.0  # when the last worker joined
         self._random = random.Random(world.seed)  # noqa: S311
         self._events: list[tuple[float, int, str, Any]] = []
         self._count = 0
         self._free: list[int] = []
-        self._begun: dict[str, tuple[int, float]] = {}  # name -> worker, since when
+        self._begun: dict[str, tuple[int, float]] = {}  # name -> (worker, start)
         self._running: dict[str, Training] = {}
         self._on: dict[int, str] = {}  # worker -> name
         for worker in range(world.workers):
@@ -115,7 +115,7 @@ class SimulatedPool:
                 self._at(at, "join", worker)
         self._leave()
 
-    # The driver's clock: it runs from the end of one call of the pool to the next.
+    # The driver's clock runs between two calls of the pool: _leave starts it, _enter stops it.
 
     def _leave(self) -> None:
         self._left = time.perf_counter(), time.process_time()
@@ -132,7 +132,7 @@ class SimulatedPool:
         return set()
 
     def expect(self, most: int) -> None:
-        """Nothing: workers stay, so that the tail shows."""
+        """Do nothing: workers stay until the end, so that the tail shows."""
 
     def room(self) -> int:  # noqa: D102
         return len(self._free)
@@ -161,7 +161,7 @@ class SimulatedPool:
     def wait(self) -> Iterator[Reported | Ended]:  # noqa: D102
         self._enter()
         self.now = max(self.now, self._events[0][0])
-        until = self.now  # what happens while the driver answers is told the next time
+        until = self.now  # events that happen while the driver answers are yielded next time
         while self._events and self._events[0][0] <= until:
             at, _, kind, what = heapq.heappop(self._events)
             event = getattr(self, f"_{kind}")(at, what)
@@ -190,7 +190,7 @@ class SimulatedPool:
     def close(self) -> None:  # noqa: D102
         pass
 
-    # What happens.
+    # Events in virtual time.
 
     def _at(self, at: float, kind: str, what: Any) -> None:
         self._count += 1
@@ -224,7 +224,7 @@ class SimulatedPool:
         if training.epoch == training.fails_at:
             self._release(training, at)
             self.log_.ends[name] += 1
-            return Ended(name, status=1, message="made up: the settings are at fault")
+            return Ended(name, status=1, message="simulated: the params are at fault")
         score = objective(training.run.overrides, training.epoch)
         training.best = max(training.best, score)
         if training.epoch == self.world.epochs:
@@ -263,13 +263,13 @@ class SimulatedPool:
 
 
 def objective(values: Values, epoch: int) -> float:
-    """A made-up validation accuracy: rising with epochs, and noisy."""
+    """Return a simulated validation accuracy, which rises with the epochs and is noisy."""
     noise = random.Random(f"{sorted(values.items())} {epoch}").gauss(0, 0.005)  # noqa: S311
     return max(0.0, final_score(values) * (1 - math.exp(-(epoch + 1) / 4)) + noise)
 
 
 def final_score(values: Values) -> float:
-    """What a configuration comes to without noise: smooth in the ten parameters."""
+    """Return a configuration's final score without noise, smooth in the ten parameters."""
     rate = math.log10(float(values["train.learning_rate"]))
     deep = float(values["model.conv_layers"]) - 3
     wide = math.log2(float(values["model.first_layer_filters"]) / 32)
@@ -290,7 +290,7 @@ def final_score(values: Values) -> float:
 
 @dataclass(frozen=True)
 class Result:
-    """A simulated sweep."""
+    """The outcome of a simulated sweep."""
 
     record: Record
     pool: SimulatedPool
@@ -298,12 +298,12 @@ class Result:
 
 
 def simulate(folder: Path, trials: int, world: World) -> Result:
-    """Run one sweep to its end.
+    """Simulate one sweep to its end.
 
     Args:
-        folder: empty, for a repository without trials and the sweep's record.
-        trials: configurations.
-        world: what happens to them.
+        folder: empty; gets a Git repository without trials, and the sweep's record.
+        trials: number of configurations.
+        world: behaviour of workers and trials.
     """
     for command in (
         ["init", "--quiet"],
@@ -324,7 +324,7 @@ def simulate(folder: Path, trials: int, world: World) -> Result:
 
 
 def figures(result: Result) -> dict[str, float]:
-    """The row of a sweep in the table."""
+    """Return a sweep's row of the table, by column."""
     pool, log = result.pool, result.pool.log_
     begin, (end, wall, cpu) = pool.joined, log.proposed[-1]
     training = sum(_overlap(a, b, begin, end) for _, a, b in log.computing)
@@ -359,7 +359,7 @@ def _overlap(start: float, stop: float, begin: float, end: float) -> float:
 
 
 def main() -> None:
-    """Simulate for each number of workers and print a row."""
+    """Simulate a sweep for each number of workers and print its row."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 10, 100, 1000])

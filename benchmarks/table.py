@@ -1,4 +1,4 @@
-"""The table of docs/benchmarks.md and its short form in the README."""
+"""Write the table of docs/benchmarks.md and its short form in the README."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NOT_MEASURED = "not measured"
 
 
 def full_table(results: Sequence[Result]) -> str:
-    """Return every contender's median and spread, row by row, and the machines."""
+    """Return the table with the median and spread of every contender, and the machines."""
     machines = _machines(results)
     lines = [
         "| work | fieldguide | others | ratio | target | |",
@@ -37,17 +37,18 @@ def full_table(results: Sequence[Result]) -> str:
         )
         lines.append(_line(cells))
     lines += ["", "Median over the repeats, smallest and largest in brackets."]
-    lines += ["", "| work | what limits it now |", "| --- | --- |"]
-    lines += [_line((result.row.work, result.row.limit)) for result in results]
+    lines += ["", "| work, and rows like it | what limits it now |", "| --- | --- |"]
+    works = {result.row.limit: result.row.work for result in reversed(results)}  # the first of each
+    lines += [_line((work, limit)) for limit, work in reversed(works.items())]
     lines += ["", *_legend(machines)]
     return "\n".join(lines)
 
 
 def short_table(results: Sequence[Result]) -> str:
-    """Return the rows in brief, those that differ in one word, such as a size, in one line."""
+    """Return the short table; rows whose names differ in one word, such as a size, share a line."""
     machines = _machines(results)
     lines = [
-        "| work | fieldguide | beside it | ratio | target | |",
+        "| work | fieldguide | compared with | ratio | target | |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for group in _alike(results):
@@ -59,7 +60,7 @@ def short_table(results: Sequence[Result]) -> str:
         cells = (
             f"{work}{_note(group[0], machines)}",
             f"{ours} {rows[0].unit}" if measured else "–",
-            _joined(_beside(row) for row in rows),
+            _joined(_other(row) for row in rows),
             _joined(ratio(row) for row in rows),
             _joined(target(row) for row in rows),
             _joined(verdict(row) for row in rows),
@@ -69,7 +70,7 @@ def short_table(results: Sequence[Result]) -> str:
 
 
 def _alike(results: Sequence[Result]) -> list[list[Result]]:
-    """Group rows of one module, bound and machine whose names differ in the same one word."""
+    """Group rows of the same module, bound and machine whose names differ in one word only."""
     groups: list[list[Result]] = []
     for result in results:
         for group in groups:
@@ -90,25 +91,25 @@ def _same_kind(one: Result, other: Result) -> bool:
 
 
 def _differences(group: Sequence[Result]) -> set[int]:
-    """Places of the words that are not the same in all names; of unequal lengths, all places."""
+    """Return the positions of words that differ between names; all if their lengths differ."""
     words = [result.row.work.split() for result in group]
     if len({len(line) for line in words}) > 1:
         return set(range(max(map(len, words))))
     return {k for k, column in enumerate(zip(*words, strict=True)) if len(set(column)) > 1}
 
 
-def _beside(row: Row) -> str:
+def _other(row: Row) -> str:
     if row.against is None:
         return "–"
     return f"{row.against} {median(row, row.against)}".strip()
 
 
-def _joined(parts: Iterable[str]) -> str:
-    """All parts, or one where they are the same; what they begin or end with is said once."""
-    found = list(parts)
+def _joined(cells: Iterable[str]) -> str:
+    """Join cells by " / "; words that all cells share are written once."""
+    found = list(cells)
     if len(set(found)) <= 1:
         return found[0] if found else ""
-    words = [part.split() for part in found]
+    words = [cell.split() for cell in found]
     if len({len(line) for line in words}) == 1 and len(_varying(words)) == 1:
         (k,) = _varying(words)
         middle = " / ".join(line[k] for line in words)
@@ -121,10 +122,10 @@ def _varying(words: Sequence[Sequence[str]]) -> list[int]:
 
 
 def insert(file: Path, text: str) -> bool:
-    """Put `text` between the markers of a file; False where it has none.
+    """Replace the text between the markers of a file; return False if it has no markers.
 
     Raises:
-        SystemExit: there is a first marker without a second one.
+        SystemExit: the first marker has no second one.
     """
     from fieldguide.core.files import write_text
 
@@ -140,7 +141,7 @@ def insert(file: Path, text: str) -> bool:
 
 
 def number(value: float) -> str:
-    """Three digits that matter."""
+    """Format a number with three significant digits."""
     if math.isinf(value):
         return "never"
     if abs(value) >= 100:  # noqa: PLR2004
@@ -149,13 +150,13 @@ def number(value: float) -> str:
 
 
 def median(row: Row, name: str) -> str:
-    """Median of a contender's repeats; nothing where it was not measured."""
+    """Return the median of a contender's repeats; empty if it was not measured."""
     values = row.measured.get(name)
     return number(statistics.median(values)) if values else ""
 
 
 def spread(row: Row, name: str) -> str:
-    """Median and, of several repeats, the smallest and the largest."""
+    """Return a contender's median and, if it has several repeats, the smallest and largest."""
     values = row.measured.get(name)
     if not values:
         return NOT_MEASURED
@@ -164,33 +165,33 @@ def spread(row: Row, name: str) -> str:
 
 
 def ratio(row: Row) -> str:
-    """What is held against the bound."""
+    """Return the row's ratio with its unit."""
     if not row.measured:
         return "–"
     return f"{number(row.ratio)} {row.unit if row.against is None else '×'}"
 
 
 def target(row: Row) -> str:
-    """Return the bound in words."""
+    """Return the row's target with its unit."""
     sign, unit = "≥" if row.at_least else "≤", "×" if row.against is not None else row.unit
     of = f" {row.against}" if row.against is not None else ""
     return f"{sign} {row.bound:g} {unit}{of}"
 
 
 def verdict(row: Row) -> str:
-    """Met, missed or not measured."""
+    """Return "met", "missed" or "not measured"."""
     if not row.measured:
         return NOT_MEASURED
     return "met" if row.met else "**missed**"
 
 
 def _machines(results: Sequence[Result]) -> list[Machine]:
-    """Machines and days in the order of their first row."""
+    """Return the distinct machines and dates, in the order of their first row."""
     return list({r.machine.describe(): r.machine for r in results if r.row.measured}.values())
 
 
 def _note(result: Result, machines: list[Machine]) -> str:
-    """Mark of the row's machine where there are several."""
+    """Return the number of the row's machine, if there are several machines."""
     if len(machines) < 2 or not result.row.measured:  # noqa: PLR2004
         return ""
     names = [machine.describe() for machine in machines]

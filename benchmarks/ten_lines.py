@@ -1,4 +1,4 @@
-"""What one would write instead of `fieldguide predict`: python ten_lines.py WEIGHTS PHOTO."""
+"""Classify a photo in ten lines of PyTorch, without fieldguide: ten_lines.py WEIGHTS PHOTO."""
 
 import sys
 from itertools import pairwise

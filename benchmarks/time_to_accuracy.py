@@ -1,9 +1,10 @@
 """Seconds from the start of the process to the original recipe's final validation accuracy.
 
-On the bundled sample. The original trains its 30 epochs; of both counts the end of the first epoch
-that reaches the accuracy which the original ends with, imports and start included. fieldguide
-trains with params.yaml's recipe and a short schedule. Unpacking for the original, and `prepare`
-for fieldguide, come before and are told apart.
+Both recipes train on the bundled sample: the course work's original for 30 epochs, fieldguide with
+params.yaml's recipe and a short schedule. Time ends with the first epoch that reaches the
+validation accuracy with which the original ends; imports and start count. Unpacking for the
+original and `prepare` for fieldguide are done before; the seconds of `prepare` are printed
+separately.
 """
 
 from __future__ import annotations
@@ -25,21 +26,21 @@ from side_by_side import OURS, Row, in_turn
 
 ORIGINAL = "the original recipe"
 ORIGINAL_EPOCHS = 30
-OUR_EPOCHS = 6  # the whole one-cycle schedule
+OUR_EPOCHS = 6  # length of the one-cycle schedule
 BOUND = 0.1
 SAMPLE = ROOT / "data" / "sample.zip"
 
 
 class Epoch(NamedTuple):
-    """How far a training was at the end of an epoch."""
+    """Time and accuracy at the end of an epoch."""
 
     number: int
-    seconds: float  # since the process was started
+    seconds: float  # since the start of the process
     val_acc: float
 
 
 def rows(*, quick: bool) -> list[Row]:
-    """Measure."""
+    """Train both recipes in turn and compare the seconds."""
     from original_recipe import unpack
 
     from fieldguide.core.params import load_params
@@ -86,7 +87,7 @@ def rows(*, quick: bool) -> list[Row]:
 
 
 def follow(recipe: str, photos: Path, *, seed: int) -> list[Epoch]:
-    """Train in a process of its own, noting when each epoch is told."""
+    """Train in a new process and return the time and accuracy of each epoch."""
     command = [sys.executable, __file__, recipe, str(photos), str(seed)]
     epochs = []
     start = time.perf_counter()
@@ -110,12 +111,12 @@ def follow(recipe: str, photos: Path, *, seed: int) -> list[Epoch]:
 
 
 def first_at(epochs: list[Epoch], target: float) -> float:
-    """Seconds until the first epoch of at least `target`; infinite where none was."""
+    """Return the seconds to the first epoch of at least `target`; infinity if there is none."""
     return next((epoch.seconds for epoch in epochs if epoch.val_acc >= target), math.inf)
 
 
 def describe(trainings: dict[str, list[list[Epoch]]], preparing: float) -> str:
-    """Say where fieldguide's seconds go."""
+    """Describe where fieldguide's seconds go."""
     seconds = [epochs[1].seconds - epochs[0].seconds for epochs in trainings[OURS]]
     first = [epochs[0].seconds for epochs in trainings[OURS]]
     whole = statistics.median(epochs[-1].seconds for epochs in trainings[ORIGINAL])
@@ -124,15 +125,15 @@ def describe(trainings: dict[str, list[list[Epoch]]], preparing: float) -> str:
     epoch = statistics.median(seconds)
     start = statistics.median(first) - epoch
     return (
-        f"the network's arithmetic: {epoch:.1f} s an epoch of {OUR_EPOCHS}, after "
-        f"{start:.1f} s of start; prepare took {preparing:.1f} s before; "
-        f"all {ORIGINAL_EPOCHS} epochs of the original {whole:.0f} s. It ends at {target:.1%}, "
+        f"the network's arithmetic: {OUR_EPOCHS} epochs of {epoch:.1f} s after a start of "
+        f"{start:.1f} s; `prepare` took {preparing:.1f} s before. The original's "
+        f"{ORIGINAL_EPOCHS} epochs took {whole:.0f} s. It ends at {target:.1%}, "
         f"fieldguide at {reached:.1%}"
     )
 
 
 def one(recipe: str, photos: Path, *, seed: int) -> None:
-    """Train in this process, telling each epoch."""
+    """Train in this process and print each epoch as JSON."""
 
     def tell(epoch: int, val_acc: float) -> None:
         print("\n" + json.dumps({"epoch": epoch, "val_acc": val_acc}), flush=True)
@@ -153,7 +154,7 @@ def one(recipe: str, photos: Path, *, seed: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("recipe", choices=(OURS, ORIGINAL))
-    parser.add_argument("photos", type=Path, help="a store, or what `unpack` laid out")
+    parser.add_argument("photos", type=Path, help="a store, or a folder that `unpack` wrote")
     parser.add_argument("seed", type=int)
     options = parser.parse_args()
     one(options.recipe, options.photos, seed=options.seed)

@@ -1,7 +1,6 @@
-"""Draw what the classifier has learned, sees and gets wrong.
+"""Draw what the classifier has learned, what it responds to and what it gets wrong.
 
-Reads   models/classifier/, data/prepared/ (test), metrics/predictions.csv,
-        plots/curves.csv
+Reads   models/classifier/, data/prepared/ (test), metrics/predictions.csv, plots/curves.csv
 Writes  plots/figures/
 Params  visualize
 """
@@ -12,19 +11,20 @@ from fieldguide.core import stage
 from fieldguide.core.params import Params
 from fieldguide.core.store import Store
 from fieldguide.evaluation.predictions import read_predictions
-from fieldguide.figures.draw import Inputs, draw_all
+from fieldguide.figures.draw import draw_all
 from fieldguide.network.bundle import load_bundle
 
 
 def main(params: Params) -> None:
     """Draw every figure."""
-    inputs = Inputs(
-        bundle=load_bundle(Path("models/classifier")),
-        test=Store(Path("data/prepared")).split("test"),
+    draw_all(
+        load_bundle(Path("models/classifier")),
+        Store(Path("data/prepared")).split("test"),
         predictions=read_predictions(Path("metrics/predictions.csv")),
         curves=Path("plots/curves.csv"),
+        params=params.visualize,
+        folder=Path("plots/figures"),
     )
-    draw_all(inputs, params.visualize, Path("plots/figures"))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Decoding and resizing alone, from memory, on all cores: what `prepare` cannot be faster than."""
+"""Decode and resize photos from memory on all cores: the upper limit of `prepare`'s speed."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def main() -> None:
     with zipfile.ZipFile(settings["archive"]) as file:
         photos = [file.read(name) for name in file.namelist()]
     workers = settings["workers"]
-    parts = [photos[k::workers] for k in range(workers)]
+    chunks = [photos[k::workers] for k in range(workers)]
 
-    def work(part: list[bytes]) -> None:
-        for photo in part:
+    def work(chunk: list[bytes]) -> None:
+        for photo in chunk:
             decode(photo, settings["size"])
 
     with ThreadPoolExecutor(workers) as pool:
@@ -39,7 +39,7 @@ def main() -> None:
         def measure() -> float:
             start, count = time.perf_counter(), 0
             while time.perf_counter() - start < settings["seconds"]:
-                list(pool.map(work, parts))
+                list(pool.map(work, chunks))
                 count += len(photos)
             return count / (time.perf_counter() - start)
 
@@ -47,12 +47,12 @@ def main() -> None:
 
 
 def square(pixels: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
-    """Centre square, resized with antialiasing by Pillow, the fastest of these libraries at it."""
+    """Crop and resize with Pillow, the fastest of these libraries at antialiased resizing."""
     return crop(Image.fromarray(pixels), size)
 
 
 def crop(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
-    """Centre square at `size` pixels, as `prepare` makes it."""
+    """Return the centre square at `size` pixels, computed as `prepare` does."""
     side = min(image.size)
     left, top = (image.width - side) / 2, (image.height - side) / 2
     box = (left, top, left + side, top + side)
@@ -62,7 +62,7 @@ def crop(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
 
 
 def pillow() -> Decoder:
-    """Use libjpeg-turbo as Pillow brings it, decoding at a reduced DCT scale."""
+    """Return a decoder with Pillow's libjpeg-turbo, at a reduced DCT scale."""
 
     def decode(data: bytes, size: int) -> npt.NDArray[np.uint8]:
         with Image.open(io.BytesIO(data)) as image:
@@ -75,12 +75,12 @@ def pillow() -> Decoder:
 
 
 def torchvision() -> Decoder:
-    """Use torchvision's own libjpeg, which decodes at full size only."""
+    """Return a decoder with torchvision's libjpeg, which decodes at full size only."""
     import torch
     from torchvision.io import ImageReadMode, decode_jpeg
     from torchvision.transforms.v2 import functional
 
-    torch.set_num_threads(1)  # photos are shared among threads already
+    torch.set_num_threads(1)  # the pool already has one thread per core
 
     def decode(data: bytes, size: int) -> npt.NDArray[np.uint8]:
         image = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
@@ -93,11 +93,11 @@ def torchvision() -> Decoder:
 
 
 def simplejpeg() -> Decoder:
-    """Use simplejpeg's libjpeg-turbo, at a reduced DCT scale."""
+    """Return a decoder with simplejpeg's libjpeg-turbo, at a reduced DCT scale."""
     import simplejpeg
 
     def decode(data: bytes, size: int) -> npt.NDArray[np.uint8]:
-        smallest = 2 * size  # of the decoded sides, as in `prepare`
+        smallest = 2 * size  # least pixels of a decoded side, as in `prepare`
         pixels = simplejpeg.decode_jpeg(data, min_height=smallest, min_width=smallest)
         return square(pixels, size)
 
@@ -105,14 +105,14 @@ def simplejpeg() -> Decoder:
 
 
 def turbojpeg() -> Decoder:
-    """Use the system's libjpeg-turbo, at a reduced DCT scale."""
+    """Return a decoder with the system's libjpeg-turbo, at a reduced DCT scale."""
     from turbojpeg import TJPF_RGB, TurboJPEG
 
     turbo = TurboJPEG()
 
     def decode(data: bytes, size: int) -> npt.NDArray[np.uint8]:
         width, height, *_ = turbo.decode_header(data)
-        # Of the scales of libjpeg-turbo these are the ones with SIMD code.
+        # These are the scales for which libjpeg-turbo has SIMD code.
         scale = next((k for k in (8, 4, 2) if min(width, height) >= 2 * size * k), 1)
         pixels = turbo.decode(data, pixel_format=TJPF_RGB, scaling_factor=(1, scale))
         return square(pixels, size)

@@ -1,6 +1,6 @@
-"""The peers' loaders: batches with crop, flip and colour jitter, each the way its documents show.
+"""Load batches with crop, flip and colour jitter by other libraries, as their documents show.
 
-Conversions (LitData's chunks, WebDataset's shards, FFCV's file) are made before anything is timed.
+Conversions (LitData's chunks, WebDataset's shards, FFCV's file) are not timed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 MEAN = STD = (0.5, 0.5, 0.5)
-BORDER = 8  # a crop may move by 1/BORDER of the side, as fieldguide's does
+BORDER = 8  # a crop moves by at most 1/BORDER of the side, as in fieldguide
 
 Settings = dict[str, Any]
 
@@ -39,7 +39,7 @@ def main() -> None:
     except ImportError as err:
         link.leave_out(f"not installed here: {err}")
         return
-    for _ in loader:  # FFCV compiles now
+    for _ in loader:  # FFCV compiles in its first epoch
         pass
     device = torch.device(settings["device"])
 
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def augmentation(settings: Settings, *, resize: bool) -> Any:
-    """Build torchvision's transforms; uint8 until the last moment, as its documents say."""
+    """Build torchvision's transforms on uint8, floats last, as its documents say."""
     size, jitter = settings["size"], settings["jitter"]
     return v2.Compose(
         [
@@ -73,12 +73,12 @@ def augmentation(settings: Settings, *, resize: bool) -> Any:
 
 
 def image_folder(settings: Settings) -> Iterable[Any]:
-    """Read the photos as they are with `ImageFolder` and `DataLoader`."""
+    """Load the original photos with `ImageFolder` and `DataLoader`."""
     return _image_folder(settings, settings["photos"], resize=True)
 
 
 def image_folder_resized(settings: Settings) -> Iterable[Any]:
-    """Read photos that somebody has resized beforehand."""
+    """Load photos resized beforehand with `ImageFolder` and `DataLoader`."""
     return _image_folder(settings, settings["resized"], resize=False)
 
 
@@ -96,7 +96,7 @@ def _image_folder(settings: Settings, folder: str, *, resize: bool) -> Iterable[
 
 
 def timm(settings: Settings) -> Iterable[Any]:
-    """Read the photos with timm's `create_loader`, with its own random crop (random-resized)."""
+    """Load the original photos with timm's `create_loader`, whose crop is random-resized."""
     from timm.data import create_dataset, create_loader
 
     dataset = create_dataset("", root=str(Path(settings["photos"]) / "train"), is_training=True)
@@ -116,11 +116,10 @@ def timm(settings: Settings) -> Iterable[Any]:
 
 
 def litdata(settings: Settings) -> Iterable[Any]:
-    """Read LitData's optimized chunks of decoded pixels, the faster of its two ways."""
+    """Load LitData's chunks of decoded pixels, the faster of its two formats."""
     from litdata import StreamingDataLoader, StreamingDataset, optimize
 
     chunks = str(Path(settings["work"]) / f"litdata-{settings['size']}")
-    # Its progress is printed by processes of its own.
     optimize(
         fn=decoded,
         inputs=ImageFolder(Path(settings["resized"]) / "train").samples,
@@ -141,12 +140,12 @@ def litdata(settings: Settings) -> Iterable[Any]:
 
 
 def decoded(sample: tuple[str, int]) -> Settings:
-    """Item of LitData's chunks."""
+    """Return an item of LitData's chunks."""
     return {"image": v2.functional.pil_to_tensor(_open(sample[0])), "label": sample[1]}
 
 
 def augmented_item(item: Settings, transform: Any) -> tuple[Any, int]:
-    """Item of LitData's batches."""
+    """Return an item of LitData's batches."""
     return transform(tv_tensors.Image(item["image"])), item["label"]
 
 
@@ -156,7 +155,7 @@ def _open(path: str) -> Image.Image:
 
 
 def webdataset(settings: Settings) -> Iterable[Any]:
-    """Read WebDataset's tar shards of JPEGs, resized beforehand."""
+    """Load WebDataset's tar shards of JPEGs that were resized beforehand."""
     import webdataset as wds
 
     samples = ImageFolder(Path(settings["resized"]) / "train").samples
@@ -193,7 +192,7 @@ def _add(shard: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 def ffcv(settings: Settings) -> Iterable[Any]:
-    """Read FFCV's file of raw pixels and its compiled augmentation."""
+    """Load FFCV's file of raw pixels with its compiled augmentation."""
     import numpy as np
     from ffcv.fields import IntField, RGBImageField
     from ffcv.fields.decoders import IntDecoder, SimpleRGBImageDecoder

@@ -1,7 +1,7 @@
-"""Other training loops around fieldguide's own network: bare PyTorch, the original's, fastai, timm.
+"""Train fieldguide's network by other loops: bare PyTorch, the course work's, fastai, timm.
 
-Each epoch is counted in images per second. The original and fastai validate within it, ten
-photos, as they do after every epoch.
+The figure is images per second of an epoch. The course work's loop and fastai validate on ten
+photos within each epoch, because they validate after every epoch.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ def network(settings: Settings, params: Params) -> nn.Module:
 
 
 def bare(link: Link, settings: Settings, params: Params) -> None:
-    """Run the step alone, on floats that are in memory already; on a GPU on one fixed batch.
+    """Run training steps alone, on floats already in memory; on a GPU on one fixed batch.
 
-    The process uses its freed memory again, as that of `train` does: the row is about the loop.
+    The process reuses freed memory as `train` does, so that only the loops differ.
     """
     from fieldguide.training.memory import keep_freed_memory
     from fieldguide.training.module import make_optimizer
@@ -87,7 +87,7 @@ def bare(link: Link, settings: Settings, params: Params) -> None:
 
 
 def original(link: Link, settings: Settings, params: Params) -> None:
-    """Train with the course work's loop and a transform of each photo."""
+    """Train with the course work's loop and transforms per photo."""
     import lightning as L
     from original_loop import OriginalModule, original_loader
 
@@ -146,7 +146,7 @@ def fastai(link: Link, settings: Settings, params: Params) -> None:
         bs=settings["batch"],
         num_workers=settings["workers"],
         device=torch.device(settings["device"]),
-        # It has no crop out of a padded photo: the same range of shifts, out of a larger one.
+        # fastai has no crop of a padded photo: crop a larger photo, with the same range of shifts.
         item_tfms=[Resize(size + size // 4), RandomCrop(size)],
         batch_tfms=[
             Flip(),
@@ -173,7 +173,7 @@ def fastai(link: Link, settings: Settings, params: Params) -> None:
 
 
 def timm(link: Link, settings: Settings, params: Params) -> None:
-    """Train with timm's parts in the order of its train.py, which its package leaves out."""
+    """Train with timm's parts in the order of its train.py, which its package does not contain."""
     from contenders.loaders import timm as timm_loader
     from timm.loss import LabelSmoothingCrossEntropy
     from timm.optim import create_optimizer_v2

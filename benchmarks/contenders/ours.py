@@ -1,4 +1,4 @@
-"""fieldguide's own part of the comparisons, each in a process of its own."""
+"""Measure fieldguide's part of a comparison."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def main() -> None:
 
 
 def prepare_speed(link: Link, settings: dict[str, Any]) -> None:
-    """Images per second of `prepare`, from the archive to the finished store."""
+    """Measure the images per second of `prepare`, from the archive to the finished store."""
     from fieldguide.prepare.prepare import prepare
 
     params = _data_params(settings)
@@ -41,7 +41,7 @@ def prepare_speed(link: Link, settings: dict[str, Any]) -> None:
 
 
 def prepare_memory(link: Link, settings: dict[str, Any]) -> None:
-    """Peak resident memory of a process that prepares once, in MiB."""
+    """Measure the peak resident memory, in MiB, of a process that prepares once."""
     from fieldguide.prepare.prepare import prepare
 
     link.ready()
@@ -52,9 +52,10 @@ def prepare_memory(link: Link, settings: dict[str, Any]) -> None:
 
 
 def _peak_mib() -> float:
-    """Most resident memory that this process had.
+    """Return the peak resident memory of this process, in MiB.
 
-    Not ru_maxrss where /proc is: on Linux a child starts with its parent's, even over exec.
+    On Linux from /proc, because ru_maxrss of a child starts with its parent's value, even after
+    exec.
     """
     status = Path("/proc/self/status")
     if not status.exists():
@@ -72,7 +73,7 @@ def _data_params(settings: dict[str, Any]) -> Any:
 
 
 def batches(link: Link, settings: dict[str, Any]) -> None:
-    """Images per second of augmented batches out of a store, the process set up as by `train`."""
+    """Measure the images per second of augmented batches, in a process set up like `train`'s."""
     import torch
 
     from fieldguide.core.store import Store
@@ -104,14 +105,14 @@ def batches(link: Link, settings: dict[str, Any]) -> None:
 
 
 class Pace:
-    """The channel of a training that waits after every epoch until it is told to go on."""
+    """A training's channel that waits after every epoch until the parent asks for the next."""
 
     def __init__(self, link: Link, images: int) -> None:
-        """Measure `images` an epoch.
+        """Tell the parent that the training is ready, and wait for its first request.
 
         Args:
-            link: to whom it waits for.
-            images: of an epoch.
+            link: to the parent.
+            images: number of images per epoch.
         """
         self._link, self._images = link, images
         link.ready()
@@ -119,10 +120,10 @@ class Pace:
         self._start = time.perf_counter()
 
     def report(self, epoch: int, metrics: dict[str, float]) -> None:
-        """Nobody listens."""
+        """Do nothing: only time is measured."""
 
     def may_go_on(self, epoch: int) -> bool:  # noqa: ARG002
-        """Answer with the epoch that ends here: its steps, validation, metrics and checkpoint."""
+        """Send the speed of the epoch: steps, validation, metrics and checkpoint."""
         self._link.answer(self._images / (time.perf_counter() - self._start))
         go_on = self._link.wait()
         self._start = time.perf_counter()
@@ -130,7 +131,7 @@ class Pace:
 
 
 def train(link: Link, settings: dict[str, Any]) -> None:
-    """Images per second of an epoch of `train` with params.yaml's recipe."""
+    """Measure the images per second of an epoch of `train` with params.yaml's recipe."""
     from fieldguide.core.params import load_params
     from fieldguide.core.store import Store
     from fieldguide.training.fit import Outputs
@@ -138,16 +139,15 @@ def train(link: Link, settings: dict[str, Any]) -> None:
 
     store = Store(Path(settings["store"]))
     params = load_params(ROOT / "params.yaml")
-    # Longer than it is ever asked to go on.
+    # More epochs than are ever asked for.
     update = {"epochs": 1000, "patience": 1000, **settings["train"]}
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        os.environ["DVC_ROOT"] = name  # where the checkpoint of an interrupted training lies
+        os.environ["DVC_ROOT"] = name  # the checkpoint of an interrupted training goes there
         fit(
             params.train.model_copy(update=update),
             params.model,
             store=store,
-            outputs=Outputs(*(folder / part for part in ("bundle", "metrics", "text", "json"))),
+            outputs=Outputs(*(Path(name) / field for field in Outputs._fields)),
             channel=Pace(link, len(store.split("train"))),  # type: ignore[arg-type]
         )
 

@@ -1,4 +1,4 @@
-"""A contender in a process of its own: what parent and child tell each other."""
+"""Messages between the benchmark and a contender's process."""
 
 import sys
 
@@ -16,7 +16,7 @@ elif settings["mode"] == "dies":
     sys.exit("out of luck")
 else:
     counts = iter(range(100))  # 0 warms up
-    print("a library talks")  # not taken for an answer
+    print("a library prints")  # must not be read as an answer
     link.serve(lambda: settings["step"] * next(counts))
 """
 
@@ -37,13 +37,13 @@ def test_contenders_answer_in_turn_after_warming_up(child, capsys):
     wanted = {"ones": child("count"), "out": child("out"), "tens": child("count", 10)}
     with contender.contenders(wanted) as (ways, left_out):
         assert list(ways) == ["ones", "tens"]
-        # Each has warmed up once, with 0.
+        # Each has warmed up once; that figure was 0.
         assert [ways["ones"](), ways["tens"](), ways["tens"](), ways["ones"]()] == [1, 10, 20, 2]
         assert left_out == {"out": "no such library"}
     assert "out: left out, no such library" in capsys.readouterr().out
 
 
-def test_what_a_dying_contender_said_is_shown(child):
+def test_the_error_output_of_a_contender_that_dies_is_shown(child):
     with (
         pytest.raises(SystemExit, match=r"(?s)count\.py .*exit status 1.*out of luck"),
         contender.contenders({"dies": child("dies")}),
@@ -51,7 +51,7 @@ def test_what_a_dying_contender_said_is_shown(child):
         pass
 
 
-def test_contenders_use_all_cores_and_this_tree(monkeypatch):
+def test_contenders_use_all_cores_and_the_code_of_this_tree(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     env = contender.environment()
     assert "OMP_NUM_THREADS" not in env
@@ -61,7 +61,7 @@ def test_contenders_use_all_cores_and_this_tree(monkeypatch):
     ]
 
 
-def test_missing_peers_are_named(monkeypatch, tmp_path):
+def test_a_missing_environment_of_peers_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("PEERS", str(tmp_path))
     with pytest.raises(SystemExit, match=r"bin/python does not exist; `make bench` makes it"):
         contender.peers_python()

@@ -1,4 +1,4 @@
-"""The photos that the benchmarks make."""
+"""The photos that the benchmarks draw."""
 
 import io
 import zipfile
@@ -12,7 +12,7 @@ def pixels(data):
     return np.asarray(Image.open(io.BytesIO(data)))
 
 
-def test_pictures_are_drawn_by_their_seed():
+def test_a_seed_always_draws_the_same_picture():
     first = photos.draw(40, 30, seed=1)
     assert first == photos.draw(40, 30, seed=1)
     assert first != photos.draw(40, 30, seed=2)
@@ -20,7 +20,7 @@ def test_pictures_are_drawn_by_their_seed():
     assert pixels(first).std() > 20  # not flat
 
 
-def test_a_comment_changes_bytes_and_no_pixel():
+def test_a_comment_changes_the_bytes_but_no_pixel():
     data = photos.draw(16, 16, seed=0)
     with_comment = photos.commented(data, 7)
     assert len(with_comment) == len(data) + 2 + 2 + 1  # marker, length, the digit
@@ -28,11 +28,11 @@ def test_a_comment_changes_bytes_and_no_pixel():
     assert Image.open(io.BytesIO(with_comment)).info["comment"] == b"7"
 
 
-def test_archive_and_what_is_unpacked_of_it(tmp_path):
+def test_photos_are_packed_and_unpacked_at_both_sizes(tmp_path):
     packed = photos.archive(tmp_path / "a.zip", 120, width=24, height=16)
     with zipfile.ZipFile(packed) as file:
         names = file.namelist()
-        assert len({file.read(name) for name in names}) == 130  # no two alike
+        assert len({file.read(name) for name in names}) == 130  # no two are equal
     assert sum(name.startswith("train/") for name in names) == 120
     assert len({name.split("/")[1] for name in names}) == 10
     photos.unpack(packed, tmp_path / "whole")

@@ -7,7 +7,7 @@ KIND = {"data": "sample", "dataset": "0", "size": 32, "epochs": 12, "set": {}}
 
 
 def row(variant, seed, *, val, test, flip=0.5, cpu=100.0, like=None):
-    """A training; one `like` another variant has the same params."""
+    """Return a training's result; `like` names the variant that has the same params."""
     scores = {"val_acc": val, "test_acc": test, "flip_averaged_acc": flip, "cpu_seconds": cpu}
     params = {"model": {}, "train": {"knob": like or variant, "seed": seed}}
     return {**KIND, "variant": variant, "seed": seed, "params": params, **scores}
@@ -18,17 +18,17 @@ def lines():
     rows = [
         row("before", 0, val=0.70, test=0.60, flip=0.61),
         row("before", 1, val=0.72, test=0.64, flip=0.65),
-        row("mixup", 0, val=0.99, test=0.99),  # trained again since
+        row("mixup", 0, val=0.99, test=0.99),  # the next line replaces it
         row("mixup", 0, val=0.73, test=0.62, flip=0.60, cpu=150.0),
         row("mixup", 1, val=0.73, test=0.62, flip=0.64, cpu=150.0),
-        row("CutMix", 2, val=0.99, test=0.99),  # no reference of that seed
+        row("CutMix", 2, val=0.99, test=0.99),  # "before" has no such seed
         row("trained on val too", 0, val=None, test=0.66, flip=0.66),
     ]
     return recipe.table(KIND, rows).splitlines()
 
 
-def test_differences_are_those_of_pairs_of_the_same_seed(lines):
-    # Standard deviations of two: |a - b| / sqrt(2), as of 0.70 and 0.72: 1.4 points.
+def test_differences_are_between_trainings_of_the_same_seed(lines):
+    # The standard deviation of two values is |a - b| / sqrt(2): 1.4 points for 0.70 and 0.72.
     expected = "| before | 71.0 ± 1.4 |  | 62.0 ± 2.8 |  | +1.0 ± 0.0 | × 1.00 | 2 |"
     assert expected in lines
     # +3 and +1 by val, +2 and -2 by test, -2 and +2 for the mirror images.
@@ -38,8 +38,7 @@ def test_differences_are_those_of_pairs_of_the_same_seed(lines):
     assert expected in lines
 
 
-def test_a_variant_has_the_trainings_of_another_with_the_same_params():
-    """They are not trained twice."""
+def test_variants_with_equal_params_share_their_trainings():
     rows = [
         row("before", 0, val=0.70, test=0.60),
         row("before", 1, val=0.72, test=0.64),
@@ -53,7 +52,7 @@ def test_a_variant_has_the_trainings_of_another_with_the_same_params():
     assert f"| params.yaml | {values}" in lines
 
 
-def test_what_was_not_measured_says_so(lines):
+def test_a_missing_figure_is_shown_as_missing(lines):
     assert [line for line in lines if line.startswith("| CutMix |")] == [
         "| CutMix | not measured | | | | | | |"
     ]
@@ -61,7 +60,7 @@ def test_what_was_not_measured_says_so(lines):
     assert {line.count("|") for line in lines if line.startswith("|")} == {9}
 
 
-def test_the_table_is_of_one_kind_of_training(lines):
+def test_the_title_names_photos_and_epochs(lines):
     assert lines[0] == "sample, 32 pixels, 12 epochs"
 
 

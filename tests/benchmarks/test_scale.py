@@ -1,4 +1,4 @@
-"""docs/scale.md says what benchmarks/scale.py reckons from the measured rates."""
+"""docs/scale.md has the table that benchmarks/scale.py computes from the measured rates."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ RATES = {
 }
 
 
-def test_a_table_by_hand():
+def test_the_table_equals_one_computed_by_hand():
     header, *rows = scale.table(RATES)
     assert header == ["photos", "12,000", "1,000,000", "1,000,000,000"]
     found = {row[0]: row[1:] for row in rows}
@@ -40,7 +40,7 @@ def test_the_page_has_this_table(capsys):
     assert table == capsys.readouterr().out
 
 
-def test_a_missing_rate_is_no_zero(tmp_path):
+def test_a_missing_rate_is_an_error(tmp_path):
     path = tmp_path / "rates.jsonl"
     path.write_text(json.dumps({"what": "prepare, 32×32 to 32 pixels", "memory_a_photo": 1}))
     with pytest.raises(KeyError, match="500×375"):

@@ -1,4 +1,4 @@
-"""Ratios, verdicts and turns of benchmarks/side_by_side.py."""
+"""Ratio and verdict of a row, and the order in which contenders are measured."""
 
 import math
 from dataclasses import replace
@@ -10,37 +10,37 @@ def make_row(measured, *, against="other", bound=2.0, at_least=True):
     return Row("work", "images/s", measured, against, bound, at_least=at_least, limit="memory")
 
 
-def test_the_ratio_is_the_median_of_the_repeats_own_ratios():
-    row = make_row({OURS: [10, 30, 40], "other": [5, 10, 40]})  # 2, 3, 1; of the medians 30/10
+def test_the_ratio_is_the_median_of_the_ratios_of_each_repeat():
+    row = make_row({OURS: [10, 30, 40], "other": [5, 10, 40]})  # 2, 3, 1; not 30/10
     assert row.ratio == 2
     assert row.met  # exactly the bound
 
 
-def test_a_bound_may_be_the_most_that_is_allowed():
+def test_a_bound_can_be_the_largest_allowed_value():
     assert make_row({OURS: [3.0], "other": [10.0]}, bound=0.3, at_least=False).met
     assert not make_row({OURS: [3.1], "other": [10.0]}, bound=0.3, at_least=False).met
 
 
-def test_without_another_the_bound_is_held_against_the_median():
+def test_without_another_contender_the_median_is_compared_with_the_bound():
     row = make_row({OURS: [0.5, 0.1, 0.2]}, against=None, bound=0.3, at_least=False)
     assert row.ratio == 0.2
     assert row.met
 
 
-def test_what_was_not_measured_meets_nothing():
+def test_a_row_without_figures_does_not_meet_its_target():
     for at_least in (True, False):
         row = make_row({}, at_least=at_least)
         assert math.isnan(row.ratio)
         assert not row.met
 
 
-def test_what_is_compared_with_one_that_was_left_out_meets_nothing():
+def test_a_row_compared_with_a_contender_that_was_left_out_does_not_meet_its_target():
     row = replace(make_row({OURS: [3.0]}), left_out={"other": "does not build here"})
     assert math.isnan(row.ratio)
     assert not row.met
 
 
-def test_every_second_turn_is_in_the_opposite_order(capsys):
+def test_every_second_repeat_has_the_opposite_order(capsys):
     calls = []
 
     def contender(name):

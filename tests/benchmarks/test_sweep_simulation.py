@@ -1,4 +1,4 @@
-"""The simulation's workers and trials, counted: what it says of the driver rests on them."""
+"""The simulation counts workers and trials correctly; its figures depend on these counts."""
 
 import json
 from collections import Counter
@@ -12,7 +12,7 @@ WORKERS, TRIALS = 9, 220
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory):
-    """A sweep of many failures: a worker lives as long as a few trials."""
+    """A sweep with many failures: a worker lives only as long as a few trials."""
     world = World(
         workers=WORKERS, epochs=24, faulty=0.1, lifetime=1500, away=200, join_within=900, seed=3
     )
@@ -36,10 +36,10 @@ def test_lost_trials_are_started_again_and_faulty_ones_are_not(result):
     failed = [run for run in result.record.runs() if result.record.ended(run)["state"] == "failed"]
     assert 5 < len(failed) < 50
     reasons = {result.record.ended(run)["reason"] for run in failed}
-    assert reasons == {"made up: the settings are at fault"}
+    assert reasons == {"simulated: the params are at fault"}
 
 
-def test_no_worker_has_two_trials_and_none_trains_while_it_is_away(result):
+def test_no_worker_has_two_trials_at_a_time(result):
     for worker in range(WORKERS):
         held = sorted(one[1:3] for one in result.pool.log_.held if one[0] == worker)
         assert all(end <= start for (_, end), (start, _) in pairwise(held))
@@ -49,17 +49,16 @@ def test_no_worker_has_two_trials_and_none_trains_while_it_is_away(result):
 
 
 def test_no_trial_waits_for_another(result):
-    """What a worker does not train of the time it is there is the driver's: no slot waits."""
+    """Workers are idle only while the driver works."""
     row = figures(result)
     assert row["done"] + row["pruned"] + row["failed"] == row["trials"] == TRIALS
     assert row["pruned"] > TRIALS / 4
-    # The driver is far from its limit here; a slot that waited for the slowest trial would idle for
-    # a third of the time, as trials last between one and 24 epochs.
+    # The driver is far from its limit here. If workers waited for the slowest trial, they would be
+    # idle for a third of the time, because trials last between one and 24 epochs.
     assert 0 < row["idle %"] < 2
 
 
-def test_a_sweep_waits_for_its_workers(tmp_path):
-    """With one worker, whoever is away leaves none: the sweep goes on when it is back."""
+def test_a_sweep_continues_when_its_only_worker_is_back(tmp_path):
     world = World(workers=1, epochs=24, lifetime=300, away=100, seed=1)
     result = simulate(tmp_path, 20, world)
     assert len(result.pool.log_.away) > 3

@@ -1,4 +1,4 @@
-"""The tables, the results file and the chart, from rows made by hand."""
+"""The tables, the results file and the chart, from rows written by hand."""
 
 import math
 from dataclasses import replace
@@ -32,7 +32,7 @@ def made(*rows, module="input_speed", machine=CPU):
 
 def test_full_table_shows_every_contender_the_verdict_and_the_limit():
     text = table.full_table(made(MET, MISSED, UNMEASURED))
-    # 10, 12.34 and 7 times: the median is 10.
+    # The ratios are 10, 12.34 and 7; their median is 10.
     assert (
         "| batches (images/s) | 1,230 (1,000–1,400) | folder 100 (100–200)<br>ffcv: does not build "
         "| 10 × | ≥ 5 × folder | met |"
@@ -43,7 +43,7 @@ def test_full_table_shows_every_contender_the_verdict_and_the_limit():
     assert text.endswith("Measured on 2 cores of an Abacus, 2026-01-02, commit abc1234, quick.")
 
 
-def test_short_table_has_a_line_a_row():
+def test_short_table_has_one_line_per_row():
     lines = table.short_table(made(MET, MISSED, UNMEASURED)).splitlines()
     assert lines[2:5] == [
         "| batches | 1,230 images/s | folder 100 | 10 × | ≥ 5 × folder | met |",
@@ -69,7 +69,7 @@ def test_short_table_joins_rows_that_differ_in_one_word():
     ]
 
 
-def test_rows_of_several_machines_are_marked():
+def test_rows_name_their_machine_if_there_are_several():
     gpu = replace(UNMEASURED, measured={OURS: [9.0], "bare": [10.0]})
     lines = table.short_table([*made(MISSED), *made(gpu, machine=GPU)]).splitlines()
     assert lines[2].startswith("| start [1] |")
@@ -85,22 +85,22 @@ def test_numbers_have_three_digits(value, shown):
     assert table.number(value) == shown
 
 
-def test_text_goes_between_the_markers(tmp_path):
+def test_the_text_between_the_markers_is_replaced(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("# Top\n<!-- bench -->\nold\n<!-- /bench -->\nend\n", encoding="utf-8")
     assert table.insert(page, "new")
     assert page.read_text(encoding="utf-8") == (
         "# Top\n<!-- bench -->\nnew\n<!-- /bench -->\nend\n"
     )
-    page.write_text("nothing to see\n", encoding="utf-8")
+    page.write_text("no markers\n", encoding="utf-8")
     assert not table.insert(page, "new")
-    assert page.read_text(encoding="utf-8") == "nothing to see\n"
+    assert page.read_text(encoding="utf-8") == "no markers\n"
     page.write_text("<!-- bench -->\n", encoding="utf-8")
     with pytest.raises(SystemExit, match="without <!-- /bench -->"):
         table.insert(page, "new")
 
 
-def test_results_come_back_as_they_were_saved(tmp_path):
+def test_saved_results_are_loaded_unchanged(tmp_path):
     file = tmp_path / "results.json"
     never = replace(MISSED, measured={OURS: [math.inf, 0.5]})
     results_file.save([*made(MET, never), *made(UNMEASURED, machine=GPU)], file)
@@ -108,7 +108,7 @@ def test_results_come_back_as_they_were_saved(tmp_path):
     assert results_file.load(tmp_path / "none.json") == []
 
 
-def test_merging_keeps_other_modules_and_what_only_a_gpu_machine_can_measure():
+def test_merging_keeps_rows_of_other_modules_and_rows_of_a_machine_with_a_gpu():
     order = ("input_speed", "cold_start")
     gpu = replace(UNMEASURED, measured={OURS: [9.0], "bare": [10.0]})
     ahead = replace(gpu, work="on the GPU, the fastest other")
@@ -127,7 +127,7 @@ def test_merging_keeps_other_modules_and_what_only_a_gpu_machine_can_measure():
 
 
 def test_margin_is_how_many_times_better_than_the_target():
-    assert chart.margin(MET) == 2  # 10 times where 5 are asked for
+    assert chart.margin(MET) == 2  # 10 times; the target is 5
     assert chart.margin(MISSED) == pytest.approx(0.3 / 0.42)
     assert chart.margin(replace(MISSED, measured={OURS: [math.inf]})) == 0
 

@@ -1,4 +1,4 @@
-"""The seconds at which a training has the accuracy that is asked for."""
+"""Seconds until a training reaches an accuracy."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ def test_the_first_epoch_of_at_least_the_target(target: float, seconds: float) -
     assert first_at(EPOCHS, target) == seconds
 
 
-def test_where_the_seconds_go() -> None:
+def test_the_limit_says_where_the_seconds_go() -> None:
     original = [Epoch(0, 40.0, 0.40), Epoch(1, 70.0, 0.52)]
 
     told = describe({"fieldguide": [EPOCHS], "the original recipe": [original]}, 3.21)
 
     # 2 s from the first epoch's end to the second's; the first ends at 5 s, 3 s after the start.
-    assert "2.0 s an epoch" in told
-    assert "3.0 s of start" in told
-    assert "prepare took 3.2 s" in told
-    assert "original 70 s. It ends at 52.0%, fieldguide at 60.0%" in told
+    assert "epochs of 2.0 s after a start of 3.0 s" in told
+    assert "`prepare` took 3.2 s" in told
+    assert "epochs took 70 s. It ends at 52.0%, fieldguide at 60.0%" in told

@@ -1,4 +1,4 @@
-"""A GitHub and a GitLab on loopback, as far as comments go, and what a runner does with a job."""
+"""A server on loopback that takes comments like GitHub and GitLab, and a runner for jobs."""
 
 import json
 import os
@@ -15,12 +15,12 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-OWN = 9  # GitLab's number of the user whose token it is
+OWN = 9  # GitLab's id of the user who has the token
 EXPRESSION = re.compile(r"\$\{\{\s*(.*?)\s*\}\}")
 
 
 class Forge:
-    """Keeps the comments of one pull or merge request, and pictures that were sent."""
+    """A server that keeps the comments of one pull or merge request, and uploaded pictures."""
 
     def __init__(self, certificate=None):
         self.comments, self.uploads, self.requests = [], [], []
@@ -37,7 +37,7 @@ class Forge:
                 self.end_headers()
                 self.wfile.write(text.encode())
 
-            do_GET = do_POST = do_PATCH = do_PUT = answer  # noqa: N815 - the names of its base
+            do_GET = do_POST = do_PATCH = do_PUT = answer  # noqa: N815 - names of the base class
 
             def log_message(self, *_):
                 pass
@@ -51,7 +51,7 @@ class Forge:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def answer(self, method, path, headers, body):
-        """Do as both APIs do: list, add and replace comments; take a picture."""
+        """Answer as both APIs do: list, add or replace comments, or accept a picture."""
         path = path.partition("?")[0]
         self.requests.append((method, path))
         if method == "GET":
@@ -75,7 +75,7 @@ class Forge:
 
 
 def text_of(headers, body):
-    """Return the comment of a request: JSON of gh, a form of curl."""
+    """Return the comment in a request: gh sends JSON, curl a form."""
     kind = headers["Content-Type"]
     if kind.startswith("application/json"):
         return json.loads(body)["body"]
@@ -84,17 +84,17 @@ def text_of(headers, body):
 
 
 def workflow(name):
-    """Read a file of CI, from the project's top folder."""
+    """Read a CI file, named from the project's top folder."""
     return yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
 
 
 def filled(text, values):
-    """Replace `${{ ... }}` by the values given for each expression."""
+    """Replace each `${{ expression }}` by its value."""
     return EXPRESSION.sub(lambda match: values[match[1]], text)
 
 
 def bash(script, *, cwd, env):
-    """Run a step as GitHub's runner does by `shell: bash`; return its status and what it prints."""
+    """Run a step like GitHub's runner with `shell: bash`; return its status and output."""
     done = subprocess.run(
         ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script],
         cwd=cwd,
@@ -109,10 +109,10 @@ def bash(script, *, cwd, env):
 
 
 def run_job(job, *, cwd, env, values):
-    """Do the steps of a job that have a command, but for the installation.
+    """Run the commands of a job's steps, except the installation.
 
     Returns:
-        Whether all succeeded, and what each that ran printed, by its name.
+        True if all succeeded, and the output of each step that ran, by its name.
     """
     failed, printed = False, {}
     env = env | {key: filled(str(value), values) for key, value in job.get("env", {}).items()}
@@ -133,7 +133,7 @@ def run_job(job, *, cwd, env, values):
 
 
 def carry_artifact(job, source, target):
-    """Copy what the job's upload step names, as the download in the next job would bring it."""
+    """Copy the artifact that a job uploads to the folder of the job that downloads it."""
     (upload,) = [one for one in job["steps"] if "upload-artifact" in one.get("uses", "")]
     target.mkdir()
     for pattern in upload["with"]["path"].split():
@@ -144,11 +144,11 @@ def carry_artifact(job, source, target):
 
 
 def environment(home):
-    """A runner's environment: the tools of this one, no settings of the user."""
+    """Return a runner's environment variables: this Python's tools, no settings of the user."""
     kept = {name: os.environ[name] for name in ("OMP_NUM_THREADS", "LANG") if name in os.environ}
     return kept | {
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-        "PYTHONPATH": str(ROOT / "src"),  # `fieldguide` is the one that is tested
+        "PYTHONPATH": str(ROOT / "src"),  # `fieldguide` is the code of this tree
         "HOME": str(home),
         "GIT_CONFIG_GLOBAL": os.devnull,
         "DVC_NO_ANALYTICS": "1",

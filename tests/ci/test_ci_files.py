@@ -1,8 +1,8 @@
-"""The commands of .github/workflows/ and .gitlab-ci.yml, run as they stand there.
+"""The commands of .github/workflows/ and .gitlab-ci.yml, run as they are written there.
 
-On a real small project with a Git and a DVC remote; GitHub's and GitLab's comments by the real gh
-and curl against servers on loopback. What only their own runners can do is not covered:
-check-jsonschema and zizmor read the files in `make lint`.
+They run in a real small project with a Git and a DVC remote. The real gh and curl write comments to
+servers on loopback. What only GitHub's and GitLab's runners can do is not tested here;
+check-jsonschema and zizmor check the files in `make lint`.
 """
 
 import os
@@ -10,6 +10,7 @@ import shutil
 import subprocess
 
 import pytest
+import yaml
 from forge import EXPRESSION, ROOT, Forge, bash, carry_artifact, environment, run_job, workflow
 
 pytestmark = pytest.mark.slow
@@ -18,7 +19,7 @@ SERVER = "https://github.example.org"
 
 @pytest.fixture(scope="module")
 def team(finished, tmp_path_factory):
-    """A Git remote with main (whose results lie in a DVC remote) and two branches."""
+    """A Git remote with main, whose results are in a DVC remote, and two branches."""
     folder = tmp_path_factory.mktemp("team")
     shutil.copytree(finished.folder, folder / "mine", symlinks=True)
     mine = type(finished)(folder / "mine")
@@ -43,7 +44,7 @@ def team(finished, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    """A key and a certificate for localhost, which gh is told to trust."""
+    """A key and a certificate for localhost; gh gets it as a trusted one."""
     file = tmp_path_factory.mktemp("tls") / "localhost.pem"
     command = ["openssl", "req", "-x509", "-newkey", "ed25519", "-nodes", "-days", "1"]
     command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
@@ -64,7 +65,7 @@ def github(certificate):
 
 
 def clone(team, target, branch):
-    """Check a branch out as a runner does, with nothing else of the team's machines."""
+    """Clone a branch as a runner does, without the team's DVC cache."""
     command = ["git", "clone", "--quiet", "--branch", branch, str(team / "remote.git"), str(target)]
     subprocess.run(command, check=True)
     return target
@@ -78,7 +79,7 @@ def revision(folder, name):
 
 
 def on_github(folder, tmp_path, *, event, number, values):
-    """Environment and expressions of a run."""
+    """Return the environment variables of a run, and the value of each expression."""
     env = environment(tmp_path) | {
         "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
         "GITHUB_REPOSITORY": "team/photos",
@@ -103,7 +104,7 @@ def on_github(folder, tmp_path, *, event, number, values):
 
 
 def publish(team, github, certificate, tmp_path, *, folder, job, env, values):
-    """Do the second job, in a folder with the first one's artifact alone."""
+    """Run the second job in a folder that has only the first job's artifact."""
     carry_artifact(job, folder, tmp_path / "next")
     second = workflow(".github/workflows/pipeline.yml")["jobs"]["publish"]
     assert EXPRESSION.fullmatch(second["if"])[1] in values
@@ -135,8 +136,8 @@ def test_a_pull_request_that_changes_words_pulls_nothing_and_passes(
     assert body.startswith("<!-- fieldguide -->\n")
     assert body.partition("\n")[2].strip() == summary.strip()
     assert "test.acc" in body
-    assert "not those of its code" not in body
-    # Each picture that is shown lies in the commit that was pushed for it.
+    assert "do not belong to its code" not in body
+    # Each picture that the comment shows is in the commit that was pushed.
     commit = revision(team / "remote.git", "refs/fieldguide/pictures/7")
     links = [line for line in body.splitlines() if line.startswith("![")]
     assert len(links) == len(list((folder / "pictures").glob("*.png"))) > 3
@@ -154,7 +155,7 @@ def test_a_pull_request_that_changes_words_pulls_nothing_and_passes(
         assert shown.stdout.startswith(b"\x89PNG")
 
 
-def test_a_pull_request_that_makes_it_worse_fails_and_its_comment_is_written_anew(
+def test_a_pull_request_with_worse_results_fails_and_its_comment_is_replaced(
     team, github, certificate, tmp_path
 ):
     before = len(github.comments)
@@ -170,14 +171,14 @@ def test_a_pull_request_that_makes_it_worse_fails_and_its_comment_is_written_ane
     arguments = {"folder": folder, "job": job, "env": env, "values": values}
     passed, printed = publish(team, github, certificate, tmp_path, **arguments)
     assert passed, "\n".join(printed.values())
-    # The one of before is replaced; what people wrote stays.
+    # The earlier comment is replaced; comments of people stay.
     assert len(github.comments) == 2 + max(before, 1)
     assert github.comments[0]["body"] == "<!-- fieldguide -->\nAll is well"
     assert github.comments[1]["body"] == "Looks good to me <!-- fieldguide -->"
     body = github.comments[2]["body"]
-    assert "The results of this commit are not those of its code and params" in body
+    assert "The results in this commit do not belong to its code and params" in body
     assert "test.acc" in body
-    assert "train.epochs" in body  # what changed, by the report
+    assert "train.epochs" in body  # from the report's list of changes
     del github.comments[:2]
 
 
@@ -195,11 +196,13 @@ def test_a_run_that_failed_before_the_gate_says_so(team, github, certificate, tm
 
 
 @pytest.mark.soak
-def test_an_experiment_on_demand_is_pushed(team, tmp_path):
+def test_an_experiment_is_pushed_and_a_pull_request_with_its_params_is_not_trained_again(
+    team, tmp_path
+):
     folder = clone(team, tmp_path / "clone", "main")
     subprocess.run(["git", "config", "user.name", "bot"], cwd=folder, check=True)
     subprocess.run(["git", "config", "user.email", "bot@localhost"], cwd=folder, check=True)
-    trap = "$(touch${IFS}stolen)"  # what is typed into the form is never run
+    trap = "$(touch${IFS}stolen)"  # text from the form is never run as a command
     values = {"inputs.name": "wide", "inputs.params": f"train.epochs=2 train.seed=5 {trap}"}
     env, values = on_github(folder, tmp_path, event="workflow_dispatch", number="", values=values)
     job = workflow(".github/workflows/experiment.yml")["jobs"]["experiment"]
@@ -219,6 +222,20 @@ def test_an_experiment_on_demand_is_pushed(team, tmp_path):
     )
     assert refs.stdout.strip().endswith("/wide")
 
+    other = clone(team, tmp_path / "other", "main")  # its dvc.lock knows nothing of the experiment
+    params = yaml.safe_load((other / "params.yaml").read_text(encoding="utf-8"))
+    params["train"] |= {"epochs": 2, "seed": 5}
+    (other / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    env, values = on_github(other, tmp_path, event="pull_request", number="9", values={})
+    job = workflow(".github/workflows/pipeline.yml")["jobs"]["pipeline"]
+    job["steps"] = [step for step in job["steps"] if step.get("name") == "Reproduce"]
+    passed, printed = run_job(job, cwd=other, env=env, values=values)
+    assert passed, printed["Reproduce"]
+    assert "Stage 'train' is cached - skipping run" in printed["Reproduce"]
+    assert "Running stage" not in printed["Reproduce"]
+    model = "models/classifier/model.safetensors"
+    assert (other / model).read_bytes() == (folder / model).read_bytes()
+
 
 def test_gitlab_does_the_same(team, tmp_path):
     forge = Forge()
@@ -236,7 +253,7 @@ def test_gitlab_does_the_same(team, tmp_path):
     }
     try:
         job = file["pipeline"]
-        # The last part once more: its comment replaces that of the first time.
+        # The last command runs twice: its second comment replaces the first one.
         for lines in (job["script"], job["after_script"], job["after_script"][-1:]):
             status, output = bash("\n".join(lines), cwd=folder, env=env)
             assert status == 0, output
@@ -251,7 +268,7 @@ def test_gitlab_does_the_same(team, tmp_path):
         for path in job["artifacts"]["paths"]:
             assert (folder / path).exists(), path
         assert forge.requests[-1] == ("PUT", "/api/v4/projects/42/merge_requests/3/notes/101")
-        # Where nothing was drawn and the gate did not run.
+        # Without pictures, and without a result of the gate.
         shutil.rmtree(folder / "pictures")
         (folder / "check.md").unlink()
         status, output = bash(job["after_script"][-1], cwd=folder, env=env)
@@ -261,14 +278,13 @@ def test_gitlab_does_the_same(team, tmp_path):
         forge.close()
 
 
-def test_pipes_fail_as_they_do_here():
-    """By default a list of comments that cannot be had is an empty one: a second comment."""
+def test_a_pipe_fails_if_one_of_its_commands_fails():
+    """Otherwise a failed list of comments would look empty, and a second comment be written."""
     for name in ("pipeline", "experiment"):
         assert workflow(f".github/workflows/{name}.yml")["defaults"] == {"run": {"shell": "bash"}}
 
 
-def test_both_do_the_same_commands():
-    """What a runner of one does, that of the other does."""
+def test_github_and_gitlab_run_the_same_commands():
     jobs = workflow(".github/workflows/pipeline.yml")["jobs"]
     theirs = [step.get("run", "") for step in jobs["pipeline"]["steps"]]
     gitlab = workflow(".gitlab-ci.yml")["pipeline"]

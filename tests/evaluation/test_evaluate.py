@@ -1,4 +1,4 @@
-"""What `evaluate` writes and prints of a classifier."""
+"""The files that `evaluate` writes, and what it prints."""
 
 import csv
 import json
@@ -10,7 +10,7 @@ import torch
 
 from fieldguide.core.errors import BundleError, StoreError
 from fieldguide.core.store import Store
-from fieldguide.evaluation.evaluate import Outputs, evaluate_bundle
+from fieldguide.evaluation.evaluate import evaluate_bundle
 from fieldguide.evaluation.predict import predict_split
 from fieldguide.network.bundle import Bundle
 from fieldguide.network.cnn import CNN
@@ -24,11 +24,6 @@ def params(make_params):
         model={"conv_layers": 2, "first_layer_filters": 4, "num_neurons_dense": 8},
         evaluate={"calibration_bins": 5},
     )
-
-
-@pytest.fixture
-def run(store, params, outputs):
-    return lambda bundle, of=store: evaluate_bundle(bundle, of, params.evaluate, outputs=outputs)
 
 
 @pytest.fixture
@@ -47,16 +42,16 @@ def bundle(store, params):
 
 
 @pytest.fixture
-def outputs(tmp_path):
-    """Where the outputs go, in the order of `Outputs`."""
-    return Outputs(
-        metrics=tmp_path / "metrics" / "test.json",
-        per_class_metrics=tmp_path / "metrics" / "per_class.json",
-        predictions=tmp_path / "metrics" / "predictions.csv",
-        confusion=tmp_path / "plots" / "confusion.csv",
-        reliability=tmp_path / "plots" / "reliability.csv",
-        per_class=tmp_path / "plots" / "per_class.csv",
-    )
+def run(store, params, tmp_path):
+    """Evaluates a classifier and returns the paths of what was written, by file name."""
+
+    def evaluate(bundle, of=store, **changes):
+        settings = params.evaluate.model_copy(update=changes)
+        metrics, plots = tmp_path / "metrics", tmp_path / "plots"
+        evaluate_bundle(bundle, of, settings, metrics=metrics, plots=plots)
+        return {path.name: path for folder in (metrics, plots) for path in folder.iterdir()}
+
+    return evaluate
 
 
 def read(path):
@@ -64,49 +59,60 @@ def read(path):
         return list(csv.DictReader(file))
 
 
-def test_every_output_tells_of_the_same_predictions(run, bundle, store, outputs, capsys):
-    run(bundle)
+def test_all_outputs_agree_with_the_predictions(run, bundle, store, capsys):
+    written = run(bundle)
+    assert sorted(written) == [
+        *("confusion.csv", "per_class.csv", "predictions.csv", "reliability.csv", "test.json")
+    ]
     test = store.split("test")
     probabilities = predict_split(bundle, test)
     names = np.array(store.classes)
     truth, guess = names[test.labels], names[probabilities.argmax(axis=1)]
 
-    rows = read(outputs.predictions)
+    rows = read(written["predictions.csv"])
     assert [row["source"] for row in rows] == test.sources
     assert [row["true"] for row in rows] == truth.tolist()
     assert [row["predicted"] for row in rows] == guess.tolist()
-    pairs = [(row["actual"], row["predicted"]) for row in read(outputs.confusion)]
+    pairs = [(row["actual"], row["predicted"]) for row in read(written["confusion.csv"])]
     assert pairs == list(zip(truth, guess, strict=True))
 
-    metrics = json.loads(outputs.metrics.read_text(encoding="utf-8"))["test"]
-    assert metrics["photos"] == 15
-    assert metrics["acc"] == pytest.approx((truth == guess).mean(), abs=1e-6)
-    assert metrics["acc_low"] < metrics["acc"] < metrics["acc_high"]
-    assert metrics["top3_acc"] == 1
-    per_class = json.loads(outputs.per_class_metrics.read_text(encoding="utf-8"))
-    assert list(per_class) == store.classes
-    for row in read(outputs.per_class):
-        name = row["class"]
-        assert row["photos"] == "5"
-        assert float(row["recall"]) == pytest.approx(per_class[name]["recall"], abs=1e-6)
-        assert float(row["precision"]) == pytest.approx(per_class[name]["precision"], abs=1e-6)
-        assert float(row["recall"]) == pytest.approx((guess[truth == name] == name).mean())
+    metrics = json.loads(written["test.json"].read_text(encoding="utf-8"))
+    assert list(metrics) == ["test"]
+    assert list(metrics["test"]) == ["acc", "macro_f1", "top3_acc", "ece"]
+    accuracy = (truth == guess).mean()
+    assert metrics["test"]["acc"] == pytest.approx(accuracy, abs=1e-6)
+    assert metrics["test"]["top3_acc"] == 1
 
-    points = read(outputs.reliability)
-    assert 1 <= len(points) <= 5
-    assert all(0 <= float(value) <= 1 for row in points for value in row.values())
+    per_class = read(written["per_class.csv"])
+    assert list(per_class[0]) == ["class", "precision", "recall", "photos"]
+    assert [row["class"] for row in per_class] == store.classes
+    for row in per_class:
+        name = row["class"]
+        hits = (guess[truth == name] == name).sum()
+        called = (guess == name).sum()
+        assert int(row["photos"]) == 5
+        assert float(row["recall"]) == hits / 5  # written in full precision
+        assert float(row["precision"]) == (hits / called if called else 0)
+
+    points = read(written["reliability.csv"])
+    assert list(points[0]) == ["confidence", "accuracy", "photos"]
+    counts = [int(row["photos"]) for row in points]
+    assert sum(counts) == 15
+    assert all(count > 0 for count in counts)
+    hits = [float(row["accuracy"]) * count for row, count in zip(points, counts, strict=True)]
+    assert sum(hits) == pytest.approx((truth == guess).sum())
+    sums = [float(row["confidence"]) * count for row, count in zip(points, counts, strict=True)]
+    assert sum(sums) == pytest.approx(probabilities.max(axis=1).sum())
+
     printed = capsys.readouterr().out
     assert all(name in printed for name in store.classes)
-    assert f"test accuracy {metrics['acc']:.2%}" in printed
+    assert f"test accuracy {accuracy:.2%} (95 % interval" in printed
 
 
-def test_flip_averaging_is_reported_apart(bundle, store, outputs, params, capsys):
-    evaluate_bundle(bundle, store, params.evaluate, outputs=outputs)
-    plain = json.loads(outputs.metrics.read_text(encoding="utf-8"))
-    assert list(plain) == ["test"]
-    averaging = params.evaluate.model_copy(update={"flip_averaging": True})
-    evaluate_bundle(bundle, store, averaging, outputs=outputs)
-    found = json.loads(outputs.metrics.read_text(encoding="utf-8"))
+def test_flip_averaging_is_reported_separately(bundle, run, store, capsys):
+    plain = json.loads(run(bundle)["test.json"].read_text(encoding="utf-8"))
+    written = run(bundle, flip_averaging=True)
+    found = json.loads(written["test.json"].read_text(encoding="utf-8"))
     assert found["test"] == plain["test"]
     test = store.split("test")
     pixels = torch.from_numpy(test.images(np.arange(len(test)))).permute(0, 3, 1, 2) / 255
@@ -116,18 +122,15 @@ def test_flip_averaging_is_reported_apart(bundle, store, outputs, params, capsys
         net = bundle.net.eval()
         both = net(images).softmax(1) + net(images.flip(3)).softmax(1)
     expected = float((both.argmax(1).numpy() == test.labels).mean())
-    assert found["test_flip_averaged"]["acc"] == pytest.approx(expected, abs=1e-6)
-    assert set(found["test_flip_averaged"]) == {"acc", "acc_low", "acc_high"}
+    assert found["test_flip_averaged"] == {"acc": pytest.approx(expected, abs=1e-6)}
     assert f"averaged over photo and mirror image: test accuracy {expected:.2%}" in (
         capsys.readouterr().out
     )
 
 
-def test_evaluating_twice_gives_the_same_bytes(run, bundle, outputs):
-    run(bundle)
-    first = [path.read_bytes() for path in outputs]
-    run(bundle)
-    assert [path.read_bytes() for path in outputs] == first
+def test_evaluating_twice_gives_the_same_bytes(run, bundle):
+    first = {name: path.read_bytes() for name, path in run(bundle).items()}
+    assert {name: path.read_bytes() for name, path in run(bundle).items()} == first
 
 
 @pytest.mark.parametrize(
@@ -139,14 +142,14 @@ def test_evaluating_twice_gives_the_same_bytes(run, bundle, outputs):
     ],
     ids=["other classes", "other order", "other size"],
 )
-def test_a_classifier_of_another_store_is_refused(change, message, run, bundle, outputs):
+def test_a_classifier_of_another_store_is_refused(change, message, run, bundle, tmp_path):
     other = Bundle(**(vars(bundle) | change))
     with pytest.raises(BundleError, match=message):
         run(other)
-    assert not any(path.exists() for path in outputs)
+    assert not list(tmp_path.iterdir())
 
 
-def test_a_test_split_without_photos_is_refused(run, bundle, store, outputs, tmp_path):
+def test_an_empty_test_split_is_refused(run, bundle, store, tmp_path):
     """As when every photo of the test folder is too small."""
     folder = tmp_path / "store"
     shutil.copytree(store.folder, folder)
@@ -155,4 +158,4 @@ def test_a_test_split_without_photos_is_refused(run, bundle, store, outputs, tmp
     (folder / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
     with pytest.raises(StoreError, match="test split is empty"):
         run(bundle, Store(folder))
-    assert not any(path.exists() for path in outputs)
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]

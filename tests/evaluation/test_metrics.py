@@ -1,12 +1,12 @@
-"""Every number of the test set against hand arithmetic or a formula written out here."""
+"""All scores of the test set, compared with hand arithmetic or with a formula written out here."""
 
 import math
 
 import numpy as np
 import pytest
 
-from fieldguide.core.errors import StoreError
-from fieldguide.evaluation.metrics import confusion, evaluate, reliability
+from fieldguide.evaluation.calibration import bin_of, reliability
+from fieldguide.evaluation.metrics import evaluate
 from fieldguide.evaluation.predictions import Predictions
 
 
@@ -43,7 +43,7 @@ def wilson(hits, count):
 
 
 def calibration_error(predictions, bins):
-    """Guo et al. 2017, equation 3, one bin after the other: bins are (low, high]."""
+    """Guo et al. 2017, equation 3, one bin (low, high] after the other."""
     hits = predictions.probabilities.argmax(axis=1) == predictions.labels
     confidence = predictions.probabilities.max(axis=1)
     error = 0.0
@@ -86,17 +86,7 @@ def test_precision_recall_and_macro_f1_of_three_classes_by_hand():
     assert result.acc == 5 / 8
 
 
-def test_confusion_counts_true_by_predicted():
-    counts = confusion(predictions_of(TOY_LABELS, TOY_GUESSES))
-    assert counts.tolist() == [[2, 1, 1], [0, 3, 0], [1, 0, 0]]
-
-
-def test_confusion_keeps_classes_that_never_occur():
-    counts = confusion(predictions_of([0, 0], [0, 2], classes="abcd"))
-    assert counts.tolist() == [[1, 0, 1, 0], [0] * 4, [0] * 4, [0] * 4]
-
-
-def test_a_class_without_photos_has_recall_0_and_leaves_macro_f1_alone():
+def test_a_class_without_photos_has_recall_0_and_no_effect_on_macro_f1():
     result = evaluate(predictions_of([0, 0, 1], [0, 0, 1]), bins=15)
     assert result.per_class[2] == ("c", 0.0, 0.0, 0)
     assert result.macro_f1 == 1  # of the two classes that occur
@@ -149,14 +139,20 @@ def test_calibration_error_by_hand():
     result = evaluate(predictions, bins=10)
     assert result.ece == pytest.approx(2 / 4 * abs(0.5 - 0.9) + 2 / 4 * abs(1 - 0.6), abs=1e-6)
     points = reliability(predictions, bins=10)
-    assert points == [pytest.approx((0.6, 1.0)), pytest.approx((0.9, 0.5))]
+    assert points == [pytest.approx((0.6, 1.0, 2)), pytest.approx((0.9, 0.5, 2))]
+
+
+def test_an_edge_belongs_to_the_bin_below_it():
+    confidence = np.array([0.0, 0.1, 0.25, 0.26, 0.5, 0.75, 0.76, 1.0])
+    assert bin_of(confidence, 4).tolist() == [0, 0, 0, 1, 1, 2, 3, 3]
+    assert bin_of(confidence, 1).tolist() == [0] * 8
 
 
 def test_perfectly_calibrated_predictions_have_no_error():
     # Of ten photos at confidence 0.8 eight are right.
     predictions = predictions_of([0] * 10, [0] * 8 + [1] * 2, confidence=0.8)
     assert evaluate(predictions, bins=15).ece == pytest.approx(0, abs=1e-6)
-    assert reliability(predictions, bins=15) == [pytest.approx((0.8, 0.8))]
+    assert reliability(predictions, bins=15) == [pytest.approx((0.8, 0.8, 10))]
 
 
 @pytest.mark.parametrize("bins", [2, 15])
@@ -167,7 +163,7 @@ def test_reliability_points_of_random_predictions(bins):
     for k in range(bins):
         here = (predictions.confidence > k / bins) & (predictions.confidence <= (k + 1) / bins)
         if here.any():
-            expected.append((predictions.confidence[here].mean(), hits[here].mean()))
+            expected.append((predictions.confidence[here].mean(), hits[here].mean(), here.sum()))
     found = reliability(predictions, bins=bins)
     np.testing.assert_allclose(found, expected, atol=1e-9)
 
@@ -178,10 +174,4 @@ def test_all_right_and_all_wrong(guess):
     result = evaluate(predictions, bins=15)
     assert result.acc == 1 - guess
     assert result.ece == pytest.approx(guess)
-    assert reliability(predictions, bins=15) == [(1.0, 1.0 - guess)]
-
-
-def test_no_photo_at_all_is_an_error():
-    empty = Predictions([], ["a", "b"], np.zeros(0, dtype=np.int64), np.zeros((0, 2)))
-    with pytest.raises(StoreError, match="test split is empty"):
-        evaluate(empty, bins=15)
+    assert reliability(predictions, bins=15) == [(1.0, 1.0 - guess, 5)]

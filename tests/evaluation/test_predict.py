@@ -1,4 +1,4 @@
-"""Probabilities of a split, one photo after the other."""
+"""The probabilities of a split are those of its photos, one by one."""
 
 import numpy as np
 import pytest

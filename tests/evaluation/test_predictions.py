@@ -1,4 +1,4 @@
-"""metrics/predictions.csv is read back as it was written."""
+"""metrics/predictions.csv is read as it was written, and other files are refused."""
 
 import csv
 
@@ -37,7 +37,7 @@ def test_round_trip_with_names_that_need_quoting(predictions, tmp_path):
     assert found.classes == predictions.classes
     assert found.labels.tolist() == predictions.labels.tolist()
     assert found.labels.dtype == np.int64
-    np.testing.assert_allclose(found.probabilities, predictions.probabilities, atol=5.1e-7)
+    assert np.array_equal(found.probabilities, predictions.probabilities)
     assert found.predicted.tolist() == predictions.predicted.tolist()
 
 
@@ -80,14 +80,24 @@ def test_no_photos_round_trip(tmp_path):
         b"",
         b"source,predicted,true,p_a\n",
         b"source,true,predicted,p_a,p_b\nx,a,a,0.5\n",
+        b"source,true,predicted,p_a,p_b\nx,a,a,0.5\ny,a,a,0.5\n",
         b"source,true,predicted,p_a\nx,unknown,a,1.0\n",
         b"source,true,predicted,p_a\nx,a,a,much\n",
         b"source,true,predicted,p_a\n\n",
         b"\xff\xfe\x00",
     ],
-    ids=["empty", "other-columns", "short-line", "class", "number", "blank-line", "not-utf8"],
+    ids=[
+        "empty",
+        "other-columns",
+        "short-line",
+        "short-lines",
+        "class",
+        "number",
+        "blank-line",
+        "not-utf8",
+    ],
 )
-def test_something_else_is_refused(content, tmp_path):
+def test_another_file_is_refused(content, tmp_path):
     path = tmp_path / "predictions.csv"
     path.write_bytes(content)
     with pytest.raises(StoreError, match=r"predictions\.csv: not a table of predictions"):

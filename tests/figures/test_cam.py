@@ -1,4 +1,4 @@
-"""Grad-CAM, against Captum's and by hand."""
+"""Grad-CAM, compared with Captum's and with values computed by hand."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def test_equals_captums_for_convolutional_networks(name, layer):
         assert found.shape == (64, 64)
 
 
-def test_the_cnn_too(make_params):
+def test_equals_captums_for_the_cnn(make_params):
     model = make_params(data={"image_size": 16}, model={"conv_layers": 2}).model
     torch.manual_seed(0)
     net = CNN(model, image_size=16, num_classes=3).eval()
@@ -44,7 +44,7 @@ def test_the_cnn_too(make_params):
 
 
 class Tokens(nn.Module):
-    """A class token and a 2 × 2 grid of one feature each; the score is 1 a + 2 b + 3 c + 4 d."""
+    """A class token and 2 × 2 places a, b, c, d; the score is 7 · token + 1a + 2b + 3c + 4d."""
 
     num_prefix_tokens = 1
 
@@ -63,7 +63,7 @@ class Tokens(nn.Module):
 
 
 def test_tokens_by_hand():
-    """Mean slope of the four places (1 + 2 + 3 + 4) / 4 = 2.5, times each place, below 0 cut."""
+    """Heat of a place: the mean slope (1 + 2 + 3 + 4) / 4 = 2.5 times its feature, at least 0."""
     image = torch.zeros(1, 3, 4, 4)
     image[0, 0] = (
         torch.tensor([[1.0, -1.0], [2.0, 4.0]]).repeat_interleave(2, 0).repeat_interleave(2, 1)

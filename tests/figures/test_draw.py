@@ -1,4 +1,4 @@
-"""The folder of figures: which there are, and that odd data sets and networks are drawn too."""
+"""The folder of figures: which figures there are, also for unusual data sets and networks."""
 
 import contextlib
 import functools
@@ -12,21 +12,19 @@ from PIL import Image
 from fieldguide.core.errors import StoreError
 from fieldguide.core.store import Store
 from fieldguide.evaluation.predictions import Predictions
-from fieldguide.figures import layers
-from fieldguide.figures.charts import training_curves
-from fieldguide.figures.draw import Inputs, draw_all
+from fieldguide.figures.draw import draw_all
 from fieldguide.network.backbones import build
 from fieldguide.network.bundle import Bundle
 from fieldguide.network.preprocessing import Preprocessing
 from fieldguide.prepare.prepare import prepare
 
-CURVES = ["train/loss", "train/acc", "val/loss", "val/acc", "learning_rate"]
-ALWAYS = {"confusion", "curves", "guided_backprop", "mistakes", "predictions", "reliability"}
+CURVES = "epoch,train_loss,train_acc,val_loss,val_acc,learning_rate\n1,2,0.25,1.5,0.5,0.01\n"
+ALWAYS = {"curves", "guided_backprop", "mistakes", "predictions"}
 
 
 @pytest.fixture
 def store_of(make_photos, make_params, pack, tmp_path):
-    """Makes a prepared store with the classes that train and test have."""
+    """Makes a prepared store from the classes of train and those of test."""
 
     def make(train, test):
         files = make_photos("train", classes=train, each=4, seed=0)
@@ -41,7 +39,7 @@ def store_of(make_photos, make_params, pack, tmp_path):
 
 @pytest.fixture(scope="module")
 def draw_in(make_params, store):
-    """Draws all figures of an untrained network below a folder and returns {name: file}."""
+    """Draws all figures of an untrained network into a folder; returns their paths by name."""
 
     def run(
         base,
@@ -51,7 +49,8 @@ def draw_in(make_params, store):
         model=None,
         timm_name=None,
         folder="figures",
-        missing=None,
+        curves=CURVES,
+        sources=None,
         **visualize,
     ):
         settings = {"conv_layers": 2, "first_layer_filters": 4, "num_neurons_dense": 8}
@@ -80,22 +79,17 @@ def draw_in(make_params, store):
             guesses = test.labels if right else (test.labels + 1) % size
         probabilities = np.full((len(test), size), 0.2 / size)
         probabilities[np.arange(len(test)), guesses] += 0.8
-        curves = base / "curves"
-        for name in [name for name in CURVES if name != missing]:
-            file = curves / f"{name}.tsv"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            column = name.split("/")[-1]
-            file.write_text(f"step\t{column}\n0\t0.25\n1\t0.5\n2\t0.375\n", encoding="utf-8")
-        reliability = base / "reliability.csv"
-        reliability.write_text("confidence,accuracy\n0.4,0.5\n0.8,0.7\n", encoding="utf-8")
-        inputs = Inputs(
-            bundle=bundle,
-            test=test,
-            predictions=Predictions(test.sources, of.classes, test.labels, probabilities),
-            curves=curves,
-            reliability=reliability,
+        (base / "curves.csv").write_text(curves, encoding="utf-8")
+        draw_all(
+            bundle,
+            test,
+            predictions=Predictions(
+                sources or test.sources, of.classes, test.labels, probabilities
+            ),
+            curves=base / "curves.csv",
+            params=params.visualize,
+            folder=base / folder,
         )
-        draw_all(inputs, params.visualize, base / folder)
         return {file.name: file for file in (base / folder).iterdir()}
 
     return run
@@ -108,7 +102,7 @@ def draw(draw_in, tmp_path):
 
 @pytest.fixture(scope="module")
 def plain(draw_in, tmp_path_factory):
-    """{name: file} of a network without changes, and what was printed."""
+    """The figures of the unchanged network, and what was printed."""
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         files = draw_in(tmp_path_factory.mktemp("plain"))
     return files, printed.getvalue()
@@ -121,7 +115,7 @@ def expected(layers):
 
 
 def check(files, layers=2):
-    """Every file is there, opens as a picture, has a sensible size and is not empty paper."""
+    """Every file is there, opens as a picture, has a sensible size and is not blank."""
     assert set(files) == expected(layers)
     for name, file in files.items():
         with Image.open(file) as picture:
@@ -138,28 +132,14 @@ def test_every_figure_is_drawn_and_named(plain):
     assert all(str(file) in printed for file in files.values())
 
 
-def test_curves_of_a_training_without_validation_are_drawn(tmp_path):
-    for name in ("train/loss", "train/acc", "learning_rate"):
-        file = tmp_path / f"{name}.tsv"
-        file.parent.mkdir(exist_ok=True)
-        text = f"step\t{name.split('/')[-1]}\n0\t0.25\n1\t0.5\n"
-        file.write_text(text, encoding="utf-8")
-    loss, accuracy, _ = training_curves(tmp_path).axes
-    assert [line.get_label() for line in loss.lines] == ["train"]
-    assert accuracy.get_title() == "Accuracy; trained on val too, kept: the last epoch"
-
-
 def test_bytes_depend_on_the_seed_alone(plain, draw):
     one, two, other = plain[0], draw(folder="two"), draw(folder="other", seed=1)
     assert set(one) == set(two) == set(other)
     assert [one[name].read_bytes() for name in one] == [two[name].read_bytes() for name in one]
     differ = {name for name in one if one[name].read_bytes() != other[name].read_bytes()}
     assert {"predictions.png", "guided_backprop.png"} <= differ
-    # These are not drawn by lot.
-    assert not differ & {
-        *("confusion.png", "curves.png", "reliability.png", "mistakes.png"),
-        *("filters_conv1.png", "filters_conv2.png"),
-    }
+    # Nothing in these is random.
+    assert not differ & {"curves.png", "mistakes.png", "filters_conv1.png", "filters_conv2.png"}
 
 
 def test_figures_of_an_earlier_network_are_replaced(draw, tmp_path):
@@ -196,11 +176,15 @@ def test_other_classes_are_drawn(train, test, settings, draw, store_of):
     check(draw(of=store_of(train, test), **settings))
 
 
-def test_a_missing_curve_is_told_and_no_folder_is_left(draw, tmp_path):
-    with pytest.raises(StoreError, match=r"acc\.tsv: not a curve of DVCLive"):
-        draw(missing="val/acc", model={"conv_layers": 1}, photos_per_class=1, neurons=1)
-    assert not (tmp_path / "figures").exists()
-    assert not list(tmp_path.glob(".*partial"))
+def test_an_error_leaves_no_folder(draw, tmp_path):
+    with pytest.raises(StoreError, match=r"curves\.csv: not a table of curves"):
+        draw(curves="", model={"conv_layers": 1}, photos_per_class=1, neurons=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["curves.csv"]
+
+
+def test_predictions_of_another_test_split_are_refused(draw, store_of):
+    with pytest.raises(StoreError, match="its photos are not those of the test split"):
+        draw(of=store_of(["ant", "bee"], ["ant", "bee"]), sources=["test/ant/00.png"])
 
 
 @pytest.mark.parametrize(
@@ -209,14 +193,13 @@ def test_a_missing_curve_is_told_and_no_folder_is_left(draw, tmp_path):
         (
             "test_resnet",
             "guided_backprop",
-            ["filters_conv1_0", *(f"responses_{part}" for part in ("act1", "layer1", "layer4"))],
+            ["filters_conv1_0", *(f"responses_{layer}" for layer in ("act1", "layer1", "layer4"))],
         ),
         ("test_efficientnet", "grad_cam", ["filters_conv_stem", "responses_blocks_1"]),
         ("test_vit", "grad_cam", ["filters_patch_embed_proj", "responses_blocks_5"]),
     ],
 )
-def test_figures_of_timm_networks(name, explained, drawn, draw, monkeypatch):
-    monkeypatch.setattr(layers, "SHOWN", 8)  # most of the time goes into the 64 of each layer
+def test_figures_of_timm_networks(name, explained, drawn, draw):
     files = draw(timm_name=name)
     assert {f"{one}.png" for one in [explained, *drawn]} <= set(files)
     assert len({"guided_backprop.png", "grad_cam.png"} & set(files)) == 1

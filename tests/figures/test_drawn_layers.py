@@ -1,4 +1,4 @@
-"""Which parts of a network are drawn, and which networks guided backprop has a rule for."""
+"""Which layers of a network are drawn, and which networks guided backprop has a rule for."""
 
 import pytest
 import timm
@@ -17,11 +17,15 @@ from fieldguide.figures.drawn_layers import as_maps, filters_of, guided_layer, s
         ("mobilenetv3_small_050", None),  # hard swish
         ("test_vit", None),  # GELU and attention
         ("test_convnext", None),  # GELU
+        ("skresnet18", None),  # ReLU, but gates with a softmax that is no module
+        ("resnest14d", None),  # ReLU, but gates with a softmax
+        ("densenet121", "features.norm5.act"),
     ],
 )
-def test_guided_backprop_is_for_relu_alone(name, last):
-    layer = guided_layer(timm.create_model(name))
-    assert (layer and layer.name) == last
+def test_guided_backprop_needs_a_rule_for_every_layer(name, last):
+    with torch.device("meta"):  # without weights
+        layer = guided_layer(timm.create_model(name))
+    assert (layer and layer[0]) == last
 
 
 @pytest.mark.parametrize(
@@ -31,15 +35,15 @@ def test_guided_backprop_is_for_relu_alone(name, last):
         ("test_vit", "patch_embed.proj", [f"blocks.{k}" for k in (1, 3, 5)]),
     ],
 )
-def test_parts_by_name(name, first, stages):
+def test_drawn_layers_by_name(name, first, stages):
     net = timm.create_model(name)
     ((found, conv),) = filters_of(net)
     assert (found, conv.in_channels) == (first, 3)
-    assert [layer.name for layer in stages_of(net)] == stages
+    assert [layer for layer, _ in stages_of(net)] == stages
 
 
 class Net(torch.nn.Module):
-    """Says how its features are laid out."""
+    """Has the attributes by which timm's networks describe the layout of their features."""
 
     def __init__(self, output_fmt="NCHW", num_prefix_tokens=0):
         super().__init__()

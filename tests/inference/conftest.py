@@ -1,4 +1,4 @@
-"""A tiny saved classifier, served, and a browser."""
+"""Fixtures: a tiny saved classifier, and a server for a classifier."""
 
 import threading
 import time
@@ -11,7 +11,7 @@ from fieldguide.network.bundle import save_bundle
 
 @pytest.fixture(scope="session")
 def make_classifier_folder(tmp_path_factory):
-    """Saves a classifier of any classes."""
+    """Saves a classifier with any classes in a project of its own; returns its folder."""
 
     def make(classes):
         folder = tmp_path_factory.mktemp("project") / "models" / "classifier"
@@ -23,14 +23,14 @@ def make_classifier_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def classifier_folder(store, make_classifier_folder):
-    """The saved classifier of the store's classes: ant, bee and crab."""
+    """A saved classifier with the classes of the store: ant, bee and crab."""
     return make_classifier_folder(store.classes)
 
 
 @pytest.fixture
 def start(tmp_path):
-    """Serves a classifier on loopback, in a thread, until the test ends; returns the port."""
-    # Here, because other tests of this folder do without these packages.
+    """Serves a classifier on this machine until the test ends; returns the port."""
+    # Imported here, because other tests of this folder do not need these packages.
     import uvicorn  # noqa: PLC0415
 
     from fieldguide.inference.card import make_card  # noqa: PLC0415
@@ -38,8 +38,8 @@ def start(tmp_path):
 
     running = []
 
-    def run(classifier, *, hosts=("localhost", "127.0.0.1", "::1"), metrics=None):
-        card = make_card(classifier, metrics or tmp_path / "none.json")
+    def run(classifier, *, hosts=("localhost", "127.0.0.1", "[::1]"), project=tmp_path):
+        card = make_card(classifier, project)
         listener = listen("127.0.0.1", 0)
         server = uvicorn.Server(config_of(make_app(classifier, card, hosts=hosts)))
         thread = threading.Thread(target=server.run, args=([listener],))

@@ -1,4 +1,4 @@
-"""`fieldguide.load(...)` and what it says of photos."""
+"""`fieldguide.load(...)`, and the answers of the classifier that it returns."""
 
 import io
 import threading
@@ -31,7 +31,7 @@ def photos(make_photos, tmp_path_factory):
 
 
 def expected(classifier_folder, photo):
-    """Pixels by Pillow, normalised and run by hand."""
+    """Probabilities of a photo, computed step by step with Pillow, NumPy and the bare network."""
     bundle = load_bundle(classifier_folder)
     with Image.open(photo) as image:
         square = image.convert("RGB").resize((16, 16), Image.Resampling.BILINEAR, reducing_gap=2.0)
@@ -57,7 +57,7 @@ def test_one_photo_by_path_string_and_bytes(classifier, classifier_folder, photo
         assert answer.top(99) == answer.probabilities
 
 
-def test_equals_what_evaluate_says_of_the_stored_photos(classifier, classifier_folder, store):
+def test_answers_equal_those_of_evaluate_for_stored_photos(classifier, classifier_folder, store):
     split = store.split("test")
     pixels = split.images(np.arange(len(split)))
     found = classifier.probabilities(pixels)
@@ -67,7 +67,9 @@ def test_equals_what_evaluate_says_of_the_stored_photos(classifier, classifier_f
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 64])
-def test_many_photos_come_in_order_and_broken_ones_in_their_place(batch_size, classifier, photos):
+def test_many_photos_are_answered_in_order_with_errors_in_place_of_broken_ones(
+    batch_size, classifier, photos
+):
     several = [photos[0], b"no picture", *photos[1:8], "nowhere.jpg", b"", photos[8]]
     answers = list(classifier.predict_all(several, batch_size=batch_size))
     assert len(answers) == len(several)
@@ -75,16 +77,16 @@ def test_many_photos_come_in_order_and_broken_ones_in_their_place(batch_size, cl
         if photo in photos:
             one = classifier.predict(photo).probabilities
             assert answer.probabilities == pytest.approx(one, abs=1e-6)
-    said = {k: str(one) for k, one in enumerate(answers) if isinstance(one, PhotoError)}
-    assert said == {
+    errors = {k: str(one) for k, one in enumerate(answers) if isinstance(one, PhotoError)}
+    assert errors == {
         1: "photo: unreadable (cannot identify image file)",
         9: "nowhere.jpg: cannot be read (No such file or directory)",
         10: "photo: unreadable (the file is empty)",
     }
 
 
-def test_photos_are_read_as_they_are_needed(classifier, photos):
-    """Of an endless source a few batches are read ahead, and no more."""
+def test_photos_are_read_only_as_they_are_needed(classifier, photos):
+    """From an endless source, only a few batches are read ahead."""
     read = []
 
     def endless():
@@ -100,7 +102,7 @@ def test_photos_are_read_as_they_are_needed(classifier, photos):
     assert list(classifier.predict_all([])) == []
 
 
-def test_a_photo_with_too_many_pixels_is_refused_where_a_limit_is_set(classifier):
+def test_a_photo_with_more_pixels_than_the_limit_is_refused(classifier):
     buffer = io.BytesIO()
     Image.new("RGB", (50, 41)).save(buffer, "JPEG")
     assert classifier.pixels(buffer.getvalue(), max_pixels=2050).shape == (16, 16, 3)
@@ -108,13 +110,13 @@ def test_a_photo_with_too_many_pixels_is_refused_where_a_limit_is_set(classifier
         classifier.pixels(buffer.getvalue(), max_pixels=2049)
 
 
-def test_threads_get_what_one_alone_gets(classifier, photos):
+def test_several_threads_get_the_same_answers_as_one(classifier, photos):
     alone = [classifier.predict(photo).probabilities for photo in photos]
     start = threading.Barrier(6)
 
     def work(number):
         start.wait()
-        if number % 3 == 2:  # explaining hooks a network; predictions must not meet the hooks
+        if number % 3 == 2:  # explaining adds hooks, which must not change predictions
             return [classifier.explain(photo) for photo in photos[:3]]
         return [classifier.predict(photo).probabilities for photo in photos]
 
@@ -125,7 +127,7 @@ def test_threads_get_what_one_alone_gets(classifier, photos):
     assert not [m for m in classifier.bundle.net.modules() if m._forward_hooks or m._backward_hooks]
 
 
-def test_explanation_is_a_picture_of_the_class_that_is_asked_for(classifier, photos):
+def test_an_explanation_is_a_picture_for_the_requested_class(classifier, photos):
     label = classifier.predict(photos[0]).label
     default, same = classifier.explain(photos[0]), classifier.explain(photos[0], label)
     other = classifier.explain(photos[0], next(c for c in classifier.classes if c != label))
@@ -139,36 +141,29 @@ def test_explanation_is_a_picture_of_the_class_that_is_asked_for(classifier, pho
         classifier.explain(b"no picture")
 
 
-def test_what_is_no_classifier_is_refused(tmp_path):
+def test_anything_but_a_classifier_is_refused(tmp_path):
     with pytest.raises(BundleError, match=r"model\.json: cannot be read"):
         fieldguide.load(tmp_path)
     (tmp_path / "model.pth").write_bytes(b"")
-    with pytest.raises(BundleError, match=r"model\.pth: not a classifier; allowed: its folder"):
+    with pytest.raises(
+        BundleError, match=r"model\.pth: not a classifier; allowed: a classifier's folder"
+    ):
         fieldguide.load(tmp_path / "model.pth")
 
 
-def test_the_package_offers_what_is_documented_and_nothing_else():
+def test_the_package_has_the_documented_names_and_no_others():
     assert fieldguide.Classifier.__name__ == "Classifier"
     assert fieldguide.Prediction.__name__ == "Prediction"
     with pytest.raises(AttributeError, match="has no attribute 'laod'"):
         fieldguide.laod  # noqa: B018
 
 
-def test_a_file_that_no_memory_would_hold_is_not_read(classifier, photos, tmp_path):
-    huge = tmp_path / "huge.jpg"
-    with huge.open("wb") as file:
-        file.truncate(10**12)  # takes no room on the disk
-    first, second = classifier.predict_all([huge, photos[0]])
-    assert str(first) == f"{huge}: too large (allowed: 1,000,000,000 bytes)"
-    assert second.probabilities == pytest.approx(classifier.predict(photos[0]).probabilities)
-
-
-def test_who_leaves_waits_for_no_photo_that_was_not_begun(classifier, monkeypatch):
-    """As Ctrl-C does: what has not been begun is never decoded."""
-    begun = []
+def test_after_an_early_end_waiting_photos_are_not_decoded(classifier, monkeypatch):
+    """An early end, such as Ctrl-C, comes at once."""
+    decoded = []
 
     def decode_slowly(photo, **settings):
-        begun.append(photo)
+        decoded.append(photo)
         time.sleep(0.05)
         return np.zeros((16, 16, 3), dtype=np.uint8)
 
@@ -176,10 +171,10 @@ def test_who_leaves_waits_for_no_photo_that_was_not_begun(classifier, monkeypatc
     answers = classifier.predict_all((b"" for _ in range(10_000)), batch_size=100)
     next(answers)
     answers.close()
-    assert len(begun) < 150
+    assert len(decoded) < 150
 
 
-def test_an_answer_that_is_no_number_is_told(classifier_folder, photos):
+def test_a_probability_that_is_not_a_number_is_an_error(classifier_folder, photos):
     broken = fieldguide.load(classifier_folder, device="cpu")
     with torch.no_grad():
         broken.bundle.net.get_classifier().bias.fill_(torch.nan)

@@ -1,4 +1,4 @@
-"""ONNX files made by hand: what ours says is computed, and what is not ours is refused."""
+"""ONNX files made by hand: one like ours gives known answers, all others are refused."""
 
 import json
 import subprocess
@@ -21,7 +21,7 @@ GOOD = {"format": 1, "classes": CLASSES, "image_size": 4, "resize": "squash"}
 
 
 def onnx_file(path, metadata, *, nodes=(), weights=()):
-    """Writes a graph that answers the mean of each channel: (B, 4, 4, 3) -> (B, 3)."""
+    """Write a graph that gives the mean of each channel: (B, 4, 4, 3) -> (B, 3)."""
     pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["batch", 4, 4, 3])
     answer = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 3])
     axes = numpy_helper.from_array(np.array([1, 2]), "axes")
@@ -50,7 +50,7 @@ def good(tmp_path):
 
 
 @pytest.mark.parametrize("count", [1, 7, 64])
-def test_rows_of_any_number_of_photos_sum_to_1(good, count):
+def test_each_row_sums_to_1_for_any_number_of_photos(good, count):
     rows = OnnxClassifier(good).probabilities(photos(count))
     means = photos(count).mean(axis=(1, 2), dtype=np.float64)
     assert rows.dtype == np.float64
@@ -68,12 +68,12 @@ def test_a_photo_is_classified_by_the_names_in_the_metadata(good, tmp_path):
     assert list(answer.probabilities.values()) == pytest.approx([0.6, 0.3, 0.1])
 
 
-def test_several_threads_share_a_classifier(good):
+def test_several_threads_may_share_a_classifier(good):
     classifier = OnnxClassifier(good)
-    alone = [classifier.probabilities(photos(count)) for count in range(1, 33)]
+    sequential = [classifier.probabilities(photos(count)) for count in range(1, 33)]
     with ThreadPoolExecutor(8) as pool:
-        together = list(pool.map(classifier.probabilities, map(photos, range(1, 33))))
-    assert all(np.array_equal(a, b) for a, b in zip(alone, together, strict=True))
+        parallel = list(pool.map(classifier.probabilities, map(photos, range(1, 33))))
+    assert all(np.array_equal(a, b) for a, b in zip(sequential, parallel, strict=True))
 
 
 @pytest.mark.parametrize("kept", [0, 40, -20])
@@ -103,7 +103,7 @@ def test_a_model_of_someone_else_is_refused(tmp_path):
         (GOOD | {"format": 2}, "found format 2; allowed: 1"),
         (GOOD | {"classes": "red"}, "'classes': allowed: two or more names"),
         (GOOD | {"classes": ["red", 2, "blue"]}, "'classes': allowed: two or more names"),
-        (GOOD | {"classes": ["red", "red", "blue"]}, "'classes': allowed: .* none of them twice"),
+        (GOOD | {"classes": ["red", "red", "blue"]}, "'classes': allowed: .* each only once"),
         (GOOD | {"classes": ["red"]}, "'classes': allowed: two or more names"),
         (GOOD | {"image_size": True}, "'image_size': found True; allowed: 1 to 512"),
         (GOOD | {"image_size": 100_000}, "'image_size': found 100000; allowed: 1 to 512"),
@@ -136,14 +136,14 @@ def test_weights_in_another_file_are_never_read(place, tmp_path, monkeypatch):
         OnnxClassifier(path)
 
 
-def test_an_operator_of_a_stranger_is_refused(tmp_path):
+def test_an_unknown_operator_is_refused(tmp_path):
     node = helper.make_node("Run", ["means"], ["probabilities"], domain="stranger")
     path = onnx_file(tmp_path / "custom.onnx", json.dumps(GOOD), nodes=[node])
     with pytest.raises(BundleError, match=r"stranger:Run.* is not a registered function"):
         OnnxClassifier(path)
 
 
-def test_a_graph_that_fails_is_named(tmp_path, capfd):
+def test_the_file_of_a_graph_that_fails_is_named(tmp_path, capfd):
     shape = numpy_helper.from_array(np.array([2, 3]), "shape")
     node = helper.make_node("Reshape", ["means", "shape"], ["probabilities"])
     path = onnx_file(tmp_path / "two.onnx", json.dumps(GOOD), nodes=[node], weights=[shape])
@@ -151,13 +151,20 @@ def test_a_graph_that_fails_is_named(tmp_path, capfd):
     assert classifier.probabilities(photos(2)).shape == (2, 3)
     with pytest.raises(BundleError, match=r"two\.onnx: cannot be run \(.*Reshape"):
         classifier.probabilities(photos(3))
-    assert capfd.readouterr().err == ""  # raised, and not printed too
+    assert capfd.readouterr().err == ""  # the error is raised, not printed
 
 
-def test_without_onnx_runtime_the_extra_is_named(good, monkeypatch):
+def test_without_onnx_runtime_the_message_names_the_extra(good, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(BundleError, match=r"good\.onnx: needs ONNX Runtime .*fieldguide\[onnx\]"):
         OnnxClassifier(good)
+
+
+def test_it_cannot_explain_its_answers(good):
+    classifier = OnnxClassifier(good)
+    assert not classifier.can_explain
+    with pytest.raises(BundleError, match=r"has no gradients .* allowed: a classifier's folder"):
+        classifier.explain(b"photo")
 
 
 def test_nothing_heavy_is_imported(good, tmp_path):

@@ -1,4 +1,4 @@
-"""The page, in a real browser without a network."""
+"""The page, in a real browser that is offline."""
 
 import base64
 import io
@@ -7,7 +7,7 @@ import threading
 import pytest
 from PIL import Image
 from playwright.sync_api import expect
-from uploaded import picture
+from uploaded import picture, write_results
 
 from fieldguide.inference.classifier import Classifier
 from fieldguide.inference.torch_classifier import TorchClassifier
@@ -15,7 +15,7 @@ from fieldguide.inference.torch_classifier import TorchClassifier
 pytestmark = pytest.mark.slow
 
 HOSTILE = ["<img src=x onerror=\"document.title='taken'\">", "a  b & <b>c</b>", "x" * 120]
-# A refused photo is an error to the browser's console too.
+# The browser also logs every refused photo to its console.
 REFUSED = "Failed to load resource: the server responded with a status of 422"
 DROP = """([base64, name]) => {
   const bytes = Uint8Array.from(atob(base64), (one) => one.charCodeAt(0));
@@ -37,7 +37,7 @@ PASTE = """([base64, name]) => {
 
 
 class Explained(TorchClassifier):
-    """Its explanation is as wide as its class is late in the list: 100, 200, ... pixels."""
+    """Draws explanations whose width tells their class: 100, 200, ... pixels."""
 
     def explain(self, photo, label=None, **settings):
         width = 100 * (1 + self.classes.index(label or self.predict(photo).label))
@@ -47,7 +47,7 @@ class Explained(TorchClassifier):
 
 
 class Held(Explained):
-    """Does not answer about the first photo before it is told to."""
+    """Answers the first photo only after `release` is set."""
 
     def __init__(self, folder):
         super().__init__(folder, "cpu")
@@ -61,7 +61,7 @@ class Held(Explained):
 
 
 class Mute(Classifier):
-    """Says what another one says, and not why, as an exported one."""
+    """Gives the answers of another classifier, but no explanations, like an exported one."""
 
     def __init__(self, other):
         super().__init__(other.classes, image_size=other.image_size, resize=other.resize)
@@ -78,7 +78,7 @@ def classifier(classifier_folder):
 
 @pytest.fixture
 def visit(browser, start):
-    """Opens the page of a classifier; its requests and messages are checked when the test ends."""
+    """Opens the page of a classifier; checks its requests and messages when the test ends."""
     requests, problems, opened = [], [], []
 
     def go(classifier, width=1100, scheme="light", **settings):
@@ -111,19 +111,19 @@ def upload(tab, name, data):
 
 
 def rows(classifier, photo, count=5):
-    """What the list must say of a photo."""
+    """Names and percentages that the list should show for a photo."""
     found = classifier.predict(photo).top(count)
     return [(name, f"{100 * p:.1f}%") for name, p in found.items()]
 
 
 def shown(tab):
-    """What the list says."""
+    """Names and percentages that the list shows."""
     names = tab.locator("#classes .name").all_inner_texts()
     return list(zip(names, tab.locator("#classes .share").all_inner_texts(), strict=True))
 
 
 def wait_for(tab, expected):
-    """Wait for the answer of a photo."""
+    """Wait until the page shows the expected answer."""
     name, share = expected[0]
     expect(tab.locator("#verdict")).to_have_text(f"{name}, {share}", timeout=30_000)
     assert shown(tab) == expected
@@ -140,7 +140,7 @@ def test_a_chosen_photo_has_its_answer_and_explanation(visit, classifier):
     assert tab.locator("#preview").evaluate("image => image.naturalWidth") == 300
     track, fill = (tab.locator(one).first.bounding_box()["width"] for one in (".track", ".fill"))
     assert fill / track == pytest.approx(float(expected[0][1][:-1]) / 100, abs=0.01)
-    # The explanation is of the first, and then of any other class.
+    # It explains the most probable class first, then any class that is chosen.
     expect(tab.locator("#caption")).to_contain_text(expected[0][0])
     for name in (expected[0][0], "ant", "crab"):
         tab.select_option("#class", name)
@@ -159,10 +159,10 @@ def test_a_dropped_and_a_pasted_photo(visit, classifier):
         tab.evaluate(script, [base64.b64encode(photo).decode(), "photo.png"])
         wait_for(tab, rows(classifier, photo))
     tab.evaluate(DROP, ["", ""])  # a selected text, for example
-    expect(tab.locator("#error")).to_contain_text("That was no file")
+    expect(tab.locator("#error")).to_contain_text("That is not a file")
 
 
-def test_a_bad_file_is_told_and_a_good_one_works_afterwards(visit, classifier):
+def test_a_bad_file_shows_an_error_and_a_good_one_works_afterwards(visit, classifier):
     photo = picture("JPEG")
     tab = visit(classifier)
     error = tab.locator("#error")
@@ -174,7 +174,7 @@ def test_a_bad_file_is_told_and_a_good_one_works_afterwards(visit, classifier):
     wait_for(tab, rows(classifier, photo))
     assert error.is_hidden()
     upload(tab, "large.jpg", photo.ljust(20_000_001, b"\0"))
-    expect(error).to_have_text("large.jpg: larger than 20 MB")  # which is not sent at all
+    expect(error).to_have_text("large.jpg: larger than 20 MB")  # it is not even sent
     assert tab.locator("#explanation").is_hidden()
     upload(tab, "photo.jpg", photo)
     wait_for(tab, rows(classifier, photo))
@@ -187,7 +187,7 @@ def test_the_answer_of_an_earlier_photo_is_ignored(visit, classifier_folder):
     upload(tab, "first.png", first)
     while not held.asked.wait(0.01):
         tab.wait_for_timeout(10)
-    expect(tab.locator("#verdict")).to_have_text("Looking…")
+    expect(tab.locator("#verdict")).to_have_text("Classifying…")
     upload(tab, "second.png", second)
     expected = rows(held, second)
     wait_for(tab, expected)
@@ -198,17 +198,14 @@ def test_the_answer_of_an_earlier_photo_is_ignored(visit, classifier_folder):
 
 def test_model_card(visit, classifier, tmp_path):
     text = visit(classifier).locator("#card").inner_text()
-    for fact in ("not tested here", "62.5%", "3: ant, bee, crab", "16 × 16", "random weights"):
+    for fact in ("no test results here", "62.5%", "3: ant, bee, crab", "16 × 16", "random weights"):
         assert fact in text, fact
-    metrics = tmp_path / "test.json"
-    metrics.write_text(
-        '{"test": {"photos": 1000, "acc": 0.701, "acc_low": 0.671899, "acc_high": 0.728562}}'
-    )
-    text = visit(classifier, metrics=metrics).locator("#card").inner_text()
+    write_results(tmp_path / "tested", hits=701, photos=1000)
+    text = visit(classifier, project=tmp_path / "tested").locator("#card").inner_text()
     assert "70.1% of 1,000 photos (95% interval 67.2 to 72.9%)" in text
 
 
-def test_without_an_explanation_its_part_is_hidden(visit, classifier_folder):
+def test_without_explanations_their_section_is_hidden(visit, classifier_folder):
     mute = Mute(TorchClassifier(classifier_folder, "cpu"))
     photo = picture("PNG")
     tab = visit(mute)
@@ -236,13 +233,13 @@ def test_hostile_class_names_are_text_and_nothing_is_wider_than_a_phone(
     assert dark == (scheme == "dark")
 
 
-def test_it_is_used_by_the_keyboard(visit, classifier):
+def test_it_can_be_used_by_keyboard(visit, classifier):
     tab = visit(classifier)
     tab.keyboard.press("Tab")
     assert tab.evaluate("document.activeElement.id") == "file"
     assert tab.locator("#drop").evaluate("one => getComputedStyle(one).outlineStyle") == "solid"
-    # A file input of the browser's own, which opens its dialog by itself; headless, it does not
-    # always.
+    # It is the browser's own file input, which opens a dialog by itself, but not always when
+    # headless.
     chosen = tab.locator("input[type=file]:focus")
     assert chosen.is_enabled()
     photo = picture("PNG")

@@ -1,15 +1,19 @@
-"""Photos that are good, broken or hostile, as bytes."""
+"""Photos as bytes, good and hostile, and the results of a project."""
 
 import io
+import json
 import struct
 import zlib
 
 import numpy as np
+import yaml
 from PIL import Image
+
+from fieldguide.core.files import md5
 
 
 def picture(kind, size=(40, 30), seed=0, **settings):
-    """Noise, as the bytes of a file."""
+    """Make a photo of noise."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind, **settings)
@@ -17,7 +21,7 @@ def picture(kind, size=(40, 30), seed=0, **settings):
 
 
 def huge_png(width, height):
-    """A few kilobytes that claim, and hold, that many black pixels."""
+    """Make a PNG file of a few kilobytes with that many black pixels."""
 
     def chunk(name, data):
         return (
@@ -33,8 +37,24 @@ def huge_png(width, height):
 
 
 def huge_jpeg(width, height):
-    """A small JPEG whose header claims another size."""
+    """Make a small JPEG file whose header names another size."""
     data = bytearray(picture("JPEG"))
     at = data.index(b"\xff\xc0")
     data[at + 5 : at + 9] = struct.pack(">HH", height, width)
     return bytes(data)
+
+
+def write_results(project, *, hits, photos):
+    """Write the results in which the model card looks for the accuracy on the test set."""
+    metrics = {"test": {"acc": hits / photos, "macro_f1": 0.5, "top3_acc": 0.9, "ece": 0.03}}
+    rows = ["ant,ant"] * hits + ["ant,bee"] * (photos - hits)
+    outs = []
+    for name, text in (
+        ("metrics/test.json", json.dumps(metrics)),
+        ("plots/confusion.csv", "\n".join(["actual,predicted", *rows, ""])),
+    ):
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_text(text)
+        outs.append({"path": name, "md5": md5(text.encode())})
+    lock = {"stages": {"evaluate": {"cmd": "true", "outs": outs}}}
+    (project / "dvc.lock").write_text(yaml.safe_dump(lock))

@@ -6,8 +6,8 @@ import shutil
 import pytest
 from project import remote_at
 
-from fieldguide.results.storage import RemoteError
 from fieldguide.remotes.wanted import Scope
+from fieldguide.results.storage import RemoteError
 
 pytestmark = pytest.mark.slow
 

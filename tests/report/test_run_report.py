@@ -54,6 +54,7 @@ def test_the_page_opens_offline_and_shows_everything(report, visit):
     said, page, _ = report
     assert said.splitlines()[0].endswith(" second <i>run</i>")
     assert "4 figures" in said
+    assert "unsafe-eval" not in page.read_text(encoding="utf-8").split("<title>")[0]
     tab = visit(page, "#calibration-chart .main-svg")
     assert width_of(tab) <= 1300
     tab.set_viewport_size({"width": 420, "height": 1000})

@@ -1,10 +1,10 @@
-"""`fieldguide predict`, `explain`, `serve` and `export`: use a classifier."""
+"""`fieldguide predict`, `explain`, `export` and `serve`: use a classifier."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -23,21 +23,19 @@ Model = Annotated[
 
 @app.command()
 def predict(
-    photos: Annotated[
-        list[Path], typer.Argument(metavar="PHOTO", help="files, or folders of them")
-    ],
+    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO", help="files or folders")],
     model: Model = "models/classifier",
-    top: Annotated[int, typer.Option(min=1, help="classes to name")] = 3,
+    top: Annotated[int, typer.Option(min=1, help="number of classes to name")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="print CSV")] = False,
 ) -> None:
-    """Say what is on photos.
+    """Print the most probable classes of photos.
 
-    Exit status 1: one of them could not be read.
+    Exit status 1: a photo could not be read.
     """
     from fieldguide.inference import answers
-    from fieldguide.inference.classifier import load
     from fieldguide.inference.find import find_model
+    from fieldguide.inference.load import load
 
     if as_json and as_csv:
         raise FieldguideError("--json and --csv: found both; allowed: one of them")
@@ -45,15 +43,19 @@ def predict(
     if not files:
         raise FieldguideError(f"{', '.join(map(str, photos))}: found no photo; allowed: pictures")
     classifier = load(find_model(model))
-    write = answers.write_table
-    if as_json or as_csv:
-        write = answers.write_json if as_json else answers.write_csv
-    failed: list[Path] = []
-    found = answers.ask(classifier, files, failed)
-    write(found, top=min(top, len(classifier.classes)), photos=files)
+    top = min(top, len(classifier.classes))
+    unreadable: list[Path] = []
+    found = answers.classify(classifier, files, unreadable)
+    if as_json:
+        answers.write_json(found, top)
+    elif as_csv:
+        answers.write_csv(found, top)
+    else:
+        answers.write_table(found, top, files)
     if len(files) > 1:
-        print(f"{len(files) - len(failed):,} of {len(files):,} photos classified", file=sys.stderr)
-    if failed:
+        count = len(files) - len(unreadable)
+        print(f"{count:,} of {len(files):,} photos classified", file=sys.stderr)
+    if unreadable:
         raise typer.Exit(1)
 
 
@@ -62,31 +64,46 @@ def explain(
     photo: Annotated[Path, typer.Argument(metavar="PHOTO")],
     model: Model = "models/classifier",
     label: Annotated[
-        str | None, typer.Option("--class", help="what to explain; the most probable by default")
+        str | None,
+        typer.Option("--class", help="class to explain; the most probable one by default"),
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="PNG to write")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="PNG file to write")] = None,
 ) -> None:
     """Draw which pixels of a photo speak for its class."""
     from fieldguide.core.files import write_bytes
-    from fieldguide.inference.classifier import load
     from fieldguide.inference.find import find_model
-    from fieldguide.inference.torch_classifier import TorchClassifier
+    from fieldguide.inference.load import load
 
-    classifier = load(find_model(model))
-    if not isinstance(classifier, TorchClassifier):
-        raise FieldguideError(
-            f"--model: found {model}; allowed: a classifier's folder, because an exported one has "
-            "no gradients to explain with"
-        )
-    try:
-        picture = classifier.explain(photo, label)
-    except ValueError as err:
-        raise FieldguideError(f"--class: {err}") from err
     target = output or Path(f"{photo.stem}_explained.png")
     if target.suffix.lower() != ".png":
         raise FieldguideError(f"--output: found {target}; allowed: a name ending in .png")
+    try:
+        picture = load(find_model(model)).explain(photo, label)
+    except ValueError as err:
+        raise FieldguideError(f"--class: {err}") from err
     write_bytes(target, picture)
     print(printable(str(target)))
+
+
+@app.command()
+def export(
+    model: Model = "models/classifier",
+    output: Annotated[Path, typer.Option("--output", "-o", help="file to write")] = Path(
+        "models/exported/classifier.onnx"
+    ),
+    photos: Annotated[
+        Path | None,
+        typer.Option(help="folder of photos to compare answers on; the test split by default"),
+    ] = None,
+) -> None:
+    """Write the classifier as one ONNX file for other programs.
+
+    The file is written only if it gives the same answers as the original.
+    """
+    from fieldguide.inference.export import export as write_export
+    from fieldguide.inference.find import find_model
+
+    write_export(find_model(model), output, photos=photos)
 
 
 @app.command()
@@ -103,32 +120,11 @@ def serve(
             f"{err.name} is not installed: pip install 'fieldguide[serve]'"
         ) from err
     from fieldguide.inference.card import make_card
-    from fieldguide.inference.classifier import load
     from fieldguide.inference.find import find_model
+    from fieldguide.inference.load import load
 
     folder = find_model(model)
     classifier = load(folder)
-    # The scores are those of the project that the classifier lies in, if it does.
-    metrics = folder.absolute().parent.parent / "metrics" / "test.json"
-    start(classifier, make_card(classifier, metrics), host=host, port=port)
-
-
-@app.command()
-def export(
-    form: Annotated[Literal["onnx", "torch"], typer.Option("--format", help="of the file")],
-    model: Model = "models/classifier",
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="the file; else in models/exported/")
-    ] = None,
-    photos: Annotated[
-        Path | None, typer.Option(help="folder to check the result on; else the test split")
-    ] = None,
-) -> None:
-    """Write the classifier as one file for other programs.
-
-    It is checked against the original.
-    """
-    from fieldguide.inference.export import export as export_to
-    from fieldguide.inference.find import find_model
-
-    export_to(find_model(model), form, out=output, photos=photos)
+    # A classifier lies in PROJECT/models/classifier; its test results lie in the same project.
+    card = make_card(classifier, folder.absolute().parent.parent)
+    start(classifier, card, host=host, port=port)

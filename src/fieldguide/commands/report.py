@@ -34,7 +34,10 @@ def report(
         Path | None, typer.Option(help="folder for the figures as PNG, which CI can publish")
     ] = None,
 ) -> None:
-    """Write a run's results as one page that opens in any browser, plots/report.html."""
+    """Write a run's results as one page, plots/report.html.
+
+    It opens in any browser, without a network.
+    """
     from fieldguide.core.files import write_text
     from fieldguide.report.pictures import write_pictures
     from fieldguide.report.run_report import read_report, render_markdown, render_page

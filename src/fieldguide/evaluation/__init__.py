@@ -1,1 +1,1 @@
-"""What the test set says: predictions, metrics, calibration."""
+"""Predictions for the test set, its metrics and its calibration."""

@@ -1,4 +1,4 @@
-"""A classifier's probabilities for every photo of a split."""
+"""Probabilities that a classifier gives to the photos of a split."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from fieldguide.network.bundle import Bundle
 def predict_split(
     bundle: Bundle, split: Split, device: torch.device | None = None, *, mirrored: bool = False
 ) -> npt.NDArray[np.float64]:
-    """Probability of each class for each photo, in the split's order.
+    """Compute the probability of each class for each photo, in the order of the split.
 
     Args:
         bundle: the classifier.
         split: photos of the size that the classifier takes.
-        device: where to compute; None for a GPU where there is one.
-        mirrored: whether each photo is shown as its mirror image.
+        device: where to compute; None: on the GPU if there is one.
+        mirrored: show the classifier the mirror image of each photo.
 
     Returns:
         (N, K), each row summing to 1.
@@ -31,6 +31,6 @@ def predict_split(
     net = bundle.net.eval().to(device)
     batches = in_order(split, bundle.preprocessing, device)
     shown = (images.flip(-1) if mirrored else images for images, _ in batches)
-    parts = [net(images).double().softmax(dim=1).cpu() for images in shown]  # (B, K)
+    probabilities = [net(images).double().softmax(dim=1).cpu() for images in shown]  # (B, K) each
     net.to("cpu")
-    return np.asarray(torch.cat(parts).numpy())
+    return np.asarray(torch.cat(probabilities).numpy())

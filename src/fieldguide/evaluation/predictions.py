@@ -1,10 +1,9 @@
-"""`predictions.csv`: what the classifier said of every test photo."""
+"""Reads and writes `metrics/predictions.csv`: the classifier's prediction for each test photo."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,11 +13,11 @@ import numpy.typing as npt
 from fieldguide.core.errors import StoreError
 from fieldguide.core.files import write_csv
 
-_FIXED = ["source", "true", "predicted"]
+_FIXED = ["source", "true", "predicted"]  # columns before those of the probabilities
 
 
 class Predictions(NamedTuple):
-    """Rows in the order of the test split."""
+    """Predictions for N photos, in the order of the test split."""
 
     sources: list[str]
     classes: list[str]
@@ -37,7 +36,7 @@ class Predictions(NamedTuple):
 
 
 def write_predictions(predictions: Predictions, path: Path) -> None:
-    """Write a line a photo: source, true and predicted class, `p_<class>` of every class."""
+    """Write a line per photo: source, true class, predicted class, `p_<class>` of each class."""
     names = predictions.classes
     columns = zip(
         predictions.sources,
@@ -54,10 +53,10 @@ def write_predictions(predictions: Predictions, path: Path) -> None:
 
 
 def read_predictions(path: Path) -> Predictions:
-    """Read what `write_predictions` wrote, to the last digit.
+    """Read what `write_predictions` wrote; the probabilities are the same to the last digit.
 
     Raises:
-        StoreError: the file is missing or holds something else.
+        StoreError: the file is missing or is not a table of predictions.
     """
     try:
         return parse_predictions(path.read_text(encoding="utf-8"))
@@ -73,18 +72,16 @@ def parse_predictions(text: str) -> Predictions:
     """
     try:
         header, *lines = csv.reader(io.StringIO(text, newline=""))
-        if header[: len(_FIXED)] != _FIXED:
-            raise ValueError(f"columns {header[: len(_FIXED)]}")
-        classes = [name.removeprefix("p_") for name in header[len(_FIXED) :]]
+        fixed, classes = header[: len(_FIXED)], header[len(_FIXED) :]
+        if fixed != _FIXED:
+            raise ValueError(f"found columns {fixed}; allowed: {_FIXED}")
+        classes = [name.removeprefix("p_") for name in classes]
+        probabilities = np.array([line[len(_FIXED) :] for line in lines], dtype=np.float64)
         return Predictions(
             sources=[line[0] for line in lines],
             classes=classes,
             labels=np.array([classes.index(line[1]) for line in lines], dtype=np.int64),
-            probabilities=_floats([line[len(_FIXED) :] for line in lines], len(classes)),
+            probabilities=probabilities.reshape(len(lines), len(classes)),
         )
     except (IndexError, csv.Error) as err:
         raise ValueError(str(err)) from err
-
-
-def _floats(rows: Sequence[Sequence[str]], width: int) -> npt.NDArray[np.float64]:
-    return np.array(rows, dtype=np.float64).reshape(-1, width)

@@ -1,1 +1,1 @@
-"""Pictures of data, network and mistakes."""
+"""Figures of the photos, the network and its mistakes."""

@@ -1,4 +1,4 @@
-"""Grad-CAM: where the network looked, for networks that guided backprop has no rule for.
+"""Grad-CAM: where the network looked; for networks that guided backprop has no rule for.
 
 Source: Selvaraju et al. 2017, section 3 (https://arxiv.org/abs/1610.02391).
 """
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from fieldguide.core.store import Split
 from fieldguide.evaluation.predictions import Predictions
-from fieldguide.figures.canvas import pairs, short, show_photo
+from fieldguide.figures.canvas import pairs, short, show_heat, show_photo
 from fieldguide.figures.drawn_layers import as_maps
 from fieldguide.figures.saliency import network_input
 from fieldguide.network.bundle import Bundle
@@ -26,25 +26,22 @@ def grad_cam(net: Network, image: Tensor, label: int) -> Tensor:
     Args:
         net: in eval mode.
         image: (1, 3, H, W), normalised.
-        label: the class.
+        label: index of the class.
 
     Returns:
-        (H, W), at least 0; all 0 where nothing speaks for the class or features have no places.
+        (H, W), 0 or more; all 0 if nothing supports the class, or if the features have no places.
     """
-    taken: list[Tensor] = []
+    features: list[Tensor] = []
     layer = _last_token_layer(net)
-    image = image.detach().requires_grad_()  # or nothing would have a gradient if all is frozen
+    image = image.detach().requires_grad_()  # so that a frozen network has gradients too
     if layer is None:
-        taken.append(net.forward_features(image))
-        score = net.forward_head(taken[0])[0, label]
+        features.append(net.forward_features(image))
+        score = net.forward_head(features[0])[0, label]
     else:
-        handle = layer.register_forward_hook(lambda _module, _inputs, output: taken.append(output))
-        try:
+        with layer.register_forward_hook(lambda _module, _inputs, out: features.append(out)):
             score = net(image)[0, label]
-        finally:
-            handle.remove()
-    (gradient,) = torch.autograd.grad(score, taken[0])
-    maps, slopes = as_maps(net, taken[0].detach()), as_maps(net, gradient)  # (F, h, w) each
+    (gradient,) = torch.autograd.grad(score, features[0])
+    maps, slopes = as_maps(net, features[0].detach()), as_maps(net, gradient)  # (F, h, w) each
     if maps is None or slopes is None:
         return torch.zeros(image.shape[-2:])
     weights = slopes.mean(dim=(1, 2), keepdim=True)  # (F, 1, 1)
@@ -54,9 +51,9 @@ def grad_cam(net: Network, image: Tensor, label: int) -> Tensor:
 
 
 def _last_token_layer(net: Network) -> nn.Module | None:
-    """Return the input of a transformer's last block, or None for other networks.
+    """Return the first layer of a transformer's last block, or None for other networks.
 
-    Behind that block a class token alone has a gradient.
+    After that block, only the class token has a gradient.
     """
     blocks = getattr(net, "blocks", None)
     if not hasattr(net, "num_prefix_tokens") or not isinstance(
@@ -70,27 +67,20 @@ def _last_token_layer(net: Network) -> nn.Module | None:
 def cam_figure(
     bundle: Bundle, predictions: Predictions, test: Split, *, count: int, rng: np.random.Generator
 ) -> Figure:
-    """Draw random test photos, each beside where the network looked for the class it said."""
+    """Draw random test photos, each beside what the network looked at for its predicted class."""
     rows = np.sort(rng.choice(len(test), min(count, len(test)), replace=False))
     figure, grid = pairs(
         len(rows),
         title=f"Grad-CAM of {len(rows)} random test photos",
-        subtitle="left: the photo and its class; "
-        "right: what speaks for the predicted class (bright: much)",
+        subtitle="left: the photo and its true class; "
+        "right: where the network looked for the predicted class (bright: most)",
     )
-    for (photo, overlay), row in zip(grid, rows, strict=False):
+    for (photo, explained), row in zip(grid, rows, strict=False):
         pixels = test.images(np.array([row]))[0]
         label = int(predictions.predicted[row])
         show_photo(photo, pixels)
         photo.set_title(short(bundle.classes[test.labels[row]]), fontsize=9, pad=4)
         heat = grad_cam(bundle.net, network_input(bundle, test, int(row)), label)
-        show_photo(overlay, pixels)
-        height, width = pixels.shape[:2]
-        overlay.imshow(
-            (heat / heat.max().clamp_min(1e-12)).numpy(),
-            cmap="inferno",
-            alpha=0.6,
-            extent=(-0.5, width - 0.5, height - 0.5, -0.5),
-        )
-        overlay.set_title(f"→ {short(bundle.classes[label])}", fontsize=9, pad=4)
+        show_heat(explained, pixels, (heat / heat.max().clamp_min(1e-12)).numpy())
+        explained.set_title(f"→ {short(bundle.classes[label])}", fontsize=9, pad=4)
     return figure

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from matplotlib import rc_context
@@ -25,50 +23,60 @@ from fieldguide.figures.saliency import guided_figure, network_input
 from fieldguide.network.bundle import Bundle
 
 
-class Inputs(NamedTuple):
-    """What figures are drawn from."""
+def draw_all(
+    bundle: Bundle,
+    test: Split,
+    *,
+    predictions: Predictions,
+    curves: Path,
+    params: VisualizeParams,
+    folder: Path,
+) -> None:
+    """Replace a folder by one with a PNG file per figure, and print their paths.
 
-    bundle: Bundle
-    test: Split
-    predictions: Predictions
-    curves: Path  # plots/curves.csv
-
-
-def draw_all(inputs: Inputs, params: VisualizeParams, folder: Path) -> None:
-    """Write a PNG per figure, and print their names.
+    Args:
+        bundle: the classifier.
+        test: the photos that it was tested on.
+        predictions: for these photos.
+        curves: path of plots/curves.csv.
+        params: how many photos and neurons to draw, and the seed that chooses them.
+        folder: path of the figures.
 
     Raises:
-        StoreError: predictions and test split do not belong together, or a table is damaged.
+        StoreError: the predictions are for other photos, or the curves are damaged.
     """
-    if inputs.predictions.sources != inputs.test.sources:
-        raise StoreError("predictions.csv is not of this test split; run `dvc repro evaluate`")
-    # A class name is text, whatever dollar signs it holds.
-    with new_folder(folder) as aside, rc_context({"text.parse_math": False}):
-        for name, figure in _figures(inputs, params):
-            file = f"{name.replace('.', '_')}.png"
-            save(figure, aside / file)
-            print(f"  {folder / file}", flush=True)
-
-
-def _figures(inputs: Inputs, params: VisualizeParams) -> Iterator[tuple[str, Figure]]:
-    bundle, test, predictions = inputs.bundle, inputs.test, inputs.predictions
-    # A generator each: one figure more leaves the draws of the others alone.
+    if predictions.sources != test.sources:
+        raise StoreError(
+            "metrics/predictions.csv: its photos are not those of the test split; "
+            "run `dvc repro evaluate`"
+        )
+    # One generator per figure: a change of one leaves what the others draw as it is.
     photos, response, neurons = (
         np.random.default_rng(seed) for seed in np.random.SeedSequence(params.seed).spawn(3)
     )
-    yield (
-        "predictions",
-        prediction_grid(test, predictions, per_class=params.photos_per_class, rng=photos),
-    )
-    yield "mistakes", confident_mistakes(test, predictions)
-    if guided_layer(bundle.net):
-        yield "guided_backprop", guided_figure(bundle, test, count=params.neurons, rng=neurons)
-    else:
-        yield "grad_cam", cam_figure(bundle, predictions, test, count=params.neurons, rng=neurons)
     row = int(response.integers(len(test)))
     label, pixels = bundle.classes[test.labels[row]], test.images(np.array([row]))[0]
-    for k, (name, conv) in enumerate(filters_of(bundle.net)):
-        yield f"filters_{name}", filter_figure(name, conv, first=k == 0)
-    for name, maps in responses(bundle.net, network_input(bundle, test, row)).items():
-        yield f"responses_{name}", response_figure(name, maps, pixels, label)
-    yield "curves", training_curves(inputs.curves)
+    layer = guided_layer(bundle.net)
+
+    # Without the setting, Matplotlib would read dollar signs in a class name as mathematics.
+    with new_folder(folder) as partial, rc_context({"text.parse_math": False}):
+
+        def write(name: str, figure: Figure) -> None:
+            file = f"{name.replace('.', '_')}.png"
+            save(figure, partial / file)
+            print(f"  {folder / file}", flush=True)
+
+        per_class = params.photos_per_class
+        write("predictions", prediction_grid(test, predictions, per_class=per_class, rng=photos))
+        write("mistakes", confident_mistakes(test, predictions))
+        if layer is not None:
+            figure = guided_figure(bundle, test, layer=layer, count=params.neurons, rng=neurons)
+            write("guided_backprop", figure)
+        else:
+            figure = cam_figure(bundle, predictions, test, count=params.neurons, rng=neurons)
+            write("grad_cam", figure)
+        for k, (name, conv) in enumerate(filters_of(bundle.net)):
+            write(f"filters_{name}", filter_figure(name, conv, first=k == 0))
+        for name, maps in responses(bundle.net, network_input(bundle, test, row)).items():
+            write(f"responses_{name}", response_figure(name, maps, pixels, label))
+        write("curves", training_curves(curves))

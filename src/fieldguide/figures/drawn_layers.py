@@ -1,26 +1,26 @@
-"""Which parts of a network are drawn: of the CNN every block, of timm's networks what is alike."""
+"""Choose the layers of a network that are drawn: the CNN's blocks, or what timm's networks have.
+
+A layer is a module with its name in the network.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from torch import Tensor, nn
 
-from fieldguide.network.cnn import ACTIVATIONS, CNN
+from fieldguide.network.cnn import CNN
 from fieldguide.network.interface import Network
 
-_STAGES = 5  # responses drawn of a network with more blocks
-
-
-class Layer(NamedTuple):
-    """A module, by its name in the network."""
-
-    name: str
-    module: nn.Module
+_STAGES = 5  # largest number of layers of a timm network whose responses are drawn
+# A network of these layers alone can be explained by guided backprop: its only activations are ReLU
+# and ReLU6, and it has no gate (sigmoid) or attention (softmax), for which there is no rule.
+_GUIDED = (
+    *(nn.Conv2d, nn.BatchNorm2d, nn.Linear, nn.Dropout, nn.ReLU, nn.ReLU6, nn.Identity, nn.Flatten),
+    *(nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Upsample, nn.ConstantPad2d),
+)
 
 
 def filters_of(net: Network) -> list[tuple[str, nn.Conv2d]]:
-    """Return convolutions whose filters are worth a look: every block's, or the one that sees."""
+    """Return the convolutions to draw: one per block of the CNN, else the one that sees colours."""
     if isinstance(net, CNN):
         return [(name, block.conv) for name, block in net.blocks.items()]
     for name, module in net.named_modules():
@@ -29,22 +29,30 @@ def filters_of(net: Network) -> list[tuple[str, nn.Conv2d]]:
     return []
 
 
-def stages_of(net: Network) -> list[Layer]:
-    """Return layers whose responses are drawn, first to last: timm's `feature_info`, or blocks."""
+def stages_of(net: Network) -> list[tuple[str, nn.Module]]:
+    """Return the layers whose responses are drawn, first to last.
+
+    For the CNN these are the activations of its blocks; for timm's networks, up to five layers
+    of `feature_info`, always with the last one.
+    """
     if isinstance(net, CNN):
-        return [Layer(name, block.activation) for name, block in net.blocks.items()]
+        return [(name, block.activation) for name, block in net.blocks.items()]
     named = [info["module"] for info in getattr(net, "feature_info", [])]
     step = max(1, -(-len(named) // _STAGES))
-    chosen = named[::-1][::step][::-1]  # with the last one
     modules = dict(net.named_modules())
-    return [Layer(name, modules[name]) for name in chosen if name in modules]
+    return [(name, modules[name]) for name in named[::-1][::step][::-1] if name in modules]
 
 
 def as_maps(net: Network, output: Tensor) -> Tensor | None:
-    """Bring a layer's output for one image to (F, h, w); None if it has no places.
+    """Turn a layer's output for one image into feature maps.
 
-    Convolutional networks give (1, F, h, w), some (1, h, w, F), transformers (1, T, F): a token a
-    place, behind some that stand for none.
+    Args:
+        net: the network of the layer.
+        output: (1, F, h, w), (1, h, w, F) if the network says so, or (1, T, F) from a transformer:
+            a token per place, after prefix tokens that belong to no place.
+
+    Returns:
+        (F, h, w); None if the output has no places.
     """
     if output.ndim == 4:  # noqa: PLR2004
         last = getattr(net, "output_fmt", "NCHW") == "NHWC"
@@ -53,39 +61,19 @@ def as_maps(net: Network, output: Tensor) -> Tensor | None:
         return None
     tokens = output[0, getattr(net, "num_prefix_tokens", 0) :]  # (T, F)
     side = round(len(tokens) ** 0.5)
-    if side * side != len(tokens):
-        return None
-    return tokens.T.reshape(-1, side, side)
+    return tokens.T.reshape(-1, side, side) if side * side == len(tokens) else None
 
 
-def guided_layer(net: Network) -> Layer | None:
-    """Return the last activation, if guided backprop has a rule for all of them, or None.
-
-    The rule is that of ReLU: what does not pass forwards or is negative backwards is cut. ReLU6 is
-    like it, and for the CNN's other activations `saliency.guided_by_rule` says how it is meant. A
-    network with any other, such as the sigmoid of a gate or the softmax of attention, has none.
-    """
+def guided_layer(net: Network) -> tuple[str, nn.Module] | None:
+    """Return the last activation, or None if guided backprop has no rule for some layer."""
     if isinstance(net, CNN):
         return stages_of(net)[-1]
-    layers = [Layer(name, module) for name, module in net.named_modules() if _is_activation(module)]
-    if not layers or not all(isinstance(layer.module, (nn.ReLU, nn.ReLU6)) for layer in layers):
+    named = list(net.named_modules())
+    kinds = " ".join(type(module).__name__.lower() for _, module in named)
+    if "attention" in kinds or "attn" in kinds:  # its softmax may be no module
         return None
-    return layers[-1]
-
-
-def _is_activation(module: nn.Module) -> bool:
-    """Whether timm or PyTorch made it as an activation; attention counts, its softmax being one."""
-    kind = type(module)
-    here = kind.__module__ in (
-        "torch.nn.modules.activation",
-        "timm.layers.activations",
-        "timm.layers.activations_me",
-        "timm.layers.squeeze_excite",
-    )
-    return here or "attention" in kind.__name__.lower()
-
-
-def activations(net: nn.Module) -> list[nn.Module]:
-    """Return the modules that guided backprop's rule applies to."""
-    kinds = (*ACTIVATIONS.values(), nn.ReLU6)
-    return [module for module in net.modules() if isinstance(module, kinds)]
+    layers = [(name, module) for name, module in named if next(module.children(), None) is None]
+    if not all(isinstance(module, _GUIDED) for _, module in layers):
+        return None
+    activations = [layer for layer in layers if isinstance(layer[1], nn.ReLU | nn.ReLU6)]
+    return activations[-1] if activations else None

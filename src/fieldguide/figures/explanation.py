@@ -1,4 +1,4 @@
-"""Why a photo was called so: the photo, and what in it speaks for a class."""
+"""Explain one prediction: the photo, and the pixels in it that support a class."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from fieldguide.figures.cam import grad_cam
-from fieldguide.figures.canvas import show_photo
+from fieldguide.figures.canvas import show_heat, show_photo
 from fieldguide.figures.drawn_layers import guided_layer
 from fieldguide.figures.saliency import guided_gradient
 from fieldguide.network.interface import Network
 
 
 class Explanation(NamedTuple):
-    """What speaks for a class."""
+    """How much each pixel supports a class."""
 
     method: str  # "guided backprop" or "Grad-CAM"
     heat: npt.NDArray[np.float32]  # (H, W), in [0, 1]
 
 
 def explain(net: Network, image: Tensor, label: int) -> Explanation:
-    """Guided backprop of a class's score; Grad-CAM where that has no rule for the activations.
+    """Apply guided backprop to a class's score, or Grad-CAM if that has no rule for the network.
 
     Args:
-        net: in eval mode, used by no other thread meanwhile.
+        net: in eval mode; no other thread may use it meanwhile.
         image: (1, 3, H, W), normalised.
-        label: the class.
+        label: index of the class.
     """
     if guided_layer(net):
         gradient = guided_gradient(net, image, layer=net, place=(label,))
@@ -46,13 +46,13 @@ def explain(net: Network, image: Tensor, label: int) -> Explanation:
 def explanation_figure(
     photo: npt.NDArray[np.uint8], explanation: Explanation, *, label: str, caption: str
 ) -> Figure:
-    """Draw the photo beside itself, dimmed, with what speaks for `label` lit up.
+    """Draw the photo beside its dimmed copy, in which the pixels that support `label` are bright.
 
     Args:
         photo: (H, W, 3), of any size.
-        explanation: of the same square.
-        label: the class that is explained.
-        caption: a line below.
+        explanation: of the same square of the photo.
+        label: name of the explained class.
+        caption: line below the photos.
     """
     figure = Figure(figsize=(8, 4.7))
     left, right = figure.subplots(
@@ -60,20 +60,10 @@ def explanation_figure(
     )
     show_photo(left, photo)
     left.set_title("the photo as the classifier takes it", fontsize=10)
-    height, width = photo.shape[:2]
-    grey = np.repeat(photo.mean(axis=2, keepdims=True) * 0.45, 3, axis=2).astype(np.uint8)
-    show_photo(right, grey)
-    right.imshow(
-        explanation.heat,
-        cmap="inferno",
-        vmin=0,
-        vmax=1,
-        alpha=explanation.heat,
-        interpolation="bicubic",
-        extent=(-0.5, width - 0.5, height - 0.5, -0.5),
-    )
-    title = right.set_title(f"{explanation.method}: bright pixels speak for {label}", fontsize=10)
-    below = figure.text(0.5, 0.03, caption, ha="center", fontsize=10)
+    show_heat(right, photo, explanation.heat)
+    words = f"{explanation.method}:\nbright pixels support {label}"
+    title = right.set_title(words, fontsize=10)
+    below = figure.text(0.5, 0.03, caption, ha="center", fontsize=8.5)
     for text in (title, below):
         text.set_parse_math(False)  # a class name may hold dollar signs
     return figure

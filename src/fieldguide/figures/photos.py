@@ -1,4 +1,4 @@
-"""Test photos with what the classifier says of them."""
+"""Figures of test photos with their predictions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from fieldguide.core.store import Split
 from fieldguide.evaluation.predictions import Predictions
-from fieldguide.figures.canvas import HEADING, RIGHT, WRONG, grid_of, heading, short, show_photo
+from fieldguide.figures.canvas import RIGHT, WRONG, photo_grid, short, show_photo
 
 _MISTAKES = (3, 5)  # rows, columns
 
@@ -16,15 +16,14 @@ _MISTAKES = (3, 5)  # rows, columns
 def prediction_grid(
     test: Split, predictions: Predictions, *, per_class: int, rng: np.random.Generator
 ) -> Figure:
-    """Draw `per_class` random test photos of each class, a row per class."""
-    rows = len(predictions.classes)
-    figure = Figure(figsize=(max(2.3 * per_class, 5) + 0.3, 2.65 * rows + HEADING + 0.5))
-    heading(
-        figure,
-        "Random test photos",
-        "true → predicted (confidence); green: right; red and framed: wrong",
+    """Draw `per_class` random test photos of each class, one row per class."""
+    figure, grid = photo_grid(
+        len(predictions.classes),
+        per_class,
+        title="Random test photos",
+        subtitle="true → predicted (confidence); green: right; red and framed: wrong",
+        lines=2,
     )
-    grid = grid_of(figure, rows, per_class, hspace=0.25, wspace=0.06, lines=2)
     for label, row in enumerate(grid):
         of_class = np.flatnonzero(predictions.labels == label)
         drawn = rng.choice(of_class, min(per_class, len(of_class)), replace=False)
@@ -34,29 +33,28 @@ def prediction_grid(
 
 
 def confident_mistakes(test: Split, predictions: Predictions) -> Figure:
-    """Draw the wrong predictions of highest confidence, most confident first."""
+    """Draw the wrong predictions with the highest confidence, the most confident first."""
     rows, columns = _MISTAKES
     wrong = np.flatnonzero(predictions.predicted != predictions.labels)
     worst = wrong[np.argsort(-predictions.confidence[wrong], kind="stable")][: rows * columns]
-    figure = Figure(figsize=(2.2 * columns + 0.3, 2.65 * rows + HEADING + 0.6))
-    heading(
-        figure,
-        "The most confident mistakes",
-        f"true → predicted (confidence); {len(worst)} of {len(wrong):,} mistakes on "
+    figure, grid = photo_grid(
+        rows,
+        columns,
+        title="The most confident mistakes",
+        subtitle=f"true → predicted (confidence); {len(worst)} of {len(wrong):,} mistakes on "
         f"{len(predictions.labels):,} test photos",
+        lines=2,
     )
-    grid = grid_of(figure, rows, columns, hspace=0.25, wspace=0.06, lines=2)
     for axes, photo in zip(grid.flat, worst, strict=False):
         _show(axes, test, predictions, int(photo))
     return figure
 
 
 def _show(axes: Axes, test: Split, predictions: Predictions, photo: int) -> None:
-    """Show a photo under its true class, predicted class and confidence; frame it if wrong."""
+    """Show a photo below its true class, predicted class and confidence; frame it if wrong."""
     label, guess = int(predictions.labels[photo]), int(predictions.predicted[photo])
     colour = RIGHT if label == guess else WRONG
-    frame = None if label == guess else WRONG
-    show_photo(axes, test.images(np.array([photo]))[0], frame)
-    truth, called = (short(predictions.classes[k]) for k in (label, guess))
-    title = f"{truth}\n→ {called} ({predictions.confidence[photo]:.0%})"
+    show_photo(axes, test.images(np.array([photo]))[0], frame=None if label == guess else WRONG)
+    true, predicted = short(predictions.classes[label]), short(predictions.classes[guess], 19)
+    title = f"{true}\n→ {predicted} ({predictions.confidence[photo]:.0%})"
     axes.set_title(title, color=colour, fontsize=9, pad=4)

@@ -6,152 +6,122 @@ Source: Springenberg et al. 2015, "Striving for Simplicity", section 3.4
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from contextlib import ExitStack
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from captum.attr import NeuronGuidedBackprop
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fieldguide.core.store import Split
 from fieldguide.figures.canvas import pairs, short, show_photo
-from fieldguide.figures.drawn_layers import activations, guided_layer
-from fieldguide.figures.layers import recorded
 from fieldguide.network.batches import in_order
 from fieldguide.network.bundle import Bundle
+from fieldguide.network.cnn import ACTIVATIONS
 from fieldguide.network.preprocessing import to_unit
+
+_BELOW_6 = 6 - 2**-20  # an input for which ReLU6 still has a slope; exact in float32
 
 
 class Neuron(NamedTuple):
-    """One place of one channel of a layer, and the test photo that excites it most."""
+    """One value of a layer's output, and the test photo that excites it most."""
 
-    channel: int
-    row: int
-    column: int
+    place: tuple[int, int, int]  # channel, row, column
     photo: int  # row of the test split
-    activation: float
 
 
 def pick_neurons(
     bundle: Bundle, test: Split, *, layer: nn.Module, count: int, rng: np.random.Generator
 ) -> list[Neuron]:
-    """Draw neurons of an activation among those that some test photo excites, if any."""
+    """Draw `count` random neurons of an activation layer, or all if fewer are ever excited.
+
+    A neuron is excited if some test photo brings it above 0.
+    """
     peak, photo = _strongest(bundle, test, layer)
-    alive = np.argwhere(peak > 0)  # (channel, row, column) each
-    chosen = rng.choice(len(alive), min(count, len(alive)), replace=False)
-    return [
-        Neuron(c, row, column, int(photo[c, row, column]), float(peak[c, row, column]))
-        for c, row, column in alive[np.sort(chosen)].tolist()
-    ]
+    excited = np.argwhere(peak > 0)  # (channel, row, column) each
+    chosen = rng.choice(len(excited), min(count, len(excited)), replace=False)
+    places = excited[np.sort(chosen)].tolist()
+    return [Neuron((c, y, x), int(photo[c, y, x])) for c, y, x in places]
 
 
 @torch.no_grad()
 def _strongest(
     bundle: Bundle, test: Split, layer: nn.Module
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Highest activation of each neuron over the split, and the photo's row: (F, h, w) each."""
-    batches = in_order(test, bundle.preprocessing, torch.device("cpu"))
-    peak: Tensor | None = None
-    best = torch.empty(0)
-    start = 0
-    # Of ReLU6 what it takes: above 6 all photos would excite a neuron alike.
-    bounded = isinstance(layer, nn.ReLU6)
-    with recorded({"layer": layer}, inputs=bounded) as outputs, out_of_place(bundle.net):
-        for images, _ in batches:
+    """Return the highest input of each neuron over the split, and its photo: (F, h, w) each.
+
+    All activations rise with a positive input, so the photo with the highest input excites the
+    neuron most. For ReLU6 the input also ranks the photos that reach its upper bound.
+    """
+    inputs: list[Tensor] = []
+    peak, photo, start = torch.tensor(-torch.inf), torch.tensor(0), 0
+    # A copy, because some activations overwrite their input.
+    with layer.register_forward_pre_hook(lambda _module, taken: inputs.append(taken[0].clone())):
+        for images, _ in in_order(test, bundle.preprocessing, torch.device("cpu")):
             bundle.net(images)
-            values, rows = outputs["layer"].max(dim=0)  # (B, F, h, w) -> (F, h, w)
-            rows = rows + start
-            if peak is None:
-                peak, best = values, rows
-            else:
-                best = torch.where(values > peak, rows, best)
-                peak = torch.maximum(values, peak)
+            values, rows = inputs.pop().max(dim=0)  # (B, F, h, w) -> (F, h, w)
+            photo = torch.where(values > peak, rows + start, photo)
+            peak = torch.maximum(values, peak)
             start += len(images)
-    assert peak is not None
-    return peak.numpy(), best.numpy()
+    return peak.numpy(), photo.numpy()
 
 
 def guided_gradient(
     net: nn.Module, image: Tensor, *, layer: nn.Module, place: tuple[int, ...]
 ) -> Tensor:
-    """Gradient of a neuron's activation, only what is positive passing each activation backwards.
+    """Compute the gradient of a neuron, passing only positive gradients back through activations.
 
-    For ReLU this is Captum's `NeuronGuidedBackprop`. GELU, SiLU and Mish let small negative values
-    through, so that ReLU's rule cannot be taken over as it stands; the rule here is the same in
-    kind: the gradient through the activation by its own derivative, negative parts set to zero.
-    With ReLU both rules are equal. Of ReLU6 the upper bound is left out: a value above it says that
-    there is enough, and not that there is nothing.
+    The paper's rule is for ReLU. GELU, SiLU and Mish let small negative values through; here the
+    gradient goes through them by their own derivative, then its negative values are set to zero,
+    which is the same as the paper's rule for ReLU. ReLU6 is treated as if it had no upper bound:
+    a value above 6 does not mean that the neuron is not excited.
 
     Args:
         net: in eval mode.
         image: (1, 3, H, W), normalised.
-        layer: whose output the neuron belongs to.
-        place: which one, of the output without its first axis.
+        layer: the layer of the neuron.
+        place: index of the neuron in the layer's output for one image.
 
     Returns:
         (3, H, W).
     """
-    if all(isinstance(module, nn.ReLU) for module in activations(net)):
-        with out_of_place(net), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # says that it sets hooks
-            gradient: Tensor = NeuronGuidedBackprop(net, layer).attribute(image, place)
-        return gradient[0].detach()
-    return guided_by_rule(net, image, layer=layer, place=place)
+    outputs: list[Tensor] = []
 
+    def clip(module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+        # A copy, because other layers may take the same input and some activations overwrite it.
+        value = inputs[0].clone()
+        value.register_hook(F.relu)  # type: ignore[no-untyped-call]  # clips the gradient
+        if isinstance(module, nn.ReLU6):
+            with torch.no_grad():  # the gradient passes as if nothing was changed
+                value.clamp_(max=_BELOW_6)
+        return value
 
-def guided_by_rule(
-    net: nn.Module, image: Tensor, *, layer: nn.Module, place: tuple[int, ...]
-) -> Tensor:
-    """Guided backprop for any of `activations`; see `guided_gradient`."""
-    target: list[Tensor] = []
-
-    def unbound(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        unbounded = F.relu(inputs[0])
-        return unbounded + (output - unbounded).detach()  # ReLU6's value with ReLU's slope
-
-    def clip(_module: nn.Module, gradients: tuple[Tensor, ...], _outputs: object) -> object:
-        return (F.relu(gradients[0]),)
-
-    handles = [module.register_full_backward_hook(clip) for module in activations(net)]
-    bounded = [module for module in activations(net) if isinstance(module, nn.ReLU6)]
-    handles += [module.register_forward_hook(unbound) for module in bounded]
-    handles.append(layer.register_forward_hook(lambda _m, _i, output: target.append(output)))
-    try:
+    with ExitStack() as hooks:
+        for module in net.modules():
+            if isinstance(module, (*ACTIVATIONS.values(), nn.ReLU6)):
+                hooks.enter_context(module.register_forward_pre_hook(clip))
+        keep = layer.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
+        hooks.enter_context(keep)
         image = image.detach().clone().requires_grad_()
-        with out_of_place(net):
-            net(image)
-        (gradient,) = torch.autograd.grad(target[0][(0, *place)], image)
-    finally:
-        for handle in handles:
-            handle.remove()
+        net(image)
+    (gradient,) = torch.autograd.grad(outputs[0][(0, *place)], image)
     return gradient[0]
 
 
-@contextmanager
-def out_of_place(net: nn.Module) -> Iterator[None]:
-    """Let activations keep their input, which PyTorch's backward hooks need."""
-    changed: list[Any] = [one for one in activations(net) if getattr(one, "inplace", False)]
-    for module in changed:
-        module.inplace = False
-    try:
-        yield
-    finally:
-        for module in changed:
-            module.inplace = True
-
-
-def guided_figure(bundle: Bundle, test: Split, *, count: int, rng: np.random.Generator) -> Figure:
-    """Draw random neurons of the last convolution layer, each beside the photo that excites it."""
-    found = guided_layer(bundle.net)
-    assert found is not None
-    name, layer = found
-    neurons = pick_neurons(bundle, test, layer=layer, count=count, rng=rng)
+def guided_figure(
+    bundle: Bundle,
+    test: Split,
+    *,
+    layer: tuple[str, nn.Module],
+    count: int,
+    rng: np.random.Generator,
+) -> Figure:
+    """Draw random neurons of a named activation layer, each beside the photo that excites it."""
+    name, module = layer
+    neurons = pick_neurons(bundle, test, layer=module, count=count, rng=rng)
     figure, grid = pairs(
         len(neurons),
         title=f"Guided backprop of {len(neurons)} random neurons of {name}, "
@@ -163,25 +133,23 @@ def guided_figure(bundle: Bundle, test: Split, *, count: int, rng: np.random.Gen
     )
     for (photo, saliency), neuron in zip(grid, neurons, strict=False):
         show_photo(photo, test.images(np.array([neuron.photo]))[0])
-        label = bundle.classes[test.labels[neuron.photo]]
-        photo.set_title(f"excited most by: {short(label)}", fontsize=9, pad=4)
+        photo.set_title(short(bundle.classes[test.labels[neuron.photo]]), fontsize=9, pad=4)
         image = network_input(bundle, test, neuron.photo)
-        place = (neuron.channel, neuron.row, neuron.column)
-        gradient = guided_gradient(bundle.net, image, layer=layer, place=place)
+        gradient = guided_gradient(bundle.net, image, layer=module, place=neuron.place)
         saliency.imshow(_as_picture(gradient), interpolation="bicubic")
-        where = f"channel {neuron.channel} at ({neuron.row}, {neuron.column})"
-        saliency.set_title(where, fontsize=9, pad=4)
+        channel, y, x = neuron.place
+        saliency.set_title(f"channel {channel} at ({y}, {x})", fontsize=9, pad=4)
     return figure
 
 
 def network_input(bundle: Bundle, test: Split, row: int) -> Tensor:
-    """One photo as the network takes it: (1, 3, H, W), normalised."""
+    """Return one photo as the network takes it: (1, 3, H, W), normalised."""
     pixels = torch.from_numpy(test.images(np.array([row])))
     return bundle.preprocessing(to_unit(pixels))
 
 
 def _as_picture(gradient: Tensor) -> npt.NDArray[np.float32]:
-    """(3, H, W) -> (H, W, 3) in [0, 1], zero being middle grey."""
+    """Scale a gradient to colours, with zero as middle grey: (3, H, W) -> (H, W, 3) in [0, 1]."""
     # The 99.5th percentile: a single bright pixel would leave the rest grey.
     peak = gradient.abs().flatten().quantile(0.995).clamp_min(1e-12)
     scaled = (gradient / peak).clamp(-1, 1) / 2 + 0.5

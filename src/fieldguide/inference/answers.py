@@ -1,11 +1,11 @@
-"""What `fieldguide predict` prints: a line a photo, as a table, JSON or CSV."""
+"""Classify the photos that `fieldguide predict` was given, and print a table, JSON or CSV."""
 
 from __future__ import annotations
 
 import csv
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -13,56 +13,68 @@ from rich.progress import Progress
 
 from fieldguide.core.errors import PhotoError, printable
 from fieldguide.inference.classifier import Classifier, Prediction
+from fieldguide.prepare.layout import PHOTO_SUFFIXES
 
 Answer = tuple[Path, Prediction | PhotoError]
-SUFFIXES = {
-    *(".jpg", ".jpeg", ".png", ".webp", ".avif", ".tif", ".tiff"),
-    *(".gif", ".bmp", ".ppm", ".pgm"),
-}
-_WIDEST = 60  # characters of a photo's name before columns stop being aligned
+_MAX_WIDTH = 60  # characters; columns are not aligned below a longer name of a photo
 
 
 def find_photos(paths: Iterable[Path]) -> list[Path]:
-    """Return files as they are named, and of folders the pictures in them, by their suffix."""
+    """List photos: every given file, and the files in given folders that have a photo's suffix."""
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            files = (file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+            files = (file for file in path.rglob("*") if file.suffix.lower() in PHOTO_SUFFIXES)
             found += sorted(file for file in files if file.is_file())
         else:
             found.append(path)
     return found
 
 
-def ask(classifier: Classifier, photos: list[Path], failed: list[Path]) -> Iterator[Answer]:
-    """Classify photos in order, with a progress bar on a terminal; add to `failed`."""
+def classify(
+    classifier: Classifier, photos: list[Path], unreadable: list[Path]
+) -> Iterator[Answer]:
+    """Classify photos, with a progress bar if stderr is a terminal.
+
+    Args:
+        classifier: gives the answers.
+        photos: files.
+        unreadable: photos that cannot be read are appended here.
+
+    Yields:
+        Each photo with its prediction or its error, in order.
+    """
     console = Console(stderr=True)
     shown = console.is_terminal and len(photos) > 1
-    # Where stdout is the same terminal, its lines go above the bar.
-    both = shown and sys.stdout.isatty()
-    with Progress(console=console, disable=not shown, redirect_stdout=both) as bar:
+    # If stdout is the same terminal, Rich prints the answers above the bar.
+    redirect = shown and sys.stdout.isatty()
+    with Progress(console=console, disable=not shown, redirect_stdout=redirect) as bar:
         answers = bar.track(classifier.predict_all(photos), len(photos), description="photos")
         for photo, answer in zip(photos, answers, strict=True):
             if isinstance(answer, PhotoError):
-                failed.append(photo)
+                unreadable.append(photo)
             yield photo, answer
 
 
-def write_table(answers: Iterator[Answer], *, top: int, photos: Sequence[Path]) -> None:
-    """Aligned for people; what cannot be read is named on stderr, in its place."""
-    width = min(_WIDEST, max((len(str(photo)) for photo in photos), default=0))
+def write_table(answers: Iterable[Answer], top: int, photos: list[Path]) -> None:
+    """Print aligned columns; a photo that cannot be read is named on stderr.
+
+    Args:
+        answers: of `classify`.
+        top: number of classes to name.
+        photos: all of them; the longest name sets the width of the first column.
+    """
+    width = min(_MAX_WIDTH, max((len(str(photo)) for photo in photos), default=0))
     for photo, answer in answers:
-        name = printable(f"{photo!s:<{width}}")
         if isinstance(answer, PhotoError):
             print(printable(str(answer)), file=sys.stderr, flush=True)
             continue
-        classes = (f"{label} {value:.1%}" for label, value in answer.top(top).items())
-        print(name, "   ".join(map(printable, classes)), sep="   ", flush=True)
+        classes = "   ".join(f"{label} {value:.1%}" for label, value in answer.top(top).items())
+        print(printable(f"{photo!s:<{width}}   {classes}"), flush=True)
 
 
-def write_json(answers: Iterator[Answer], *, top: int, photos: Sequence[Path]) -> None:
-    """Print one array, an object a line: photo and classes, or photo and error."""
-    del photos
+def write_json(answers: Iterable[Answer], top: int) -> None:
+    """Print an array with one object per photo (one or more): its classes or its error."""
     separator = "["
     for photo, answer in answers:
         row: dict[str, object] = {"photo": str(photo)}
@@ -73,20 +85,17 @@ def write_json(answers: Iterator[Answer], *, top: int, photos: Sequence[Path]) -
             row["classes"] = [{"class": name, "probability": p} for name, p in top_classes]
         print(f"{separator}\n  {json.dumps(row)}", end="", flush=True)
         separator = ","
-    print("\n]" if separator == "," else "[]")
+    print("\n]")
 
 
-def write_csv(answers: Iterator[Answer], *, top: int, photos: Sequence[Path]) -> None:
-    """Print a header and a line a photo: class_1, probability_1, class_2, ..., error."""
-    del photos
+def write_csv(answers: Iterable[Answer], top: int) -> None:
+    """Print one row per photo, with columns photo, class_1, probability_1, class_2, ..., error."""
     columns = [f"{name}_{k}" for k in range(1, top + 1) for name in ("class", "probability")]
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(["photo", *columns, "error"])
     for photo, answer in answers:
-        cells: list[object] = [""] * len(columns)
-        error = ""
         if isinstance(answer, PhotoError):
-            error = printable(str(answer))
+            cells = [*([""] * len(columns)), answer]
         else:
-            cells = [cell for pair in answer.top(top).items() for cell in pair]
-        writer.writerow([printable(str(photo)), *cells, error])
+            cells = [*(cell for pair in answer.top(top).items() for cell in pair), ""]
+        writer.writerow(printable(str(cell)) for cell in (photo, *cells))

@@ -6,34 +6,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, Field, ValidationError
-
-from fieldguide.core.errors import FieldguideError
-from fieldguide.core.params import Fraction
+from fieldguide.core.errors import RevisionError
 from fieldguide.inference.classifier import Classifier
+from fieldguide.results.results import Missing, Results
+from fieldguide.results.revision import WORKSPACE, Revision
 
-if TYPE_CHECKING:  # it imports PyTorch, which an .onnx file does without
+if TYPE_CHECKING:  # the bundle imports PyTorch, which an .onnx file does not need
     from fieldguide.network.bundle import Bundle
 
 
-class TestScores(BaseModel):
-    """What the card tells of metrics/test.json."""
+@dataclass(frozen=True)
+class TestScores:
+    """Accuracy on the test set."""
 
-    __test__ = False  # no class of tests, whatever pytest makes of its name
+    __test__ = False  # pytest would take the class for tests
 
-    photos: int = Field(ge=1)
-    acc: Fraction
-    acc_low: Fraction  # 95 % interval
-    acc_high: Fraction
-
-
-class _TestMetrics(BaseModel):
-    test: TestScores
+    photos: int
+    acc: float  # in [0, 1]
+    acc_low: float  # 95 % interval
+    acc_high: float
 
 
 @dataclass(frozen=True)
 class Card:
-    """The model card; None where nothing is known."""
+    """Facts about a classifier; None stands for an unknown one."""
 
     architecture: str
     input_size: int  # pixels
@@ -42,31 +38,29 @@ class Card:
     test: TestScores | None
 
 
-def make_card(classifier: Classifier, metrics: Path) -> Card:
-    """Collect the card.
+def make_card(classifier: Classifier, project: Path) -> Card:
+    """Collect the facts.
 
     Args:
-        classifier: a bundle's tells its architecture and how it was trained.
-        metrics: metrics/test.json of its project; it may be missing.
+        classifier: the card of a bundle names its architecture and how it was trained.
+        project: its folder; it may hold no results.
 
     Raises:
-        FieldguideError: the metrics are there and are none.
+        RevisionError: the results of `evaluate` were changed since or are damaged.
     """
     bundle: Bundle | None = getattr(classifier, "bundle", None)
-    test = _read_scores(metrics)
+    test = _test_scores(Results(Revision(project, WORKSPACE, None)))
     if bundle is None:
         return Card("exported", classifier.image_size, None, None, test)
     return Card(bundle.name, bundle.preprocessing.size, bundle.val_acc, bundle.started_from, test)
 
 
-def _read_scores(path: Path) -> TestScores | None:
-    try:
-        return _TestMetrics.model_validate_json(path.read_bytes()).test
-    except FileNotFoundError:
+def _test_scores(results: Results) -> TestScores | None:
+    found = results.confusion, results.test_metrics
+    for one in found:
+        if isinstance(one, Missing) and one.damaged:
+            raise RevisionError(str(one))
+    confusion, interval = found[0], results.interval("test.acc")
+    if isinstance(confusion, Missing) or interval is None:
         return None
-    except OSError as err:
-        raise FieldguideError(f"{path}: cannot be read ({err.strerror})") from err
-    except ValidationError as err:
-        first = err.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise FieldguideError(f"{path}: not the test's scores ('{key}': {first['msg']})") from err
+    return TestScores(confusion.photos, results.metrics["test.acc"], *interval)

@@ -1,21 +1,15 @@
-"""A classifier that takes photos: `fieldguide.load("models/classifier").predict("photo.jpg")`.
-
-PyTorch is imported only where a bundle is loaded: an exported .onnx file needs ONNX Runtime alone,
-which starts several times faster.
-"""
+"""What every classifier does with photos, whatever runs its network."""
 
 from __future__ import annotations
 
-import gc
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,19 +17,15 @@ import numpy.typing as npt
 from fieldguide.core.errors import BundleError, PhotoError
 from fieldguide.prepare.decode import UnusablePhotoError, decode
 
-if TYPE_CHECKING:
-    import torch
-
-Photo = str | Path | bytes  # a file's path, or all of its bytes
+Photo = str | Path | bytes  # the path of a file, or the bytes of one
 BATCH = 64  # photos
-MAX_BYTES = 1_000_000_000  # of a photo's file
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a classifier says of one photo."""
+    """The classes of one photo with their probabilities."""
 
-    probabilities: dict[str, float]  # of each class, the most probable first; they sum to 1
+    probabilities: dict[str, float]  # of every class, the most probable first; the sum is 1
 
     @property
     def label(self) -> str:
@@ -44,7 +34,7 @@ class Prediction:
 
     @property
     def probability(self) -> float:
-        """That of the most probable class, in [0, 1]."""
+        """Probability of the most probable class, in [0, 1]."""
         return self.probabilities[self.label]
 
     def top(self, count: int) -> dict[str, float]:
@@ -53,17 +43,19 @@ class Prediction:
 
 
 class Classifier(ABC):
-    """Takes photos of any size and format; safe to use from several threads at once."""
+    """Classifies photos of any size and format; several threads may use it at once."""
+
+    can_explain = False  # True if `explain` works
 
     def __init__(
         self, classes: list[str], *, image_size: int, resize: Literal["crop", "squash"]
     ) -> None:
-        """Keep what photos are decoded to.
+        """Set the classes, and how photos are resized.
 
         Args:
-            classes: names, in the order of the scores.
-            image_size: pixels of the square that a photo becomes, as in training.
-            resize: how it becomes one.
+            classes: names, in the order of the network's outputs.
+            image_size: side of the square that a photo is resized to, in pixels, as in training.
+            resize: crop the photo to a square, or squash it into one.
         """
         self.classes, self.image_size, self.resize = classes, image_size, resize
 
@@ -76,19 +68,49 @@ class Classifier(ABC):
 
         Args:
             photo: the path of a file, or its bytes; JPEG, PNG, WebP, AVIF, TIFF, GIF, BMP or PPM.
-            max_pixels: that it may have; None for what memory allows.
+            max_pixels: largest number of pixels allowed; None sets no limit but memory.
 
         Raises:
-            PhotoError: it cannot be read as a picture, or has more pixels.
+            PhotoError: the photo cannot be read as a picture, or has too many pixels.
         """
         return self.predict_pixels(self.pixels(photo, max_pixels=max_pixels)[None])[0]
+
+    def explain(
+        self, photo: Photo, label: str | None = None, *, max_pixels: int | None = None
+    ) -> bytes:
+        """Draw which pixels of a photo speak for a class.
+
+        Args:
+            photo: as in `predict`.
+            label: the class; None for the most probable one.
+            max_pixels: as in `predict`.
+
+        Returns:
+            The bytes of a PNG file.
+
+        Raises:
+            PhotoError: as in `predict`.
+            ValueError: there is no such class.
+            BundleError: this classifier cannot explain its answers.
+        """
+        del photo, label, max_pixels
+        raise BundleError(
+            "an exported classifier has no gradients to explain its answers with; "
+            "allowed: a classifier's folder"
+        )
 
     def predict_all(
         self, photos: Iterable[Photo], *, batch_size: int = BATCH
     ) -> Iterator[Prediction | PhotoError]:
-        """Classify many photos in batches, decoding on all cores; yield answers in order.
+        """Classify many photos in batches, and decode them on all cores.
 
-        A photo that cannot be read yields its error in place of an answer, and the rest goes on.
+        Args:
+            photos: as in `predict`; at most two batches are read ahead.
+            batch_size: photos that the network gets at a time.
+
+        Yields:
+            One answer for each photo, in order: a prediction, or the error of a photo that cannot
+            be read.
         """
         photos = iter(photos)
         pool = ThreadPoolExecutor(os.cpu_count())
@@ -102,7 +124,7 @@ class Classifier(ABC):
                 answers = iter(self.predict_pixels(np.stack(pixels)) if pixels else [])
                 for one in decoded:
                     yield one if isinstance(one, PhotoError) else next(answers)
-        finally:  # whoever leaves, by Ctrl-C too, waits for no photo that has not been begun
+        finally:  # after Ctrl-C too: photos still in the queue are not decoded
             pool.shutdown(cancel_futures=True)
 
     def pixels(
@@ -112,15 +134,15 @@ class Classifier(ABC):
 
         Args:
             photo: as in `predict`.
-            size: pixels of the square, where it is not for the classifier.
-            max_pixels: that the photo may have; None for what memory allows.
+            size: side of the square in pixels; None for the classifier's own image_size.
+            max_pixels: as in `predict`.
 
         Raises:
-            PhotoError: it cannot be read as a picture, or has too many pixels.
+            PhotoError: as in `predict`.
         """
         name = "photo" if isinstance(photo, bytes) else str(photo)
         try:
-            data = photo if isinstance(photo, bytes) else _read(Path(photo))
+            data = photo if isinstance(photo, bytes) else Path(photo).read_bytes()
             size = size or self.image_size
             return decode(data, size, resize=self.resize, max_pixels=max_pixels)
         except OSError as err:
@@ -142,7 +164,11 @@ class Classifier(ABC):
             return err
 
     def predict_pixels(self, pixels: npt.NDArray[np.uint8]) -> list[Prediction]:
-        """Classify what `pixels` gave: (B, image_size, image_size, 3)."""
+        """Classify decoded photos: (B, image_size, image_size, 3).
+
+        Raises:
+            BundleError: a probability is not a number.
+        """
         rows = self.probabilities(pixels)  # (B, K)
         if not np.isfinite(rows).all():
             raise BundleError("the classifier is damaged: a probability is not a number")
@@ -151,47 +177,3 @@ class Classifier(ABC):
             Prediction({self.classes[k]: float(row[k]) for k in order})
             for row, order in zip(rows, orders, strict=True)
         ]
-
-
-def _read(path: Path) -> bytes:
-    """Read a file that may be a photo; a pipe or device would never end."""
-    if path.exists() and not path.is_file():
-        raise UnusablePhotoError("unreadable", "not a file")
-    if path.stat().st_size > MAX_BYTES:
-        raise UnusablePhotoError("too large", f"allowed: {MAX_BYTES:,} bytes")
-    return path.read_bytes()
-
-
-def load(path: str | Path, device: str | torch.device | None = None) -> Classifier:
-    """Load a classifier: safetensors and JSON, or an exported ONNX file; neither can run code.
-
-    Args:
-        path: the folder of a bundle, as models/classifier, or an .onnx file.
-        device: as "cpu" or "cuda:1"; None for a GPU where there is one. Of a bundle alone.
-
-    Raises:
-        BundleError: something is missing, damaged, or of another format.
-    """
-    path = Path(path)
-    if path.suffix == ".onnx":
-        from fieldguide.inference.onnx_classifier import OnnxClassifier  # noqa: PLC0415
-
-        return OnnxClassifier(path)
-    if path.is_file():
-        raise BundleError(f"{path}: not a classifier; allowed: its folder, or an .onnx file")
-    with _without_collection():
-        from fieldguide.inference.torch_classifier import TorchClassifier  # noqa: PLC0415
-
-    return TorchClassifier(path, device)
-
-
-@contextmanager
-def _without_collection() -> Iterator[None]:
-    """Look for no garbage: PyTorch's import makes none, and looking takes a tenth of its time."""
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()

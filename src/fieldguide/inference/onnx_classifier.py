@@ -1,6 +1,6 @@
 """A classifier that was exported to ONNX, run by ONNX Runtime.
 
-Imports neither PyTorch nor pydantic, which take most of a bundle's cold start.
+This module imports neither PyTorch nor pydantic, which would take most of a cold start.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,57 +19,53 @@ from fieldguide.inference.classifier import Classifier
 if TYPE_CHECKING:
     import onnxruntime
 
-METADATA = "fieldguide"  # key of the description, JSON, in the file's metadata
-FORMAT = 1  # of that description
-PIXELS, PROBABILITIES = "pixels", "probabilities"  # input and output of the graph
+METADATA = "fieldguide"  # key of the JSON description in the file's metadata
+FORMAT = 1  # version of that description
+PIXELS, PROBABILITIES = "pixels", "probabilities"  # names of the graph's input and output
 INSTALL = "pip install 'fieldguide[onnx]'"
-MAX_SIZE = 512  # pixels; that of `params`, which would import pydantic
-_FATAL = 4  # ONNX Runtime's log level: its errors are raised, and need not be printed too
+MAX_SIZE = 512  # pixels; the limit in core/params.py, which imports pydantic
+_FATAL = 4  # log level of ONNX Runtime: it raises its errors, so it need not print them too
 
 
 class OnnxClassifier(Classifier):
-    """Loaded from a file of `fieldguide export --format onnx`; the same code on every machine."""
+    """A classifier loaded from a file that `fieldguide export` wrote."""
 
     def __init__(self, path: Path) -> None:
         """Load the file.
 
         Raises:
-            BundleError: it cannot be read, is no ONNX file or not one of ours, or ONNX Runtime is
-                not installed.
+            BundleError: the file cannot be read, is not an ONNX file, was not written by
+                `fieldguide export`, or ONNX Runtime is not installed.
         """
         self._path = path
         self._session = _open(path)
         found = _read_description(path, self._session)
-        super().__init__(found.classes, image_size=found.image_size, resize=found.resize)
+        super().__init__(found["classes"], image_size=found["image_size"], resize=found["resize"])
 
     def probabilities(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
         """Classify decoded photos: (B, S, S, 3) RGB -> (B, K).
 
         Raises:
-            BundleError: the graph of the file cannot be run.
+            BundleError: ONNX Runtime cannot run the graph.
         """
         try:
             (rows,) = self._session.run([PROBABILITIES], {PIXELS: pixels})
-        except Exception as err:  # ONNX Runtime's errors share no other class
+        except Exception as err:  # ONNX Runtime's errors have no common base class
             raise BundleError(f"{self._path}: cannot be run ({_reason(err)})") from err
         scores = np.asarray(rows, dtype=np.float64)
-        # float32 rows sum to 1 within rounding.
+        # A float32 row sums to 1 only within rounding.
         return np.asarray(scores / scores.sum(axis=1, keepdims=True))
 
 
-class _Description(NamedTuple):
-    classes: list[str]
-    image_size: int  # pixels
-    resize: Literal["crop", "squash"]
-
-
 def _open(path: Path) -> onnxruntime.InferenceSession:
-    """Load a graph that may come from a stranger; it is data, and cannot name code.
+    """Load a graph safely, because the file may come from a stranger.
 
-    Operators are those that ONNX Runtime was built with: a graph with any other is refused, because
-    only the program that loads it can register a library of more. Weights may lie in other files,
-    whose names ONNX Runtime takes from the graph. It refuses absolute paths and `..` itself, and
-    here the rest too: what it is told to search is a file, in which no other can lie.
+    A graph cannot bring its own code: ONNX Runtime refuses operators that it was not built with,
+    and only the program that loads the graph can register a library with more of them.
+
+    A graph could name other files as its weights. ONNX Runtime refuses absolute paths and `..`. It
+    refuses all other paths too, because the folder that it should search is set to the path of the
+    .onnx file itself, and a file cannot contain another one.
     """
     try:
         import onnxruntime  # noqa: PLC0415 - an extra
@@ -81,25 +77,26 @@ def _open(path: Path) -> onnxruntime.InferenceSession:
         raise BundleError(f"{path}: cannot be read ({err.strerror})") from err
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL
-    # Threads that wait for the next photos would do so at full load, beside those that decode them.
+    # Otherwise idle threads of the network would keep the cores busy that decode the next photos.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.load_model_format", "ONNX")  # not ORT's own
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # not ONNX Runtime's own
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", str(path.resolve())
     )
     try:
-        # The CPU also where there is a GPU: the answers are those that the export has checked.
+        # Always the CPU: on it, the export has checked that the answers are the right ones.
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except Exception as err:  # ONNX Runtime's errors share no other class
+    except Exception as err:  # ONNX Runtime's errors have no common base class
         raise BundleError(f"{path}: not an ONNX file, or damaged ({_reason(err)})") from err
 
 
-def _read_description(path: Path, session: onnxruntime.InferenceSession) -> _Description:
+def _read_description(path: Path, session: onnxruntime.InferenceSession) -> dict[str, Any]:
+    """Read and check the metadata: `classes`, `image_size` in pixels, and `resize`."""
     text = session.get_modelmeta().custom_metadata_map.get(METADATA)
     if text is None:
         raise BundleError(
             f"{path}: not a classifier of fieldguide (no metadata '{METADATA}'); "
-            "allowed: what `fieldguide export` writes"
+            "allowed: a file that `fieldguide export` wrote"
         )
     try:
         found = json.loads(text)
@@ -108,18 +105,18 @@ def _read_description(path: Path, session: onnxruntime.InferenceSession) -> _Des
     problem = _problem(found) or _mismatch(found, session)
     if problem:
         raise BundleError(f"{path}: metadata '{METADATA}': {problem}")
-    return _Description(found["classes"], found["image_size"], found["resize"])
+    return dict(found)
 
 
 def _problem(found: Any) -> str | None:
-    """What is wrong with a description, or None."""
+    """Say what is wrong with a description; None if it is right."""
     version = found.get("format") if isinstance(found, dict) else type(found).__name__
     if version != FORMAT:
         return f"found format {version!r}; allowed: {FORMAT}"
     classes, size, resize = (found.get(key) for key in ("classes", "image_size", "resize"))
     named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
     if not named or len(set(classes)) != len(classes) or len(classes) < 2:  # noqa: PLR2004
-        return "'classes': allowed: two or more names, none of them twice"
+        return "'classes': allowed: two or more names, each only once"
     if type(size) is not int or not 1 <= size <= MAX_SIZE:
         return f"'image_size': found {size!r}; allowed: 1 to {MAX_SIZE} pixels"
     if resize not in ("crop", "squash"):
@@ -128,18 +125,18 @@ def _problem(found: Any) -> str | None:
 
 
 def _mismatch(found: dict[str, Any], session: onnxruntime.InferenceSession) -> str | None:
-    """Where the graph's input and output are not those that a description promises, or None."""
+    """Say how the graph's input and output differ from the description; None if they do not."""
     size, classes = found["image_size"], len(found["classes"])
     ends = [*session.get_inputs(), *session.get_outputs()]
     graph = [(end.name, end.type, end.shape[1:]) for end in ends]
-    promised = [
+    described = [
         (PIXELS, "tensor(uint8)", [size, size, 3]),
         (PROBABILITIES, "tensor(float)", [classes]),
     ]
-    return None if graph == promised else f"found {graph} in the graph; allowed: {promised}"
+    return None if graph == described else f"found {graph} in the graph; allowed: {described}"
 
 
 def _reason(err: Exception) -> str:
-    """ONNX Runtime's message without its code, as "[ONNXRuntimeError] : 1 : FAIL : "."""
+    """ONNX Runtime's message without its prefix, such as "[ONNXRuntimeError] : 1 : FAIL : "."""
     lines = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(err)).splitlines()
     return lines[0] if lines else type(err).__name__

@@ -1,8 +1,8 @@
-"""`fieldguide serve`: a page that classifies the photo dropped on it, and the same over HTTP.
+"""`fieldguide serve`: a page that classifies the photo dropped on it, and an HTTP API for programs.
 
-Nothing is fetched from elsewhere, kept or logged. What is sent may be of a stranger: its size is
-counted while it arrives, and a website that the visitor has open in another tab cannot use the
-server in their name.
+The server fetches nothing from other hosts; it neither keeps nor logs photos. A request may come
+from a stranger: its size is limited while it arrives, and a website that is open in another tab of
+the visitor's browser cannot use the server.
 """
 
 from __future__ import annotations
@@ -11,127 +11,79 @@ import asyncio
 import ipaddress
 import logging
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import TypeVar
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.routing import Route
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fieldguide.core.errors import FieldguideError, PhotoError
 from fieldguide.inference.card import Card
-from fieldguide.inference.classifier import Classifier, Photo
-from fieldguide.inference.uploads import HEADERS, MAX_BYTES, Guard, error, photo_of
+from fieldguide.inference.classifier import Classifier
+from fieldguide.inference.uploads import MAX_BYTES, photo_of
 
-MAX_PIXELS = 50_000_000  # as 32-bit TIFF, one of 88 million took 4 GB to decode
-JOBS = 2  # photos at once: one is decoded while the network is busy with another
+MAX_PIXELS = 50_000_000  # a 32-bit TIFF of 88 million pixels took 4 GB to decode
+JOBS = 2  # photos at a time: one is decoded while the network is busy with another
 UPLOADS = 32  # photos that arrive at a time, each of up to MAX_BYTES
-BACKLOG = 128
+BACKLOG = 128  # connections that wait to be accepted
 PAGE = Path(__file__).with_name("page")
-# With their types: what Python's `mimetypes` says of .js differs between machines.
-FILES = {
-    "/": ("index.html", "text/html"),
-    "/page.css": ("page.css", "text/css"),
-    "/page.js": ("page.js", "text/javascript"),
-    "/icon.svg": ("icon.svg", "image/svg+xml"),
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; img-src 'self' blob:; object-src 'none'; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
 }
 T = TypeVar("T")
-
-
-@runtime_checkable
-class Explainer(Protocol):
-    """What a classifier that can explain itself has besides."""
-
-    def explain(
-        self, photo: Photo, label: str | None = None, *, max_pixels: int | None = None
-    ) -> bytes:
-        """Draw what counted for a class, by default the most probable, as PNG."""
-
-
-def make_app(
-    classifier: Classifier, card: Card, *, hosts: Collection[str] | None = None
-) -> Starlette:
-    """Make the page and the API as an ASGI application.
-
-    Args:
-        classifier: what answers.
-        card: shown below the answers.
-        hosts: names by which the server may be addressed; None for any.
-    """
-    api = _Api(classifier, card)
-    return Starlette(
-        routes=[
-            *(Route(path, _sends(*file)) for path, file in FILES.items()),
-            Route("/api/health", _health),
-            Route("/api/model", api.model),
-            Route("/api/predict", api.predict, methods=["POST"]),
-            Route("/api/explain", api.explain, methods=["POST"]),
-        ],
-        middleware=[Middleware(Guard, hosts=hosts)],
-        exception_handlers={
-            HTTPException: _http_error,
-            PhotoError: _photo_error,
-            ClientDisconnect: _hung_up,
-            Exception: _own_fault,
-        },
-    )
 
 
 def serve(classifier: Classifier, card: Card, *, host: str, port: int) -> None:
     """Serve until Ctrl-C.
 
     Args:
-        classifier: what answers.
-        card: shown below the answers.
-        host: name or address to listen on.
-        port: to listen on; 0 for one that is free.
+        classifier: gives the answers.
+        card: is shown below the answers.
+        host: address or name to listen on.
+        port: 0 for a free one.
 
     Raises:
-        FieldguideError: nothing can listen there.
+        FieldguideError: the server cannot listen there.
     """
-    # What is wrong with a form is told to its sender; our terminal has a line for each otherwise.
+    # The sender of a broken form gets its mistakes as an answer; the terminal need not show them.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
     with listen(host, port) as listener:
         address, port = listener.getsockname()[:2]
-        # DNS rebinding: a website's own name, once it points to this machine, would make its
-        # scripts part of our page.
-        loopback = ipaddress.ip_address(address).is_loopback
-        app = make_app(
-            classifier, card, hosts={address, "localhost", "127.0.0.1", "::1"} if loopback else None
-        )
+        # Against DNS rebinding: a website can point its own name to this machine, and its scripts
+        # would then count as part of our page.
+        hosts = ["*"]
+        if ipaddress.ip_address(address).is_loopback:
+            hosts = [address, "localhost", "127.0.0.1", "[::1]"]
         name = f"[{host}]" if ":" in host else host
         print(f"Serving http://{name}:{port}  (Ctrl-C stops)", flush=True)
         try:
-            uvicorn.Server(config_of(app)).run(sockets=[listener])
-        except KeyboardInterrupt:  # raised again by uvicorn, after it has shut down
+            config = config_of(make_app(classifier, card, hosts=hosts))
+            uvicorn.Server(config).run(sockets=[listener])
+        except KeyboardInterrupt:  # uvicorn raises it again after it has shut down
             print()
 
 
-def config_of(app: Starlette) -> uvicorn.Config:
-    """Return uvicorn's settings."""
-    return uvicorn.Config(
-        app,
-        # One implementation, whatever else is installed.
-        http="h11",
-        loop="asyncio",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        log_level="error",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=3,
-    )
-
-
 def listen(host: str, port: int) -> socket.socket:
-    """Open the socket.
+    """Open the server's socket.
 
     Raises:
         FieldguideError: it cannot be opened.
@@ -145,97 +97,145 @@ def listen(host: str, port: int) -> socket.socket:
             f"--host {host} --port {port}: cannot listen there ({reason}); choose another --port, "
             "or 0 for one that is free"
         ) from err
-    # What it accepts inherits this; asyncio sets it for sockets of its own making alone. Without,
-    # an answer's body waits for the client to acknowledge its head: 40 ms.
+    # Accepted connections inherit this. asyncio sets it only for sockets that it opened itself, and
+    # without it the body of an answer waits 40 ms until the client acknowledges the head.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
+
+
+def config_of(app: Starlette) -> uvicorn.Config:
+    """Return uvicorn's settings."""
+    return uvicorn.Config(
+        app,
+        # The same implementation, whatever else is installed.
+        http="h11",
+        loop="asyncio",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=3,
+    )
+
+
+def make_app(classifier: Classifier, card: Card, *, hosts: Sequence[str] = ("*",)) -> Starlette:
+    """Make the page and the API as an ASGI application.
+
+    Args:
+        classifier: gives the answers.
+        card: is shown below the answers.
+        hosts: names of the server that requests may use; "*" allows any.
+    """
+    api = _Api(classifier, card)
+    routes = [
+        Route("/model", api.model),
+        Route("/predict", api.predict, methods=["POST"]),
+        Route("/explain", api.explain, methods=["POST"]),
+    ]
+    return Starlette(
+        routes=[
+            Mount("/api", routes=routes, max_body_size=MAX_BYTES),
+            Mount("/", StaticFiles(directory=PAGE, html=True)),
+        ],
+        middleware=[
+            Middleware(SecurityHeaders),
+            Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
+        ],
+        exception_handlers={
+            HTTPException: _http_error,
+            ClientDisconnect: _disconnected,
+            Exception: _internal_error,
+        },
+    )
+
+
+class SecurityHeaders:
+    """Adds HEADERS to every answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the application answer."""
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(HEADERS)
+                if message["status"] in (408, 413):
+                    headers["Connection"] = "close"  # the rest of the photo is not read
+            await send(message)
+
+        await self.app(scope, receive, send_with_headers)
 
 
 class _Api:
     def __init__(self, classifier: Classifier, card: Card) -> None:
         self.classifier, self.card = classifier, card
-        self.explainer = classifier if isinstance(classifier, Explainer) else None
         self.jobs, self.uploads = asyncio.Semaphore(JOBS), asyncio.Semaphore(UPLOADS)
 
     async def model(self, _: Request) -> Response:
         return JSONResponse(
             {
-                "architecture": self.card.architecture,
                 "classes": self.classifier.classes,
                 "image_size": self.classifier.image_size,
-                "input_size": self.card.input_size,
-                "val_acc": self.card.val_acc,
-                "started_from": self.card.started_from,
-                "test": self.card.test and self.card.test.model_dump(),
-                "explain": self.explainer is not None,
+                **asdict(self.card),
+                "explain": self.classifier.can_explain,
                 "max_bytes": MAX_BYTES,
             }
         )
 
     async def predict(self, request: Request) -> Response:
-        top = self._top(request)
+        count = len(self.classifier.classes)
+        text = request.query_params.get("top", str(count))
+        if text not in map(str, range(1, count + 1)):
+            raise HTTPException(422, f"top: found {text!r}; allowed: 1 to {count}")
         async with self.uploads:
             photo = await photo_of(request)
         found = await self._run(
             request, lambda: self.classifier.predict(photo, max_pixels=MAX_PIXELS)
         )
-        rows = [{"class": name, "probability": p} for name, p in found.top(top).items()]
+        rows = [{"class": name, "probability": p} for name, p in found.top(int(text)).items()]
         return JSONResponse({"classes": rows})
 
     async def explain(self, request: Request) -> Response:
-        explainer = self.explainer
-        if explainer is None:
-            raise HTTPException(404, "this classifier cannot explain itself; that of a bundle can")
+        if not self.classifier.can_explain:
+            raise HTTPException(404, "an exported classifier cannot explain its answers")
         label = request.query_params.get("class")
         if label is not None and label not in self.classifier.classes:
             raise HTTPException(422, f"class: found {label!r}; allowed: those of /api/model")
         async with self.uploads:
             photo = await photo_of(request)
         picture = await self._run(
-            request, lambda: explainer.explain(photo, label, max_pixels=MAX_PIXELS)
+            request, lambda: self.classifier.explain(photo, label, max_pixels=MAX_PIXELS)
         )
         return Response(picture, media_type="image/png")
 
-    def _top(self, request: Request) -> int:
-        count = len(self.classifier.classes)
-        text = request.query_params.get("top", str(count))
-        # Not `isdigit` alone, which takes "²".
-        if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= count):  # noqa: PLR2004
-            raise HTTPException(422, f"top: found {text!r}; allowed: 1 to {count}")
-        return int(text)
-
     async def _run(self, request: Request, work: Callable[[], T]) -> T:
-        """Do it in a thread: the page and other uploads go on, and few photos are in memory."""
+        """Run slow work in a thread, so that the server answers other requests meanwhile.
+
+        Only JOBS pieces of work run at a time, so that few decoded photos are in memory.
+        """
         async with self.jobs:
             if await request.is_disconnected():  # while it waited for its turn
                 raise ClientDisconnect
             try:
                 return await run_in_threadpool(work)
-            except MemoryError as err:
-                raise HTTPException(422, "photo: too large for this machine's memory") from err
-
-
-def _sends(name: str, media_type: str) -> Callable[[Request], Response]:
-    return lambda _: FileResponse(PAGE / name, media_type=media_type)
-
-
-async def _health(_: Request) -> Response:
-    return JSONResponse({"status": "ok"})
+            except PhotoError as err:
+                raise HTTPException(422, str(err)) from err
 
 
 async def _http_error(_: Request, err: Exception) -> Response:
     assert isinstance(err, HTTPException)
-    return error(err.status_code, err.detail, dict(err.headers or {}))
+    return JSONResponse({"error": err.detail}, err.status_code, err.headers)
 
 
-async def _photo_error(_: Request, err: Exception) -> Response:
-    return error(422, str(err))
+async def _disconnected(_: Request, __: Exception) -> Response:
+    return Response(status_code=400)  # nobody reads it
 
 
-async def _hung_up(_: Request, __: Exception) -> Response:
-    return error(400, "the connection was closed")  # nobody reads it
-
-
-async def _own_fault(_: Request, __: Exception) -> Response:
-    # Starlette answers this outside of the guard, then logs the traceback here.
-    return error(500, "the server failed; its terminal says why", HEADERS)
+async def _internal_error(_: Request, __: Exception) -> Response:
+    # Starlette sends this answer outside of SecurityHeaders, then logs the traceback.
+    return JSONResponse({"error": "the server failed; its terminal says why"}, 500, HEADERS)

@@ -1,11 +1,9 @@
-"""A classifier of the project's own format, run by PyTorch."""
+"""A classifier in the project's own format, run by PyTorch."""
 
 from __future__ import annotations
 
 import copy
 import io
-import threading
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +12,23 @@ import torch
 
 from fieldguide.inference.classifier import Classifier, Photo
 from fieldguide.network.bundle import load_bundle
-from fieldguide.network.interface import Network
 from fieldguide.network.preprocessing import to_unit
 
-_SHOWN = 448  # pixels of an explained photo, at least
+_SHOWN = 448  # smallest side of the photo in an explanation, in pixels
 _TOP = 3  # classes in its caption
 
 
 class TorchClassifier(Classifier):
-    """Loaded from a bundle's folder."""
+    """A classifier loaded from a bundle's folder."""
+
+    can_explain = True
 
     def __init__(self, folder: Path, device: str | torch.device | None = None) -> None:
         """Load the network.
+
+        Args:
+            folder: of the bundle.
+            device: as in `fieldguide.load`.
 
         Raises:
             BundleError: see `load_bundle`.
@@ -35,7 +38,6 @@ class TorchClassifier(Classifier):
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(device)
         self.bundle.net.to(self.device)
-        self._explaining = threading.Lock()
         super().__init__(
             self.bundle.classes, image_size=self.bundle.image_size, resize=self.bundle.resize
         )
@@ -49,18 +51,9 @@ class TorchClassifier(Classifier):
     def explain(
         self, photo: Photo, label: str | None = None, *, max_pixels: int | None = None
     ) -> bytes:
-        """Draw what in a photo speaks for a class: a PNG file's bytes.
-
-        Args:
-            photo: as in `predict`.
-            label: a class; None for the most probable one.
-            max_pixels: as in `predict`.
-
-        Raises:
-            PhotoError: as in `predict`.
-            ValueError: there is no such class.
-        """
-        from fieldguide.figures.canvas import short  # noqa: PLC0415 - a second of Matplotlib
+        """Draw which pixels of a photo speak for a class; see `Classifier.explain`."""
+        # Here, because these import Matplotlib, which takes a second.
+        from fieldguide.figures.canvas import short  # noqa: PLC0415
         from fieldguide.figures.explanation import explain, explanation_figure  # noqa: PLC0415
 
         if label is not None and label not in self.classes:
@@ -68,9 +61,9 @@ class TorchClassifier(Classifier):
         pixels = self.pixels(photo, max_pixels=max_pixels)
         prediction = self.predict_pixels(pixels[None])[0]
         label = prediction.label if label is None else label
-        with self._explaining:  # hooks change the network while they are there
-            image = self._network_input(pixels[None])
-            explanation = explain(self._own_net, image, self.classes.index(label))
+        # A copy, because hooks change the network while it is explained.
+        net, image = copy.deepcopy(self.bundle.net), self._network_input(pixels[None])
+        explanation = explain(net, image, self.classes.index(label))
         shown = self.pixels(photo, size=max(_SHOWN, self.image_size))
         top = prediction.top(_TOP).items()
         caption = "     ".join(f"{short(name)} {value:.1%}" for name, value in top)
@@ -82,8 +75,3 @@ class TorchClassifier(Classifier):
     def _network_input(self, pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
         """(B, S, S, 3) -> (B, 3, s, s), normalised."""
         return self.bundle.preprocessing(to_unit(torch.tensor(pixels, device=self.device)))
-
-    @cached_property
-    def _own_net(self) -> Network:
-        """A copy for explanations, so that their hooks never meet a prediction."""
-        return copy.deepcopy(self.bundle.net)

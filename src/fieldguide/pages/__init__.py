@@ -1,1 +1,1 @@
-"""What pages and Markdown are written with."""
+"""Pages and Markdown from templates, in which the text of strangers stays text."""

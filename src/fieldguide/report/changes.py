@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from fieldguide.core.store import SPLITS
 from fieldguide.report.metric_rows import NONE, show_value
-from fieldguide.results.results import MODEL, PREPARED, SPLITS, Results, known
+from fieldguide.results.paths import MODEL, PREPARED
+from fieldguide.results.results import Results, known
 
 _CODE = ("src/", "stages/")
 
@@ -32,7 +34,7 @@ def compare(run: Results, other: Results) -> Changes:
     """Return what differs, in the order of `run`."""
     return Changes(
         params=_differences(known(other.params, {}), known(run.params, {})),
-        data=_differences(_data(other), _data(run)),
+        data=_differences(data_facts(other), data_facts(run)),
         code=_differences(_code(other), _code(run)),
         environment=_differences(known(other.environment, {}), known(run.environment, {})),
     )
@@ -52,7 +54,8 @@ def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Ch
     ]
 
 
-def _data(run: Results) -> dict[str, str]:
+def data_facts(run: Results) -> dict[str, str]:
+    """Return hashes and counts of everything but code that a run was made from and made."""
     found = {}
     if run.archives:
         found["archive"] = ", ".join(run.archives)

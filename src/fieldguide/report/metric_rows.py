@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any, Literal, NamedTuple
 
-from rich.filesize import decimal
-
 from fieldguide.results.classes import Interval
 from fieldguide.results.results import Missing, Results, known
 
@@ -79,11 +77,6 @@ def show_seconds(seconds: float | None) -> str:
     if seconds is None:
         return NONE
     return f"{seconds:.1f} s" if seconds < _MINUTE else f"{seconds / _MINUTE:,.1f} minutes"
-
-
-def show_size(size: int | None) -> str:
-    """Return a number of bytes as text."""
-    return NONE if size is None else decimal(size)
 
 
 def show_value(value: Any) -> str:

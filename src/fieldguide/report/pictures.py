@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fieldguide.core.files import write_bytes
-from fieldguide.results.results import FIGURES, Missing, Results, known
+from fieldguide.results.paths import FIGURES
+from fieldguide.results.results import Missing, Results
 
 _CAPTIONS = {
     "predictions": "Photos of every class with their predicted classes",
@@ -45,17 +46,24 @@ class Picture(NamedTuple):
         return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
 
 
-def read_pictures(run: Results) -> tuple[list[Picture], list[Missing]]:
-    """Return the figures of a run in the order of the page, and those that cannot be read."""
+def read_pictures(run: Results) -> tuple[list[Picture], Missing | None]:
+    """Return the figures of a run in the order of the page, and why any is missing."""
+    if isinstance(run.figure_paths, Missing):
+        return [], run.figure_paths
     found, missing = [], []
-    for path in known(run.figure_paths, []):
+    for path in run.figure_paths:
         data = run.figure(path)
         if isinstance(data, Missing):
             missing.append(data)
         else:
             found.append(Picture(path.removeprefix(f"{FIGURES}/").removesuffix(".png"), data))
     place = {name: k for k, name in enumerate(_CAPTIONS)}
-    return sorted(found, key=lambda one: (place.get(one.name, len(place)), one.name)), missing
+    found.sort(key=lambda one: (place.get(one.name, len(place)), one.name))
+    if not missing:
+        return found, None
+    count = f"{len(missing)} of {len(run.figure_paths)} are missing"
+    reason = f"{count}; {missing[0].path}: {missing[0].reason}"
+    return found, Missing(FIGURES, run.label, reason, missing[0].damaged)
 
 
 def write_pictures(pictures: Iterable[Picture], folder: Path) -> None:

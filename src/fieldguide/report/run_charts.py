@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from fieldguide.evaluation.metrics import Bin
+from fieldguide.evaluation.calibration import Bin
 from fieldguide.figures.canvas import TRAIN, VAL
 from fieldguide.pages.plotly_style import COLOURS, add_curve, label, new_figure
 from fieldguide.results.classes import Confusion, Interval, wilson

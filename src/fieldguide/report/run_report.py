@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from fieldguide.core.store import SPLITS
 from fieldguide.pages import html, markdown
 from fieldguide.report import run_charts
-from fieldguide.report.changes import compare, same_photos
+from fieldguide.report.changes import compare, data_facts, same_photos
 from fieldguide.report.metric_rows import (
     metric_rows,
     show_interval,
     show_seconds,
-    show_size,
     show_value,
 )
 from fieldguide.report.pictures import Picture, read_pictures
-from fieldguide.results.results import MODEL, PREPARED, SPLITS, Missing, Results, known
+from fieldguide.results.results import Missing, Results, known
 
 # The predictions of single photos are not needed: calibration has its photos in reliability.csv.
 _NEEDED = (
@@ -30,16 +30,19 @@ class Report(NamedTuple):
     run: Results
     other: Results | None  # the run that it is compared with
     pictures: list[Picture]  # figures of `run`
-    missing: list[Missing]
+    unread: Missing | None  # why any figure is missing
+    missing: list[Missing]  # everything that is missing
 
 
 def read_report(run: Results, other: Results | None) -> Report:
     """Read the figures, and find out what is missing."""
-    pictures, unreadable = read_pictures(run)
-    missing = [*_missing(run, *_NEEDED, "figure_paths"), *unreadable]
+    pictures, unread = read_pictures(run)
+    missing = _missing(run)
+    if unread and not isinstance(run.lock, Missing):
+        missing.append(unread)
     if other:
-        missing += _missing(other, *_NEEDED)
-    return Report(run, other, pictures, list(dict.fromkeys(missing)))
+        missing += _missing(other)
+    return Report(run, other, pictures, unread, list(dict.fromkeys(missing)))
 
 
 def render_page(report: Report) -> str:
@@ -57,8 +60,8 @@ def render_page(report: Report) -> str:
         charts=run_charts,
         param_sections=sections,
         pictures=report.pictures,
-        show_size=show_size,
-        stored=(PREPARED, MODEL),
+        unread=report.unread,
+        data_facts=data_facts(report.run),
     )
 
 
@@ -71,10 +74,10 @@ def render_markdown(report: Report) -> str:
     return markdown.render("report.md", **_context(report), percents=percents)
 
 
-def _missing(results: Results, *names: str) -> list[Missing]:
+def _missing(results: Results) -> list[Missing]:
     if isinstance(results.lock, Missing):  # the reason why all others are
         return [results.lock]
-    found = [one for name in names if isinstance(one := getattr(results, name), Missing)]
+    found = [one for name in _NEEDED if isinstance(one := getattr(results, name), Missing)]
     if changed := results.changed_params:
         reason = f"{', '.join(changed)} changed since the results were made; run `dvc repro`"
         found.insert(0, Missing("params.yaml", results.label, reason))

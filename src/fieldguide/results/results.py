@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, TypeVar
 from fieldguide.core.errors import GitError, RevisionError
 from fieldguide.core.files import md5
 from fieldguide.core.store import SPLITS
-from fieldguide.evaluation.metrics import Bin
+from fieldguide.evaluation.calibration import Bin
 from fieldguide.evaluation.predictions import Predictions, parse_predictions
 from fieldguide.results.classes import (
     ClassScores,

@@ -11,7 +11,7 @@ import torch
 
 LIBRARIES = [
     *("torch", "torchvision", "lightning", "dvc", "dvclive", "numpy", "pillow"),
-    *("scikit-learn", "scipy", "safetensors", "timm", "captum", "matplotlib", "pydantic"),
+    *("scikit-learn", "scipy", "safetensors", "timm", "matplotlib", "pydantic"),
 ]
 
 

@@ -1,13 +1,13 @@
-// Names of classes come from archives of strangers: they are shown by textContent alone.
+// Class names come from archives of strangers, so they are only ever set as textContent.
 
 const TOP = 5;
 const $ = (id) => document.getElementById(id);
 const percent = (share) => `${(100 * share).toFixed(1)}%`;
 
-let card = null; // of /api/model
+let card = null; // the answer of /api/model
 let photo = null; // the file that is shown
-let asked = new AbortController(); // ends what was asked of an earlier photo
-let askedWhy = new AbortController(); // and of an earlier class
+let prediction = new AbortController(); // aborts the request for an earlier photo
+let explanation = new AbortController(); // aborts the request for an earlier class
 
 function element(tag, className, text) {
   const made = document.createElement(tag);
@@ -16,7 +16,7 @@ function element(tag, className, text) {
   return made;
 }
 
-/** Ask the server; a refusal is an Error with its message. */
+/** Send a request; an error status throws an Error with the server's message. */
 async function ask(url, options) {
   let response;
   try {
@@ -26,21 +26,21 @@ async function ask(url, options) {
     throw new Error("the server does not answer", { cause: error });
   }
   if (response.ok) return response;
-  const told = await response.json().catch(() => ({}));
-  throw new Error(told.error ?? `the server answers with status ${response.status}`);
+  const body = await response.json().catch(() => ({}));
+  throw new Error(body.error ?? `the server answered with status ${response.status}`);
 }
 
-function complain(message) {
+function showError(message) {
   $("error").textContent = message;
   $("error").hidden = false;
   $("answer").ariaBusy = "false";
   $("explanation").hidden = true;
   $("verdict").textContent = "No answer";
   $("classes").replaceChildren();
-  $("rest").textContent = "Another photo may do better.";
+  $("rest").textContent = "Try another photo.";
 }
 
-/** Put a picture into an <img>, and let the earlier one go. */
+/** Show a picture in an <img>, and free the earlier one. */
 function display(image, blob) {
   if (image.src.startsWith("blob:")) URL.revokeObjectURL(image.src);
   image.src = URL.createObjectURL(blob);
@@ -53,7 +53,7 @@ function preview(file) {
   display($("preview"), file);
 }
 
-// No browser of today shows TIFF, which the server reads.
+// The server reads TIFF, but few browsers show it: then there is no preview.
 $("preview").addEventListener("error", () => {
   $("preview").hidden = true;
   $("invitation").hidden = false;
@@ -88,19 +88,19 @@ function showClasses(rows) {
 }
 
 async function classify(file) {
-  asked.abort();
-  askedWhy.abort();
-  asked = new AbortController();
-  const { signal } = asked;
+  prediction.abort();
+  explanation.abort();
+  prediction = new AbortController();
+  const { signal } = prediction;
   photo = file;
   $("error").hidden = true;
   $("explanation").hidden = true;
   preview(file);
   if (card && file.size > card.max_bytes) {
-    complain(`${file.name}: larger than ${card.max_bytes / 1e6} MB`);
+    showError(`${file.name}: larger than ${card.max_bytes / 1e6} MB`);
     return;
   }
-  $("verdict").textContent = "Looking…";
+  $("verdict").textContent = "Classifying…";
   $("answer").ariaBusy = "true";
   try {
     card ??= await showCard();
@@ -116,14 +116,14 @@ async function classify(file) {
     }
   } catch (error) {
     if (signal.aborted) return;
-    complain(`${file.name}: ${error.message.replace(/^photo: /, "")}`);
+    showError(`${file.name}: ${error.message.replace(/^photo: /, "")}`);
   }
 }
 
 async function explain() {
-  askedWhy.abort();
-  askedWhy = new AbortController();
-  const { signal } = askedWhy;
+  explanation.abort();
+  explanation = new AbortController();
+  const { signal } = explanation;
   const label = $("class").value;
   $("explanation").hidden = false;
   $("explanation").ariaBusy = "true";
@@ -134,8 +134,8 @@ async function explain() {
     const blob = await response.blob();
     if (signal.aborted) return;
     display($("picture"), blob);
-    $("picture").alt = `the photo, and what in it speaks for ${label}`;
-    $("caption").textContent = `The brighter a place, the more it speaks for ${label}.`;
+    $("picture").alt = `the photo, and the areas in it that speak for ${label}`;
+    $("caption").textContent = `The brighter an area, the more it speaks for ${label}.`;
     $("drawing").textContent = "";
   } catch (error) {
     if (signal.aborted) return;
@@ -154,7 +154,7 @@ function fact(name, value) {
   return row;
 }
 
-function tested({ acc, acc_low: low, acc_high: high, photos }) {
+function accuracyText({ acc, acc_low: low, acc_high: high, photos }) {
   const range = `${(100 * low).toFixed(1)} to ${percent(high)}`;
   return `${percent(acc)} of ${photos.toLocaleString("en")} photos (95% interval ${range})`;
 }
@@ -164,11 +164,11 @@ async function showCard() {
   const found = await (await ask("/api/model")).json();
   const { length } = found.classes;
   const rows = [
-    fact("Test accuracy", found.test ? tested(found.test) : "not tested here"),
+    fact("Test accuracy", found.test ? accuracyText(found.test) : "no test results here"),
     fact("Classes", `${length}: ${found.classes.join(", ")}`),
     fact("Architecture", found.architecture),
-    fact("Photos become", `${found.image_size} × ${found.image_size} pixels`),
-    fact("Network sees", `${found.input_size} × ${found.input_size} pixels`),
+    fact("Photos resized to", `${found.image_size} × ${found.image_size} pixels`),
+    fact("Network input", `${found.input_size} × ${found.input_size} pixels`),
   ];
   if (found.val_acc !== null) {
     rows.splice(1, 0, fact("Validation accuracy", percent(found.val_acc)));
@@ -181,7 +181,7 @@ async function showCard() {
   $("class").replaceChildren(
     ...found.classes.map((name) => {
       const option = element("option", "", name);
-      option.value = name; // else blanks in the name would be folded
+      option.value = name; // otherwise blanks in the name would be collapsed
       return option;
     }),
   );
@@ -191,16 +191,16 @@ async function showCard() {
 function take(files) {
   const [file] = files;
   if (file) classify(file);
-  else complain("That was no file; save the picture first, then drop its file here");
+  else showError("That is not a file; save the picture first, then drop the saved file here");
 }
 
 $("file").addEventListener("change", () => {
   if ($("file").files.length) classify($("file").files[0]);
-  $("file").value = ""; // the same file may be chosen again
+  $("file").value = ""; // so that the same file can be chosen again
 });
 $("class").addEventListener("change", explain);
 
-// On the whole window: a photo that misses the field must not replace the page.
+// Listen on the whole window: a photo dropped beside the field must not replace the page.
 window.addEventListener("dragover", (event) => {
   event.preventDefault();
   $("drop").classList.add("over");
@@ -215,11 +215,11 @@ window.addEventListener("drop", (event) => {
 });
 window.addEventListener("paste", (event) => {
   const { files } = event.clipboardData;
-  if (files.length) take(files); // text is pasted by accident
+  if (files.length) take(files); // pasted text is ignored
 });
 
 try {
   card = await showCard();
 } catch (error) {
-  complain(`The model card is missing: ${error.message}`);
+  showError(`The model card cannot be loaded: ${error.message}`);
 }

@@ -1,0 +1,23 @@
+"""Documents name only files of this project that exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "data/README.md"]
+# A link to a file, without its anchor, and a path of code between backticks or in a command.
+LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
+PATH = re.compile(
+    r"(?<![\w/.])((?:src|stages|tests|benchmarks|sweeps)/[\w./-]+\.(?:py|yaml|txt|json))"
+)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda file: str(file.relative_to(ROOT)))
+def test_every_file_that_a_document_names_exists(document):
+    text = document.read_text(encoding="utf-8")
+    links = {name: document.parent / name for name in LINK.findall(text)}
+    paths = {name: ROOT / name for name in PATH.findall(text)}
+    missing = [name for name, file in (links | paths).items() if not file.exists()]
+    assert missing == []

@@ -34,7 +34,7 @@ def release(
 
     Its model card is committed with it.
     """
-    from fieldguide.registry.card import CARD
+    from fieldguide.registry.model_card import CARD
     from fieldguide.registry.release import release as make
 
     done = make(

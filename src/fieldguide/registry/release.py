@@ -12,7 +12,7 @@ from typing import NamedTuple
 from fieldguide.core.errors import RegistryError
 from fieldguide.core.files import write_text
 from fieldguide.registry import tags
-from fieldguide.registry.card import CARD, write_card
+from fieldguide.registry.model_card import CARD, write_card
 from fieldguide.remotes.verify import verify
 from fieldguide.results.dvc import Scope
 from fieldguide.results.git import git

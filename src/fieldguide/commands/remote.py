@@ -54,9 +54,9 @@ def verify_remote(
 
     root = Path()
     try:
-        commits = [find_revision(name, root).rev for name in rev or ()]
+        found = [find_revision(name, root) for name in rev or ()]
         scope = Scope(
-            tuple(commit for commit in commits if commit is not None),
+            {one.rev: one.name for one in found if one.rev is not None},
             all_branches=all_branches,
             all_tags=all_tags,
             all_commits=all_commits,

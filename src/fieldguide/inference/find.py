@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
-from fieldguide.core.errors import BundleError, FieldguideError
+from fieldguide.core.errors import BundleError, FieldguideError, RevisionError
 from fieldguide.core.files import new_folder
 from fieldguide.results.paths import MODEL
+
+if TYPE_CHECKING:
+    from fieldguide.results.revision import Revision
 
 
 def find_model(model: str, root: Path = Path()) -> Path:
@@ -25,8 +29,7 @@ def find_model(model: str, root: Path = Path()) -> Path:
     path = Path(model)
     if path.exists() or path.suffix == ".onnx" or model == MODEL:
         return path
-    # Only where a revision is named: the reader takes a while to import.
-    from fieldguide.results.results import Results, need  # noqa: PLC0415
+    # Not at the top: the reader takes a while to import, and a path does not need it.
     from fieldguide.results.revision import find_revision  # noqa: PLC0415
 
     try:
@@ -35,13 +38,22 @@ def find_model(model: str, root: Path = Path()) -> Path:
             return root / MODEL
         folder = root / ".fieldguide" / "models" / revision.rev
         if not folder.is_dir():
-            results = Results(revision)
-            need(results.model)
-            with new_folder(folder) as aside:
-                for name, md5sum in results.folder(MODEL).items():
-                    file = aside / PurePosixPath(name).relative_to(MODEL)
-                    file.parent.mkdir(parents=True, exist_ok=True)
-                    file.write_bytes(revision.fetch(name, md5sum))
+            _fetch(revision, folder)
     except FieldguideError as err:
         raise BundleError(f"--model {model}: no such folder; {err}") from err
     return folder
+
+
+def _fetch(revision: Revision, folder: Path) -> None:
+    from fieldguide.results.results import Results, need  # noqa: PLC0415
+
+    results = Results(revision)
+    need(results.model)
+    with new_folder(folder) as aside:
+        for path, md5sum in results.folder(MODEL).items():
+            file = aside / PurePosixPath(path).relative_to(MODEL)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                file.write_bytes(revision.fetch(path, md5sum))
+            except RevisionError as err:
+                raise RevisionError(f"{path} of {revision.label}: {err}") from err

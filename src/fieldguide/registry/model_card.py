@@ -54,7 +54,8 @@ def write_card(
         raise RegistryError(f"{CONFUSION} of {results.label}: found no photo")
     scores = {name: _share(results, f"test.{name}", TEST_METRICS) for name in _SCORES}
     params = need(results.lock).params
-    chosen = "best.val_acc" in need(results.train_metrics)  # not if validation photos were trained on
+    # Missing if the validation photos were trained on.
+    has_val_acc = "best.val_acc" in need(results.train_metrics)
     classes = need(results.classes)
     fewest = min(one.photos for one in classes if one.photos)
     figures = need(results.figure_paths) if FIGURES in results.outputs else []
@@ -71,7 +72,7 @@ def write_card(
         parameters=_number(results, "parameters.all", TRAIN_METRICS),
         scores=scores,
         intervals={name: results.interval(f"test.{name}") for name in _SCORES},
-        val_acc=_share(results, "best.val_acc", TRAIN_METRICS) if chosen else None,
+        val_acc=_share(results, "best.val_acc", TRAIN_METRICS) if has_val_acc else None,
         photos=need(results.photos),
         left_out=need(results.left_out),
         classes=classes,

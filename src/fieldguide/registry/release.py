@@ -149,8 +149,8 @@ def unassign(root: Path, stage: str, *, message: str | None = None, push: bool =
         )
     done = Done(last.commit, tags=tags.unassign(registry, stage, message=message))
     if upstream is not None:
-        gone = [event.tag for event in registry.events() if event.stage == stage and event.withdraws]
-        done.pushed_to = _push(root, upstream, gone)
+        gone = [event for event in registry.events() if event.stage == stage and event.withdraws]
+        done.pushed_to = _push(root, upstream, [event.tag for event in gone])
     return done
 
 
@@ -181,7 +181,8 @@ def _check_clean(root: Path) -> None:
     options = ("--porcelain", "-z", "--untracked-files=all", "--no-renames")
     entries = git(root, "status", *options, "--", ".").split("\0")
     folder = git(root, "rev-parse", "--show-prefix").rstrip("\n")
-    names = [name for entry in entries if (name := entry[3:].removeprefix(folder)) not in ("", CARD)]
+    paths = [entry[3:].removeprefix(folder) for entry in entries if entry]
+    names = [path for path in paths if path != CARD]
     if names:
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         raise RegistryError(
@@ -217,7 +218,8 @@ def _check_reproduced(root: Path) -> None:
 
 def _check_pushed(revision: Revision) -> None:
     """Ask the remote itself for the classifier, because DVC's index may be out of date."""
-    report = verify(revision.root, Scope(revs=(str(revision.rev),)), only=(MODEL,))
+    scope = Scope({str(revision.rev): revision.name})
+    report = verify(revision.root, scope, only=(MODEL,))
     if not report.outputs:
         why = ", ".join(report.left_out) or "DVC does not cache it"
         raise RegistryError(

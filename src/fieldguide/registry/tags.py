@@ -17,7 +17,9 @@ from fieldguide.results.versions import Registry
 CLOCK = 5  # seconds that another machine's clock may be ahead of this one's
 
 
-def check_names(registry: Registry, *, version: str | None = None, stage: str | None = None) -> None:
+def check_names(
+    registry: Registry, *, version: str | None = None, stage: str | None = None
+) -> None:
     """Check the names of which tags are to be made.
 
     Args:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
@@ -32,7 +32,7 @@ _NO_SECRET = ("key_path", "keyfile", "sse_kms_key_id", "access_key_id", "oss_key
 class Scope:
     """The revisions to look into; without any, the workspace."""
 
-    revs: tuple[str, ...] = ()
+    revs: Mapping[str, str] = field(default_factory=dict)  # names to show, by commit
     all_branches: bool = False
     all_tags: bool = False
     all_commits: bool = False
@@ -128,33 +128,18 @@ class DvcProject:
         rev, found = "workspace", []
         try:
             for name in self._repo.brancher(**revisions):
-                rev = name or rev
-                fs = self._repo.fs
+                rev, fs = name or rev, self._repo.fs
+                label = scope.revs.get(name) or self._label(name)
                 top = fs.join(self._repo.root_dir, *folder.parts)
                 for out in self._repo.index.outs:
                     path = fs.relpath(out.fs_path, top)
                     if out.use_cache and out.is_in_repo and not path.startswith(".."):
-                        found.append(self._tracked(name, path, out))
+                        found.append(_tracked(label, path, out))
         except RemoteError:
             raise
         except Exception as err:  # DVC's, Git's and YAML's own have nothing in common
             raise RemoteError(f"{rev}: its dvc.yaml or .dvc files cannot be read ({err})") from err
         return found
-
-    def _tracked(self, rev: str, path: str, out: Output) -> TrackedOutput:
-        reason = None
-        if out.stage.is_repo_import:
-            reason = "imported from another repository, which keeps it"
-        elif not out.can_push:
-            reason = "push: false"
-        elif not out.hash_info:
-            reason = "not made yet: no hash"
-        elif out.hash_info.name != "md5":
-            reason = "hash of DVC before 3.0: `dvc cache migrate --dvc-files`"
-        md5sum = str(out.hash_info.value or "")
-        return TrackedOutput(
-            self._label(rev), path, md5sum, out.meta.size, out.remote or None, reason
-        )
 
     def _label(self, rev: str) -> str:
         """Return the name of a commit's experiment, branch or tag, or its first letters."""
@@ -174,6 +159,20 @@ class DvcProject:
             raise RemoteError(f"{self._root.resolve()}: no DVC project") from err
         except DvcException as err:
             raise RemoteError(f"{self._root.resolve()}: {err}") from err
+
+
+def _tracked(rev: str, path: str, out: Output) -> TrackedOutput:
+    reason = None
+    if out.stage.is_repo_import:
+        reason = "imported from another repository, which keeps it"
+    elif not out.can_push:
+        reason = "push: false"
+    elif not out.hash_info:
+        reason = "not made yet: no hash"
+    elif out.hash_info.name != "md5":
+        reason = "hash of DVC before 3.0: `dvc cache migrate --dvc-files`"
+    md5sum = str(out.hash_info.value or "")
+    return TrackedOutput(rev, path, md5sum, out.meta.size, out.remote or None, reason)
 
 
 class Remote:

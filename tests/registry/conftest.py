@@ -1,37 +1,36 @@
-"""The small project, pushed to a folder as its remote."""
+"""The small project, with a folder as its remote; and a second one in a subfolder."""
 
 import shutil
 
 import pytest
-import yaml
-from trained import ARTIFACTS, PARAMS, STAGES, Project, write_results
+from trained import Trained, write_inputs, write_results
 
 REMOTE = """\
 [core]
     remote = storage
     analytics = false
 ['remote "storage"']
-    url = ../../store
+    url = {url}
 """
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory):
-    """The project after its first commit and push; copied for each test."""
-    folder = tmp_path_factory.mktemp("registry") / "project"
-    folder.mkdir()
-    project = Project(folder)
+def original(tmp_path_factory):
+    """The project after its first commit and push; read only."""
+    project = Trained(tmp_path_factory.mktemp("registry") / "project")
+    project.folder.mkdir()
     project.git("init", "--quiet", "--initial-branch=main")
-    project.identity()
+    project.name_user()
     project.dvc("init", "--quiet")
-    project.write(".dvc/config", REMOTE)
-    project.write("dvc.yaml", yaml.safe_dump({"stages": STAGES, "artifacts": ARTIFACTS}))
-    project.write("params.yaml", yaml.safe_dump(PARAMS))
+    write_inputs(project.folder)
+    write_results(project.folder)
     project.write(".gto", "stages: [dev, prod]\n")
-    project.write(".gitignore", "/models/classifier\n/plots/figures\n.fieldguide/\n")
-    project.write("data/photos.zip", "photos")
-    project.write("plots/figures/confusion.png", "png")
-    write_results(project)
+    project.write(
+        ".gitignore",
+        "/models/classifier\n/metrics/environment.json\n/plots/figures\n.fieldguide/\n",
+    )
+    project.write("plots/figures/filters.png", "png")
+    project.write(".dvc/config", REMOTE.format(url=project.folder.with_name("store")))
     project.train(0.1)
     project.commit("first results")
     project.dvc("push", "--quiet")
@@ -39,8 +38,30 @@ def finished(tmp_path_factory):
 
 
 @pytest.fixture
-def project(finished, tmp_path):
-    """A copy, with a copy of its remote."""
-    for name in ("project", "store"):
-        shutil.copytree(finished.folder.parent / name, tmp_path / name, symlinks=True)
-    return Project(tmp_path / "project")
+def project(original, tmp_path):
+    """A copy with a remote of its own."""
+    return _copy(original, tmp_path / "project")
+
+
+@pytest.fixture
+def two(original, tmp_path):
+    """The project at the top of a repository, and another one of the same layout in birds/."""
+    top = _copy(original, tmp_path / "repository")
+    birds = _copy(original, top.folder / "birds", store=tmp_path / "birds_store")
+    shutil.rmtree(birds.folder / ".git")
+    (birds.folder / ".gto").unlink()
+    birds.train(0.3)
+    birds.dvc("push", "--quiet")
+    top.commit("birds")
+    return top, birds
+
+
+def _copy(original, folder, store=None):
+    store = store or folder.with_name("store")
+    shutil.copytree(original.folder, folder, symlinks=True)
+    shutil.copytree(original.folder.with_name("store"), store)
+    copy = Trained(folder)
+    copy.write(".dvc/config", REMOTE.format(url=store))
+    if (folder / ".git").exists():
+        copy.git("commit", "--quiet", "--all", "--amend", "--no-edit")
+    return copy

@@ -1,4 +1,4 @@
-"""Versions and stages in the tags of a real Git repository."""
+"""Versions and stages in the tags of a real Git repository, as we, GTO and DVC read them."""
 
 import os
 import subprocess
@@ -6,12 +6,13 @@ import time
 
 import pytest
 
-from fieldguide.core.errors import RegistryError, RevisionError
+from fieldguide.core.errors import GitError, RegistryError, RevisionError
 from fieldguide.registry import tags
+from fieldguide.results.versions import Registry
 
 
 class Repository:
-    """Three empty commits, whose tags get the time that is wanted."""
+    """Three empty commits, and tags with any time."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -42,89 +43,118 @@ def repository(tmp_path):
 
 
 @pytest.fixture
-def scm(repository):
-    with tags.registry(repository.folder) as opened:
-        yield opened
+def registry(repository):
+    return Registry(repository.folder)
 
 
-def test_the_newest_assignment_holds_also_back_to_an_older_version(repository, scm):
+def test_the_newest_assignment_holds_even_of_an_older_version(repository, registry):
     repository.tag("classifier@v1.0.0", 0, at=1000)
     repository.tag("classifier@v2.0.0", 1, at=1001)
     repository.tag("classifier#prod#1", 0, at=1002)
     repository.tag("classifier#prod#2", 1, at=1003)
-    assert tags.find_commit(scm, "prod") == repository.commits[1]
+    assert registry.find_commit("prod") == repository.commits[1]
     repository.tag("classifier#prod#3", 0, at=1004)
-    assert tags.find_commit(scm, "prod") == repository.commits[0]
-    assert tags.find_commit(scm, "v2.0.0") == repository.commits[1]
-    assert tags.find_commit(scm, "dev") is None
+    assert registry.find_commit("prod") == repository.commits[0]
+    assert registry.find_commit("v2.0.0") == repository.commits[1]
+    assert registry.find_commit("dev") is None
 
 
-def test_in_one_second_the_counter_decides_as_a_number(repository, scm):
+def test_within_one_second_the_counter_decides_as_a_number(repository, registry):
     repository.tag("classifier#prod#9", 0, at=1000)
     repository.tag("classifier#prod#10", 1, at=1000)  # "10" is before "9" as text
-    assert tags.find_commit(scm, "prod") == repository.commits[1]
+    assert registry.find_commit("prod") == repository.commits[1]
 
 
-def test_other_artifacts_and_tags_without_a_time_are_none_of_it(repository, scm):
+def test_other_artifacts_and_lightweight_tags_do_not_count(repository, registry):
     repository.tag("classifier#prod#1", 0, at=1000)
-    repository.tag("detector#prod#2", 1, at=1001)
-    repository.tag("v1.0.0", 1, at=1002)
-    repository.git("tag", "classifier#prod#3", repository.commits[2])
-    assert tags.find_commit(scm, "prod") == repository.commits[0]
-    assert tags.find_commit(scm, "v1.0.0") is None
+    for name in ("detector#prod#2", "birds=classifier#prod#3", "classifier2#prod#4", "v1.0.0"):
+        repository.tag(name, 1, at=1001)
+    repository.tag("classifier@deprecated", 1, at=1001)
+    repository.git("tag", "classifier#prod#5", repository.commits[2])
+    assert registry.find_commit("prod") == repository.commits[0]
+    assert registry.find_commit("v1.0.0") is None
 
 
-def test_what_was_withdrawn_is_refused(repository, scm):
+def test_each_folder_has_versions_of_its_own(repository, registry):
+    folder = repository.folder / "animals" / "my-birds"
+    folder.mkdir(parents=True)
+    repository.tag("classifier@v1.0.0", 0, at=1000)
+    repository.tag("animals/my-birds=classifier@v1.0.0", 1, at=1001)
+    birds = Registry(folder)
+    assert birds.artifact == "animals/my-birds:classifier"
+    assert birds.find_commit("v1.0.0") == repository.commits[1]
+    assert registry.find_commit("v1.0.0") == repository.commits[0]
+
+
+def test_what_was_withdrawn_is_refused(repository, registry):
     repository.tag("classifier@v1.0.0", 0, at=1000)
     repository.tag("classifier#prod#1", 0, at=1001)
     repository.tag("classifier#prod!#2", 0, at=1002)
     with pytest.raises(RevisionError, match=r"prod: withdrawn by the tag classifier#prod!#2"):
-        tags.find_commit(scm, "prod")
+        registry.find_commit("prod")
     repository.tag("classifier@v1.0.0!", 0, at=1003)
     with pytest.raises(RevisionError, match=r"v1\.0\.0: withdrawn by the tag classifier@v1\.0\.0!"):
-        tags.find_commit(scm, "v1.0.0")
+        registry.find_commit("v1.0.0")
 
 
-def test_made_one_after_another_no_two_share_a_second_and_gto_and_dvc_agree(repository, scm):
+@pytest.mark.parametrize("folder", ["", "birds"])
+def test_no_two_of_our_tags_share_a_second_and_gto_and_dvc_agree(folder, repository):
     from gto import api  # noqa: PLC0415 - a second
     from gto.tag import find  # noqa: PLC0415
+    from scmrepo.git import Git  # noqa: PLC0415
 
+    (repository.folder / folder).mkdir(exist_ok=True)
+    registry = Registry(repository.folder / folder)
+    start = f"{folder}=classifier" if folder else "classifier"
     first, second = repository.commits[:2]
-    repository.tag("classifier@v1.0.0", 0, at=1000)
-    repository.tag("classifier#prod#1", 0, at=1001)
-    assert tags.register(scm, "v2.0.0", commit=second, message="two") == "classifier@v2.0.0"
-    assert tags.assign(scm, "prod", commit=second, message=None) == "classifier#prod#2"
-    assert tags.assign(scm, "prod", commit=first, message=None) == "classifier#prod#3"
-    times = [event.time for event in tags.events(scm)]
+    repository.tag(f"{start}@v1.0.0", 0, at=1000)
+    repository.tag(f"{start}#prod#1", 0, at=1001)
+    assert tags.register(registry, "v2.0.0", commit=second, message="two") == f"{start}@v2.0.0"
+    assert tags.assign(registry, "prod", commit=second, message=None) == f"{start}#prod#2"
+    assert tags.assign(registry, "prod", commit=first, message=None) == f"{start}#prod#3"
+    times = [event.time for event in registry.events()]
     assert times == sorted(set(times))
-    assert tags.find_commit(scm, "prod") == first
-    assert find(name="classifier", stage="prod", scm=scm)[-1].target == first  # as DVC does
-    shown = api.show(scm, "classifier")
+    assert registry.find_commit("prod") == first
+    scm = Git(repository.folder)
+    assert find(name=registry.artifact, stage="prod", scm=scm)[-1].target == first  # as DVC does
+    shown = api.show(scm, registry.artifact)
     assert [version["version"] for version in shown if version["stages"]] == ["v1.0.0"]
-    # Taken away, GTO does not fall back to the version before.
-    assert len(tags.unassign(scm, "prod", message=None)) == 2
-    assert not any(version["stages"] for version in api.show(scm, "classifier"))
+    # GTO does not fall back to the version before.
+    assert len(tags.unassign(registry, "prod", message=None)) == 2
+    assert not any(version["stages"] for version in api.show(scm, registry.artifact))
     with pytest.raises(RevisionError, match=r"prod: withdrawn"):
-        tags.find_commit(scm, "prod")
+        registry.find_commit("prod")
     with pytest.raises(RegistryError, match=r"registered in this commit with version 'v1\.0\.0'"):
-        tags.register(scm, "v3.0.0", commit=first, message=None)
+        tags.register(registry, "v3.0.0", commit=first, message=None)
+    scm.close()
 
 
-def test_a_clock_that_is_behind_is_refused(repository, scm):
+def test_a_clock_that_is_behind_is_refused(repository, registry):
     repository.tag("classifier@v1.0.0", 0, at=int(time.time()) + 1000)
     with pytest.raises(RegistryError, match=r"clock is \d{3,4} s behind .* allowed: at most 5 s"):
-        tags.assign(scm, "prod", commit=repository.commits[0], message=None)
+        tags.assign(registry, "prod", commit=repository.commits[0], message=None)
 
 
-def test_only_in_the_top_folder_of_a_repository(repository, tmp_path_factory):
-    (repository.folder / "deeper").mkdir()
-    with (
-        pytest.raises(RegistryError, match=r"deeper: not the top folder of the project; allowed:"),
-        tags.registry(repository.folder / "deeper"),
-    ):
-        pass
-    with (
-        pytest.raises(RegistryError, match="no Git repository, which a registry needs"),
-        tags.registry(tmp_path_factory.mktemp("none")),
-    ):
-        pass
+def test_names_that_gto_would_refuse(repository):
+    folder = repository.folder / "my birds"
+    folder.mkdir()
+    with pytest.raises(RegistryError, match=r"my birds:classifier: .* allowed: letters, digits"):
+        tags.check_names(Registry(folder))
+    # In each folder: .gto is GTO's file, and GTO reads it from Git's top folder.
+    (repository.folder / ".gto").write_text("stages: [dev, prod]\n")
+    (repository.folder / "birds").mkdir()
+    for registry in (Registry(repository.folder), Registry(repository.folder / "birds")):
+        tags.check_names(registry, version="v1.2.0-rc.1", stage="prod")
+        for version in ("1.0.0", "v1.0", "v01.0.0", "v1.0.0 ", "v1.0.0\n", "latest"):
+            with pytest.raises(RegistryError, match=r"version: found '.*'; allowed: like v1\.2\.0"):
+                tags.check_names(registry, version=version)
+        with pytest.raises(RegistryError, match=r"found 'pord'; allowed, by the file \.gto: dev"):
+            tags.check_names(registry, stage="pord")
+    (repository.folder / ".gto").unlink()
+    with pytest.raises(RegistryError, match="stage: found 'a b'; allowed: letters, digits"):
+        tags.check_names(Registry(repository.folder), stage="a b")
+
+
+def test_a_folder_in_no_repository(tmp_path):
+    with pytest.raises(GitError, match="not a git repository"):
+        Registry(tmp_path)

@@ -1,138 +1,181 @@
-"""A small real Git and DVC project with a tiny classifier, and results written by hand."""
+"""A small project whose stages have run, with results that can be checked by hand."""
 
+import csv
+import hashlib
 import json
-import os
 import shutil
-import subprocess
-import sys
+from dataclasses import replace
 from pathlib import Path
 
+import yaml
 from bundles import bundle_of
+from project import ROOT, Project
 
 from fieldguide.network.bundle import save_bundle
 
-BIN = Path(sys.executable).parent
-SRC = Path(__file__).resolve().parents[2] / "src"
 CLASSES = ["ant", "bee", "crab"]
-# Ten test photos a class: true, predicted, photos.
-PAIRS = [
-    *[("ant", "ant", 9), ("ant", "bee", 1)],
-    *[("bee", "ant", 3), ("bee", "bee", 6), ("bee", "crab", 1)],
-    ("crab", "crab", 10),
-]
-RESULTS = {
-    "metrics/prepare.json": {
-        "photos": {"train": 30, "val": 6, "test": 30},
-        "left_out": {"unreadable": 2, "too_small": 0, "duplicate": 1},
-        "classes": {name: {"train": 10, "val": 2, "test": 10} for name in CLASSES},
-    },
-    "metrics/train/metrics.json": {
-        "train": {"loss": 0.1, "acc": 0.9},
-        "best": {"val_acc": 0.875, "val_loss": 0.5, "epoch": 3},
-        "parameters": {"trained": 1234, "all": 1234},
-    },
-    "metrics/environment.json": {
-        "python": "3.11.7",
-        "system": "Linux x86_64",
-        "device": "cpu",
-        "cuda": None,
-        "libraries": {"torch": "2.15.0"},
-    },
-    "metrics/test.json": {
-        "test": {
-            "photos": 30,
-            "acc": 0.833333,
-            "acc_low": 0.664,
-            "acc_high": 0.927,
-            "macro_f1": 0.827,
-            "top3_acc": 1.0,
-            "ece": 0.05,
-        }
-    },
-    "metrics/per_class.json": {
-        "ant": {"precision": 0.75, "recall": 0.9, "photos": 10},
-        "bee": {"precision": 0.857143, "recall": 0.6, "photos": 10},
-        "crab": {"precision": 0.909091, "recall": 1.0, "photos": 10},
-    },
-}
+# Ten test photos of each class.
+PAIRS = (
+    [("ant", "ant")] * 9
+    + [("ant", "bee")]
+    + [("bee", "bee")] * 6
+    + [("bee", "ant")] * 3
+    + [("bee", "crab")]
+    + [("crab", "crab")] * 10
+)
 PARAMS = {
     "data": {"archive": "data/photos.zip", "image_size": 16, "resize": "crop"},
     "model": {"name": "cnn", "weights": "none"},
     "train": {"epochs": 3, "use_augmentation": True},
     "evaluate": {"calibration_bins": 15},
 }
+SCORES = {"acc": 0.833333, "macro_f1": 0.827, "top3_acc": 1.0, "ece": 0.05}
+PREPARE = ("plots/classes.csv", "plots/left_out.csv")
+EVALUATE = ("plots/confusion.csv", "plots/per_class.csv")
 
 
 def in_git(*paths):
     return [{path: {"cache": False}} for path in paths]
 
 
-# What the real one writes; nothing here runs them.
+# The layout of the real pipeline; nothing runs these commands.
 STAGES = {
-    "prepare": {"cmd": "false", "deps": ["data/photos.zip"], "params": ["data"],
-                "metrics": in_git("metrics/prepare.json")},
-    "train": {"cmd": "false", "deps": ["metrics/prepare.json"], "params": ["model", "train"],
-              "outs": ["models/classifier", *in_git("metrics/environment.json")],
-              "metrics": in_git("metrics/train/metrics.json")},
-    "evaluate": {"cmd": "false", "deps": ["models/classifier"], "params": ["evaluate"],
-                 "outs": in_git("metrics/per_class.json", "plots/confusion.csv"),
-                 "metrics": in_git("metrics/test.json")},
-    "visualize": {"cmd": "false", "deps": ["models/classifier"], "outs": ["plots/figures"]},
-}  # fmt: skip
-ARTIFACTS = {"classifier": {"path": "models/classifier", "type": "model", "desc": "A tiny one"}}
+    "prepare": {
+        "cmd": "false",
+        "params": ["data"],
+        "deps": ["data/photos.zip"],
+        "plots": in_git(*PREPARE),
+    },
+    "train": {
+        "cmd": "false",
+        "params": ["model", "train"],
+        "deps": ["plots/classes.csv", "models/weights/none"],
+        "outs": ["models/classifier", "metrics/environment.json"],
+        "metrics": in_git("metrics/train/metrics.json"),
+    },
+    "evaluate": {
+        "cmd": "false",
+        "params": ["evaluate"],
+        "deps": ["models/classifier"],
+        "metrics": in_git("metrics/test.json"),
+        "plots": in_git(*EVALUATE),
+    },
+    "visualize": {"cmd": "false", "deps": ["models/classifier"], "plots": ["plots/figures"]},
+}
+ARTIFACTS = {
+    "classifier": {
+        "path": "models/classifier",
+        "type": "model",
+        "desc": "A tiny one",
+        "labels": ["insects"],
+    }
+}
 
 
-class Project:
-    """A project's folder, with commands run in it as a user would."""
+def write_inputs(folder, *, params=PARAMS, artifacts=ARTIFACTS):
+    """What a person writes."""
+    _write(folder, "dvc.yaml", yaml.safe_dump({"stages": STAGES, "artifacts": artifacts}))
+    _write(folder, "params.yaml", yaml.safe_dump(params))
+    _write(folder, "models/weights/none", "none")
+    for path in _archives(params):
+        _write(folder, path, "photos")
+
+
+def write_results(folder, *, classes=CLASSES, libraries=(("torch", "2.15.0"),), **scores):
+    """What the stages write besides models/classifier; `classes` are other names for these three.
+
+    Args:
+        folder: the project's.
+        classes: names of ant, bee and crab.
+        libraries: names and versions.
+        scores: other scores on the test set.
+    """
+    name = dict(zip(CLASSES, classes, strict=True))
+    splits = [[name[c], split, n] for c in CLASSES for split, n in SPLITS.items()]
+    _table(folder, "plots/classes.csv", ["class", "split", "photos"], splits)
+    reasons = [["unreadable", 2], ["too_small", 0], ["duplicate", 1]]
+    _table(folder, "plots/left_out.csv", ["reason", "photos"], reasons)
+    metrics = {"best": {"val_acc": 0.875}, "parameters": {"trained": 1234, "all": 1234}}
+    _write(folder, "metrics/train/metrics.json", json.dumps(metrics))
+    machine = {"python": "3.11.7", "system": "Linux x86_64", "device": "cpu", "cuda": None}
+    machine["libraries"] = dict(libraries)
+    _write(folder, "metrics/environment.json", json.dumps(machine))
+    _write(folder, "metrics/test.json", json.dumps({"test": SCORES | scores}))
+    pairs = [[name[actual], name[predicted]] for actual, predicted in PAIRS]
+    _table(folder, "plots/confusion.csv", ["actual", "predicted"], pairs)
+    _table(folder, "plots/per_class.csv", ["class"], [[one] for one in classes])
+
+
+SPLITS = {"train": 10, "val": 2, "test": 10}
+
+
+def write_lock(folder, params=PARAMS):
+    """dvc.lock as DVC would write it, for a card that is written without Git and DVC."""
+    lock = {}
+    for stage, has in STAGES.items():
+        outs = [*has.get("metrics", ()), *has.get("plots", ()), *has.get("outs", ())]
+        paths = [out if isinstance(out, str) else next(iter(out)) for out in outs]
+        deps = _archives(params) if stage == "prepare" else has["deps"]
+        sections = {section: params[section] for section in has.get("params", ())}
+        lock[stage] = {
+            "deps": [_entry(folder, path) for path in deps],
+            "params": {"params.yaml": sections},
+            "outs": [_entry(folder, path) for path in paths if path != "plots/figures"],
+        }
+    lock["train"]["deps"].append(_entry(folder, f"models/weights/{params['model']['weights']}"))
+    _write(folder, "dvc.lock", yaml.safe_dump({"stages": lock}))
+
+
+def _archives(params):
+    found = params["data"]["archive"]
+    return [found] if isinstance(found, str) else found
+
+
+def _entry(folder, path):
+    if path == "models/classifier":
+        return {"path": path, "md5": f"{'cd' * 16}.dir", "size": 7_360_000}
+    data = (folder / path).read_bytes()
+    return {"path": path, "md5": hashlib.md5(data).hexdigest(), "size": len(data)}
+
+
+def _write(folder, path, text):
+    (folder / path).parent.mkdir(parents=True, exist_ok=True)
+    (folder / path).unlink(missing_ok=True)  # it may be a link into DVC's cache
+    (folder / path).write_text(text, encoding="utf-8")
+
+
+def _table(folder, path, header, rows):
+    (folder / path).parent.mkdir(parents=True, exist_ok=True)
+    with (folder / path).open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])
+
+
+class Trained(Project):
+    """The project in a real Git and DVC repository, or in a folder of one."""
 
     def __init__(self, folder):
-        self.folder = folder
-        self.env = {
-            **os.environ,
-            "PATH": os.pathsep.join([str(BIN), os.environ["PATH"]]),
-            "PYTHONPATH": str(SRC),
-            "GIT_CONFIG_GLOBAL": os.devnull,
-            "DVC_NO_ANALYTICS": "1",
-        }
-
-    def run(self, *command, status=0):
-        done = subprocess.run(
-            command, cwd=self.folder, env=self.env, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == status, done.stdout + done.stderr
-        return done.stdout
+        super().__init__(Path(folder))
+        self.env["PYTHONPATH"] = str(ROOT / "src")
 
     def git(self, *command):
-        return self.run("git", *command).strip()
+        return super().git(*command).strip()
 
-    def dvc(self, *command):
-        return self.run("dvc", *command)
-
-    def write(self, name, content):
-        file = self.folder / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.unlink(missing_ok=True)  # it may be a link into DVC's cache
-        file.write_text(content if isinstance(content, str) else json.dumps(content))
+    def write(self, path, text):
+        _write(self.folder, path, text)
 
     def commit(self, message="change"):
-        self.git("add", "--all")
+        self.git("add", "--all", ".")
         self.git("commit", "--quiet", "--message", message)
 
     def train(self, val_acc):
-        """Another classifier, as if `dvc repro` had made it."""
+        """Save another classifier, as if `dvc repro` had made it."""
         shutil.rmtree(self.folder / "models/classifier", ignore_errors=True)
-        bundle = bundle_of(CLASSES)
-        changed = type(bundle)(**(vars(bundle) | {"val_acc": val_acc}))
+        changed = replace(bundle_of(CLASSES), val_acc=val_acc)
         save_bundle(changed, self.folder / "models/classifier")
         self.dvc("commit", "--quiet", "--force")
 
-    def identity(self):
-        self.git("config", "user.name", "A")
-        self.git("config", "user.email", "a@example.org")
+    def md5(self, path):
+        return hashlib.md5(self.read(path)).hexdigest()
 
-
-def write_results(project):
-    for name, content in RESULTS.items():
-        project.write(name, content)
-    lines = [f"{true},{guess}\n" * photos for true, guess, photos in PAIRS]
-    project.write("plots/confusion.csv", "actual,predicted\n" + "".join(lines))
+    def head(self):
+        return self.git("rev-parse", "HEAD")

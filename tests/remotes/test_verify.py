@@ -6,8 +6,8 @@ import shutil
 import pytest
 from project import remote_at
 
-from fieldguide.remotes.wanted import Scope
-from fieldguide.results.storage import RemoteError
+from fieldguide.core.errors import RemoteError
+from fieldguide.results.dvc import Scope
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +42,7 @@ def test_counts_each_object_once(small, bucket):
     assert report.complete
     # Two photos of three differ; with the folder's list and the model that is four objects.
     assert report.objects == 4
-    shown = {str(out.use): (out.objects, out.wrong) for out in report.outs}
+    shown = {str(out.use): (out.objects, out.wrong) for out in report.outputs}
     assert shown == {"photos": (3, 0), "model.bin": (1, 0)}
     photos = len(b"ant" * 500) + len(b"bee" * 700)
     listed = len(small.cached(small.list_of_photos()).read_bytes())
@@ -161,7 +161,7 @@ def test_leaves_out_what_dvc_would_not_push(small, tmp_path):
         "not made yet: no hash": ["e"],
         "imported from another repository, which keeps it": ["imported.bin"],
     }
-    assert sorted(str(out.use) for out in report.outs) == ["c", "d", "model.bin", "photos"]
+    assert sorted(str(out.use) for out in report.outputs) == ["c", "d", "model.bin", "photos"]
     assert set(report.urls) == {"storage", "second"}
     (lost,) = [path for path in second.rglob("*") if path.is_file()]
     lost.unlink()
@@ -190,21 +190,14 @@ def test_looks_into_other_revisions(small, tmp_path):
     assert "model.bin (main)         1      0.00 MB  ok\n" in output
     assert f"{old}  missing\n  model.bin (first)\n" in output
     output = small.remote_verify("--rev", "none", status=2)
-    assert "none: no such stage, version, revision or experiment" in output
+    assert "none: no such stage, version, Git revision or experiment" in output
 
 
-def test_reads_hashes_of_dvc_before_3(small, tmp_path):
-    # Lines that end as on Windows are hashed as if they did not; there is no files/md5/.
-    data, oid = b"one\r\ntwo\r\n", hashlib.md5(b"one\ntwo\n").hexdigest()
-    (small.folder / "old.txt.dvc").write_text(f"outs:\n- md5: {oid}\n  size: 10\n  path: old.txt\n")
+def test_leaves_out_hashes_of_dvc_before_3(small):
+    (small.folder / "old.txt.dvc").write_text(f"outs:\n- md5: {'a' * 32}\n  path: old.txt\n")
     small.push()
-    assert told(small.verify()) == [("missing", ["old.txt"], False)]
-    place = tmp_path / "storage" / oid[:2] / oid[2:]
-    place.parent.mkdir()
-    place.write_bytes(data)
-    assert small.verify(deep=True).complete
-    place.write_bytes(b"one\r\ntwi\r\n")
-    assert told(small.verify(deep=True)) == [("damaged", ["old.txt"], False)]
+    output = small.remote_verify()
+    assert "(hash of DVC before 3.0: `dvc cache migrate --dvc-files`): old.txt\n" in output
 
 
 def test_replaces_a_protected_object_in_a_folder_whole(small, tmp_path):
@@ -221,10 +214,10 @@ def test_replaces_a_protected_object_in_a_folder_whole(small, tmp_path):
 WRONG = {  # what is replaced in the configuration, the complaint and what mends it
     "a wrong secret": (
         ("test-secret-7f31", "another-secret-55"),
-        "signature we calculated does not match",
+        "Forbidden",
         "`dvc remote modify --local`",
     ),
-    "an unknown key": (("TESTKEY", "NOBODY"), "key ID you provided", "`dvc remote modify --local`"),
+    "an unknown key": (("TESTKEY", "NOBODY"), "Forbidden", "`dvc remote modify --local`"),
     "no bucket": (("s3://", "s3://no-"), "there is no bucket 'no-remotes'", "modify storage url"),
     "no server": (("127.0.0.1", "127.0.0.2"), "Could not connect", "is the server running"),
     "no remote": (("remote = storage", ""), "no default remote", "choose one of: storage"),
@@ -266,8 +259,6 @@ def test_a_message_and_status_2_for_what_cannot_be_checked(small, tmp_path):
     output = small.fieldguide("remote", "verify", "--remote", "elsewhere", status=2)
     assert output.count("\n") == 1
     assert "remote elsewhere: remote 'elsewhere' doesn't exist; `dvc remote list`" in output
-    small.configure(remote_at("http://127.0.0.1:1/x"))
-    assert "is the server running" in small.remote_verify(status=2)
     small.folder = tmp_path / "storage"
     with pytest.raises(RemoteError, match="no DVC project"):
         small.verify()

@@ -34,7 +34,7 @@ def release(
 
     Its model card is committed with it.
     """
-    from fieldguide.registry.card import CARD
+    from fieldguide.registry.model_card import CARD
     from fieldguide.registry.release import release as make
 
     done = make(
@@ -45,7 +45,7 @@ def release(
         return
     if done.committed:
         _say("Card", f"{CARD}, committed as {done.commit[:7]}")
-    _say_tags(done, f"classifier@{version} is there already")
+    _say_tags(done, f"{version} is there already")
     _say_next(done, push)
     _say("Use", f"fieldguide predict --model {stage or version} photo.jpg")
 

@@ -1,75 +1,59 @@
-"""Which classifier is meant: a path, a stage of the registry, a revision or an experiment."""
+"""Find the classifier that a user names: a path, or what another revision of the project holds."""
 
 from __future__ import annotations
 
-import hashlib
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from fieldguide.core.errors import BundleError, RevisionError
+from fieldguide.core.errors import BundleError, FieldguideError, RevisionError
 from fieldguide.core.files import new_folder
+from fieldguide.results.paths import MODEL
 
 if TYPE_CHECKING:
-    from dvc.api import DVCFileSystem
-
     from fieldguide.results.revision import Revision
-
-FOLDER = "models/classifier"
 
 
 def find_model(model: str, root: Path = Path()) -> Path:
     """Return the folder of a classifier, fetching one that is not in the workspace.
 
-    A stage or version of the model registry (GTO's Git tags) goes before a branch of its name. What
-    was fetched, from DVC's cache or remote, stays in `.fieldguide/models/`.
+    A stage or version of the model registry (GTO's Git tags) takes precedence over a branch of the
+    same name. What was fetched from DVC's cache or remote stays in `.fieldguide/models/`.
 
     Args:
         model: a path; or a stage (prod), version (v1.2.0), Git revision or DVC experiment.
-        root: the project.
+        root: the project's folder.
 
     Raises:
         BundleError: there is none, or it cannot be fetched.
     """
     path = Path(model)
-    if path.exists() or path.suffix == ".onnx" or model == FOLDER:
+    if path.exists() or path.suffix == ".onnx" or model == MODEL:
         return path
-    from fieldguide.results.revision import find_revision  # noqa: PLC0415 - only where one is asked for
+    # Not at the top: the reader takes a while to import, and a path does not need it.
+    from fieldguide.results.revision import find_revision  # noqa: PLC0415
 
     try:
         revision = find_revision(model, root)
-    except RevisionError as err:
-        raise BundleError(f"--model {model}: no such folder; {err}") from err
-    if revision.rev is None:
-        return root / FOLDER
-    folder = root / ".fieldguide" / "models" / revision.rev
-    if not folder.is_dir():
-        try:
+        if revision.rev is None:
+            return root / MODEL
+        folder = root / ".fieldguide" / "models" / revision.rev
+        if not folder.is_dir():
             _fetch(revision, folder)
-        except Exception as err:  # remotes' own have nothing in common
-            raise BundleError(
-                f"--model {model}: {FOLDER} of {revision.rev[:7]} cannot be had from DVC's cache "
-                f"or remote ({err})"
-            ) from err
+    except FieldguideError as err:
+        raise BundleError(f"--model {model}: no such folder; {err}") from err
     return folder
 
 
 def _fetch(revision: Revision, folder: Path) -> None:
-    from dvc.api import DVCFileSystem  # noqa: PLC0415
+    from fieldguide.results.results import Results, need  # noqa: PLC0415
 
-    project = DVCFileSystem(str(revision.root), rev=revision.rev)
+    results = Results(revision)
+    need(results.model)
     with new_folder(folder) as aside:
-        project.get(f"{FOLDER}/", str(aside), recursive=True)
-        for path, md5 in _files(revision, project).items():  # DVC takes what the remote gives
-            file = aside / PurePosixPath(path).relative_to(FOLDER)
-            with file.open("rb") as data:
-                found = hashlib.file_digest(data, partial(hashlib.md5, usedforsecurity=False))
-            if found.hexdigest() != md5:
-                raise BundleError(f"{path} is damaged there; `fieldguide remote verify` says more")
-
-
-def _files(revision: Revision, project: DVCFileSystem) -> dict[str, str]:
-    if FOLDER in revision.outs():
-        return revision.files(FOLDER)
-    found = project.find(FOLDER, detail=True, dvc_only=True)  # of `dvc add`
-    return {path: one["dvc_info"]["md5"] for path, one in found.items()}
+        for path, md5sum in results.folder(MODEL).items():
+            file = aside / PurePosixPath(path).relative_to(MODEL)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                file.write_bytes(revision.fetch(path, md5sum))
+            except RevisionError as err:
+                raise RevisionError(f"{path} of {revision.label}: {err}") from err

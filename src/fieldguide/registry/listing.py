@@ -1,17 +1,17 @@
-"""What is registered, for a person."""
+"""List the registered versions for a person."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from fieldguide.core.errors import RevisionError
-from fieldguide.registry import tags
+from fieldguide.results.results import Results
 from fieldguide.results.revision import Revision
+from fieldguide.results.versions import Registry
 
 
-class Row(NamedTuple):
+class Release(NamedTuple):
     """One version."""
 
     version: str
@@ -21,31 +21,30 @@ class Row(NamedTuple):
     commit: str
 
 
-def list_releases(root: Path) -> list[Row]:
+def list_releases(root: Path) -> list[Release]:
     """Return the versions that were not withdrawn, the newest first.
 
     Raises:
-        RegistryError: this is no Git repository.
+        GitError: `root` is in no Git repository.
     """
-    with tags.registry(root) as scm:
-        held = [(name, e.commit) for name, e in tags.stages(scm).items() if not e.withdraws]
-        return [
-            Row(
-                version=version,
-                stages=sorted(name for name, commit in held if commit == event.commit),
-                accuracy=_accuracy(Revision(root, version, event.commit)),
-                date=datetime.fromtimestamp(event.time, UTC).strftime("%Y-%m-%d"),
-                commit=event.commit,
-            )
-            for version, event in reversed(tags.versions(scm).items())
-            if not event.withdraws
-        ]
+    registry = Registry(root)
+    held = [(name, e.commit) for name, e in registry.stages().items() if not e.withdraws]
+    return [
+        Release(
+            version=version,
+            stages=sorted(name for name, commit in held if commit == event.commit),
+            accuracy=_accuracy(Results(Revision(root, version, event.commit))),
+            date=datetime.fromtimestamp(event.time, UTC).strftime("%Y-%m-%d"),
+            commit=event.commit,
+        )
+        for version, event in reversed(registry.versions().items())
+        if not event.withdraws
+    ]
 
 
-def _accuracy(revision: Revision) -> str | None:
-    try:
-        test: Any = (revision.read_json("metrics/test.json") or {})["test"]
-        low, high = 100 * test["acc_low"], 100 * test["acc_high"]
-        return f"{100 * test['acc']:.1f} % ({low:.1f} to {high:.1f})"
-    except (RevisionError, KeyError, TypeError):
-        return None  # tagged by other means
+def _accuracy(results: Results) -> str | None:
+    """Return test accuracy with its interval; None if the version's results cannot be read."""
+    interval = results.interval("test.acc")
+    if interval is None:
+        return None
+    return f"{results.metrics['test.acc']:.1%} ({interval.low:.1%} to {interval.high:.1%})"

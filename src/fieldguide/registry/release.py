@@ -1,25 +1,27 @@
-"""Releasing a commit's classifier: everything is checked before anything is written."""
+"""Release a commit's classifier: everything is checked before anything is written."""
 
 from __future__ import annotations
 
-import re
+import json
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
-from fieldguide.core.errors import GitError, RegistryError
+from fieldguide.core.errors import RegistryError
 from fieldguide.core.files import write_text
 from fieldguide.registry import tags
-from fieldguide.registry.card import CARD, write_card
-from fieldguide.registry.facts import Facts, collect
-from fieldguide.registry.pushed import check_pushed
+from fieldguide.registry.model_card import CARD, write_card
+from fieldguide.remotes.verify import verify
+from fieldguide.results.dvc import Scope
 from fieldguide.results.git import git
+from fieldguide.results.paths import MODEL
+from fieldguide.results.results import Results
 from fieldguide.results.revision import Revision
+from fieldguide.results.versions import Registry
 
-if TYPE_CHECKING:
-    from scmrepo.git import Git
-
-SHOWN = 5  # names in a message
+_SHOWN = 5  # names in a message
 
 
 @dataclass
@@ -27,10 +29,10 @@ class Done:
     """What a command has changed, for a person to read."""
 
     commit: str
-    card: str | None = None  # its text, where nothing was to be written
+    card: str | None = None  # its text, if nothing was to be written
     committed: bool = False  # the card
     tags: list[str] = field(default_factory=list)  # made now
-    pushed_to: str | None = None  # a Git remote
+    pushed_to: str | None = None  # name of a Git remote
 
 
 def release(
@@ -44,87 +46,83 @@ def release(
 ) -> Done:
     """Register the committed classifier as a version, with its model card.
 
-    The card is committed, and that commit tagged. A release that was killed is finished by the same
-    call: what is there already, card, tag or stage, is left as it is.
+    The card is committed, and that commit is tagged. The same call finishes a release that was
+    killed: a card, tag or stage that is there already is left as it is.
 
     Args:
-        root: the project, the top folder of its Git repository.
+        root: the project's folder, in a Git repository.
         version: v1.2.0, after https://semver.org.
         stage: to assign it to.
-        message: of the tags; else GTO's own.
+        message: of the tags; by default GTO's own.
         push: commit and tags to the Git remote, all of them or none.
-        dry_run: check, and return the card; nothing is written.
+        dry_run: check, and return the card; write nothing.
 
     Raises:
         RegistryError: it cannot be released; the message says what to do.
-        RevisionError: a result cannot be read.
+        RevisionError: a result is missing.
+        RemoteError: the DVC remote cannot be asked.
         GitError: Git refuses.
     """
-    check_version(version)
-    with tags.registry(root) as scm:
-        check_stage(scm, stage)
-        upstream = _fetched(root, branch=True) if push else None
-        commit = git(root, "rev-parse", "HEAD").strip()
-        registered = _check_free(scm, version, commit)
-        head = Revision(root, "HEAD", commit)
-        _check_clean(root)
-        facts = collect(head)
-        card = _card(head, facts, version)
-        _check_reproduced(root)
-        check_pushed(head)
-        done = Done(commit)
-        if dry_run:
-            done.card = card
-            return done
-        if not registered:
-            if head.read(CARD) != card.encode():
-                done.commit, done.committed = _commit_card(root, card, version), True
-            made = tags.register(scm, version, commit=done.commit, message=message)
-            done.tags.append(made)
-        if stage is not None and not _holds(scm, stage, done.commit):
-            done.tags.append(tags.assign(scm, stage, commit=done.commit, message=message))
-        if upstream is not None:
-            wanted = [tags.versions(scm)[version].tag]
-            wanted += [tags.stages(scm)[stage].tag] if stage is not None else []
-            done.pushed_to = _push(root, upstream, wanted, branch=True)
+    registry = Registry(root)
+    tags.check_names(registry, version=version, stage=stage)
+    upstream = _fetch(root, with_branch=True) if push else None
+    head = Revision(root, "HEAD", git(root, "rev-parse", "HEAD").strip())
+    done = Done(str(head.rev))
+    registered = _is_registered(registry, version, done.commit)
+    _check_clean(root)
+    card = _card(head, version, registry.artifact)
+    _check_reproduced(root)
+    _check_pushed(head)
+    if dry_run:
+        done.card = card
+        return done
+    if not registered:
+        if head.read(CARD) != card.encode():
+            done.commit, done.committed = _commit_card(root, card, version), True
+        done.tags.append(tags.register(registry, version, commit=done.commit, message=message))
+    if stage is not None and not _holds(registry, stage, done.commit):
+        done.tags.append(tags.assign(registry, stage, commit=done.commit, message=message))
+    if upstream is not None:
+        wanted = [registry.versions()[version].tag]
+        wanted += [registry.stages()[stage].tag] if stage is not None else []
+        done.pushed_to = _push(root, upstream, wanted, with_branch=True)
     return done
 
 
 def assign(
     root: Path, version: str, stage: str, *, message: str | None = None, push: bool = False
 ) -> Done:
-    """Assign a stage to a version, an older one too; the assignment before is history.
+    """Assign a stage to a version, which may be an older one.
 
     Args:
         root: as in `release`.
         version: that is registered, and whose classifier lies on the DVC remote.
         stage: prod, or another that the file .gto allows.
-        message: of the tag; else GTO's own.
+        message: of the tag; by default GTO's own.
         push: the tag to the Git remote.
 
     Raises:
         RegistryError: there is no such version or stage, or its classifier is not on the remote.
         RevisionError: the version was withdrawn.
+        RemoteError: the DVC remote cannot be asked.
         GitError: Git refuses.
     """
-    check_version(version)
-    with tags.registry(root) as scm:
-        check_stage(scm, stage)
-        upstream = _fetched(root) if push else None
-        if version not in tags.versions(scm):
-            raise RegistryError(
-                f"{version}: not registered; allowed: {', '.join(tags.versions(scm)) or 'none yet'}"
-            )
-        commit = tags.find_commit(scm, version)
-        assert commit is not None
-        check_pushed(Revision(root, version, commit))
-        done = Done(commit)
-        if not _holds(scm, stage, commit):
-            done.tags.append(tags.assign(scm, stage, commit=commit, message=message))
-        if upstream is not None:
-            # The version, too: it may have been registered without a push.
-            wanted = [tags.versions(scm)[version].tag, tags.stages(scm)[stage].tag]
-            done.pushed_to = _push(root, upstream, wanted)
+    registry = Registry(root)
+    tags.check_names(registry, version=version, stage=stage)
+    upstream = _fetch(root) if push else None
+    if version not in registry.versions():
+        known = ", ".join(registry.versions()) or "none yet"
+        raise RegistryError(f"{version}: not registered; allowed: {known}")
+    commit = registry.find_commit(version)
+    assert commit is not None
+    _check_pushed(Revision(root, version, commit))
+    done = Done(commit)
+    if not _holds(registry, stage, commit):
+        done.tags.append(tags.assign(registry, stage, commit=commit, message=message))
+    if upstream is not None:
+        # The version too: it may have been registered without a push.
+        wanted = [registry.versions()[version].tag, registry.stages()[stage].tag]
+        done.pushed_to = _push(root, upstream, wanted)
     return done
 
 
@@ -134,63 +132,31 @@ def unassign(root: Path, stage: str, *, message: str | None = None, push: bool =
     Args:
         root: as in `release`.
         stage: prod.
-        message: of the tags; else GTO's own.
+        message: of the tags; by default GTO's own.
         push: the tags to the Git remote.
 
     Raises:
-        RegistryError: nothing is assigned to it.
+        RegistryError: no version was ever assigned to it.
         GitError: Git refuses.
     """
-    with tags.registry(root) as scm:
-        upstream = _fetched(root) if push else None
-        last = tags.stages(scm).get(stage)
-        if last is None:
-            raise RegistryError(
-                f"{stage}: no version was ever assigned to it; allowed: "
-                f"{', '.join(tags.stages(scm)) or 'none yet'}"
-            )
-        done = Done(last.commit)
-        done.tags = tags.unassign(scm, stage, message=message)
-        if upstream is not None:
-            gone = [e.tag for e in tags.events(scm) if e.stage == stage and e.withdraws]
-            done.pushed_to = _push(root, upstream, gone)
+    registry = Registry(root)
+    upstream = _fetch(root) if push else None
+    last = registry.stages().get(stage)
+    if last is None:
+        raise RegistryError(
+            f"{stage}: no version was ever assigned to it; allowed: "
+            f"{', '.join(registry.stages()) or 'none yet'}"
+        )
+    done = Done(last.commit, tags=tags.unassign(registry, stage, message=message))
+    if upstream is not None:
+        gone = [event for event in registry.events() if event.stage == stage and event.withdraws]
+        done.pushed_to = _push(root, upstream, [event.tag for event in gone])
     return done
 
 
-def check_version(version: str) -> None:
-    """Check that it is semantic, with a v before it, as GTO wants it.
-
-    Raises:
-        RegistryError: it is not.
-    """
-    from gto.constants import semver  # noqa: PLC0415 - it takes a second
-
-    if not re.fullmatch(f"v{semver}", version):
-        raise RegistryError(f"version: found {version!r}; allowed: like v1.2.0 or v1.2.0-rc.1")
-
-
-def check_stage(scm: Git, stage: str | None) -> None:
-    """Check that a stage may be assigned.
-
-    Raises:
-        RegistryError: the file .gto does not list it, or it is no name.
-    """
-    from gto.constants import name_re  # noqa: PLC0415
-
-    if stage is None:
-        return
-    allowed = tags.allowed_stages(scm)
-    if allowed is not None and stage not in allowed:
-        raise RegistryError(
-            f"stage: found {stage!r}; allowed, by the file .gto: {', '.join(allowed)}"
-        )
-    if not name_re.search(stage):
-        raise RegistryError(f"stage: found {stage!r}; allowed: letters, digits, '-', '_' and '/'")
-
-
-def _check_free(scm: Git, version: str, commit: str) -> bool:
-    """Return whether the version is this very commit's already."""
-    event = tags.versions(scm).get(version)
+def _is_registered(registry: Registry, version: str, commit: str) -> bool:
+    """Return whether the version is this very commit's already; another commit's is refused."""
+    event = registry.versions().get(version)
     if event is None:
         return False
     if event.withdraws:
@@ -205,116 +171,116 @@ def _check_free(scm: Git, version: str, commit: str) -> bool:
     return True
 
 
+def _holds(registry: Registry, stage: str, commit: str) -> bool:
+    last = registry.stages().get(stage)
+    return last is not None and not last.withdraws and last.commit == commit
+
+
 def _check_clean(root: Path) -> None:
-    # The card may lie there, written by a release that was killed; _card looks at it.
-    entries = git(root, "status", "--porcelain", "-z", "--untracked-files=all", "--no-renames")
-    names = [entry[3:] for entry in entries.split("\0") if entry and entry[3:] != CARD]
+    """Refuse changes that are not committed, in the project's folder; `_card` looks at the card."""
+    options = ("--porcelain", "-z", "--untracked-files=all", "--no-renames")
+    entries = git(root, "status", *options, "--", ".").split("\0")
+    folder = git(root, "rev-parse", "--show-prefix").rstrip("\n")
+    paths = [entry[3:].removeprefix(folder) for entry in entries if entry]
+    names = [path for path in paths if path != CARD]
     if names:
-        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         raise RegistryError(
-            f"{', '.join(names[:SHOWN])}{more}: changed or new, not committed; allowed: a clean "
+            f"{', '.join(names[:_SHOWN])}{more}: changed or new, not committed; allowed: a clean "
             "`git status`, because a release is a commit"
         )
 
 
-def _card(head: Revision, facts: Facts, version: str) -> str:
-    committed = head.read(CARD)
+def _card(head: Revision, version: str, artifact: str) -> str:
+    """Write the card; one that lies there and was changed by hand is not overwritten."""
+    committed, path = head.read(CARD), head.root / CARD
     before = None if committed is None else committed.decode(errors="replace")
-    card = write_card(facts, version, before=before)
-    lies = Revision(head.root, "workspace", None).read(CARD)
-    if lies is not None and lies not in (committed, card.encode()):
+    card = write_card(Results(head), version, before=before, artifact=artifact)
+    if path.exists() and path.read_bytes() not in (committed, card.encode()):
         raise RegistryError(
-            f"{CARD}: changed by hand and not committed; allowed: commit it (own words between its "
-            f"two comments are kept) or `git checkout HEAD -- {CARD}`"
+            f"{CARD}: changed by hand and not committed; allowed: commit it (the words between its "
+            "two comments are kept), or delete it"
         )
     return card
 
 
 def _check_reproduced(root: Path) -> None:
-    from dvc.repo import Repo  # noqa: PLC0415 - it takes a second
-
-    try:
-        with Repo(str(root)) as repo:
-            changed = repo.status(targets=[str(root.resolve() / "dvc.yaml")])
-    except Exception as err:  # DVC's own have nothing in common
-        raise RegistryError(f"`dvc status` fails: {err}") from err
-    if changed:
+    command = [sys.executable, "-m", "dvc", "status", "--json", "dvc.yaml"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode != 0:
+        raise RegistryError(f"`dvc status` fails: {done.stderr.strip()}")
+    if changed := json.loads(done.stdout):
         raise RegistryError(
             f"{', '.join(sorted(changed))}: not as dvc.lock says; allowed: a clean `dvc status`, "
-            "by `dvc repro` and a commit, or by `dvc pull` where files are only missing"
+            "by `dvc repro` and a commit, or by `dvc pull` if files are only missing"
+        )
+
+
+def _check_pushed(revision: Revision) -> None:
+    """Ask the remote itself for the classifier, because DVC's index may be out of date."""
+    scope = Scope({str(revision.rev): revision.name})
+    report = verify(revision.root, scope, only=(MODEL,))
+    if not report.outputs:
+        why = ", ".join(report.left_out) or "DVC does not cache it"
+        raise RegistryError(
+            f"{MODEL} of {revision.label}: not on the DVC remote ({why}); allowed: one that "
+            "`dvc push` uploads"
+        )
+    if not report.complete:
+        uses = [f"{use.path} ({one.state})" for one in report.findings for use in one.uses]
+        raise RegistryError(
+            f"{', '.join(uses)}: not on the DVC remote as {revision.label} names it; allowed: "
+            "after `dvc push` or `fieldguide remote verify --repair`"
         )
 
 
 def _commit_card(root: Path, card: str, version: str) -> str:
-    try:
-        git(root, "symbolic-ref", "HEAD")
-    except GitError as err:
+    if not git(root, "branch", "--show-current"):
         raise RegistryError(
             "HEAD: no branch is checked out, which the card would be committed on; allowed: "
             "`git switch main`"
-        ) from err
+        )
     write_text(root / CARD, card)
-    try:
-        git(root, "add", "--", CARD)
-        git(root, "commit", "--quiet", "--message", f"Release {version}", "--only", "--", CARD)
-    except GitError:  # as without a name and address: as if it had not been tried
-        git(root, "reset", "--quiet", "--", CARD)
-        if git(root, "ls-tree", "--name-only", "HEAD", "--", CARD):
-            git(root, "checkout", "--quiet", "HEAD", "--", CARD)
-        else:
-            (root / CARD).unlink()
-        raise
+    git(root, "add", "--", CARD)
+    git(root, "commit", "--quiet", "--message", f"Release {version}", "--only", "--", CARD)
     return git(root, "rev-parse", "HEAD").strip()
 
 
-def _holds(scm: Git, stage: str, commit: str) -> bool:
-    last = tags.stages(scm).get(stage)
-    return last is not None and not last.withdraws and last.commit == commit
-
-
-@dataclass(frozen=True)
-class _Upstream:
+class _Upstream(NamedTuple):
     remote: str
-    branch: str | None  # refs/heads/main there; None where no branch is checked out
+    branch: str | None  # refs/heads/main there; None if no branch is checked out
 
 
-def _fetched(root: Path, *, branch: bool = False) -> _Upstream:
-    """Bring the Git remote's tags, so that versions and the counter of stages go on from them.
+def _fetch(root: Path, *, with_branch: bool = False) -> _Upstream:
+    """Fetch from the Git remote, so that versions and the counter of stages go on from its tags.
 
-    With `branch`, that is to be pushed too, it may not lack a commit that is there.
+    Args:
+        root: the project's folder.
+        with_branch: refuse a branch that lacks a commit of the remote, because its push would fail.
     """
-    try:
-        here = git(root, "symbolic-ref", "--short", "HEAD").strip()
-    except GitError:
-        here = ""
-    remote = _config(root, f"branch.{here}.remote") or "origin"
+    here = git(root, "branch", "--show-current").strip()
+    fields = "--format=%(upstream:remotename) %(upstream:remoteref)"
+    tracked = git(root, "for-each-ref", fields, f"refs/heads/{here}").split() if here else []
+    remote, there = tracked or ("origin", f"refs/heads/{here}")
     if remote not in git(root, "remote").split():
         raise RegistryError(
             f"--push: no Git remote {remote}; allowed: after `git remote add {remote} URL`"
         )
     git(root, "fetch", "--quiet", "--tags", remote)
-    git(root, "fetch", "--quiet", remote)
-    there = _config(root, f"branch.{here}.merge") or f"refs/heads/{here}"
-    tracked = f"refs/remotes/{remote}/{there.removeprefix('refs/heads/')}"
-    if branch and here and git(root, "for-each-ref", tracked):
-        behind = git(root, "rev-list", "--count", f"HEAD..{tracked}").strip()
+    copy = f"refs/remotes/{remote}/{there.removeprefix('refs/heads/')}"
+    if with_branch and here and git(root, "for-each-ref", copy):
+        behind = git(root, "rev-list", "--count", f"HEAD..{copy}").strip()
         if behind != "0":
             raise RegistryError(
-                f"--push: {remote} has {behind} commits {here} lacks; allowed: after `git pull`"
+                f"--push: {remote} has {behind} commits that {here} lacks; allowed: after "
+                "`git pull`"
             )
     return _Upstream(remote, there if here else None)
 
 
-def _config(root: Path, key: str) -> str:
-    try:
-        return git(root, "config", "--get", key).strip()
-    except GitError:  # it is not set
-        return ""
-
-
-def _push(root: Path, to: _Upstream, names: list[str], *, branch: bool = False) -> str:
+def _push(root: Path, to: _Upstream, names: list[str], *, with_branch: bool = False) -> str:
     refs = [f"refs/tags/{name}" for name in names]
-    if branch and to.branch is not None:
+    if with_branch and to.branch is not None:
         refs.append(f"HEAD:{to.branch}")
     git(root, "push", "--quiet", "--atomic", to.remote, *refs)
     return to.remote

@@ -1,115 +1,58 @@
-"""Versions and stages of the classifier: annotated Git tags in GTO's notation, which DVC reads too.
+"""The one place that uses GTO, checked with GTO 1.10.1: write the registry's tags.
 
-`classifier@v1.2.0` registers a version, `classifier#prod#3` assigns a stage to that tag's commit,
-`classifier#prod!#4` takes it away (https://github.com/treeverse/gto).
+What the tags say is read by `results.versions`. `pyproject.toml` bounds GTO to the versions that
+this module was checked with, and tests/registry/test_tags.py exercises it.
 """
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from contextlib import contextmanager
 
-from fieldguide.core.errors import GitError, RegistryError, RevisionError
-from fieldguide.results.git import git
-from fieldguide.results.revision import ARTIFACT
+from fieldguide.core.errors import RegistryError
+from fieldguide.results.versions import Registry
 
-if TYPE_CHECKING:
-    from scmrepo.git import Git
-
-CLOCK = 5  # seconds that another machine's clock may be ahead of ours
+CLOCK = 5  # seconds that another machine's clock may be ahead of this one's
 
 
-class Event(NamedTuple):
-    """What one tag says."""
+def check_names(
+    registry: Registry, *, version: str | None = None, stage: str | None = None
+) -> None:
+    """Check the names of which tags are to be made.
 
-    tag: str
-    commit: str
-    time: int  # seconds since 1970, when the tag was made
-    counter: int  # 0 without one
-    version: str | None
-    stage: str | None
-    withdraws: bool
-
-
-@contextmanager
-def registry(root: Path) -> Iterator[Git]:
-    """Yield the repository whose top folder is the project.
+    Args:
+        registry: whose artifact has the name of the project's folder in it.
+        version: v1.2.0, after https://semver.org.
+        stage: that the file .gto in Git's top folder allows; any if there is no such file.
 
     Raises:
-        RegistryError: there is none, or the project lies deeper in it.
+        RegistryError: GTO would refuse one of them.
     """
-    from scmrepo.git import Git  # noqa: PLC0415 - it takes half a second
+    from gto import api  # noqa: PLC0415 - it takes a second
+    from gto.constants import fullname_re, name_re, semver  # noqa: PLC0415
 
-    try:
-        top = Path(git(root, "rev-parse", "--show-toplevel").rstrip("\n"))
-    except GitError as err:
-        raise RegistryError(f"{root.resolve()}: no Git repository, which a registry needs") from err
-    if top.resolve() != root.resolve():
-        raise RegistryError(f"{root.resolve()}: not the top folder of the project; allowed: {top}")
-    with closing(Git(str(root))) as scm:
-        yield scm
-
-
-def events(scm: Git) -> list[Event]:
-    """Return what all tags say of the classifier, the oldest first.
-
-    Git's seconds are too coarse for two tags of one script, so that GTO's counter goes on. Tags
-    without an author and a time ("lightweight") are none of the registry's, as for GTO and DVC.
-    """
-    from gto.constants import Action  # noqa: PLC0415 - it takes a second
-    from gto.tag import find, parse_name  # noqa: PLC0415
-
-    found = []
-    for tag in find(name=ARTIFACT, scm=scm):
-        what = parse_name(tag.name)
-        if not (what.get("version") or what.get("stage")):
-            continue  # `gto deprecate` of the whole
-        found.append(
-            Event(
-                tag=tag.name,
-                commit=tag.target,
-                time=tag.tag_time,
-                counter=what.get("counter", 0),
-                version=what.get("version"),
-                stage=what.get("stage"),
-                withdraws=what["action"] in (Action.UNASSIGN, Action.DEREGISTER),
-            )
+    if version is not None and not re.fullmatch(f"v{semver}", version):
+        raise RegistryError(f"version: found {version!r}; allowed: like v1.2.0 or v1.2.0-rc.1")
+    if not fullname_re.search(registry.artifact):
+        raise RegistryError(
+            f"{registry.artifact}: tags have the project's folder in their names; allowed: "
+            "letters, digits, '-', '_', '.' and '/'"
         )
-    return sorted(found, key=lambda event: (event.time, event.counter))
-
-
-def versions(scm: Git) -> dict[str, Event]:
-    """Return the last word on each version, the oldest first."""
-    return {event.version: event for event in events(scm) if event.version}
-
-
-def stages(scm: Git) -> dict[str, Event]:
-    """Return the last word on each stage."""
-    return {event.stage: event for event in events(scm) if event.stage}
-
-
-def find_commit(scm: Git, name: str) -> str | None:
-    """Return the commit of a stage or version; None where no tag is of that name.
-
-    The newest assignment of a stage holds.
-
-    Raises:
-        RevisionError: the last word was that it is withdrawn.
-    """
-    event = stages(scm).get(name) or versions(scm).get(name)
-    if event is None:
-        return None
-    if event.withdraws:
-        raise RevisionError(
-            f"{name}: withdrawn by the tag {event.tag}; allowed: a version, or a stage that has one"
+    if stage is None:
+        return
+    with _explained():
+        allowed = api.get_stages(registry.top, allowed=True)
+    if allowed is not None and stage not in allowed:
+        raise RegistryError(
+            f"stage: found {stage!r}; allowed, by the file .gto: {', '.join(allowed)}"
         )
-    return event.commit
+    if not name_re.search(stage):
+        raise RegistryError(f"stage: found {stage!r}; allowed: letters, digits, '-', '_' and '/'")
 
 
-def register(scm: Git, version: str, *, commit: str, message: str | None) -> str:
+def register(registry: Registry, version: str, *, commit: str, message: str | None) -> str:
     """Tag a commit as a version; return the tag.
 
     Raises:
@@ -117,12 +60,15 @@ def register(scm: Git, version: str, *, commit: str, message: str | None) -> str
     """
     from gto import api  # noqa: PLC0415
 
-    _wait(scm)
+    _wait(registry)
     with _explained():
-        return str(api.register(scm, ARTIFACT, commit, version=version, message=message).ref)
+        made = api.register(
+            registry.top, registry.artifact, commit, version=version, message=message
+        )
+    return str(made.ref)
 
 
-def assign(scm: Git, stage: str, *, commit: str, message: str | None) -> str:
+def assign(registry: Registry, stage: str, *, commit: str, message: str | None) -> str:
     """Assign a stage to a version's commit; return the tag.
 
     Raises:
@@ -130,48 +76,40 @@ def assign(scm: Git, stage: str, *, commit: str, message: str | None) -> str:
     """
     from gto import api  # noqa: PLC0415
 
-    _wait(scm)
+    _wait(registry)
     with _explained():  # force: back to an older version, which GTO counts as still assigned
-        made = api.assign(scm, ARTIFACT, stage, ref=commit, message=message, force=True)
-        return str(made.ref)
+        made = api.assign(
+            registry.top, registry.artifact, stage, ref=commit, message=message, force=True
+        )
+    return str(made.ref)
 
 
-def unassign(scm: Git, stage: str, *, message: str | None) -> list[str]:
+def unassign(registry: Registry, stage: str, *, message: str | None) -> list[str]:
     """Leave a stage without a version; return the tags.
 
-    GTO goes back to the version before; so all that the stage ever had are taken from it.
+    GTO would go back to the version before: the stage is taken from all versions that had it.
 
     Raises:
         RegistryError: GTO refuses, or the clock is behind.
     """
     from gto import api  # noqa: PLC0415
 
-    had = {event.commit: event for event in events(scm) if event.stage == stage}
-    _wait(scm)
+    last = {event.commit: event for event in registry.events() if event.stage == stage}
+    had = [commit for commit, event in last.items() if not event.withdraws]
+    _wait(registry)
     with _explained():
-        return [
-            str(api.unassign(scm, ARTIFACT, commit, stage=stage, message=message, force=True).ref)
-            for commit, event in had.items()
-            if not event.withdraws
+        made = [
+            api.unassign(
+                registry.top, registry.artifact, commit, stage=stage, message=message, force=True
+            )
+            for commit in had
         ]
+    return [str(one.ref) for one in made]
 
 
-def allowed_stages(scm: Git) -> list[str] | None:
-    """Return the stages that the file .gto allows; None for any.
-
-    Raises:
-        RegistryError: the file holds something else.
-    """
-    from gto import api  # noqa: PLC0415
-
-    with _explained():
-        found = api.get_stages(scm, allowed=True)
-    return None if found is None else list(found)
-
-
-def _wait(scm: Git) -> None:
-    # GTO and DVC order by seconds alone: each tag of ours gets a second of its own.
-    last = max((event.time for event in events(scm)), default=0)
+def _wait(registry: Registry) -> None:
+    # GTO and DVC order tags by seconds alone: each tag of ours gets a second of its own.
+    last = max((event.time for event in registry.events()), default=0)
     behind = last - time.time()
     if behind > CLOCK:
         raise RegistryError(

@@ -1,8 +1,8 @@
-"""Compare what the project's hashes name with what really lies on its remotes, and repair it.
+"""Compare the hashes of the project with what really lies on its remotes, and repair it.
 
 DVC answers "Everything is up to date" from an index that it keeps of each remote, and takes a
 folder as complete when its list is there (https://github.com/treeverse/dvc/issues/10977). Here the
-storage itself is listed, and every object that a folder's list names is looked for.
+storage itself is asked for every object, also for each file that a folder's list names.
 """
 
 from __future__ import annotations
@@ -11,57 +11,42 @@ from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
-from fieldguide.remotes.look import Advance, Finding, Look, Looked
-from fieldguide.remotes.wanted import Key, Scope, Use, Wanted, collect
-from fieldguide.results.storage import RemoteError, Storage
+from fieldguide.remotes.objects import Advance, Finding, RemoteObjects, Use
+from fieldguide.results.dvc import DvcProject, Scope, TrackedOutput
 
 
-@dataclass
-class Checked:
-    """One out, and what the remote has of it.
-
-    Attributes:
-        objects: how many it consists of; a folder's list is one.
-        wrong: how many of them are missing or damaged, and were not repaired.
-        size: bytes of it on the remote.
-    """
+class CheckedOutput(NamedTuple):
+    """One output, and what its remote has of it."""
 
     use: Use
-    objects: int
-    wrong: int
-    size: int
+    objects: int  # a folder's list of files is one
+    wrong: int  # objects that are missing or damaged, and were not repaired
+    size: int  # bytes on the remote
 
 
 @dataclass
 class Report:
-    """What was looked at and what was found.
+    """What was compared and what was found."""
 
-    Attributes:
-        urls: of the remotes, by their names.
-        findings: what is or was wrong, in the order of the paths.
-        left_out: outs that the remote need not have, by the reason.
-        damaged_here: files of the local cache, if it was hashed too, and where they are used.
-        trusted: remotes of which DVC takes what it pulls without a look.
-    """
-
-    urls: dict[str, str] = field(default_factory=dict)
-    outs: list[Checked] = field(default_factory=list)
+    urls: dict[str, str] = field(default_factory=dict)  # of the remotes, by name
+    outputs: list[CheckedOutput] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
-    left_out: dict[str, list[Use]] = field(default_factory=dict)
-    damaged_here: dict[Path, list[Use]] = field(default_factory=dict)
-    trusted: list[str] = field(default_factory=list)
+    left_out: dict[str, list[Use]] = field(default_factory=dict)  # by the reason
+    damaged_here: dict[Path, list[Use]] = field(default_factory=dict)  # in the local cache
+    trusted: list[str] = field(default_factory=list)  # remotes whose files DVC does not hash
     objects: int = 0
     size: int = 0  # bytes
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is missing or damaged now."""
+        """True if nothing is missing or damaged now."""
         return all(one.repaired for one in self.findings) and not self.damaged_here
 
 
 def _silent(_what: str, _done: int, _total: int) -> None:
-    """Tell nobody."""
+    """Show no progress."""
 
 
 def verify(
@@ -74,82 +59,57 @@ def verify(
     repair: bool = False,
     advance: Advance = _silent,
 ) -> Report:
-    """Look for every object on the remote; upload again what is not right, if asked to.
+    """Look for every object on the remotes; upload again what is not right, if asked to.
 
     Args:
-        root: the project.
-        scope: the revisions; without them the workspace.
-        remote: its name; without it the default one, and those that single outs name.
-        only: paths of outs, as models/classifier; without any, all.
-        deep: download every object and hash it, and hash the local cache's too.
-        repair: upload from the local cache what is missing or damaged.
-        advance: is told how far it is.
+        root: the project's folder.
+        scope: the revisions; by default the workspace.
+        remote: name; by default the default one, and those that single outputs name.
+        only: paths of outputs, as models/classifier; by default all.
+        deep: download and hash every object, and hash the local cache's too.
+        repair: upload what is missing or damaged from the local cache.
+        advance: called with the progress.
 
     Raises:
-        RemoteError: it cannot be checked.
+        RemoteError: a revision or remote cannot be read.
     """
-    from dvc.exceptions import DvcException, NotDvcRepoError  # noqa: PLC0415 - slow
-    from dvc.repo import Repo  # noqa: PLC0415
-
-    try:
-        opened = Repo(str(root))
-    except NotDvcRepoError as err:
-        raise RemoteError(f"{root.resolve()}: no DVC project; run it in its top folder") from err
-    except DvcException as err:
-        raise RemoteError(f"{root.resolve()}: {err}") from err
-    with opened as repo:
-        wanted = collect(repo, scope or Scope(), remote=remote, only=only)
-        report = Report(left_out=wanted.left_out)
-        for (name, hash_name), keys in sorted(_by_storage(wanted).items()):
-            storage = Storage(repo, name, hash_name)
-            report.urls[name] = storage.url
-            look = Look(repo, storage, advance)
-            uses = {key.oid: wanted.uses[key] for key in keys}
-            sizes = {key.oid: wanted.sizes[key] for key in keys if key in wanted.sizes}
-            found = look.look(uses, sizes, deep=deep)
-            findings = _findings(storage, found)
-            if findings:
-                storage.forget_index()
-            if repair:
-                look.repair(findings)
-            _add(report, uses, found, findings)
-            if deep:
-                for oid, path in look.damaged_here(found.uses).items():
-                    report.damaged_here[path] = found.uses[oid]
-            if not storage.verifies_pulls and name not in report.trusted:
-                report.trusted.append(name)
-        report.findings.sort(key=lambda one: (one.uses, one.key))
-        report.outs.sort(key=lambda one: one.use)
-        return report
+    project, report = DvcProject(root), Report()
+    by_remote: dict[str, list[TrackedOutput]] = defaultdict(list)
+    for out in project.outputs(scope or Scope()):
+        if only and out.path not in only:
+            continue
+        elsewhere = remote and out.remote and out.remote != remote
+        if reason := out.not_pushed or ("of another remote" if elsewhere else None):
+            report.left_out.setdefault(reason, []).append(Use(out.path, out.rev))
+        else:
+            by_remote[out.remote or remote or project.default_remote].append(out)
+    for name, outputs in sorted(by_remote.items()):
+        storage = project.remote(name)
+        objects = RemoteObjects(project, storage, outputs, advance)
+        objects.compare(deep=deep)
+        if objects.findings:
+            storage.forget_index()
+        if repair:
+            objects.repair()
+        if deep:
+            report.damaged_here |= objects.damaged_here()
+        report.urls[name] = storage.url
+        if not storage.verifies_pulls:
+            report.trusted.append(name)
+        _add(report, objects)
+    report.outputs.sort(key=lambda one: one.use)
+    return report
 
 
-def _by_storage(wanted: Wanted) -> dict[tuple[str, str], list[Key]]:
-    grouped = defaultdict(list)
-    for key in wanted.uses:
-        grouped[key.remote, key.hash_name].append(key)
-    return grouped
-
-
-def _findings(storage: Storage, found: Looked) -> list[Finding]:
-    return [
-        Finding(
-            Key(storage.name, storage.hash_name, oid),
-            state,
-            found.uses[oid],
-            note=found.notes.get(oid, ""),
-        )
-        for oid, state in found.states.items()
-    ]
-
-
-def _add(
-    report: Report, uses: dict[str, list[Use]], found: Looked, findings: list[Finding]
-) -> None:
-    """Count what one remote has into the report."""
-    wrong = {one.key.oid for one in findings if not one.repaired}
-    for oid, members in found.members.items():
-        size = sum(found.sizes.get(member, 0) for member in members)
-        report.outs += [Checked(use, len(members), len(members & wrong), size) for use in uses[oid]]
-    report.findings += findings
-    report.objects += len(found.uses)
-    report.size += sum(found.sizes.values())
+def _add(report: Report, objects: RemoteObjects) -> None:
+    """Add what one remote has to the report."""
+    wrong = {one.md5 for one in objects.findings.values() if not one.repaired}
+    for output, uses in objects.outputs.items():
+        members = objects.members(output)
+        size = sum(objects.sizes.get(one, 0) for one in members)
+        report.outputs += [
+            CheckedOutput(use, len(members), len(members & wrong), size) for use in uses
+        ]
+    report.findings += sorted(objects.findings.values(), key=lambda one: one.uses)
+    report.objects += len(objects.uses)
+    report.size += sum(objects.sizes.values())

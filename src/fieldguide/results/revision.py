@@ -14,9 +14,9 @@ import yaml
 
 from fieldguide.core.errors import GitError, RemoteError, RevisionError
 from fieldguide.core.files import md5
-from fieldguide.results.dvc import ObjectStore
+from fieldguide.results.dvc import DvcProject
 from fieldguide.results.git import git, read_blobs
-from fieldguide.results.versions import find_version
+from fieldguide.results.versions import Registry
 
 WORKSPACE = "workspace"  # the name of the files as they lie here, committed or not
 
@@ -106,12 +106,12 @@ class Revision:
         return {f"{folder}/{name}": found[name] for name in sorted(found)}
 
     @cached_property
-    def _store(self) -> ObjectStore:
-        return ObjectStore(self.root)
+    def _project(self) -> DvcProject:
+        return DvcProject(self.root)
 
     def _object(self, md5sum: str) -> bytes:
         try:
-            return self._store.read(md5sum)
+            return self._project.read(md5sum)
         except RemoteError as err:
             raise RevisionError(
                 f"cannot be had from DVC's cache or remote ({err}); run `dvc pull`, or `dvc push` "
@@ -140,10 +140,9 @@ def find_revision(name: str, root: Path = Path()) -> Revision:
     if name == WORKSPACE:
         return Revision(root, name, None)
     try:
-        git(root, "rev-parse", "--git-dir")
+        commit = Registry(root).find_commit(name) or _commit(root, name)
     except GitError as err:  # no repository, or one that belongs to another user
         raise RevisionError(f"{name}: {err}") from err
-    commit = find_version(root, name) or _commit(root, name)
     if commit is None:
         commit = _experiment(root, name) or _commit(root, f"refs/remotes/origin/{name}")
     if commit is None:

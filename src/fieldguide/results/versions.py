@@ -1,24 +1,22 @@
 """Versions and stages of the classifier: annotated Git tags in GTO's notation, which DVC reads too.
 
 `classifier@v1.2.0` registers a version, `classifier#prod#3` assigns a stage to that tag's commit,
-`classifier#prod!#4` takes it away (https://github.com/treeverse/gto). In a subfolder `birds/` of
-the Git repository the artifact is `birds:classifier`, which GTO writes `birds=classifier` in tags.
+and `classifier#prod!#4` withdraws the assignment (https://github.com/treeverse/gto). If the project
+lies in the subfolder `birds/` of the Git repository, its artifact is `birds:classifier`, and its
+tags begin with `birds=classifier`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from fieldguide.core.errors import RevisionError
 from fieldguide.results.git import git
 
-if TYPE_CHECKING:
-    from scmrepo.git import Git
-
 ARTIFACT = "classifier"  # its name in dvc.yaml
+_FORMAT = "%(objecttype) %(*objectname) %(taggerdate:unix) %(refname:strip=2)"
 
 
 class TagEvent(NamedTuple):
@@ -36,14 +34,15 @@ class TagEvent(NamedTuple):
 class Registry:
     """The registry's tags of one project."""
 
-    def __init__(self, scm: Git, artifact: str) -> None:
-        """Keep where tags are read and written.
+    def __init__(self, root: Path) -> None:
+        """Find the Git repository of the project.
 
-        Args:
-            scm: the Git repository.
-            artifact: its name in tags, as `classifier` or `birds:classifier`.
+        Raises:
+            GitError: `root` is in no Git repository, or Git refuses it.
         """
-        self.scm, self.artifact = scm, artifact
+        top, folder = git(root, "rev-parse", "--show-toplevel", "--show-prefix").split("\n")[:2]
+        self.top = Path(top)  # the repository's folder
+        self.artifact = f"{folder.rstrip('/')}:{ARTIFACT}" if folder else ARTIFACT
 
     def events(self) -> list[TagEvent]:
         """Return what all tags say of the classifier, the oldest first.
@@ -51,25 +50,22 @@ class Registry:
         Git's seconds are too coarse for two tags of one script; GTO's counter orders them. Tags
         without an author and a time ("lightweight") do not count, as in GTO and DVC.
         """
-        from gto.constants import Action  # noqa: PLC0415 - it takes a second
-        from gto.tag import find, parse_name  # noqa: PLC0415
-
+        name = re.escape(self.artifact.replace(":", "="))
+        pattern = re.compile(
+            rf"{name}(?:@(?P<version>v\d[^!#]*)|#(?P<stage>[^!#]+))(?P<end>!?)(?:#(?P<counter>\d+))?"
+        )
         found = []
-        for tag in find(name=self.artifact, scm=self.scm):
-            what = parse_name(tag.name)
-            if not (what.get("version") or what.get("stage")):
-                continue  # `gto deprecate` of the whole artifact
-            found.append(
-                TagEvent(
-                    tag=tag.name,
-                    commit=tag.target,
-                    time=tag.tag_time,
-                    counter=what.get("counter", 0),
-                    version=what.get("version"),
-                    stage=what.get("stage"),
-                    withdraws=what["action"] in (Action.UNASSIGN, Action.DEREGISTER),
+        for line in git(self.top, "for-each-ref", f"--format={_FORMAT}", "refs/tags").splitlines():
+            kind, commit, time, tag = line.split(" ", 3)
+            match = pattern.fullmatch(tag)
+            if kind == "tag" and match is not None:
+                counter = int(match["counter"] or 0)
+                withdraws = bool(match["end"])
+                found.append(
+                    TagEvent(
+                        tag, commit, int(time), counter, match["version"], match["stage"], withdraws
+                    )
                 )
-            )
         return sorted(found, key=lambda event: (event.time, event.counter))
 
     def versions(self) -> dict[str, TagEvent]:
@@ -95,30 +91,3 @@ class Registry:
                 "has one"
             )
         return event.commit
-
-
-@contextmanager
-def open_registry(root: Path) -> Iterator[Registry]:
-    """Yield the registry of the project in `root`.
-
-    Raises:
-        GitError: `root` is in no Git repository, or Git refuses it.
-    """
-    from scmrepo.git import Git  # noqa: PLC0415 - it takes half a second
-
-    top = git(root, "rev-parse", "--show-toplevel").rstrip("\n")
-    folder = git(root, "rev-parse", "--show-prefix").rstrip("\n/")
-    with closing(Git(top)) as scm:
-        yield Registry(scm, f"{folder}:{ARTIFACT}" if folder else ARTIFACT)
-
-
-def find_version(root: Path, name: str) -> str | None:
-    """Return the commit of a stage or version of the project; None if no tag has that name.
-
-    Raises:
-        RevisionError: it was withdrawn.
-    """
-    if not git(root, "tag", "--list", f"*{ARTIFACT}[@#]*"):
-        return None  # importing GTO takes a second
-    with open_registry(root) as registry:
-        return registry.find_commit(name)

@@ -18,7 +18,6 @@ import numpy as np
 
 PARAMS = Path(__file__).resolve().parents[2] / "params.yaml"
 START = 1_760_000_000  # seconds since 1970
-CURVES = "metrics/train/plots/metrics"
 
 
 @dataclass
@@ -124,9 +123,13 @@ def _files(one: Experiment) -> dict[str, str]:
     if one.seconds is not None:
         timing = {"prepare": {"seconds": 2.0}, "train": {"seconds": one.seconds}}
         files["metrics/timing.json"] = json.dumps(timing, indent=2) + "\n"
-    for name, values in one.curves.items():
-        rows = [f"step\t{name.split('/')[1]}", *(f"{k}\t{v:.6f}" for k, v in enumerate(values))]
-        files[f"{CURVES}/{name}.tsv"] = "\n".join(rows) + "\n"
+    if one.curves:
+        header = ",".join(["epoch", *(name.replace("/", "_") for name in one.curves)])
+        lines = [
+            ",".join([str(epoch), *(f"{value:.6f}" for value in row)])
+            for epoch, row in enumerate(zip(*one.curves.values(), strict=True), start=1)
+        ]
+        files["plots/curves.csv"] = "\n".join([header, *lines]) + "\n"
     return files | one.extra
 
 

@@ -267,7 +267,7 @@ def test_two_drivers_cannot_run_one_sweep_and_ctrl_c_loses_nothing(project):
         first.send_signal(signal.SIGINT)
         output, _ = first.communicate(timeout=60)
     assert first.returncode == 130
-    assert f"Stopped; go on with: fieldguide sweep run {file}" in output
+    assert "Stopped; run the same command again to go on" in output
     assert "Traceback" not in output
     wait_for(lambda: not stages_of(project.folder) + workers_of(project.folder))
     assert project.search(file)
@@ -297,8 +297,6 @@ def test_a_broken_pipeline_stops_the_sweep_with_its_log(project):
 class NowhereGood:
     """Places that fail every trial, one at a time, for what they lack themselves."""
 
-    options = ""
-
     def __init__(self, folder, start):
         self.name, self.stopped = None, 0
 
@@ -311,12 +309,12 @@ class NowhereGood:
     def room(self):
         return int(self.name is None)
 
-    def start(self, run, rungs):
-        self.name = run.name
+    def start(self, planned, rungs):
+        self.name = planned.name
 
     def wait(self):
         name, self.name = self.name, None
-        yield Ended(name, message="the disk is full", of_place=True)
+        yield Ended(name, message="the disk is full", node_failed=True)
 
     def log(self, name):
         return Path("logs", name)
@@ -328,7 +326,7 @@ class NowhereGood:
 def test_a_sweep_stops_where_no_place_is_good_and_blames_no_trial(project):
     base = load_params(project.folder / "params.yaml")
     sweep = load_sweep(project.folder / project.write_sweep("nowhere"), base)
-    with pytest.raises(SweepError, match=r"nowhere-0000.*no place .* 6 times .*the disk is full"):
+    with pytest.raises(SweepError, match=r"nowhere-0000.*no node .* 6 times .*the disk is full"):
         run_sweep(project.folder, sweep, base, NowhereGood)
     assert [run.number for run in Record(sweep, base).waiting()] == [0]
 
@@ -374,7 +372,7 @@ def test_kills_of_trials_workers_and_driver_lose_nothing_and_repeat_nothing(tmp_
     names = [name for name in project.experiments() if name.startswith("search-")]
     assert sorted(int(name.split("_")[0][-4:]) for name in names) == list(range(trials))
     record = (project.folder / "sweeps/search.yaml.study").read_text()
-    assert record.count('{"run-0":') == trials  # each has ended once
+    assert record.count('{"seed-0":') == trials  # each has ended once
     # A kill may fall between a training's end and its record; only then is it repeated.
     ended = [name for name in project.noted("ended") if name != "main"]
     assert set(ended) == set(names)

@@ -42,7 +42,7 @@ def work(project, tmp_path, monkeypatch):
         for name, value in env.items():
             monkeypatch.setenv(name, value)
         baseline = project.git("rev-parse", "HEAD").strip()
-        worker = Worker(asdict(Job("sweep", str(project.remote), ref, baseline, threads=1)))
+        worker = Worker(asdict(Job("sweep", str(project.remote), ref, baseline, "", threads=1)))
         workers.append(worker)
         return worker
 
@@ -124,7 +124,7 @@ def test_a_killed_process_is_replaced_and_what_it_left_is_ended(work, tmp_path):
 def test_what_cannot_be_fetched_is_said_and_is_no_fault_of_the_trial(work):
     event = run(work(ref="refs/fieldguide/gone"), "sweep-0005_x=1")
     assert event["status"] is None
-    assert event["of_place"]
+    assert event["node_failed"]
     assert "couldn't find remote ref refs/fieldguide/gone" in event["message"]
 
 

@@ -12,8 +12,8 @@ from optuna.storages.journal import JournalFileBackend
 
 from fieldguide.core.errors import SweepError
 from fieldguide.core.params import load_params
-from fieldguide.sweeps.names import run_name
-from fieldguide.sweeps.record import DONE, FAILED, PRUNED, Record, study_path
+from fieldguide.sweeps.names import trial_name
+from fieldguide.sweeps.record import DONE, FAILED, PRUNED, Record, record_path
 from fieldguide.sweeps.sweep_file import load_sweep
 
 BASE = load_params(Path(__file__).resolve().parents[2] / "params.yaml")
@@ -181,8 +181,7 @@ def test_swept_keys_may_change_in_params_yaml(tmp_path):
 def test_what_a_kill_leaves_is_mended(tmp_path):
     found = record(tmp_path)
     run = found.propose()
-    found.study.ask()  # killed before the proposal got its number
-    path = study_path(tmp_path / "search.yaml")
+    path = record_path(tmp_path / "search.yaml")
     path.write_bytes(path.read_bytes() + b'{"op_code": 5, "worker')
     again = record(tmp_path)
     assert again.waiting() == [run]
@@ -193,7 +192,7 @@ def test_a_run_written_down_but_not_told_is_told(tmp_path):
     found = record(tmp_path)
     run = found.propose()
     end = {"state": DONE, "score": 0.25, "seconds": 1}
-    found._storage.set_trial_user_attr(found._ids[run.number], "run-0", end)
+    found._storage.set_trial_user_attr(found._ids[run.number], "seed-0", end)
     again = record(tmp_path)
     assert again.waiting() == []
     assert again.study.best_value == 0.25
@@ -210,7 +209,7 @@ def score_of(run, epoch):
 def go_on(found, proposals):
     """Run until so many configurations are proposed, one trial at a time, as the driver would."""
     waiting = found.waiting()
-    while waiting or len(found.runs()) < proposals * found.sweep.seeds:
+    while waiting or len(found.proposed()) < proposals * found.sweep.seeds:
         run = waiting.pop(0) if waiting else found.propose()
         end = DONE
         for epoch in found.rungs if run.prunable else []:
@@ -224,7 +223,7 @@ def go_on(found, proposals):
 
 def story(found):
     """All that a sweep's record says: proposals, rungs and ends."""
-    return [(run, found.ended(run), found._trial(run.number).user_attrs) for run in found.runs()]
+    return [(run, found.ended(run), found._configuration(run.number).user_attrs) for run in found.proposed()]
 
 
 def test_a_kill_at_any_entry_or_byte_changes_no_proposal(tmp_path, monkeypatch):
@@ -233,7 +232,7 @@ def test_a_kill_at_any_entry_or_byte_changes_no_proposal(tmp_path, monkeypatch):
     whole = record(tmp_path, **sweep)
     go_on(whole, 13)
     expected = story(whole)
-    path = study_path(tmp_path / "search.yaml")
+    path = record_path(tmp_path / "search.yaml")
     text = path.read_bytes()
     lines = [at + 1 for at, byte in enumerate(text) if byte == ord("\n")]
     draw = random.Random(0)
@@ -269,7 +268,7 @@ def test_what_is_kept_up_to_date_is_what_the_file_says(tmp_path):
             assert again.left() == found.left()
             # By hand: what was never proposed, and of what is open all that has not ended.
             seconds_to_come = sum(run.prunable for run in running)
-            unproposed = 60 - len(found.runs()) // 2
+            unproposed = 60 - len(found.proposed()) // 2
             assert found.left() == 2 * unproposed + len(running) + seconds_to_come
             assert again._rungs._scores == found._rungs._scores
             assert again._view._best == found._view._best
@@ -279,7 +278,7 @@ def test_what_is_kept_up_to_date_is_what_the_file_says(tmp_path):
 
 def test_each_operation_is_one_write_and_proposals_and_last_ends_are_synced(tmp_path, monkeypatch):
     found = record(tmp_path, early_terminate=EARLY, run_cap=2)
-    path = study_path(tmp_path / "search.yaml")
+    path = record_path(tmp_path / "search.yaml")
     synced, fsync = [], os.fsync
     monkeypatch.setattr(os, "fsync", lambda file: (fsync(file), synced.append(size())))
     writes, write = [], found._journal._write
@@ -306,36 +305,20 @@ def test_each_operation_is_one_write_and_proposals_and_last_ends_are_synced(tmp_
     assert writes == sorted(set(writes))
 
 
-def test_optuna_reads_the_record_and_its_records_are_read(tmp_path):
+def test_optuna_reads_the_record(tmp_path):
     found = record(tmp_path, "bayes", early_terminate=EARLY)
     go_on(found, 3)
-    path = study_path(tmp_path / "search.yaml")
+    path = record_path(tmp_path / "search.yaml")
     storage = JournalStorage(JournalFileBackend(str(path)))
     study = optuna.load_study(study_name="search", storage=storage)
     assert [trial.params for trial in study.trials] == [
-        found._trial(number).params for number in range(3)
+        found._configuration(number).params for number in range(3)
     ]
-    assert study.best_value == max(found.ended(run)["score"] for run in found.runs())
-    # A proposal that an older version wrote, entry by entry, and one that was not new.
-    study.tell(study.ask(found.sweep.space), state=optuna.trial.TrialState.FAIL)
-    trial = study.ask(found.sweep.space)
-    trial.set_user_attr("number", 3)
-    trial.report(0.01, 1)
-    storage.set_trial_system_attr(trial._trial_id, "completed_rung_0", 0.01)
-    trial.set_user_attr("rung-1", False)
-    again = record(tmp_path, "bayes", early_terminate=EARLY)
-    (run,) = again.waiting()
-    assert run.number == 3
-    assert run.overrides["train.learning_rate"] == trial.params["train.learning_rate"]
-    assert not again.may_go_on(run, 1, 0.99)  # as it was decided
-    again.end(run, PRUNED, score=0.01, seconds=1)
-    assert again._trial(3).value == 0.01
-    assert again.propose().number == 4
-    assert again.left() == 1
+    assert study.best_value == max(found.ended(run)["score"] for run in found.proposed())
 
 
 def test_a_file_that_is_no_record_is_refused(tmp_path):
-    study_path(tmp_path / "search.yaml").write_text("my notes\n" * 3)
+    record_path(tmp_path / "search.yaml").write_text("my notes\n" * 3)
     with pytest.raises(SweepError, match=r"search\.yaml\.study: is not the record of a sweep"):
         record(tmp_path)
 
@@ -348,10 +331,10 @@ def test_names_say_the_settings_and_are_good_refs():
         "train.learning_rate": 0.00031234,
         "data.archive": "data/my photos..lock",
     }
-    name = run_name("original", 7, values, 2)
+    name = trial_name("original", 7, values, 2)
     assert name == "original-0007_a=gelu_bn=true_bs=64_lr=0.000312_a2=data-my-photos--lock_s2"
     for bad in ("..", "@{", "~", "^", ":", "?", "*", "[", "\\", " "):
         assert bad not in name
-    assert not re.search(r"\.lock$|\.$", run_name("s", 0, {"data.archive": "a.lock"}, None))
-    long = run_name("s", 0, {f"model.key_{k}": k for k in range(200)}, None)
+    assert not re.search(r"\.lock$|\.$", trial_name("s", 0, {"data.archive": "a.lock"}, None))
+    long = trial_name("s", 0, {f"model.key_{k}": k for k in range(200)}, None)
     assert len(long) < 200

@@ -67,7 +67,7 @@ def test_dvcs_own_references_are_no_trials(tmp_path):
 
 
 def test_curves_are_read_by_epoch_and_only_those_there_are(repository):
-    curves = {"val/acc": [0.25, 0.5, 0.375], "train/loss": [2.0]}
+    curves = {"val/acc": [0.25, 0.5, 0.375], "train/loss": [2.0, 1.5, 1.25]}
     root = repository([Experiment("b-0001_x", curves=curves), Experiment("b-0002_x")])
     first, second = read_trials(root, "b")
     assert read_curves(root, first) == curves

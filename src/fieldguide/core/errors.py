@@ -33,6 +33,10 @@ class GitError(FieldguideError):
     """Git refuses, or there is no repository."""
 
 
+class DvcError(FieldguideError):
+    """A DVC command fails."""
+
+
 class RevisionError(FieldguideError):
     """There is no such revision, or it lacks a result."""
 

@@ -16,12 +16,11 @@ from stub import Stub
 from fieldguide.sweeps.experiments import read_trials
 
 pytestmark = pytest.mark.slow
-DVC = (sys.executable, "-m", "dvc")
 
 
 @pytest.fixture
 def team(tmp_path, s3, cluster):
-    """A project with a Git remote and an S3 one, and a cluster that may use both."""
+    """A project in a subfolder with a Git and an S3 remote, and a cluster that may use both."""
 
     class Team:
         def __init__(self):
@@ -29,14 +28,14 @@ def team(tmp_path, s3, cluster):
             self.bucket, url = bucket, s3.bucket(bucket)
             keys = {"AWS_ACCESS_KEY_ID": s3.key, "AWS_SECRET_ACCESS_KEY": s3.secret}
             self.cluster = cluster(STUB_SECONDS="0.5", **keys)
-            (tmp_path / "project").mkdir()
-            self.project = project = Stub(tmp_path / "project")
+            Stub.make_repository(tmp_path / "repository")
+            self.project = project = Stub(tmp_path / "repository" / "birds")
             self.remote = tmp_path / "remote.git"
             project.run("git", "init", "--bare", "--quiet", str(self.remote))
             project.git("remote", "add", "origin", str(self.remote))
-            project.run(*DVC, "remote", "add", "--default", "storage", url)
-            project.run(*DVC, "remote", "modify", "storage", "endpointurl", s3.endpoint)
-            project.run(*DVC, "remote", "modify", "storage", "region", s3.region)
+            project.dvc("remote", "add", "--default", "storage", url)
+            project.dvc("remote", "modify", "storage", "endpointurl", s3.endpoint)
+            project.dvc("remote", "modify", "storage", "region", s3.region)
             project.git("commit", "--quiet", "--all", "--message", "remote")
             project.git("push", "--quiet", "origin", "HEAD:main")
             path = project.env["PYTHONPATH"]
@@ -62,19 +61,19 @@ def team(tmp_path, s3, cluster):
 
         def check(self, name, count):
             """Every trial is an experiment here and on the Git remote, and its model in S3."""
-            trials = read_trials(self.project.folder, name)
+            trials = read_trials(self.project.folder, f"birds.{name}")
             assert Counter(trial.number for trial in trials) == dict.fromkeys(range(count), 1)
             listed = self.project.git("ls-remote", "origin", "refs/exps/*")
             stored = set(s3.keys(self.bucket))
             for trial in trials:
                 assert f"{trial.rev}\t{trial.ref}\n" in listed
-                lock = yaml.safe_load(self.project.git("show", f"{trial.rev}:dvc.lock"))
+                lock = yaml.safe_load(self.project.git("show", f"{trial.rev}:./dvc.lock"))
                 outs = {out["path"]: out["md5"] for out in lock["stages"]["train"]["outs"]}
                 md5 = outs["models/classifier"]
                 assert f"files/md5/{md5[:2]}/{md5[2:]}" in stored
                 # What was trained is what the experiment says.
                 assert str(trial.params["train.learning_rate"]) in self.project.git(
-                    "show", f"{trial.rev}:params.yaml"
+                    "show", f"{trial.rev}:./params.yaml"
                 )
             return trials
 
@@ -97,11 +96,13 @@ def test_a_late_node_gets_work_and_losers_are_pruned_across_nodes(team, tmp_path
     # The first is the project's own; of the others each had its cores and the GPU of its node.
     assert set(team.project.noted("share")[1:]) == {"2/0"}
     for node in ("one", "two"):  # both have worked, each in its own folder
-        assert list((team.cluster.folder / node).glob("*/slots/*/dvc.lock"))
-        assert list((team.cluster.folder / node).glob("*/cache/files/md5/*"))
+        assert list((team.cluster.folder / node).glob("*/slots/*/birds/dvc.lock"))
+        assert list(
+            (team.cluster.folder / node).glob("*/clone/birds/.fieldguide/cache/files/md5/*")
+        )
     # The winner comes from S3 and is not trained again.
     project, trained = team.project, len(team.project.noted("ended"))
-    assert "late-" in project.sweep("best", file, "--apply")
+    assert "birds.late-" in project.sweep("best", file, "--apply")
     weights = (project.folder / "models/classifier/weights").read_text()
     assert weights == (project.folder / "params.yaml").read_text()
     assert len(project.noted("ended")) == trained
@@ -110,10 +111,11 @@ def test_a_late_node_gets_work_and_losers_are_pruned_across_nodes(team, tmp_path
     assert not [ref for ref in refs if "refs/fieldguide/" in ref]
     other = tmp_path / "other"
     team.project.git("clone", "--quiet", str(team.remote), str(other), "--branch", "main")
-    team.project.folder = other
-    team.project.run(*DVC, "exp", "pull", "origin", trials[0].name)
-    team.project.run(*DVC, "exp", "apply", trials[0].name)
-    assert (other / "models/classifier/weights").read_text() == (other / "params.yaml").read_text()
+    theirs = team.project.at(other / "birds")
+    theirs.dvc("exp", "pull", "origin", trials[0].name)
+    theirs.dvc("exp", "apply", trials[0].name)
+    weights = (theirs.folder / "models/classifier/weights").read_text()
+    assert weights == (theirs.folder / "params.yaml").read_text()
 
 
 def test_a_cluster_gets_the_commit_alone_and_says_what_is_missing(team):
@@ -138,7 +140,7 @@ def test_a_cluster_gets_the_commit_alone_and_says_what_is_missing(team):
     params.write_text(f"{before}# mine\n")
     assert "params.yaml: changed and not committed, and a cluster gets the commit" in refused()
     params.write_text(before)
-    project.run(*DVC, "remote", "remove", "storage")
+    project.dvc("remote", "remove", "storage")
     project.git("commit", "--quiet", "--all", "--message", "no remote")
     assert ".dvc/config: found no default remote" in refused()
     assert project.experiments() == []

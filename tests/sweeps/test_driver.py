@@ -18,7 +18,7 @@ from fieldguide.sweeps.experiments import read_trials
 from fieldguide.sweeps.local import gpus_of, threads
 from fieldguide.sweeps.pool import Ended
 from fieldguide.sweeps.record import Record
-from fieldguide.sweeps.slot import how_it_failed
+from fieldguide.sweeps.slot import Slot, how_it_failed, take_snapshot
 from fieldguide.sweeps.sweep_file import load_sweep
 
 # The warnings are of libraries that DVC uses.
@@ -75,9 +75,7 @@ def test_trials_are_experiments_and_leave_the_workspace_alone(project, capsys):
     assert [name.split("_")[0] for name in sorted(names)] == [f"plain-000{k}" for k in range(3)]
     assert "0 running, 3 done, 0 pruned, 0 failed, 3 configurations; best" in output
     assert project.git("status", "--porcelain", "--untracked-files=no") == ""
-    shown = json.loads(
-        project.run(sys.executable, "-m", "dvc", "exp", "show", "--json", "--no-pager")
-    )
+    shown = json.loads(project.dvc("exp", "show", "--json", "--no-pager"))
     baseline = next(one for one in shown if one["name"] != "workspace" and one.get("experiments"))
     found = {one["name"]: one["revs"][0]["data"] for one in baseline["experiments"]}
     for name in names:
@@ -186,7 +184,7 @@ def test_seeds(project):
     assert "over 3 seeds" in project.sweep("best", file)
 
 
-def test_trials_that_cannot_win_are_pruned_and_not_remembered_by_dvc(project, capsys):
+def test_trials_that_cannot_win_are_pruned(project, capsys):
     early = {"type": "hyperband", "min_iter": 1, "eta": 2, "s": 1}
     file = project.write_sweep("pruning", run_cap=6, early_terminate=early)
     assert project.search(file, jobs=1)
@@ -200,13 +198,40 @@ def test_trials_that_cannot_win_are_pruned_and_not_remembered_by_dvc(project, ca
     assert [trial.pruned for trial in trials] == expected
     assert True in expected
     assert f"{expected.count(False)} done, {expected.count(True)} pruned" in capsys.readouterr().out
-    # The same params outside of the sweep: a pruned one is trained again, a whole one is not.
-    for trial in (trials[expected.index(True)], trials[expected.index(False)]):
-        before = len(project.noted("ended"))
-        keys = ("train.learning_rate", "model.activation")
-        changes = [f"--set-param={key}={trial.params[key]}" for key in keys]
-        project.run(sys.executable, "-m", "dvc", "exp", "run", "--temp", *changes, "train")
-        assert len(project.noted("ended")) - before == int(trial.pruned)
+
+
+def run_in_slot(project, slot, name, *, go_on):
+    """Run a trial until DVC has ended, and do not collect it: as if the driver were killed then."""
+    slot.run(name, {"train.seed": 7}, [1], env={})
+    wait_for(lambda: list(slot.new_epochs()) or not slot.is_running)
+    slot.answer(1, go_on=go_on)
+    wait_for(lambda: not slot.is_running)
+
+
+def test_a_stopped_training_never_leaves_its_slot_and_a_whole_one_does(project):
+    start = take_snapshot(project.folder, "slots")
+    folder = project.folder / ".fieldguide/sweeps/slots"
+    cache = project.folder / ".dvc/cache"
+    before = set((cache / "runs").glob("*/*/*"))
+
+    def new_runs():
+        return set((cache / "runs").glob("*/*/*")) - before
+
+    slot = Slot(project.folder, folder / "slot-0", start)
+    run_in_slot(project, slot, "slots-0000_s=7", go_on=False)
+    assert new_runs() == set()
+    # The next driver ends what is left, and another worker runs the same params.
+    Slot(project.folder, folder / "slot-0", start).kill()
+    assert new_runs() == set()
+    other = Slot(project.folder, folder / "slot-1", start)
+    run_in_slot(project, other, "slots-0001_s=7", go_on=True)
+    assert not other.end().trial.pruned
+    assert len(new_runs()) == 1
+    # The first slot has not taken its own run for the whole training.
+    assert slot.end().trial.pruned
+    run_in_slot(project, slot, "slots-0002_s=7", go_on=False)
+    assert not slot.end().trial.pruned  # restored: it asked nothing
+    assert len(new_runs()) == 1
 
 
 def test_best_is_applied_and_only_then_evaluated(project):
@@ -220,9 +245,7 @@ def test_best_is_applied_and_only_then_evaluated(project):
         assert applied == project.git("show", f"{ref_of(project, name)}:params.yaml")
         assert len(project.noted("ended")) == before  # trained already
         assert (project.folder / "metrics/test.json").read_text() == "{}"
-        assert project.run(sys.executable, "-m", "dvc", "status") == (
-            "Data and pipelines are up to date.\n"
-        )
+        assert project.dvc("status") == ("Data and pipelines are up to date.\n")
         listed = project.sweep("list", file)
         assert listed.index(name) < listed.index("winner-", listed.index(name) + 1)
     finally:

@@ -13,7 +13,6 @@ from fieldguide.sweeps.node import Job
 from fieldguide.sweeps.worker import Worker
 
 pytestmark = pytest.mark.slow
-DVC = (sys.executable, "-m", "dvc")
 
 
 @pytest.fixture(scope="module")
@@ -24,10 +23,10 @@ def project(tmp_path_factory):
     made = Stub(folder / "project")
     made.remote = folder / "remote.git"
     made.run("git", "init", "--bare", "--quiet", str(made.remote))
-    made.run(*DVC, "remote", "add", "--default", "storage", str(folder / "storage"))
+    made.dvc("remote", "add", "--default", "storage", str(folder / "storage"))
     made.git("commit", "--quiet", "--all", "--message", "remote")
     made.git("push", "--quiet", str(made.remote), "HEAD:refs/fieldguide/test")
-    made.run(*DVC, "push", "--quiet")
+    made.dvc("push", "--quiet")
     return made
 
 

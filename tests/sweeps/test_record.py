@@ -223,7 +223,10 @@ def go_on(found, proposals):
 
 def story(found):
     """All that a sweep's record says: proposals, rungs and ends."""
-    return [(run, found.ended(run), found._configuration(run.number).user_attrs) for run in found.proposed()]
+    return [
+        (run, found.ended(run), found._configuration(run.number).user_attrs)
+        for run in found.proposed()
+    ]
 
 
 def test_a_kill_at_any_entry_or_byte_changes_no_proposal(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""A real Git and DVC project whose `train` takes a fraction of a second, for the driver's tests."""
+"""A real Git and DVC project whose stage `train` takes a fraction of a second."""
 
 import copy
 import io
@@ -94,7 +94,7 @@ def stages_of(folder):
 
 
 class Stub:
-    """The project, in which commands are run as a user would.
+    """The project, in which commands run as a user would run them.
 
     Its folder may lie in a Git repository that exists already.
     """
@@ -166,7 +166,7 @@ class Stub:
         return output
 
     def search(self, file, jobs=2):
-        """Run a sweep in this process, whose forks of DVC start at once."""
+        """Run a sweep in this process: its forked DVC processes start at once."""
         base = load_params(self.folder / "params.yaml")
         sweep = load_sweep(self.folder / file, base, subfolder_of(self.folder))
         pool = partial(LocalPool, self.folder, jobs=jobs, base=base, fixed=sweep.fixed)

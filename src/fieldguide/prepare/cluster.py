@@ -1,4 +1,4 @@
-"""A Ray cluster: joined with its token, and given the code of this tree."""
+"""Join a Ray cluster with its token, and give its nodes the code of this tree."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from pathlib import Path
 import fieldguide
 from fieldguide.core.errors import ClusterError
 
-_REACH = 10.0  # seconds for the head to take a connection
-_JOIN = 60.0  # seconds for Ray to join it
-_LOOK, _SILENCE = 5.0, 30.0  # seconds between looks at it, and without it
+_REACH = 10.0  # seconds for the head to accept a connection
+_JOIN = 60.0  # seconds for Ray to join the cluster
+_LOOK = 5.0  # seconds between two connections to the head
+_SILENCE = 30.0  # seconds without a connection, after which the head is taken for dead
 
 
 @contextmanager
 def connected(address: str, *, namespace: str) -> Iterator[None]:
-    """Be a driver of a Ray cluster, whose nodes import this tree's `fieldguide`.
+    """Join a Ray cluster as a driver; its nodes import this tree's `fieldguide`.
 
     Args:
-        address: host:port of its head; this machine must be one of its nodes.
-        namespace: in which names of actors are looked up.
+        address: host:port of the head; this machine must be a node of the cluster.
+        namespace: Ray's, in which the names of actors are unique.
 
     Raises:
-        ClusterError: Ray is not installed, there is no cluster, its token is another one, or it
-            would take work from anyone who reaches it.
+        ClusterError: Ray is not installed, there is no such cluster, its token differs, or it has
+            none and would accept work from anyone.
 
     Source: https://docs.ray.io/en/latest/ray-security/token-auth.html
     """
@@ -38,13 +39,12 @@ def connected(address: str, *, namespace: str) -> Iterator[None]:
         raise ClusterError(
             f"RAY_AUTH_MODE: found {os.environ.get('RAY_AUTH_MODE')!r}; allowed: token, here and "
             "on every node, since a cluster without it runs whatever anyone sends; `ray "
-            "get-auth-token --generate` makes a token, and RAY_AUTH_TOKEN or ~/.ray/auth_token "
-            "holds it"
+            "get-auth-token --generate` makes a token for RAY_AUTH_TOKEN or ~/.ray/auth_token"
         )
     _check_answers(address)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no report to anyone
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports to nobody
     try:
-        import ray  # noqa: PLC0415 - an extra that one machine does not need
+        import ray  # noqa: PLC0415 - an extra, which one machine does not need
     except ModuleNotFoundError as err:
         raise ClusterError("Ray is not installed; pip install 'fieldguide[cluster]'") from err
     watch = _Watch(address)
@@ -53,14 +53,14 @@ def connected(address: str, *, namespace: str) -> Iterator[None]:
         ray.init(
             address,
             namespace=namespace,
-            # This tree's code, and not what happens to be installed on a node.
+            # Nodes run this tree's code, not what is installed there.
             runtime_env={"py_modules": [str(Path(fieldguide.__file__).resolve().parent)]},
             logging_level=logging.ERROR,
             log_to_driver=False,
         )
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as err:
         watch.left.set()
-        # A wrong token and another service on that port look alike to it.
+        # Ray does not tell a wrong token from another service on that port.
         why = str(err).strip().partition("\n")[0]
         raise ClusterError(
             f"{address}: is no Ray cluster that this machine can join, or its token is another one "
@@ -75,9 +75,9 @@ def connected(address: str, *, namespace: str) -> Iterator[None]:
 
 
 class _Watch(threading.Thread):
-    """Ends this process, with a message, where Ray would wait for ever for a head.
+    """Ends this process with a message if the head is gone; Ray would wait for it for ever.
 
-    Nothing is lost by it: what this process was about to write, it writes aside and renames.
+    No file is left half-written: all are written under another name and renamed.
     """
 
     def __init__(self, address: str) -> None:
@@ -86,7 +86,7 @@ class _Watch(threading.Thread):
         self.joined, self.left = threading.Event(), threading.Event()
 
     def run(self) -> None:
-        """Look every few seconds."""
+        """Connect to the head every few seconds."""
         began = heard = time.monotonic()
         while not self.left.wait(_LOOK):
             now = time.monotonic()
@@ -104,7 +104,7 @@ class _Watch(threading.Thread):
 
 
 def _reach(address: str) -> OSError | None:
-    """Why nobody answers at host:port; None if somebody does."""
+    """Return the error of a connection to host:port; None if it succeeds."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=_REACH).close()
@@ -114,7 +114,7 @@ def _reach(address: str) -> OSError | None:
 
 
 def _check_answers(address: str) -> None:
-    """Ray itself waits for ever for a head that is not there."""
+    """Refuse an address where nothing answers; Ray would wait for ever."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65535:  # noqa: PLR2004
         raise ClusterError(f"address: found {address!r}; allowed: host:port of the cluster's head")

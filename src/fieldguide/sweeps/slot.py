@@ -19,6 +19,7 @@ import psutil
 import yaml
 
 from fieldguide.core.errors import GitError, SweepError
+from fieldguide.core.files import new_folder
 from fieldguide.core.stage import TIMING
 from fieldguide.results.dvc import MODULES, cache_folder, cached_file, copy_runs, dvc
 from fieldguide.results.git import git, subfolder_of, top_of
@@ -81,7 +82,8 @@ class Slot:
     """A worker's workspace, in which one trial runs at a time.
 
     Beside its folder lie <folder>.json, which names the process of the latest trial, and
-    <folder>.channel, where the trial reports; its output goes to logs/<trial>.log.
+    <folder>.channel, where the trial reports; the output goes to logs/<trial>.log. DVC's files are
+    the project's, but the run cache is the slot's own.
     """
 
     def __init__(self, root: Path, folder: Path, start: StartingPoint) -> None:
@@ -227,7 +229,7 @@ class Slot:
         remove_aside(self.folder)
 
     def _is_whole(self) -> bool:
-        """Whether the clone is there: without its own .git, Git would use the project's."""
+        """Return whether the clone is complete; without its .git, Git would use the project's."""
         files = (self.folder / ".git" / "HEAD", self.project / ".dvc" / "config.local")
         return all(file.is_file() for file in files) and (self.project / _FILES).is_symlink()
 
@@ -236,10 +238,10 @@ class Slot:
         return (self.project / _FILES).readlink().parent
 
     def _is_complete(self, run: Path) -> bool:
-        """Whether a run of DVC's run cache is not that of a training that was stopped early.
+        """Return whether a run may leave the slot: it is not of a training that was stopped early.
 
-        The params do not tell the two apart, so that a stopped one must stay in this slot: in the
-        project it would answer for the whole training.
+        The params do not tell the two apart. In the project's run cache, DVC would take the result
+        of a stopped training for that of the whole one.
         """
         try:
             md5 = {out["path"]: out["md5"] for out in load_yaml(run.read_bytes())["outs"]}
@@ -267,7 +269,6 @@ class Slot:
     def _reset(self) -> None:
         """Bring the workspace to the sweep's start; data that DVC has linked stays."""
         if not self._is_whole():
-            remove_aside(self.folder)
             self._make()
         copy_runs(self._shared_cache(), self.project / CACHE)
         refs = self._git("for-each-ref", "--format=delete %(refname)", "refs/exps/")
@@ -283,22 +284,20 @@ class Slot:
 
     def _make(self) -> None:
         """Clone the repository that the project lies in, with a run cache of its own."""
-        clone = self.folder.with_name(f".{self.folder.name}.partial")
-        remove_aside(clone)
-        clone.parent.mkdir(parents=True, exist_ok=True)
-        top = str(top_of(self.root))
-        git(self.root, "clone", "--quiet", "--shared", "--no-checkout", top, str(clone))
-        git(clone, "checkout", "--quiet", "--detach", self.start.baseline)
-        project = clone / self.start.subfolder
-        local = self.root / ".dvc" / "config.local"  # credentials of remotes
-        if local.is_file():
-            shutil.copy(local, project / ".dvc" / "config.local")
-        _link(project / _FILES, cache_folder(self.root) / "files")
-        dvc(project, "config", "--local", "cache.dir", CACHE)
-        # Interrupted trainings go on in any slot, and features are computed once.
-        for name in (".fieldguide/resume", ".fieldguide/features"):
-            _link(project / name, self.root / name)
-        clone.rename(self.folder)
+        remove_aside(self.folder)
+        with new_folder(self.folder) as clone:
+            top = str(top_of(self.root))
+            git(clone, "clone", "--quiet", "--shared", "--no-checkout", top, ".")
+            git(clone, "checkout", "--quiet", "--detach", self.start.baseline)
+            project = clone / self.start.subfolder
+            local = self.root / ".dvc" / "config.local"  # credentials of remotes
+            if local.is_file():
+                shutil.copy(local, project / ".dvc" / "config.local")
+            _link(project / _FILES, cache_folder(self.root) / "files")
+            dvc(project, "config", "--local", "cache.dir", CACHE)
+            # Interrupted trainings go on in any slot, and features are computed once.
+            for name in (".fieldguide/resume", ".fieldguide/features"):
+                _link(project / name, self.root / name)
 
 
 def _link(link: Path, folder: Path) -> None:
@@ -350,15 +349,13 @@ def how_it_failed(log: Path) -> tuple[int | None, str]:
 
 
 def remove_aside(path: Path) -> None:
-    """Remove a folder or file; at no moment does half of a folder have its name."""
+    """Remove a folder, which is renamed first so that a kill leaves no half of it, or a file."""
     aside = path.with_name(f".{path.name}.trash")
-    for one in (aside, path):
-        if one.is_dir() and not one.is_symlink():
-            if one == path:
-                one = one.rename(aside)  # noqa: PLW2901
-            shutil.rmtree(one, ignore_errors=True)
-        else:
-            one.unlink(missing_ok=True)
+    shutil.rmtree(aside, ignore_errors=True)  # left by a kill
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path.rename(aside), ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _hydra(value: Scalar) -> str:

@@ -64,8 +64,6 @@ def test_a_restart_goes_on_and_repeats_no_proposal(tmp_path, method):
     assert record(tmp_path, method).propose() is None
     names = [trial.name for trial in found]
     assert [trial.name for trial in record(tmp_path, method).waiting()] == names
-        trial.name for trial in found
-    ]
 
 
 def test_a_grid_is_tried_in_order_once_each(tmp_path):

@@ -47,8 +47,8 @@ def connected(address: str, *, namespace: str) -> Iterator[None]:
         import ray  # noqa: PLC0415 - an extra, which one machine does not need
     except ModuleNotFoundError as err:
         raise ClusterError("Ray is not installed; pip install 'fieldguide[cluster]'") from err
-    watch = _Watch(address)
-    watch.start()
+    joined, left = threading.Event(), threading.Event()
+    threading.Thread(target=_watch, args=(address, joined, left), daemon=True).start()
     try:
         ray.init(
             address,
@@ -59,7 +59,7 @@ def connected(address: str, *, namespace: str) -> Iterator[None]:
             log_to_driver=False,
         )
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as err:
-        watch.left.set()
+        left.set()
         # Ray does not tell a wrong token from another service on that port.
         why = str(err).strip().partition("\n")[0]
         raise ClusterError(
@@ -67,43 +67,34 @@ def connected(address: str, *, namespace: str) -> Iterator[None]:
             f"({why}); `ray status --address {address}` tells more"
         ) from err
     try:
-        watch.joined.set()
+        joined.set()
         yield
     finally:
-        watch.left.set()
+        left.set()
         ray.shutdown()
 
 
-class _Watch(threading.Thread):
-    """Ends this process with a message if the head is gone; Ray would wait for it for ever.
+def _watch(address: str, joined: threading.Event, left: threading.Event) -> None:
+    """End this process with a message if the head is gone; Ray would wait for it for ever.
 
     No file is left half-written: all are written under another name and renamed.
     """
-
-    def __init__(self, address: str) -> None:
-        super().__init__(daemon=True, name="head")
-        self._address = address
-        self.joined, self.left = threading.Event(), threading.Event()
-
-    def run(self) -> None:
-        """Connect to the head every few seconds."""
-        began = heard = time.monotonic()
-        while not self.left.wait(_LOOK):
-            now = time.monotonic()
-            if not self.joined.is_set():
-                if now - began > _JOIN:
-                    self._end("answers, but not as the head of a Ray cluster")
-            elif _reach(self._address) is None:
-                heard = now
-            elif now - heard > _SILENCE:
-                self._end("the head of the cluster is gone; once it is back, run this again")
-
-    def _end(self, why: str) -> None:
-        print(f"fieldguide: {self._address}: {why}", file=sys.stderr, flush=True)
-        os._exit(1)
+    began = heard = time.monotonic()
+    while not left.wait(_LOOK):
+        now, problem = time.monotonic(), None
+        if not joined.is_set():
+            if now - began > _JOIN:
+                problem = "answers, but not as the head of a Ray cluster"
+        elif _connect(address) is None:
+            heard = now
+        elif now - heard > _SILENCE:
+            problem = "the head of the cluster is gone; once it is back, run this again"
+        if problem:
+            print(f"fieldguide: {address}: {problem}", file=sys.stderr, flush=True)
+            os._exit(1)
 
 
-def _reach(address: str) -> OSError | None:
+def _connect(address: str) -> OSError | None:
     """Return the error of a connection to host:port; None if it succeeds."""
     host, _, port = address.rpartition(":")
     try:
@@ -118,5 +109,5 @@ def _check_answers(address: str) -> None:
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65535:  # noqa: PLR2004
         raise ClusterError(f"address: found {address!r}; allowed: host:port of the cluster's head")
-    if (err := _reach(address)) is not None:
+    if (err := _connect(address)) is not None:
         raise ClusterError(f"{address}: nothing answers there ({err})") from err

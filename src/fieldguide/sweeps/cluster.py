@@ -160,19 +160,17 @@ class RayPool:
 
     def expect(self, most: int) -> None:  # noqa: D102
         self._most = most
-        # Workers on nodes that fail do not count: a good one must not be released in their favour.
-        good = [name for name, actor in self._actors.items() if not self._failures(actor)]
-        surplus = len(good) - most
+        failing = [name for name, actor in self._actors.items() if self._failures(actor)]
+        # Failing workers do not count: no good one is released because there are many of them.
+        surplus = len(self._actors) - len(failing) - most
         if surplus >= 0:
             idle = [name for name, actor in self._actors.items() if actor.trial is None]
-            for name in [name for name in idle if name not in good]:
-                self._drop(name)
-            for name in [name for name in idle if name in good][:surplus]:
+            good = [name for name in idle if name not in failing]
+            for name in [*(set(idle) & set(failing)), *good[:surplus]]:
                 self._drop(name)
 
     def _failures(self, actor: _Actor) -> int:
-        pause = self._breaks.get(actor.node or "")
-        return pause.failures if pause else 0
+        return self._breaks[actor.node or ""].failures
 
     def room(self) -> int:  # noqa: D102
         self._look()
@@ -181,8 +179,7 @@ class RayPool:
     def _is_free(self, actor: _Actor) -> bool:
         if actor.node is None or actor.trial is not None:
             return False
-        pause = self._breaks.get(actor.node)
-        return pause is None or time.monotonic() >= pause.until
+        return time.monotonic() >= self._breaks[actor.node].until
 
     def start(self, planned: PlannedTrial, rungs: list[int]) -> None:  # noqa: D102
         actor = min(filter(self._is_free, self._actors.values()), key=self._failures)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+from collections.abc import Iterator
 from itertools import islice
 
 import numpy as np
@@ -16,8 +16,7 @@ from fieldguide.sweeps.space import (
     MOST_LISTED,
     Sweep,
     Values,
-    is_discrete,
-    size_of,
+    count_configurations,
     with_values,
 )
 
@@ -36,9 +35,8 @@ class Proposals:
             base: params.yaml's values.
         """
         self._sweep, self._base = sweep, base
-        self._known: set[str] = set()
+        self._known: set[str] = set()  # keys of what was proposed
         self._valid = self._list_space()
-        self._untried: dict[str, Values] | None = None  # listed when first needed
 
     @property
     def planned(self) -> int:
@@ -49,10 +47,7 @@ class Proposals:
 
     def add(self, values: Values) -> None:
         """Take note of a configuration that has been proposed."""
-        key = _key(values)
-        self._known.add(key)
-        if self._untried is not None:
-            self._untried.pop(key, None)
+        self._known.add(_key(values))
 
     def next(self, number: int, view: View) -> Values:
         """Return a configuration that is new and that the schema allows.
@@ -67,15 +62,15 @@ class Proposals:
         sweep = self._sweep
         if sweep.method == "grid":
             assert self._valid is not None
-            return self._valid[number]
+            return list(self._valid.values())[number]
         for attempt in range(_TRIES):
             # Each proposal has its own seed, so that a restart repeats none.
-            key = [sweep.seed, number, _SAMPLED, attempt]
-            seed = int(np.random.SeedSequence(key).generate_state(1)[0])
+            entropy = [sweep.seed, number, _SAMPLED, attempt]
+            seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
             values = sample(view, sweep.space, method=sweep.method, seed=seed)
             if _key(values) not in self._known and self._allowed(values):
                 return values
-        untried = self._list_untried()
+        untried = [one for key, one in (self._valid or {}).items() if key not in self._known]
         if not untried:
             raise SweepError(
                 f"{sweep.path}: {_TRIES} proposals in a row contradict params.yaml's schema; "
@@ -84,13 +79,6 @@ class Proposals:
         rng = np.random.default_rng([sweep.seed, number, _UNTRIED])
         return untried[rng.integers(len(untried))]
 
-    def _list_untried(self) -> list[Values]:
-        """Return the configurations not yet proposed; none if the space cannot be listed."""
-        if self._untried is None:
-            all_ = {_key(values): values for values in self._valid or []}
-            self._untried = {key: all_[key] for key in all_ if key not in self._known}
-        return list(self._untried.values())
-
     def _allowed(self, values: Values) -> bool:
         try:
             with_values(self._base, {**self._sweep.fixed, **values})
@@ -98,18 +86,15 @@ class Proposals:
             return False
         return True
 
-    def _list_space(self) -> list[Values] | None:
-        """Return the configurations that the schema allows; None if there are too many to list."""
+    def _list_space(self) -> dict[str, Values] | None:
+        """Return the configurations that the schema allows by key; None if there are too many."""
         sweep = self._sweep
+        if count_configurations(sweep.space) > MOST_LISTED:
+            return None
+        allowed: Iterator[Values] = filter(self._allowed, sweep.grid())
         if sweep.method == "grid":
-            allowed = (values for values in sweep.grid() if self._allowed(values))
-            return list(islice(allowed, sweep.configurations))
-        if not all(map(is_discrete, sweep.space.values())):
-            return None
-        size = math.prod(size_of(one) for one in sweep.space.values())
-        if size > MOST_LISTED:
-            return None
-        return [values for values in sweep.grid() if self._allowed(values)]
+            allowed = islice(allowed, sweep.configurations)
+        return {_key(values): values for values in allowed}
 
 
 def _key(values: Values) -> str:

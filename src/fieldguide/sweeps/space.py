@@ -98,19 +98,13 @@ class Sweep:
             yield dict(zip(self.space, values, strict=True))
 
 
-def is_discrete(distribution: BaseDistribution) -> bool:
-    """Return whether its values can be listed."""
-    return isinstance(distribution, CategoricalDistribution) or (
-        getattr(distribution, "step", None) is not None
-    )
-
-
-def size_of(distribution: BaseDistribution) -> int:
-    """Return how many values a discrete distribution has."""
+def size_of(distribution: BaseDistribution) -> int | None:
+    """Return how many values a distribution has; None if it is continuous."""
     if isinstance(distribution, CategoricalDistribution):
         return len(distribution.choices)
     assert isinstance(distribution, IntDistribution | FloatDistribution)
-    assert distribution.step is not None
+    if distribution.step is None:
+        return None
     return round((distribution.high - distribution.low) / distribution.step) + 1
 
 
@@ -121,8 +115,13 @@ def choices_of(distribution: BaseDistribution) -> list[Scalar]:
     assert isinstance(distribution, IntDistribution | FloatDistribution)
     assert distribution.step is not None
     # Computed as Optuna does, so that equal values have equal names.
-    steps = range(size_of(distribution))
+    steps = range(size_of(distribution) or 0)
     return [distribution.low + k * distribution.step for k in steps]
+
+
+def count_configurations(space: dict[str, BaseDistribution]) -> float:
+    """Return how many configurations a space has; infinity if a parameter is continuous."""
+    return math.prod(size_of(one) or math.inf for one in space.values())
 
 
 def with_values(base: Params, values: Values) -> Params:

@@ -36,7 +36,7 @@ from fieldguide.sweeps.space import (
     Sweep,
     Values,
     choices_of,
-    size_of,
+    count_configurations,
     with_values,
 )
 
@@ -347,11 +347,11 @@ class _Checker:
             if not self.space:
                 raise self.error(("parameters",), f"parameters: {file.method} has nothing to vary")
             return file.run_cap
-        size = math.prod(size_of(distribution) for distribution in self.space.values())
+        size = count_configurations(self.space)
         if size > MOST_LISTED:
             allowed = f"at most {MOST_LISTED:,}; `random` draws from more"
             raise self.error(("parameters",), f"parameters: a grid of {size:,}; allowed: {allowed}")
-        return min(size, file.run_cap or size)
+        return int(min(size, file.run_cap or size))
 
 
 def _section(name: str) -> Any:

@@ -274,7 +274,7 @@ class RayPool:
 
     def answer(self, name: str, epoch: int, *, go_on: bool) -> None:  # noqa: D102
         actor = next(one for one in self._actors.values() if one.trial == name)
-        actor.handle.answer.remote(name, epoch, go_on=go_on)
+        actor.handle.answer.remote(epoch, go_on=go_on)
 
     def log(self, name: str) -> Path:  # noqa: D102
         return self._folder / "logs" / f"{name}.log"

@@ -1,8 +1,8 @@
-"""The process that runs the trials of one worker on a node of a cluster, one at a time.
+"""The process that runs one trial on a node of a cluster.
 
-`python -m fieldguide.sweeps.node` reads its job, then orders, and writes events: JSON, one object a
-line. When its standard input closes, nobody waits for the trial any more, and it ends both. The
-clone of the project, DVC's cache and the slots lie in the node's folder and are used again.
+`python -m fieldguide.sweeps.node` reads an order, then answers at rungs, and writes events: JSON,
+one object a line. When its standard input closes, nobody waits for the trial any more, and it ends
+it. The clone of the project, DVC's cache and the slots stay in the node's folder for the next one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -33,7 +33,6 @@ from fieldguide.sweeps.worker import FOLDER
 _TICK = 0.1  # seconds between looks at the trial
 _PAUSES = (1.0, 5.0, 15.0)  # seconds between tries to publish an experiment
 _LOG_TAIL = 20_000  # characters of a failed trial's log that are sent
-Order = dict[str, Any]
 Event = dict[str, Any]
 
 
@@ -128,80 +127,60 @@ class Node:
                 raise
 
 
-def serve(job: Job, orders: queue.Queue[Order | None], events: TextIO) -> None:
-    """Run the trials that are ordered, until an order is None."""
-
-    def tell(name: str, event: Event) -> None:
-        events.write(json.dumps({"name": name, **event}) + "\n")
-        events.flush()
-
-    node = Node(job)
-    with node.slot() as slot:
-        slot.kill()  # what a killed process left running
-        while (order := orders.get()) is not None:
-            if "overrides" not in order:
-                continue  # an answer that came late
-            try:
-                node.set_up()
-                for event in _run(node, slot, order, orders):
-                    tell(order["name"], event)
-            except (FieldguideError, OSError) as err:
-                # Before or after the training: what this node lacks, another one may have.
-                message = f"{type(err).__name__}: {err}"
-                tell(order["name"], {**_ended(None, message), "node_failed": True})
-
-
 def _run(
-    node: Node, slot: Slot, order: Order, orders: queue.Queue[Order | None]
+    node: Node, slot: Slot, order: dict[str, Any], answers: queue.Queue[dict[str, Any] | None]
 ) -> Iterator[Event]:
-    """Run one trial and yield its events; the last one says how it ended."""
+    """Run the trial and yield its events; the last one says how it ended."""
+    slot.kill()  # what a killed process left running
     env = {"OMP_NUM_THREADS": str(node.job.threads)}
     slot.run(order["name"], order["overrides"], order["rungs"], env=env)
     running = True
     while running:
-        time.sleep(_TICK)
+        with suppress(queue.Empty):
+            answer = answers.get(timeout=_TICK)
+            if answer is None:  # nobody waits for this trial any more
+                slot.kill()
+                return
+            slot.answer(**answer)
         running = slot.is_running  # asked first: after the end, no report is missed
         for report in slot.new_epochs():
             yield {"event": "epoch", "epoch": report.epoch, "metrics": report.metrics}
-        with suppress(queue.Empty):
-            while True:
-                answer = orders.get_nowait()
-                if answer is None:  # nobody waits for this trial any more
-                    slot.kill()
-                    orders.put(None)
-                    return
-                if answer["name"] == order["name"]:
-                    slot.answer(answer["epoch"], go_on=answer["go_on"])
     ended = slot.end()
     log = slot.log.read_text(encoding="utf-8", errors="replace")[-_LOG_TAIL:]
     slot.log.unlink()
     if ended.trial:
         node.publish(slot, ended.trial)
-        yield _ended(0, "")
+        yield {"event": "ended", "status": 0, "message": ""}
     else:
-        yield {**_ended(ended.status, ended.message), "log": log}
+        yield {"event": "ended", "status": ended.status, "message": ended.message, "log": log}
 
 
-def _ended(status: int | None, message: str) -> Event:
-    return {"event": "ended", "status": status, "message": message}
-
-
-def _read(orders: queue.Queue[Order | None]) -> None:
+def _read(answers: queue.Queue[dict[str, Any] | None]) -> None:
     for line in sys.stdin:
-        orders.put(json.loads(line))
-    orders.put(None)
+        answers.put(json.loads(line))
+    answers.put(None)
 
 
 def main() -> None:
-    """Serve the orders from standard input until it closes."""
+    """Run the trial that the first line of standard input orders."""
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     # Only events go to standard output; what a library prints goes to standard error.
-    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    output = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    job = Job(**json.loads(sys.stdin.readline()))
-    orders: queue.Queue[Order | None] = queue.Queue()
-    threading.Thread(target=_read, args=(orders,), daemon=True).start()
-    serve(job, orders, events)
+    order = json.loads(sys.stdin.readline())
+    answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
+    threading.Thread(target=_read, args=(answers,), daemon=True).start()
+    node = Node(Job(**order["job"]))
+    try:
+        node.set_up()
+        with node.slot() as slot:
+            for event in _run(node, slot, order, answers):
+                print(json.dumps(event), file=output, flush=True)
+    except (FieldguideError, OSError) as err:
+        # Before or after the training: what this node lacks, another one may have.
+        message = f"{type(err).__name__}: {err}"
+        event = {"event": "ended", "status": None, "message": message, "node_failed": True}
+        print(json.dumps(event), file=output, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A worker on a Ray cluster: an actor that the driver calls, and that starts node.py for trials.
+"""A worker on a Ray cluster: an actor that the driver calls, and that starts node.py for a trial.
 
 node.py ends with this process, however this one is killed, because its standard input closes.
 """
@@ -30,7 +30,7 @@ class Worker:
     def __init__(self, job: dict[str, Any]) -> None:
         """Keep what all trials share, the fields of node.Job."""
         self._job = job
-        self._node: subprocess.Popen[str] | None = None
+        self._node: subprocess.Popen[str] | None = None  # of the latest trial
         self._name: str | None = None  # of the latest trial
         self._events: list[dict[str, Any]] = []  # of that trial
         self._news = threading.Condition()
@@ -48,20 +48,17 @@ class Worker:
         """Start a trial after the latest has ended, and return its first events.
 
         Raises:
-            OSError: the node's process cannot be started.
+            OSError: its process cannot be started.
         """
         with self._news:
             self._name, self._events = name, []
-            if self._node is None or self._node.poll() is not None:
-                self._node = None  # late events of the old process are not of this trial
-                self._node = self._start()
-                self._order(**self._job)
-        self._order(name=name, overrides=overrides, rungs=rungs)
+            self._node = self._start()
+        self._send(job=self._job, name=name, overrides=overrides, rungs=rungs)
         return self.events(name, 0)
 
-    def answer(self, name: str, epoch: int, *, go_on: bool) -> None:
-        """Pass the driver's answer at a rung."""
-        self._order(name=name, epoch=epoch, go_on=go_on)
+    def answer(self, epoch: int, *, go_on: bool) -> None:
+        """Pass the driver's answer at a rung to the trial."""
+        self._send(epoch=epoch, go_on=go_on)
 
     def events(self, name: str, seen: int) -> list[dict[str, Any]]:
         """Return the events of a trial after the first `seen`; wait a while if there are none.
@@ -98,37 +95,41 @@ class Worker:
         threading.Thread(target=self._listen, args=(node, errors), daemon=True).start()
         return node
 
-    def _order(self, **order: Any) -> None:
+    def _send(self, **message: Any) -> None:
         assert self._node is not None
         assert self._node.stdin is not None
-        try:
-            self._node.stdin.write(json.dumps(order) + "\n")
+        with suppress(OSError, ValueError):  # it has ended, which `_listen` reports
+            self._node.stdin.write(json.dumps(message) + "\n")
             self._node.stdin.flush()
-        except (OSError, ValueError):  # it has ended, which `_listen` reports
-            return
 
     def _listen(self, node: subprocess.Popen[str], errors: IO[bytes]) -> None:
+        """Collect the events of a trial; its end comes when its process has ended."""
         assert node.stdout is not None
         assert node.stdin is not None
+        end: dict[str, Any] | None = None
         with node.stdout, suppress(ValueError):  # a last line that was cut
             for line in node.stdout:
-                self._hear(json.loads(line), node)
+                event = json.loads(line)
+                if event["event"] == "ended":
+                    end = event
+                else:
+                    self._add(event)
         status = node.wait()
-        with suppress(OSError):  # for an order that it has not read
+        with suppress(OSError):  # for an answer that it has not read
             node.stdin.close()
         with errors:
             errors.seek(0)
             log = errors.read().decode("utf-8", "replace")
-        last = (log.strip().splitlines() or ["it said nothing"])[-1]
-        message = f"the process that ran it on its node ended with {status} ({last})"
-        self._hear({"event": "ended", "status": None, "message": message, "log": log}, node)
+        if end is None:
+            last = (log.strip().splitlines() or ["it printed nothing"])[-1]
+            message = f"the process that ran it on its node ended with {status} ({last})"
+            end = {"event": "ended", "status": None, "message": message, "log": log}
+        self._add(end)
 
-    def _hear(self, event: dict[str, Any], node: subprocess.Popen[str]) -> None:
+    def _add(self, event: dict[str, Any]) -> None:
         with self._news:
-            ended = any(one["event"] == "ended" for one in self._events)
-            if node is self._node and event.get("name", self._name) == self._name and not ended:
-                self._events.append({"name": self._name, **event})
-                self._news.notify_all()
+            self._events.append({"name": self._name, **event})
+            self._news.notify_all()
 
     def _leave_when_alone(self) -> None:
         """End, and free the resources, if the driver does not come back."""

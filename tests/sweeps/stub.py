@@ -128,7 +128,8 @@ class Stub:
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-        if subprocess.run(["git", "rev-parse"], cwd=folder, check=False).returncode != 0:
+        inside = subprocess.run(["git", "rev-parse"], cwd=folder, capture_output=True, check=False)
+        if inside.returncode != 0:
             self.make_repository(folder)
         self.dvc("repro", "--quiet")
         self.git("add", ".")

@@ -38,7 +38,7 @@ from fieldguide.core.params import load_params
 from fieldguide.sweeps.driver import _Driver
 from fieldguide.sweeps.experiments import Trial
 from fieldguide.sweeps.pool import Ended, Pool, Reported
-from fieldguide.sweeps.record import Record, Run
+from fieldguide.sweeps.record import PlannedTrial, Record
 from fieldguide.sweeps.space import Values
 from fieldguide.sweeps.sweep_file import load_sweep
 
@@ -65,7 +65,7 @@ class World:
 class Training:
     """The simulated training of a trial on a worker."""
 
-    run: Run
+    run: PlannedTrial
     rungs: list[int]
     worker: int
     seconds: float  # per epoch
@@ -91,8 +91,6 @@ class Log:
 
 class SimulatedPool:
     """A pool whose workers and trials are events in virtual time."""
-
-    options = ""
 
     def __init__(self, world: World) -> None:
         """Start with half of the workers; the others join later."""
@@ -137,7 +135,7 @@ class SimulatedPool:
     def room(self) -> int:  # noqa: D102
         return len(self._free)
 
-    def start(self, run: Run, rungs: list[int]) -> None:  # noqa: D102
+    def start(self, run: PlannedTrial, rungs: list[int]) -> None:  # noqa: D102
         self._enter()
         own = random.Random(f"{self.world.seed} {run.name}")  # noqa: S311
         log_mean = math.log(self.world.epoch_seconds) - self.world.spread**2 / 2
@@ -331,7 +329,8 @@ def figures(result: Result) -> dict[str, float]:
     there = (end - begin) * pool.world.workers
     there -= sum(_overlap(a, b, begin, end) for a, b in log.away)
     count = len(log.ends)
-    states = Counter(str((result.record.ended(run) or {})["state"]) for run in result.record.runs())
+    record = result.record
+    states = Counter(str((record.ended(trial) or {})["state"]) for trial in record.proposed())
     last = min(LATEST, count - 1)
     _, wall_before, cpu_before = log.proposed[-1 - last]
     return {

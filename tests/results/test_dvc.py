@@ -1,9 +1,12 @@
-"""DVC's cache and remote through `ObjectStore`, with the installed version of DVC."""
+"""DVC's cache and remote through `DvcProject`, with the installed version of DVC."""
+
+import subprocess
+import sys
 
 import pytest
 
-from fieldguide.core.errors import RemoteError
-from fieldguide.results.dvc import ObjectStore
+from fieldguide.core.errors import DvcError, RemoteError
+from fieldguide.results.dvc import DvcProject, cache_folder, cached_dependencies, copy_runs, dvc
 from fieldguide.results.results import read_results
 from fieldguide.results.revision import WORKSPACE
 
@@ -22,40 +25,86 @@ def cached(copy, md5):
 
 
 def test_an_object_of_the_cache(stub, found):
-    assert ObjectStore(stub.folder).read(found) == stub.read(PREDICTIONS)
+    assert DvcProject(stub.folder).read(found) == stub.read(PREDICTIONS)
 
 
 def test_an_object_of_the_remote_is_kept_in_the_cache(copy, remote, found):
     data = copy.read(PREDICTIONS)
-    assert ObjectStore(copy.folder).read(found) == data
+    assert DvcProject(copy.folder).read(found) == data
     assert cached(copy, found).read_bytes() == data
     remote(found).unlink()
-    assert ObjectStore(copy.folder).read(found) == data
+    assert DvcProject(copy.folder).read(found) == data
 
 
 def test_an_object_that_is_damaged_in_the_cache_is_fetched_again(copy, found):
     data = copy.read(PREDICTIONS)
     cached(copy, found).chmod(0o644)
     cached(copy, found).write_bytes(b"damaged")
-    assert ObjectStore(copy.folder).read(found) == data
+    assert DvcProject(copy.folder).read(found) == data
     assert cached(copy, found).read_bytes() == data
 
 
 def test_an_object_that_is_damaged_on_the_remote_is_refused(copy, remote, found):
     remote(found).write_bytes(b"damaged")
     with pytest.raises(RemoteError, match=rf"remote storage: {found} is damaged there; `fieldg"):
-        ObjectStore(copy.folder).read(found)
+        DvcProject(copy.folder).read(found)
     assert not cached(copy, found).exists()
 
 
 def test_without_a_remote_the_cache_is_all_there_is(copy, found):
     copy.dvc("remote", "default", "--unset")
-    assert ObjectStore(copy.folder).read(found)
+    assert DvcProject(copy.folder).read(found)
     cached(copy, found).unlink()
     with pytest.raises(RemoteError, match="not in the cache, and no default remote is set"):
-        ObjectStore(copy.folder).read(found)
+        DvcProject(copy.folder).read(found)
 
 
 def test_a_folder_that_is_no_dvc_project(tmp_path):
     with pytest.raises(RemoteError, match="not inside of a DVC repository"):
-        ObjectStore(tmp_path).read("0" * 32)
+        DvcProject(tmp_path).read("0" * 32)
+
+
+@pytest.fixture
+def root(tmp_path):
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet"], cwd=tmp_path, check=True)
+    return tmp_path
+
+
+def test_dvcs_own_error_is_reported(root):
+    with pytest.raises(DvcError, match=r"dvc push failed in .*: ERROR: .*no remote") as error:
+        dvc(root, "push")
+    assert "\n" not in str(error.value)
+
+
+def test_the_cache_is_where_the_configuration_says(root):
+    assert cache_folder(root) == root / ".dvc/cache"
+    dvc(root, "config", "cache.dir", "elsewhere")
+    assert cache_folder(root) == root / "elsewhere"
+
+
+def test_dependencies_that_dvc_tracks(root):
+    for name in ("code", "photos"):
+        (root / name).write_text(name)
+    dvc(root, "add", "--quiet", "photos")
+    (root / "dvc.yaml").write_text(
+        "stages:\n"
+        "  prepare: {cmd: cp photos store, deps: [photos], outs: [store]}\n"
+        "  train: {cmd: cp store model, deps: [code, store, photos], outs: [model]}\n"
+    )
+    expected = {str(root / "store"), str(root / "photos")}
+    assert set(cached_dependencies(root, "train")) == expected
+
+
+def test_runs_are_copied_or_deleted(tmp_path):
+    source, target = tmp_path / "source", tmp_path / "target"
+    for key, value in (("aa", "1"), ("aa", "2"), ("ab", "3")):
+        run = source / "runs" / key[:1] / key / value
+        run.parent.mkdir(parents=True, exist_ok=True)
+        run.write_text(value)
+    copy_runs(source, target, is_wanted=lambda run: run.read_text() == "2")
+    assert [path.name for path in target.rglob("*") if path.is_file()] == ["2"]
+    assert [path.name for path in source.rglob("*") if path.is_file()] == ["2"]
+    assert not (source / "runs/a/ab").exists()  # DVC cannot read an empty folder of a key
+    copy_runs(source, target)
+    assert sorted(path.name for path in (target / "runs").rglob("*")) == ["2", "a", "aa"]

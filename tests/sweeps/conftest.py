@@ -1,4 +1,4 @@
-"""Repositories with made-up experiments."""
+"""A Git repository with made-up experiments."""
 
 import pytest
 from synthetic import write_experiments
@@ -6,7 +6,7 @@ from synthetic import write_experiments
 
 @pytest.fixture
 def repository(tmp_path):
-    """Makes a Git repository with experiments."""
+    """Makes a Git repository with experiments: repository(experiments)."""
 
     def make(experiments, folder="repository"):
         root = tmp_path / folder

@@ -1,5 +1,6 @@
-"""A real Git and DVC project whose `train` takes a fraction of a second, for the driver's tests."""
+"""A real Git and DVC project whose stage `train` takes a fraction of a second."""
 
+import copy
 import io
 import json
 import os
@@ -15,13 +16,14 @@ import psutil
 from ruamel.yaml import YAML
 
 from fieldguide.core.params import load_params
+from fieldguide.results.git import subfolder_of
 from fieldguide.sweeps.driver import run_sweep
 from fieldguide.sweeps.local import LocalPool
 from fieldguide.sweeps.sweep_file import load_sweep
 
 ROOT = Path(__file__).resolve().parents[2]
-# Writes what the real one writes. Its score says which params it saw; `began` and `ended` count how
-# often each experiment was trained, and to the end.
+# Writes what the real stage writes. The score depends on the params it saw. The notes `began` and
+# `ended` get the name of each experiment that was trained, and trained to its end.
 TRAIN = """
 import hashlib, json, os, sys, time
 from pathlib import Path
@@ -45,10 +47,11 @@ if trial.is_dir() and json.loads((trial / "rungs.json").read_text()) == [1]:
         time.sleep(0.02)
     if not json.loads((trial / "rung-1.json").read_text()):
         metrics["pruned"] = 1
-for folder in ("models/classifier", "metrics/train"):
+for folder in ("models/classifier", "metrics/train", "plots"):
     Path(folder).mkdir(parents=True, exist_ok=True)
 Path("models/classifier/weights").write_text(text)
 Path("metrics/train/metrics.json").write_text(json.dumps(metrics))
+Path("plots/curves.csv").write_text(f"epoch,val_loss,val_acc\\n1,{1 - score},{score}\\n")
 Path("metrics/timing.json").write_text(json.dumps({"train": {"seconds": 0.1}}))
 note("ended")
 """
@@ -61,12 +64,13 @@ stages:
     outs: [models/classifier]
     metrics:
       - metrics/train/metrics.json: {cache: false}
+    plots:
+      - plots/curves.csv: {cache: false}
   evaluate:
     cmd: python -c "open('metrics/test.json', 'w').write('{}')"
     deps: [models/classifier]
     metrics:
       - metrics/test.json: {cache: false}
-metrics: [metrics/timing.json]
 """
 
 
@@ -78,7 +82,7 @@ def wait_for(condition, seconds=60):
 
 
 def stages_of(folder):
-    """Processes that DVC has started in a project's slots."""
+    """Return the processes that DVC has started in a project's slots."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -90,11 +94,14 @@ def stages_of(folder):
 
 
 class Stub:
-    """The project, with the command run in it as a user would."""
+    """The project, in which commands run as a user would run them.
+
+    Its folder may lie in a Git repository that exists already.
+    """
 
     def __init__(self, folder):
         self.folder = folder
-        self.notes = folder.parent / f"{folder.name}-notes"
+        self.notes = folder / ".fieldguide" / "notes"
         self.env = {
             **os.environ,
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
@@ -103,7 +110,7 @@ class Stub:
             "DVC_NO_ANALYTICS": "1",
         }
         self.env.pop("DVC_ROOT", None)
-        self.notes.mkdir()
+        self.notes.mkdir(parents=True)
         params = YAML(typ="safe").load(ROOT / "params.yaml")  # without comments: read faster
         compact = io.StringIO()
         plain = YAML(typ="safe")
@@ -121,15 +128,24 @@ class Stub:
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-        for command in (
-            ["init", "--quiet"],
-            ["config", "user.email", "test@example.com"],
-            ["config", "user.name", "Test"],
-        ):
-            self.git(*command)
-        self.run(sys.executable, "-m", "dvc", "repro", "--quiet")
+        inside = subprocess.run(["git", "rev-parse"], cwd=folder, capture_output=True, check=False)
+        if inside.returncode != 0:
+            self.make_repository(folder)
+        self.dvc("repro", "--quiet")
         self.git("add", ".")
         self.git("commit", "--quiet", "--message", "start")
+
+    @staticmethod
+    def make_repository(folder):
+        subprocess.run(["git", "init", "--quiet", folder], check=True)
+        for key, value in (("email", "test@example.com"), ("name", "Test")):
+            subprocess.run(["git", "config", f"user.{key}", value], cwd=folder, check=True)
+
+    def at(self, folder):
+        """The same project in another folder, such as a clone."""
+        other = copy.copy(self)
+        other.folder = folder
+        return other
 
     def start(self, *command, **options):
         return subprocess.Popen(
@@ -140,7 +156,7 @@ class Stub:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            # A shell ignores Ctrl-C in what it runs in the background, and children inherit that.
+            # A shell makes its background processes ignore Ctrl-C, and children inherit that.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )
 
@@ -151,14 +167,17 @@ class Stub:
         return output
 
     def search(self, file, jobs=2):
-        """Run a sweep in this process, whose forks of DVC start at once."""
+        """Run a sweep in this process: its forked DVC processes start at once."""
         base = load_params(self.folder / "params.yaml")
-        sweep = load_sweep(self.folder / file, base)
+        sweep = load_sweep(self.folder / file, base, subfolder_of(self.folder))
         pool = partial(LocalPool, self.folder, jobs=jobs, base=base, fixed=sweep.fixed)
         return run_sweep(self.folder, sweep, base, pool)
 
     def git(self, *command):
         return self.run("git", *command)
+
+    def dvc(self, *command):
+        return self.run(sys.executable, "-m", "dvc", *command)
 
     def sweep(self, *arguments, status=0):
         return self.run(sys.executable, "-m", "fieldguide.cli", "sweep", *arguments, status=status)
@@ -168,7 +187,7 @@ class Stub:
             "method": "random",
             "metric": {"name": "val/acc", "goal": "maximize"},
             "run_cap": 4,
-            # Other proposals for each name: DVC would answer the same ones from its run cache.
+            # Each name has other proposals: DVC's run cache would answer the same ones.
             "seed": zlib.crc32(name.encode()),
             "parameters": {
                 "learning_rate": {"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-2},

@@ -1,6 +1,6 @@
 """Made-up experiments in a real Git repository, as `dvc exp run` would leave them.
 
-Written by `git fast-import`, a thousand in a second.
+`git fast-import` writes a thousand in a second.
 """
 
 from __future__ import annotations
@@ -18,15 +18,14 @@ import numpy as np
 
 PARAMS = Path(__file__).resolve().parents[2] / "params.yaml"
 START = 1_760_000_000  # seconds since 1970
-CURVES = "metrics/train/plots/metrics"
 
 
 @dataclass
 class Experiment:
-    """What one trial leaves behind."""
+    """What one trial writes."""
 
     name: str
-    params: dict[str, Any] = field(default_factory=dict)  # as model.activation, where changed
+    params: dict[str, Any] = field(default_factory=dict)  # as model.activation; the changed ones
     best: dict[str, Any] | None = None  # as val_acc
     created: int = START
     seconds: float | None = 60.0
@@ -36,7 +35,7 @@ class Experiment:
 
 
 def write_experiments(folder: Path, experiments: Iterable[Experiment]) -> str:
-    """Make a repository with a first commit and experiments upon it; return that commit."""
+    """Make a repository with one commit and experiments of it; return that commit."""
     _git(folder, b"", "init", "--quiet", "--initial-branch=main")
     first = {"params.yaml": PARAMS.read_text(encoding="utf-8")}
     stream = io.BytesIO()
@@ -48,7 +47,7 @@ def write_experiments(folder: Path, experiments: Iterable[Experiment]) -> str:
 
 
 def add_experiments(folder: Path, experiments: Iterable[Experiment], base: str) -> None:
-    """Write experiments upon a commit."""
+    """Write experiments of a commit."""
     stream = io.BytesIO()
     for one in experiments:
         ref = f"refs/exps/{base[:2]}/{base[2:]}/{one.name}"
@@ -59,9 +58,9 @@ def add_experiments(folder: Path, experiments: Iterable[Experiment], base: str) 
 def random_experiments(
     count: int, *, sweep: str = "space", seeds: int = 1, seed: int = 0
 ) -> Iterator[Experiment]:
-    """Draw configurations of the original ten parameters, with scores that depend on some.
+    """Draw configurations of the original ten parameters, with scores that depend on some of them.
 
-    Each is trained with `seeds` seeds; about one in six is pruned at its first.
+    Each is trained with `seeds` seeds; about one in six is pruned at its first seed.
     """
     rng = np.random.default_rng(seed)
     created = START
@@ -124,14 +123,18 @@ def _files(one: Experiment) -> dict[str, str]:
     if one.seconds is not None:
         timing = {"prepare": {"seconds": 2.0}, "train": {"seconds": one.seconds}}
         files["metrics/timing.json"] = json.dumps(timing, indent=2) + "\n"
-    for name, values in one.curves.items():
-        rows = [f"step\t{name.split('/')[1]}", *(f"{k}\t{v:.6f}" for k, v in enumerate(values))]
-        files[f"{CURVES}/{name}.tsv"] = "\n".join(rows) + "\n"
+    if one.curves:
+        header = ",".join(["epoch", *(name.replace("/", "_") for name in one.curves)])
+        lines = [
+            ",".join([str(epoch), *(f"{value:.6f}" for value in row)])
+            for epoch, row in enumerate(zip(*one.curves.values(), strict=True), start=1)
+        ]
+        files["plots/curves.csv"] = "\n".join([header, *lines]) + "\n"
     return files | one.extra
 
 
 def _params(changes: dict[str, Any]) -> str:
-    """The project's params.yaml with its comments, and other values."""
+    """Return the project's params.yaml, with its comments, and with other values."""
     section, lines, left = "", [], dict(changes)
     for line in PARAMS.read_text(encoding="utf-8").splitlines():
         name = line.split(":")[0]

@@ -1,6 +1,6 @@
-"""A sweep on a real Ray cluster, whose nodes have a Git remote and a bucket in common, and no more.
+"""A sweep on a real Ray cluster, whose nodes share only a Git remote and an S3 bucket.
 
-The nodes are raylets of this machine, each with a folder of its own for clones and DVC's cache.
+The nodes are raylets on this machine, each with its own folder for clones and DVC's cache.
 """
 
 import os
@@ -16,12 +16,11 @@ from stub import Stub
 from fieldguide.sweeps.experiments import read_trials
 
 pytestmark = pytest.mark.slow
-DVC = (sys.executable, "-m", "dvc")
 
 
 @pytest.fixture
 def team(tmp_path, s3, cluster):
-    """A project with a Git remote and an S3 one, and a cluster that may use both."""
+    """A project in a subfolder with a Git and an S3 remote, and a cluster that may use both."""
 
     class Team:
         def __init__(self):
@@ -29,14 +28,14 @@ def team(tmp_path, s3, cluster):
             self.bucket, url = bucket, s3.bucket(bucket)
             keys = {"AWS_ACCESS_KEY_ID": s3.key, "AWS_SECRET_ACCESS_KEY": s3.secret}
             self.cluster = cluster(STUB_SECONDS="0.5", **keys)
-            (tmp_path / "project").mkdir()
-            self.project = project = Stub(tmp_path / "project")
+            Stub.make_repository(tmp_path / "repository")
+            self.project = project = Stub(tmp_path / "repository" / "birds")
             self.remote = tmp_path / "remote.git"
             project.run("git", "init", "--bare", "--quiet", str(self.remote))
             project.git("remote", "add", "origin", str(self.remote))
-            project.run(*DVC, "remote", "add", "--default", "storage", url)
-            project.run(*DVC, "remote", "modify", "storage", "endpointurl", s3.endpoint)
-            project.run(*DVC, "remote", "modify", "storage", "region", s3.region)
+            project.dvc("remote", "add", "--default", "storage", url)
+            project.dvc("remote", "modify", "storage", "endpointurl", s3.endpoint)
+            project.dvc("remote", "modify", "storage", "region", s3.region)
             project.git("commit", "--quiet", "--all", "--message", "remote")
             project.git("push", "--quiet", "origin", "HEAD:main")
             path = project.env["PYTHONPATH"]
@@ -48,7 +47,7 @@ def team(tmp_path, s3, cluster):
             return self.project.start(*command, *ray, *options)
 
         def wait_for(self, ended, driver):
-            """Wait until so many trials have ended, as their stages note; the project's own did."""
+            """Wait until so many trials have been trained; the first note is the project's own."""
             end = time.monotonic() + 120
             while len(self.project.noted("ended")) - 1 < ended:
                 assert time.monotonic() < end, "waited in vain"
@@ -62,19 +61,18 @@ def team(tmp_path, s3, cluster):
 
         def check(self, name, count):
             """Every trial is an experiment here and on the Git remote, and its model in S3."""
-            trials = read_trials(self.project.folder, name)
+            trials = read_trials(self.project.folder, f"birds.{name}")
             assert Counter(trial.number for trial in trials) == dict.fromkeys(range(count), 1)
             listed = self.project.git("ls-remote", "origin", "refs/exps/*")
             stored = set(s3.keys(self.bucket))
             for trial in trials:
                 assert f"{trial.rev}\t{trial.ref}\n" in listed
-                lock = yaml.safe_load(self.project.git("show", f"{trial.rev}:dvc.lock"))
+                lock = yaml.safe_load(self.project.git("show", f"{trial.rev}:./dvc.lock"))
                 outs = {out["path"]: out["md5"] for out in lock["stages"]["train"]["outs"]}
                 md5 = outs["models/classifier"]
                 assert f"files/md5/{md5[:2]}/{md5[2:]}" in stored
-                # What was trained is what the experiment says.
                 assert str(trial.params["train.learning_rate"]) in self.project.git(
-                    "show", f"{trial.rev}:params.yaml"
+                    "show", f"{trial.rev}:./params.yaml"
                 )
             return trials
 
@@ -94,29 +92,32 @@ def test_a_late_node_gets_work_and_losers_are_pruned_across_nodes(team, tmp_path
     pruned = sum(trial.pruned for trial in trials)
     assert f"{8 - pruned} done, {pruned} pruned, 0 failed, 8 configurations" in output
     assert 0 < pruned < 8
-    # The first is the project's own; of the others each had its cores and the GPU of its node.
+    # The first training is the project's own; each other one had its cores and its node's GPU.
     assert set(team.project.noted("share")[1:]) == {"2/0"}
     for node in ("one", "two"):  # both have worked, each in its own folder
-        assert list((team.cluster.folder / node).glob("*/slots/*/dvc.lock"))
-        assert list((team.cluster.folder / node).glob("*/cache/files/md5/*"))
-    # The winner comes from S3 and is not trained again.
+        assert list((team.cluster.folder / node).glob("*/slots/*/birds/dvc.lock"))
+        assert list(
+            (team.cluster.folder / node).glob("*/clone/birds/.fieldguide/cache/files/md5/*")
+        )
+    # The winner's model comes from S3; it is not trained again.
     project, trained = team.project, len(team.project.noted("ended"))
-    assert "late-" in project.sweep("best", file, "--apply")
+    assert "birds.late-" in project.sweep("best", file, "--apply")
     weights = (project.folder / "models/classifier/weights").read_text()
     assert weights == (project.folder / "params.yaml").read_text()
     assert len(project.noted("ended")) == trained
-    # Nothing is left on the remote but experiments, and somebody else gets a model from there.
+    # Only experiments are left on the remote, and another person gets a model from there.
     refs = team.project.git("ls-remote", "origin").splitlines()
     assert not [ref for ref in refs if "refs/fieldguide/" in ref]
     other = tmp_path / "other"
     team.project.git("clone", "--quiet", str(team.remote), str(other), "--branch", "main")
-    team.project.folder = other
-    team.project.run(*DVC, "exp", "pull", "origin", trials[0].name)
-    team.project.run(*DVC, "exp", "apply", trials[0].name)
-    assert (other / "models/classifier/weights").read_text() == (other / "params.yaml").read_text()
+    theirs = team.project.at(other / "birds")
+    theirs.dvc("exp", "pull", "origin", trials[0].name)
+    theirs.dvc("exp", "apply", trials[0].name)
+    weights = (theirs.folder / "models/classifier/weights").read_text()
+    assert weights == (theirs.folder / "params.yaml").read_text()
 
 
-def test_a_cluster_gets_the_commit_alone_and_says_what_is_missing(team):
+def test_what_a_cluster_needs_is_refused_by_name_if_it_is_missing(team):
     project = team.project
     file = project.write_sweep("refused")
     options = ("--engine", "ray", "--address", team.cluster.address)
@@ -138,7 +139,7 @@ def test_a_cluster_gets_the_commit_alone_and_says_what_is_missing(team):
     params.write_text(f"{before}# mine\n")
     assert "params.yaml: changed and not committed, and a cluster gets the commit" in refused()
     params.write_text(before)
-    project.run(*DVC, "remote", "remove", "storage")
+    project.dvc("remote", "remove", "storage")
     project.git("commit", "--quiet", "--all", "--message", "no remote")
     assert ".dvc/config: found no default remote" in refused()
     assert project.experiments() == []
@@ -165,7 +166,7 @@ def test_a_head_that_dies_ends_the_driver_with_a_message(team):
 
 @pytest.mark.soak
 def test_a_node_without_the_remote_costs_no_trial(team):
-    """It fails each one at once, and is free again before the good node is."""
+    """It fails each trial at once, so that it is always free before the good node is."""
     team.cluster.start("head", cpus=0)
     team.cluster.start("good")
     rewritten = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "url./nowhere/.insteadOf"}
@@ -192,6 +193,6 @@ def test_24_trials_end_exactly_once_whatever_is_killed_in_the_middle(team, kille
     output = team.finish(driver)
     team.check("all", 24)
     assert "24 done, 0 pruned, 0 failed, 24 configurations" in output
-    # None was trained to its end twice, but for what the node could not publish any more.
+    # A training is repeated only if its node died before it published it.
     again = len(team.project.noted("ended")) - 24 - 1  # the first is the project's own
     assert 0 <= again <= (1 if killed == "node" else 0)

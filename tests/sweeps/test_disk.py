@@ -9,7 +9,7 @@ from fieldguide.sweeps.disk import free_models, parse_size
 from fieldguide.sweeps.experiments import read_trials
 from fieldguide.sweeps.ranking import rank
 
-# MD5 of no file in particular; the cache is laid out as DVC's.
+# Made-up hashes; the cache is laid out as DVC's.
 HASHES = {name: f"{name}{'0' * 31}" for name in "abcdef"}
 
 
@@ -20,9 +20,9 @@ def lock(*outs):
 
 @pytest.fixture
 def project(repository):
-    """Four trials; the best is 0, then 1, 2, 3. Each model is a folder of two files.
+    """Four trials, the best first. Each model is a folder of two files.
 
-    All models share the file f; trial 2's file c is in a branch's dvc.lock too.
+    All models share the file f; the file c of trial 2 is in a branch's dvc.lock too.
     """
     experiments = [
         Experiment(
@@ -92,17 +92,17 @@ def test_budget_keeps_fewer(project):
     assert [one.number for one in free(project, keep_top=4, budget=1).kept] == [0]  # the best
 
 
-def test_what_the_workspace_needs_stays(project):
+def test_files_that_the_workspace_needs_stay(project):
     (project / "dvc.lock").write_text(lock(f"{HASHES['d']}.dir"))
     free(project, keep_top=1)
     assert left(project) == ["a", "a.", "c", "d", "d.", "f"]
 
 
-def test_what_any_file_mentions_in_the_workspace_or_in_history_stays(project):
+def test_files_that_any_dvc_file_names_in_the_workspace_or_in_history_stay(project):
     def git(*arguments):
         subprocess.run(["git", *arguments], cwd=project, check=True)
 
-    # d's in a .dvc file that is not committed, c's in the side of a merge that changed nothing.
+    # d is named in an uncommitted .dvc file, c on the side of a merge that changed nothing.
     write(project / "keep" / "weights.dvc", f"outs:\n- md5: {HASHES['d']}.dir\n  path: weights\n")
     git("checkout", "-q", "-b", "side")
     write(project / "sub" / "dvc.lock", lock(f"{HASHES['c']}.dir"))
@@ -129,6 +129,6 @@ def test_sizes(text, size):
 
 
 @pytest.mark.parametrize("text", ["", "20", "GB", "-1GB", "20 GiB", "1e3GB"])
-def test_what_is_no_size_is_refused(text):
+def test_text_that_is_no_size_is_refused(text):
     with pytest.raises(SweepError, match=r"--budget: .* allowed: a size such as 500MB or 20GB"):
         parse_size(text)

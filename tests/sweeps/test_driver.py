@@ -18,7 +18,7 @@ from fieldguide.sweeps.experiments import read_trials
 from fieldguide.sweeps.local import gpus_of, threads
 from fieldguide.sweeps.pool import Ended
 from fieldguide.sweeps.record import Record
-from fieldguide.sweeps.slot import how_it_failed
+from fieldguide.sweeps.slot import Slot, how_it_failed, take_snapshot
 from fieldguide.sweeps.sweep_file import load_sweep
 
 # The warnings are of libraries that DVC uses.
@@ -34,7 +34,7 @@ def project(tmp_path_factory):
 
 
 def workers_of(folder):
-    """DVC's processes, by the notes of the slots."""
+    """Return DVC's processes, by the notes of the slots."""
     found = []
     for note in (folder / ".fieldguide/sweeps").glob("*/slot-*.json"):
         try:
@@ -48,7 +48,7 @@ def test_each_trial_has_its_share_of_the_cores(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert [threads(jobs)["OMP_NUM_THREADS"] for jobs in (1, 2, 3, 8, 9)] == list("84211")
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")  # asked for: never more
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")  # the user wants no more
     assert [threads(jobs)["OMP_NUM_THREADS"] for jobs in (1, 4, 8)] == list("221")
 
 
@@ -75,15 +75,13 @@ def test_trials_are_experiments_and_leave_the_workspace_alone(project, capsys):
     assert [name.split("_")[0] for name in sorted(names)] == [f"plain-000{k}" for k in range(3)]
     assert "0 running, 3 done, 0 pruned, 0 failed, 3 configurations; best" in output
     assert project.git("status", "--porcelain", "--untracked-files=no") == ""
-    shown = json.loads(
-        project.run(sys.executable, "-m", "dvc", "exp", "show", "--json", "--no-pager")
-    )
+    shown = json.loads(project.dvc("exp", "show", "--json", "--no-pager"))
     baseline = next(one for one in shown if one["name"] != "workspace" and one.get("experiments"))
     found = {one["name"]: one["revs"][0]["data"] for one in baseline["experiments"]}
     for name in names:
         data = found[name]
         params = data["params"]["params.yaml"]["data"]
-        # What the name says is what was trained with, and the score is of these params.
+        # The name says what was trained.
         assert f"a={params['model']['activation']}" in name
         assert f"lr={params['train']['learning_rate']:.3g}" in name
         assert "best" in data["metrics"]["metrics/train/metrics.json"]["data"]
@@ -95,14 +93,14 @@ def test_trials_are_experiments_and_leave_the_workspace_alone(project, capsys):
     (project.folder / "notes.txt").unlink()
 
 
-def test_a_fixed_value_may_need_one_that_is_searched(project):
+def test_a_fixed_value_may_be_allowed_only_with_a_searched_one(project):
     space = {"model.name": {"values": ["resnet18"]}, "model.weights": {"value": "pretrained"}}
     assert project.search(project.write_sweep("pair", method="grid", parameters=space))
     (name,) = [name for name in project.experiments() if name.startswith("pair-")]
     assert "weights: pretrained" in project.git("show", f"{ref_of(project, name)}:params.yaml")
 
 
-def test_what_is_changed_and_not_committed_is_part_of_every_trial(project):
+def test_uncommitted_changes_are_part_of_every_trial(project):
     params = project.folder / "params.yaml"
     before = params.read_text()
     params.write_text(before.replace("epochs: 24", "epochs: 11"))
@@ -148,10 +146,9 @@ def test_junk_in_place_of_a_slot_costs_the_project_nothing(project):
 
 def test_a_damaged_slot_is_made_again(project):
     file = project.write_sweep("locked", run_cap=1)
-    slot = project.folder / ".fieldguide/sweeps/locked/slot-0"
-    project.git("clone", "--quiet", "--shared", ".", str(slot))
-    (slot / ".dvc/config.local").write_text("")
-    (slot / ".git/index.lock").touch()
+    folder = project.folder / ".fieldguide/sweeps/locked/slot-0"
+    Slot(project.folder, folder, take_snapshot(project.folder, "locked"))._make()
+    (folder / ".git/index.lock").touch()
     assert project.search(file)
 
 
@@ -160,7 +157,7 @@ def ref_of(project, name):
     return next(ref for ref in refs if ref.endswith(f"/{name}"))
 
 
-def test_a_trial_that_fails_by_its_settings_is_recorded_and_counted(project, capsys):
+def test_a_trial_whose_params_fail_is_recorded_and_not_tried_again(project, capsys):
     space = {"optimizer": {"values": ["sgd", "adam", "nadam"]}}
     file = project.write_sweep("faulty", method="grid", run_cap=None, parameters=space)
     assert not project.search(file)
@@ -171,7 +168,7 @@ def test_a_trial_that_fails_by_its_settings_is_recorded_and_counted(project, cap
     assert "exited with 1" in log.read_text()
     assert str(log) in output
     began = len(project.noted("began"))
-    assert "1 failed" in project.sweep("run", file, status=1)  # said again, and not tried again
+    assert "1 failed" in project.sweep("run", file, status=1)  # told again, and not tried again
     assert len(project.noted("began")) == began
 
 
@@ -186,7 +183,7 @@ def test_seeds(project):
     assert "over 3 seeds" in project.sweep("best", file)
 
 
-def test_trials_that_cannot_win_are_pruned_and_not_remembered_by_dvc(project, capsys):
+def test_trials_that_cannot_win_are_pruned(project, capsys):
     early = {"type": "hyperband", "min_iter": 1, "eta": 2, "s": 1}
     file = project.write_sweep("pruning", run_cap=6, early_terminate=early)
     assert project.search(file, jobs=1)
@@ -200,13 +197,40 @@ def test_trials_that_cannot_win_are_pruned_and_not_remembered_by_dvc(project, ca
     assert [trial.pruned for trial in trials] == expected
     assert True in expected
     assert f"{expected.count(False)} done, {expected.count(True)} pruned" in capsys.readouterr().out
-    # The same params outside of the sweep: a pruned one is trained again, a whole one is not.
-    for trial in (trials[expected.index(True)], trials[expected.index(False)]):
-        before = len(project.noted("ended"))
-        keys = ("train.learning_rate", "model.activation")
-        changes = [f"--set-param={key}={trial.params[key]}" for key in keys]
-        project.run(sys.executable, "-m", "dvc", "exp", "run", "--temp", *changes, "train")
-        assert len(project.noted("ended")) - before == int(trial.pruned)
+
+
+def run_in_slot(project, slot, name, *, go_on):
+    """Run a trial until DVC has ended, and leave it there, as if the driver were killed then."""
+    slot.run(name, {"train.seed": 7}, [1], env={})
+    wait_for(lambda: list(slot.new_epochs()) or not slot.is_running)
+    slot.answer(1, go_on=go_on)
+    wait_for(lambda: not slot.is_running)
+
+
+def test_a_stopped_training_never_leaves_its_slot_and_a_whole_one_does(project):
+    start = take_snapshot(project.folder, "slots")
+    folder = project.folder / ".fieldguide/sweeps/slots"
+    cache = project.folder / ".dvc/cache"
+    before = set((cache / "runs").glob("*/*/*"))
+
+    def new_runs():
+        return set((cache / "runs").glob("*/*/*")) - before
+
+    slot = Slot(project.folder, folder / "slot-0", start)
+    run_in_slot(project, slot, "slots-0000_s=7", go_on=False)
+    assert new_runs() == set()
+    # The next driver ends what is left, and another worker runs the same params.
+    Slot(project.folder, folder / "slot-0", start).kill()
+    assert new_runs() == set()
+    other = Slot(project.folder, folder / "slot-1", start)
+    run_in_slot(project, other, "slots-0001_s=7", go_on=True)
+    assert not other.end().trial.pruned
+    assert len(new_runs()) == 1
+    # The first slot has not taken its own run for the whole training.
+    assert slot.end().trial.pruned
+    run_in_slot(project, slot, "slots-0002_s=7", go_on=False)
+    assert not slot.end().trial.pruned  # restored: it asked nothing
+    assert len(new_runs()) == 1
 
 
 def test_best_is_applied_and_only_then_evaluated(project):
@@ -220,16 +244,14 @@ def test_best_is_applied_and_only_then_evaluated(project):
         assert applied == project.git("show", f"{ref_of(project, name)}:params.yaml")
         assert len(project.noted("ended")) == before  # trained already
         assert (project.folder / "metrics/test.json").read_text() == "{}"
-        assert project.run(sys.executable, "-m", "dvc", "status") == (
-            "Data and pipelines are up to date.\n"
-        )
+        assert project.dvc("status") == ("Data and pipelines are up to date.\n")
         listed = project.sweep("list", file)
         assert listed.index(name) < listed.index("winner-", listed.index(name) + 1)
     finally:
         project.git("checkout", "--quiet", ".")
 
 
-def test_best_does_not_replace_what_is_not_committed(project):
+def test_best_does_not_replace_uncommitted_changes(project):
     file = project.write_sweep("careful", run_cap=1)
     assert project.search(file)
     stage = project.folder / "stages/train.py"
@@ -243,7 +265,7 @@ def test_best_does_not_replace_what_is_not_committed(project):
         stage.write_text(before)
 
 
-def test_what_a_trial_prints_is_not_taken_for_dvcs_word(tmp_path):
+def test_the_exit_status_is_read_from_dvcs_line_alone(tmp_path):
     log = tmp_path / "log"
     error = "ERROR: failed to reproduce 'train': failed to run: python stages/train.py, exited with"
     log.write_text("\n--- start ---\nrank 1 exited with 1\n")
@@ -267,14 +289,14 @@ def test_two_drivers_cannot_run_one_sweep_and_ctrl_c_loses_nothing(project):
         first.send_signal(signal.SIGINT)
         output, _ = first.communicate(timeout=60)
     assert first.returncode == 130
-    assert f"Stopped; go on with: fieldguide sweep run {file}" in output
+    assert "Stopped; run the same command again to go on" in output
     assert "Traceback" not in output
     wait_for(lambda: not stages_of(project.folder) + workers_of(project.folder))
     assert project.search(file)
     assert len([name for name in project.experiments() if name.startswith("twice-")]) == 3
 
 
-def test_names_of_another_sweep_are_not_taken(project):
+def test_experiments_that_the_record_does_not_know_are_refused(project):
     file = project.write_sweep("taken", run_cap=1)
     assert project.search(file)
     (project.folder / "sweeps/taken.yaml.study").unlink()
@@ -294,10 +316,8 @@ def test_a_broken_pipeline_stops_the_sweep_with_its_log(project):
         (project.folder / "kept").replace(project.folder / "dvc.yaml")
 
 
-class NowhereGood:
-    """Places that fail every trial, one at a time, for what they lack themselves."""
-
-    options = ""
+class FailingNode:
+    """A pool with one node, which fails every trial."""
 
     def __init__(self, folder, start):
         self.name, self.stopped = None, 0
@@ -311,12 +331,12 @@ class NowhereGood:
     def room(self):
         return int(self.name is None)
 
-    def start(self, run, rungs):
-        self.name = run.name
+    def start(self, planned, rungs):
+        self.name = planned.name
 
     def wait(self):
         name, self.name = self.name, None
-        yield Ended(name, message="the disk is full", of_place=True)
+        yield Ended(name, message="the disk is full", node_failed=True)
 
     def log(self, name):
         return Path("logs", name)
@@ -325,12 +345,12 @@ class NowhereGood:
         self.stopped += 1
 
 
-def test_a_sweep_stops_where_no_place_is_good_and_blames_no_trial(project):
+def test_a_sweep_stops_if_every_node_fails_and_blames_no_trial(project):
     base = load_params(project.folder / "params.yaml")
     sweep = load_sweep(project.folder / project.write_sweep("nowhere"), base)
-    with pytest.raises(SweepError, match=r"nowhere-0000.*no place .* 6 times .*the disk is full"):
-        run_sweep(project.folder, sweep, base, NowhereGood)
-    assert [run.number for run in Record(sweep, base).waiting()] == [0]
+    with pytest.raises(SweepError, match=r"nowhere-0000.*no node .* 6 times .*the disk is full"):
+        run_sweep(project.folder, sweep, base, FailingNode)
+    assert [trial.number for trial in Record(sweep, base).waiting()] == [0]
 
 
 @pytest.mark.soak
@@ -351,7 +371,7 @@ def test_kills_of_trials_workers_and_driver_lose_nothing_and_repeat_nothing(tmp_
         )
 
     def hit(processes_of):
-        """Kill one of them; False where there is none, or it has just ended."""
+        """Kill one of them; return False if there is none, or it has just ended."""
         try:
             rng.choice(processes_of(tmp_path)).kill()
         except (IndexError, psutil.NoSuchProcess):
@@ -360,7 +380,7 @@ def test_kills_of_trials_workers_and_driver_lose_nothing_and_repeat_nothing(tmp_
 
     driver = start()
     for number, kind in enumerate(kills):
-        # Spread over the whole sweep, at moments that are not of its making.
+        # Spread over the whole sweep, at random moments.
         wanted = trials * number // (len(kills) + 1)
         wait_for(lambda: len(project.noted("ended")) > wanted, seconds=300)  # noqa: B023
         time.sleep(rng.uniform(0, 1))
@@ -374,8 +394,8 @@ def test_kills_of_trials_workers_and_driver_lose_nothing_and_repeat_nothing(tmp_
     names = [name for name in project.experiments() if name.startswith("search-")]
     assert sorted(int(name.split("_")[0][-4:]) for name in names) == list(range(trials))
     record = (project.folder / "sweeps/search.yaml.study").read_text()
-    assert record.count('{"run-0":') == trials  # each has ended once
-    # A kill may fall between a training's end and its record; only then is it repeated.
+    assert record.count('{"seed-0":') == trials  # each has ended once
+    # A training is repeated only if a kill falls between its end and its record.
     ended = [name for name in project.noted("ended") if name != "main"]
     assert set(ended) == set(names)
     assert len(ended) <= trials + len(kills)

@@ -1,4 +1,4 @@
-"""A node's side of a sweep, without a cluster: the process that runs trials, and its worker."""
+"""A worker and its process that runs trials, without a cluster."""
 
 import os
 import sys
@@ -13,7 +13,6 @@ from fieldguide.sweeps.node import Job
 from fieldguide.sweeps.worker import Worker
 
 pytestmark = pytest.mark.slow
-DVC = (sys.executable, "-m", "dvc")
 
 
 @pytest.fixture(scope="module")
@@ -24,16 +23,16 @@ def project(tmp_path_factory):
     made = Stub(folder / "project")
     made.remote = folder / "remote.git"
     made.run("git", "init", "--bare", "--quiet", str(made.remote))
-    made.run(*DVC, "remote", "add", "--default", "storage", str(folder / "storage"))
+    made.dvc("remote", "add", "--default", "storage", str(folder / "storage"))
     made.git("commit", "--quiet", "--all", "--message", "remote")
     made.git("push", "--quiet", str(made.remote), "HEAD:refs/fieldguide/test")
-    made.run(*DVC, "push", "--quiet")
+    made.dvc("push", "--quiet")
     return made
 
 
 @pytest.fixture
 def work(project, tmp_path, monkeypatch):
-    """A worker with a node's folder of its own; its process is ended with the test."""
+    """Makes workers of one node, whose folder is the test's; their processes end with the test."""
     monkeypatch.setenv("FIELDGUIDE_NODE_FOLDER", str(tmp_path / "node"))
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     workers = []
@@ -42,7 +41,7 @@ def work(project, tmp_path, monkeypatch):
         for name, value in env.items():
             monkeypatch.setenv(name, value)
         baseline = project.git("rev-parse", "HEAD").strip()
-        worker = Worker(asdict(Job("sweep", str(project.remote), ref, baseline, threads=1)))
+        worker = Worker(asdict(Job("sweep", str(project.remote), ref, baseline, "", threads=1)))
         workers.append(worker)
         return worker
 
@@ -76,7 +75,7 @@ def test_a_trial_is_published_once_by_whoever_is_first(project, work, tmp_path, 
     ref = "refs/exps/*/sweep-0000_lr=0.001"
     before = project.git("ls-remote", str(project.remote), ref)
     assert before.count("\n") == 1
-    # Another node, which the driver gave the same trial because it took this one for dead.
+    # Another node gets the same trial, because the driver took this node for dead.
     monkeypatch.setenv("FIELDGUIDE_NODE_FOLDER", str(tmp_path / "other"))
     assert run(work(), "sweep-0000_lr=0.001", **first)["status"] == 0
     assert project.git("ls-remote", str(project.remote), ref) == before
@@ -88,18 +87,18 @@ def test_a_trial_is_published_once_by_whoever_is_first(project, work, tmp_path, 
     assert rates == {0: 0.001, 1: 0.002}
 
 
-def test_a_trial_that_fails_by_its_settings_sends_its_log(work):
+def test_a_trial_whose_params_fail_sends_its_log(work):
     event = run(work(), "sweep-0002_o=sgd", **{"train.optimizer": "sgd"})
     assert event["status"] == 1
     assert event["message"] == "the settings are at fault"
     assert "the settings are at fault\n" in event["log"]
 
 
-def test_nobody_to_give_orders_ends_the_trial(work, tmp_path):
+def test_a_trial_ends_when_its_worker_is_killed(work, tmp_path):
     worker = work(STUB_SECONDS="300")
     worker.run("sweep-0003_x=1", {"train.seed": 3}, [])
     wait_for(lambda: stages_of(tmp_path))
-    worker._node.stdin.close()  # as when the worker's own process is killed
+    worker._node.stdin.close()  # as if the worker's own process were killed
     worker._node.wait(30)
     assert stages_of(tmp_path) == []
     event = last_event(worker, "sweep-0003_x=1")
@@ -107,7 +106,7 @@ def test_nobody_to_give_orders_ends_the_trial(work, tmp_path):
     assert event["message"].startswith("the process that ran it on its node ended with 0")
 
 
-def test_a_killed_process_is_replaced_and_what_it_left_is_ended(work, tmp_path):
+def test_a_killed_process_is_replaced_and_its_stage_is_ended(work, tmp_path):
     worker = work(STUB_SECONDS="300")
     worker.run("sweep-0004_x=1", {"train.seed": 4}, [])
     wait_for(lambda: stages_of(tmp_path))
@@ -121,10 +120,10 @@ def test_a_killed_process_is_replaced_and_what_it_left_is_ended(work, tmp_path):
     assert not any(process.is_running() for process in left)
 
 
-def test_what_cannot_be_fetched_is_said_and_is_no_fault_of_the_trial(work):
+def test_a_commit_that_cannot_be_fetched_is_reported_and_no_fault_of_the_trial(work):
     event = run(work(ref="refs/fieldguide/gone"), "sweep-0005_x=1")
     assert event["status"] is None
-    assert event["of_place"]
+    assert event["node_failed"]
     assert "couldn't find remote ref refs/fieldguide/gone" in event["message"]
 
 
@@ -132,7 +131,7 @@ def test_a_trial_that_is_started_again_does_not_end_as_the_first_time(work, monk
     worker = work()
     name = "sweep-0006_o=sgd"
     assert run(worker, name, **{"train.optimizer": "sgd"})["status"] == 1
-    assert worker.events(name, 0)[-1]["status"] == 1  # as long as nothing else is asked for
+    assert worker.events(name, 0)[-1]["status"] == 1  # until the next trial
     first = worker.run(name, {"train.seed": 6}, [])
     assert [event for event in first if event["status"] == 1] == []
     assert (first[-1] if first else last_event(worker, name))["status"] == 0

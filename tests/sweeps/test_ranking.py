@@ -1,4 +1,4 @@
-"""Which configuration is best; the bound by hand."""
+"""Ranking of configurations; the bound is calculated by hand."""
 
 import math
 from datetime import UTC, datetime

@@ -12,8 +12,8 @@ from optuna.storages.journal import JournalFileBackend
 
 from fieldguide.core.errors import SweepError
 from fieldguide.core.params import load_params
-from fieldguide.sweeps.names import run_name
-from fieldguide.sweeps.record import DONE, FAILED, PRUNED, Record, study_path
+from fieldguide.sweeps.names import trial_name
+from fieldguide.sweeps.record import DONE, FAILED, PRUNED, Record, record_path
 from fieldguide.sweeps.sweep_file import load_sweep
 
 BASE = load_params(Path(__file__).resolve().parents[2] / "params.yaml")
@@ -37,21 +37,21 @@ def record(tmp_path, method="random", base=BASE, **changes):
 
 
 def propose_all(found):
-    runs = []
-    while run := found.propose():
-        runs.append(run)
-    return runs
+    trials = []
+    while trial := found.propose():
+        trials.append(trial)
+    return trials
 
 
 def test_random_proposals_differ_and_come_again_with_the_same_seed(tmp_path):
     first, other, third = (tmp_path / name for name in "abc")
     for folder in (first, other, third):
         folder.mkdir()
-    runs = propose_all(record(first))
-    assert [run.number for run in runs] == [0, 1, 2, 3, 4]
-    assert len({json.dumps(run.overrides) for run in runs}) == 5
-    assert propose_all(record(other)) == runs
-    assert propose_all(record(third, seed=1)) != runs
+    trials = propose_all(record(first))
+    assert [trial.number for trial in trials] == [0, 1, 2, 3, 4]
+    assert len({json.dumps(trial.overrides) for trial in trials}) == 5
+    assert propose_all(record(other)) == trials
+    assert propose_all(record(third, seed=1)) != trials
 
 
 @pytest.mark.parametrize("method", ["random", "bayes"])
@@ -62,13 +62,14 @@ def test_a_restart_goes_on_and_repeats_no_proposal(tmp_path, method):
     found = [record(tmp_path, method).propose() for _ in range(5)]  # as in a process each
     assert found == expected
     assert record(tmp_path, method).propose() is None
-    assert [run.name for run in record(tmp_path, method).waiting()] == [run.name for run in found]
+    names = [trial.name for trial in found]
+    assert [trial.name for trial in record(tmp_path, method).waiting()] == names
 
 
 def test_a_grid_is_tried_in_order_once_each(tmp_path):
     parameters = {"activation": {"values": ["relu", "gelu"]}, "conv_layers": {"min": 3, "max": 5}}
     found = record(tmp_path, "grid", parameters=parameters, run_cap=None)
-    values = [tuple(run.overrides.values()) for run in propose_all(found)]
+    values = [tuple(trial.overrides.values()) for trial in propose_all(found)]
     assert values == [(a, layers) for a in ("relu", "gelu") for layers in (3, 4, 5)]
 
 
@@ -77,8 +78,8 @@ def test_a_small_space_is_tried_out_and_then_ends(tmp_path, method):
     parameters = {"activation": {"values": ["relu", "gelu"]}, "conv_layers": {"min": 3, "max": 5}}
     found = record(tmp_path, method, parameters=parameters, run_cap=100)
     assert found.planned == 6
-    runs = propose_all(found)
-    assert len({json.dumps(run.overrides) for run in runs}) == 6
+    trials = propose_all(found)
+    assert len({json.dumps(trial.overrides) for trial in trials}) == 6
 
 
 def test_a_range_of_billions_is_drawn_from(tmp_path):
@@ -89,7 +90,7 @@ def test_a_range_of_billions_is_drawn_from(tmp_path):
 def test_contradictions_between_values_are_never_proposed(tmp_path):
     parameters = {"image_size": {"values": [16, 32, 64]}, "conv_layers": {"min": 3, "max": 6}}
     found = record(tmp_path, "grid", parameters=parameters, run_cap=None)
-    values = [tuple(run.overrides.values()) for run in propose_all(found)]
+    values = [tuple(trial.overrides.values()) for trial in propose_all(found)]
     # n blocks need 2^n pixels.
     expected = [(size, n) for size in (16, 32, 64) for n in (3, 4, 5, 6) if 2**n <= size]
     assert values == expected
@@ -97,38 +98,38 @@ def test_contradictions_between_values_are_never_proposed(tmp_path):
 
 def test_overrides_hold_fixed_values_and_the_seed(tmp_path):
     found = record(tmp_path, parameters={**SPACE, "epochs": {"value": 7}}, seeds=2)
-    run = found.propose()
-    assert run.overrides["train.epochs"] == 7
-    assert run.overrides["train.seed"] == BASE.train.seed
-    found.end(run, DONE, score=0.5, seconds=1)
+    trial = found.propose()
+    assert trial.overrides["train.epochs"] == 7
+    assert trial.overrides["train.seed"] == BASE.train.seed
+    found.end(trial, DONE, score=0.5, seconds=1)
     (second,) = found.waiting()
-    assert second.number == run.number
-    assert second.overrides == {**run.overrides, "train.seed": BASE.train.seed + 1}
-    assert second.name == run.name.removesuffix("_s0") + "_s1"
-    assert found.scores(run) == []
+    assert second.number == trial.number
+    assert second.overrides == {**trial.overrides, "train.seed": BASE.train.seed + 1}
+    assert second.name == trial.name.removesuffix("_s0") + "_s1"
+    assert found.scores(trial) == []
     found.end(second, DONE, score=0.7, seconds=1)
-    assert found.scores(run) == [0.5, 0.7]
+    assert found.scores(trial) == [0.5, 0.7]
     assert found.study.best_trial.value == pytest.approx(0.6)
 
 
 @pytest.mark.parametrize("state", [PRUNED, FAILED])
 def test_a_first_seed_that_does_not_finish_ends_its_configuration(tmp_path, state):
     found = record(tmp_path, seeds=3)
-    run = found.propose()
-    found.end(run, state, score=0.1, seconds=1, reason="x", log="y")
+    trial = found.propose()
+    found.end(trial, state, score=0.1, seconds=1, reason="x", log="y")
     assert found.waiting() == []
     assert found.left() == 4 * 3
 
 
 def test_a_later_seed_that_fails_does_not_stop_the_others(tmp_path):
     found = record(tmp_path, seeds=3)
-    run = found.propose()
-    found.end(run, DONE, score=0.5, seconds=1)
+    trial = found.propose()
+    found.end(trial, DONE, score=0.5, seconds=1)
     second, third = found.waiting()
     found.end(second, FAILED, reason="x", log="y")
     assert found.waiting() == [third]
     found.end(third, DONE, score=0.5, seconds=1)
-    assert found.waiting() == found.scores(run) == []
+    assert found.waiting() == found.scores(trial) == []
 
 
 def test_bayes_learns_from_scores_and_avoids_running_trials(tmp_path):
@@ -136,10 +137,10 @@ def test_bayes_learns_from_scores_and_avoids_running_trials(tmp_path):
     parameters = {"learning_rate": SPACE["learning_rate"]}
     found = record(tmp_path, "bayes", parameters=parameters, run_cap=40)
     distances = []
-    while run := found.propose():
-        distances.append(abs(math.log10(run.overrides["train.learning_rate"]) + 3))
-        found.end(run, DONE, score=-distances[-1], seconds=1)
-    # Drawn at random, a quarter of the range from 1e-4 to 1e-2 is so near.
+    while trial := found.propose():
+        distances.append(abs(math.log10(trial.overrides["train.learning_rate"]) + 3))
+        found.end(trial, DONE, score=-distances[-1], seconds=1)
+    # Of random values from 1e-4 to 1e-2, a quarter are that near.
     assert sum(distance < 0.25 for distance in distances[20:]) > 10
 
 
@@ -163,7 +164,7 @@ def test_successive_halving_by_hand(tmp_path):
 
 def test_run_cap_may_grow_and_nothing_else_may_change(tmp_path):
     propose_all(record(tmp_path))
-    assert [run.number for run in propose_all(record(tmp_path, run_cap=7))] == [5, 6]
+    assert [trial.number for trial in propose_all(record(tmp_path, run_cap=7))] == [5, 6]
     with pytest.raises(SweepError, match=r"search\.yaml: has changed since .*search\.yaml\.study"):
         record(tmp_path, "bayes")
     other = BASE.model_copy(update={"train": BASE.train.model_copy(update={"epochs": 9})})
@@ -172,28 +173,27 @@ def test_run_cap_may_grow_and_nothing_else_may_change(tmp_path):
 
 
 def test_swept_keys_may_change_in_params_yaml(tmp_path):
-    # As they do when the best trial is applied.
+    # They change when the best trial is applied.
     propose_all(record(tmp_path))
     other = BASE.model_copy(update={"train": BASE.train.model_copy(update={"learning_rate": 0.5})})
     assert len(propose_all(record(tmp_path, base=other, run_cap=6))) == 1
 
 
-def test_what_a_kill_leaves_is_mended(tmp_path):
+def test_half_an_entry_is_removed(tmp_path):
     found = record(tmp_path)
-    run = found.propose()
-    found.study.ask()  # killed before the proposal got its number
-    path = study_path(tmp_path / "search.yaml")
+    trial = found.propose()
+    path = record_path(tmp_path / "search.yaml")
     path.write_bytes(path.read_bytes() + b'{"op_code": 5, "worker')
     again = record(tmp_path)
-    assert again.waiting() == [run]
+    assert again.waiting() == [trial]
     assert [other.number for other in propose_all(again)] == [1, 2, 3, 4]
 
 
-def test_a_run_written_down_but_not_told_is_told(tmp_path):
+def test_a_recorded_end_that_the_sampler_does_not_know_is_told_to_it(tmp_path):
     found = record(tmp_path)
-    run = found.propose()
+    trial = found.propose()
     end = {"state": DONE, "score": 0.25, "seconds": 1}
-    found._storage.set_trial_user_attr(found._ids[run.number], "run-0", end)
+    found._storage.set_trial_user_attr(found._ids[trial.number], "seed-0", end)
     again = record(tmp_path)
     assert again.waiting() == []
     assert again.study.best_value == 0.25
@@ -202,29 +202,32 @@ def test_a_run_written_down_but_not_told_is_told(tmp_path):
 EARLY = {"type": "hyperband", "min_iter": 1, "eta": 2}
 
 
-def score_of(run, epoch):
-    rate = run.overrides["train.learning_rate"]
+def score_of(trial, epoch):
+    rate = trial.overrides["train.learning_rate"]
     return round(0.9 - abs(math.log10(rate) + 3) - 0.1 / epoch, 6)
 
 
 def go_on(found, proposals):
-    """Run until so many configurations are proposed, one trial at a time, as the driver would."""
+    """Propose so many configurations and run their trials, one at a time, as the driver would."""
     waiting = found.waiting()
-    while waiting or len(found.runs()) < proposals * found.sweep.seeds:
-        run = waiting.pop(0) if waiting else found.propose()
+    while waiting or len(found.proposed()) < proposals * found.sweep.seeds:
+        trial = waiting.pop(0) if waiting else found.propose()
         end = DONE
-        for epoch in found.rungs if run.prunable else []:
-            if not found.may_go_on(run, epoch, score_of(run, epoch)):
+        for epoch in found.rungs if trial.prunable else []:
+            if not found.may_go_on(trial, epoch, score_of(trial, epoch)):
                 end = PRUNED
                 break
-        if run.number == 11:
+        if trial.number == 11:
             end = FAILED
-        waiting += found.end(run, end, score=score_of(run, 24), seconds=1, reason="x", log="y")
+        waiting += found.end(trial, end, score=score_of(trial, 24), seconds=1, reason="x", log="y")
 
 
 def story(found):
-    """All that a sweep's record says: proposals, rungs and ends."""
-    return [(run, found.ended(run), found._trial(run.number).user_attrs) for run in found.runs()]
+    """Return everything that the record says: proposals, rungs and ends."""
+    return [
+        (trial, found.ended(trial), found._configuration(trial.number).user_attrs)
+        for trial in found.proposed()
+    ]
 
 
 def test_a_kill_at_any_entry_or_byte_changes_no_proposal(tmp_path, monkeypatch):
@@ -233,7 +236,7 @@ def test_a_kill_at_any_entry_or_byte_changes_no_proposal(tmp_path, monkeypatch):
     whole = record(tmp_path, **sweep)
     go_on(whole, 13)
     expected = story(whole)
-    path = study_path(tmp_path / "search.yaml")
+    path = record_path(tmp_path / "search.yaml")
     text = path.read_bytes()
     lines = [at + 1 for at, byte in enumerate(text) if byte == ord("\n")]
     draw = random.Random(0)
@@ -247,29 +250,29 @@ def test_a_kill_at_any_entry_or_byte_changes_no_proposal(tmp_path, monkeypatch):
         assert again.left() == 0
 
 
-def test_what_is_kept_up_to_date_is_what_the_file_says(tmp_path):
-    """Several at a time, in any order: a record opened anew answers as the one that wrote it."""
+def test_a_record_that_is_opened_again_answers_as_before(tmp_path):
+    """Several trials run at a time and end in any order."""
     sweep = {"method": "bayes", "run_cap": 60, "early_terminate": EARLY, "seeds": 2}
     found = record(tmp_path, **sweep)
     draw = random.Random(3)
     running = []
     for step in range(60):
-        if len(running) < 6 and (run := found.propose()):
-            running.append(run)
-        run = running.pop(draw.randrange(len(running)))
-        if run.prunable and not found.may_go_on(run, 1, draw.randrange(5) / 5):
+        if len(running) < 6 and (trial := found.propose()):
+            running.append(trial)
+        trial = running.pop(draw.randrange(len(running)))
+        if trial.prunable and not found.may_go_on(trial, 1, draw.randrange(5) / 5):
             end = PRUNED
         else:
             end = draw.choice([DONE, DONE, FAILED])
-        running += found.end(run, end, score=draw.random(), seconds=1, reason="x", log="y")
+        running += found.end(trial, end, score=draw.random(), seconds=1, reason="x", log="y")
         if step % 20 == 19:
             again = record(tmp_path, **sweep)
             assert story(again) == story(found)
             assert again.waiting() == sorted(running, key=lambda one: (one.number, one.index))
             assert again.left() == found.left()
-            # By hand: what was never proposed, and of what is open all that has not ended.
-            seconds_to_come = sum(run.prunable for run in running)
-            unproposed = 60 - len(found.runs()) // 2
+            # By hand: all seeds of what is not proposed, and the running trials with their seeds.
+            seconds_to_come = sum(trial.prunable for trial in running)
+            unproposed = 60 - len(found.proposed()) // 2
             assert found.left() == 2 * unproposed + len(running) + seconds_to_come
             assert again._rungs._scores == found._rungs._scores
             assert again._view._best == found._view._best
@@ -279,7 +282,7 @@ def test_what_is_kept_up_to_date_is_what_the_file_says(tmp_path):
 
 def test_each_operation_is_one_write_and_proposals_and_last_ends_are_synced(tmp_path, monkeypatch):
     found = record(tmp_path, early_terminate=EARLY, run_cap=2)
-    path = study_path(tmp_path / "search.yaml")
+    path = record_path(tmp_path / "search.yaml")
     synced, fsync = [], os.fsync
     monkeypatch.setattr(os, "fsync", lambda file: (fsync(file), synced.append(size())))
     writes, write = [], found._journal._write
@@ -288,13 +291,13 @@ def test_each_operation_is_one_write_and_proposals_and_last_ends_are_synced(tmp_
     def size():
         return path.stat().st_size
 
-    run = found.propose()
+    trial = found.propose()
     assert synced == writes == [size()]
-    found.may_go_on(run, 1, 0.5)
+    found.may_go_on(trial, 1, 0.5)
     assert writes[1:] == [size()]  # a kill of the driver takes nothing back
-    found.may_go_on(run, 1, 0.5)  # asked again: nothing new
+    found.may_go_on(trial, 1, 0.5)  # asked again, nothing is written
     assert writes[1:] == [size()]
-    found.end(run, DONE, score=0.5, seconds=1)
+    found.end(trial, DONE, score=0.5, seconds=1)
     assert writes[2:] == [size()]
     assert len(synced) == 1
     last = found.propose()
@@ -306,36 +309,20 @@ def test_each_operation_is_one_write_and_proposals_and_last_ends_are_synced(tmp_
     assert writes == sorted(set(writes))
 
 
-def test_optuna_reads_the_record_and_its_records_are_read(tmp_path):
+def test_optuna_reads_the_record(tmp_path):
     found = record(tmp_path, "bayes", early_terminate=EARLY)
     go_on(found, 3)
-    path = study_path(tmp_path / "search.yaml")
+    path = record_path(tmp_path / "search.yaml")
     storage = JournalStorage(JournalFileBackend(str(path)))
     study = optuna.load_study(study_name="search", storage=storage)
     assert [trial.params for trial in study.trials] == [
-        found._trial(number).params for number in range(3)
+        found._configuration(number).params for number in range(3)
     ]
-    assert study.best_value == max(found.ended(run)["score"] for run in found.runs())
-    # A proposal that an older version wrote, entry by entry, and one that was not new.
-    study.tell(study.ask(found.sweep.space), state=optuna.trial.TrialState.FAIL)
-    trial = study.ask(found.sweep.space)
-    trial.set_user_attr("number", 3)
-    trial.report(0.01, 1)
-    storage.set_trial_system_attr(trial._trial_id, "completed_rung_0", 0.01)
-    trial.set_user_attr("rung-1", False)
-    again = record(tmp_path, "bayes", early_terminate=EARLY)
-    (run,) = again.waiting()
-    assert run.number == 3
-    assert run.overrides["train.learning_rate"] == trial.params["train.learning_rate"]
-    assert not again.may_go_on(run, 1, 0.99)  # as it was decided
-    again.end(run, PRUNED, score=0.01, seconds=1)
-    assert again._trial(3).value == 0.01
-    assert again.propose().number == 4
-    assert again.left() == 1
+    assert study.best_value == max(found.ended(trial)["score"] for trial in found.proposed())
 
 
 def test_a_file_that_is_no_record_is_refused(tmp_path):
-    study_path(tmp_path / "search.yaml").write_text("my notes\n" * 3)
+    record_path(tmp_path / "search.yaml").write_text("my notes\n" * 3)
     with pytest.raises(SweepError, match=r"search\.yaml\.study: is not the record of a sweep"):
         record(tmp_path)
 
@@ -348,10 +335,10 @@ def test_names_say_the_settings_and_are_good_refs():
         "train.learning_rate": 0.00031234,
         "data.archive": "data/my photos..lock",
     }
-    name = run_name("original", 7, values, 2)
+    name = trial_name("original", 7, values, 2)
     assert name == "original-0007_a=gelu_bn=true_bs=64_lr=0.000312_a2=data-my-photos--lock_s2"
     for bad in ("..", "@{", "~", "^", ":", "?", "*", "[", "\\", " "):
         assert bad not in name
-    assert not re.search(r"\.lock$|\.$", run_name("s", 0, {"data.archive": "a.lock"}, None))
-    long = run_name("s", 0, {f"model.key_{k}": k for k in range(200)}, None)
+    assert not re.search(r"\.lock$|\.$", trial_name("s", 0, {"data.archive": "a.lock"}, None))
+    long = trial_name("s", 0, {f"model.key_{k}": k for k in range(200)}, None)
     assert len(long) < 200

@@ -43,7 +43,7 @@ def numbers(view, *states):
 @pytest.mark.parametrize("goal", ["maximize", "minimize"])
 @pytest.mark.parametrize("method", ["bayes", "random"])
 def test_proposals_are_optunas_while_all_trials_are_in_view(method, goal):
-    """Running, complete, pruned and failed trials, ended in another order than they began."""
+    """Trials of every state, which end in another order than they began."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study, view = optuna.create_study(direction=goal), View(goal, SPACE)
     draw, running = random.Random(0), []
@@ -77,7 +77,7 @@ def test_the_best_and_the_latest_are_in_view():
         view.started(trial(number))
     assert numbers(view, TrialState.RUNNING) == list(range(70, 100))
     order = random.Random(1).sample(range(90), 90)
-    for number in order:  # the score falls: the first are the best, whenever they end
+    for number in order:  # the score falls, so the first are the best
         view.ended(trial(number, TrialState.COMPLETE, score=-number))
     finished = (TrialState.COMPLETE, TrialState.PRUNED)
     assert numbers(view, *finished) == [*range(25), *range(60, 90)]
@@ -99,7 +99,7 @@ def test_complete_trials_are_better_than_pruned_ones_and_those_by_how_far_they_c
     for end in ends:
         view.started(trial(end.number))
         view.ended(end)
-    # 22 complete ones, and of the pruned the one of epoch 3, then the better two of epoch 1.
+    # 22 complete ones, then the pruned one of epoch 3, then the better two of epoch 1.
     assert numbers(view, pruned) == [2, 3, 4]
 
 

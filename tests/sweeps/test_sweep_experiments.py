@@ -1,4 +1,4 @@
-"""Reading a sweep's trials from refs/exps, by real Git."""
+"""Reading a sweep's trials from refs/exps, with real Git."""
 
 from datetime import UTC, datetime
 
@@ -29,7 +29,7 @@ def test_a_trial_has_its_parameters_scores_and_seconds(repository):
     assert not trial.pruned
 
 
-def test_what_is_missing_is_none_and_what_is_pruned_is_told(repository):
+def test_missing_values_are_none_and_a_pruned_trial_says_so(repository):
     (trial,) = read_trials(
         repository([Experiment("shapes-0001_a", seconds=None, pruned=True)]), "shapes"
     )
@@ -59,7 +59,7 @@ def test_dvcs_own_references_are_no_trials(tmp_path):
     for ref in ("refs/exps/exec/EXEC_BASELINE", "refs/exps/celery/b-0003_x"):
         (tmp_path / ".git" / ref).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / ".git" / ref).write_text(base, encoding="utf-8")
-    # Another baseline: a sweep goes on after a commit.
+    # Another baseline: a commit does not end a sweep.
     path = tmp_path / ".git" / "refs/exps" / other[:2] / other[2:] / "b-0004_x"
     path.parent.mkdir(parents=True)
     path.write_text(base, encoding="utf-8")
@@ -67,7 +67,7 @@ def test_dvcs_own_references_are_no_trials(tmp_path):
 
 
 def test_curves_are_read_by_epoch_and_only_those_there_are(repository):
-    curves = {"val/acc": [0.25, 0.5, 0.375], "train/loss": [2.0]}
+    curves = {"val/acc": [0.25, 0.5, 0.375], "train/loss": [2.0, 1.5, 1.25]}
     root = repository([Experiment("b-0001_x", curves=curves), Experiment("b-0002_x")])
     first, second = read_trials(root, "b")
     assert read_curves(root, first) == curves

@@ -33,7 +33,7 @@ class Engine(StrEnum):
     ray = "ray"
 
 
-ROOT = Path()  # commands run in the project's top folder, as dvc repro does
+ROOT = Path()  # commands run in the project's folder, as dvc repro does
 
 
 @app.command("run")
@@ -42,31 +42,29 @@ def run(
     *,
     jobs: Annotated[
         int | None,
-        typer.Option("--jobs", "-j", min=1, help="trials at a time; of ray: what its nodes hold"),
+        typer.Option("--jobs", "-j", min=1, help="trials at a time; 1, or what Ray's nodes hold"),
     ] = None,
     engine: Annotated[Engine, typer.Option(help="where trials run")] = Engine.local,
     address: Annotated[
-        str | None, typer.Option(envvar="RAY_ADDRESS", help="of ray: host:port of the head")
+        str | None, typer.Option(envvar="RAY_ADDRESS", help="Ray: host:port of the head")
     ] = None,
     cpus: Annotated[
-        int | None, typer.Option(min=1, help="of ray: cores that a trial holds; 1")
+        int | None, typer.Option(min=1, help="Ray: cores that a trial reserves; 1")
     ] = None,
     gpus: Annotated[
         float | None,
-        typer.Option(min=0, help="of ray: GPUs that a trial holds; by default train.devices"),
+        typer.Option(min=0, help="Ray: GPUs that a trial reserves; by default train.devices"),
     ] = None,
     git_remote: Annotated[
         str | None,
-        typer.Option(help="of ray: where nodes get the commit and leave experiments; origin"),
+        typer.Option(help="Ray: Git remote for the commit and the experiments; origin"),
     ] = None,
 ) -> None:
     """Run a sweep, or go on with one that was interrupted."""
-    from fieldguide.core.params import load_params
     from fieldguide.sweeps.driver import run_sweep
-    from fieldguide.sweeps.sweep_file import load_sweep
 
-    base, root = load_params(), Path.cwd()
-    sweep = load_sweep(file, base)
+    sweep, base = _load(file)
+    root = Path.cwd()
     if engine is Engine.ray:
         if address is None:
             raise SweepError("--address: missing; --engine ray needs host:port of the head")
@@ -78,7 +76,7 @@ def run(
             gpus=gpus,
         )
     elif (cpus, gpus, git_remote) != (None, None, None):
-        raise SweepError("--cpus, --gpus and --git-remote: are of --engine ray")
+        raise SweepError("--cpus, --gpus and --git-remote: need --engine ray")
     else:
         from fieldguide.sweeps.local import LocalPool
 
@@ -102,15 +100,13 @@ def _run_on_cluster(
     from fieldguide.sweeps.driver import run_sweep
 
     root = Path.cwd()
-    # The next driver of this sweep, in this folder, finds the workers of one that was killed.
+    # By this name, the next driver of the sweep finds the workers of one that was killed.
     namespace = f"fieldguide {socket.gethostname()} {root} {sweep.name}"
     with connected(address, namespace=namespace):
         from fieldguide.sweeps.cluster import RayPool, Share, gpus_of_a_trial
 
-        held = Share(cpus, gpus_of_a_trial(base, sweep.fixed) if gpus is None else gpus)
-        pool = partial(
-            RayPool, root, sweep=sweep.name, remote=remote, address=address, share=held, jobs=jobs
-        )
+        share = Share(cpus, gpus_of_a_trial(base, sweep.fixed) if gpus is None else gpus)
+        pool = partial(RayPool, root, sweep=sweep.name, remote=remote, share=share, jobs=jobs)
         return run_sweep(root, sweep, base, pool)
 
 
@@ -120,7 +116,7 @@ def list_trials(
     top: Annotated[int, typer.Option(min=1, help="how many to list")] = 20,
 ) -> None:
     """List a sweep's configurations, best first."""
-    sweep = _load(file)
+    sweep, _ = _load(file)
     ranked = _ranked(sweep)
     print(f"{'rank':>4}  {sweep.metric:<15}  {'seconds':>7}  experiment")
     for place, one in enumerate(ranked[:top], start=1):
@@ -141,33 +137,54 @@ def best(
 ) -> None:
     """Show the best configuration.
 
-    Its test scores come with --apply, and only they.
+    Only --apply opens the test set, and only for this configuration.
     """
-    from fieldguide.results.git import git
-    from fieldguide.sweeps.slot import TARGET
-
-    sweep = _load(file)
+    sweep, _ = _load(file)
     winner = _ranked(sweep)[0]
-    trial = winner.trials[0]  # not the luckiest seed
+    name = winner.trials[0].name
     spread = (
         "" if winner.spread is None else f" ± {winner.spread:.4f} over {len(winner.scores)} seeds"
     )
-    print(f"{trial.name}\n  {sweep.metric}  {winner.mean:.4f}{spread}")
+    print(f"{name}\n  {sweep.metric}  {winner.mean:.4f}{spread}")
     width = max(map(len, winner.values), default=0)
     for key, value in winner.values.items():
         print(f"  {key:<{width}}  {value}")
     if not apply:
         print(f"\nInto the workspace, with its test scores: fieldguide sweep best {file} --apply")
         return
+    _apply(winner)
+
+
+def _apply(winner: Configuration) -> None:
+    """Bring the winner's first seed, which is not the luckiest one, into the workspace."""
+    from fieldguide.results.git import git
+    from fieldguide.sweeps.slot import TARGET
+
+    trial = winner.trials[0]
     _refuse_to_overwrite(trial.name)
     dvc = [sys.executable, "-m", "dvc"]
-    # It fails where a model or figures have left the cache; `repro` makes them again.
+    # It fails if a model or figures are no longer in the cache; `repro` makes them again.
     subprocess.run([*dvc, "exp", "apply", trial.name], check=False)
     if subprocess.run([*dvc, "checkout", TARGET], check=False, capture_output=True).returncode:
-        subprocess.run([*dvc, "pull", TARGET], check=False)  # a node of a cluster has trained it
+        subprocess.run([*dvc, "pull", TARGET], check=False)  # it was trained on a cluster's node
     if git(ROOT, "diff", "--name-only", trial.rev, "--", "params.yaml"):
         raise SweepError(f"dvc exp apply {trial.name} failed; params.yaml is not the winner's")
     raise typer.Exit(subprocess.run([*dvc, "repro"], check=False).returncode)
+
+
+def _refuse_to_overwrite(name: str) -> None:
+    """Refuse changes of the repository that are no results: `dvc exp apply` would drop them."""
+    from fieldguide.results.git import git, subfolder_of
+
+    project = subfolder_of(ROOT)
+    results = tuple(f"{project}{path}" for path in ("dvc.lock", "metrics/", "plots/"))
+    changed = git(ROOT, "diff", "--name-only", "HEAD").split("\n")
+    mine = [path for path in changed if path and not path.startswith(results)]
+    if mine:
+        raise SweepError(
+            f"{', '.join(mine)}: changed and not committed, and {name} would replace it; "
+            "commit it, or put it away with `git stash`"
+        )
 
 
 @app.command()
@@ -175,7 +192,8 @@ def report(file: SweepFile) -> None:
     """Write a page about the finished trials, plots/sweep.html."""
     from fieldguide.sweeps.sweep_report import write_report
 
-    sweep, page = _load(file), Path("plots/sweep.html")
+    sweep, _ = _load(file)
+    page = Path("plots/sweep.html")
     write_report(
         *(ROOT, sweep.name),
         metric=sweep.metric,
@@ -191,7 +209,7 @@ def gc(
     file: SweepFile,
     keep_top: Annotated[int, typer.Option(min=1, help="configurations that keep their models")],
     budget: Annotated[
-        str | None, typer.Option(help="what the kept models may take, as 500MB or 20GB")
+        str | None, typer.Option(help="most that the kept models may take, as 500MB or 20GB")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would go")] = False,
 ) -> None:
@@ -202,7 +220,7 @@ def gc(
     from fieldguide.sweeps.disk import free_models, parse_size
     from fieldguide.sweeps.driver import locked
 
-    sweep = _load(file)
+    sweep, _ = _load(file)
     limit = None if budget is None else parse_size(budget)
     with locked(ROOT, sweep):
         freed = free_models(ROOT, _ranked(sweep), keep_top=keep_top, budget=limit, dry_run=dry_run)
@@ -214,25 +232,13 @@ def gc(
     )
 
 
-def _refuse_to_overwrite(name: str) -> None:
-    """`dvc exp apply` would, without a word. What stages write can be written again."""
-    from fieldguide.results.git import git
-
-    changed = git(ROOT, "diff", "--name-only", "HEAD").split("\n")
-    written = ("dvc.lock", "metrics/", "plots/")
-    mine = [path for path in changed if path and not path.startswith(written)]
-    if mine:
-        raise SweepError(
-            f"{', '.join(mine)}: changed and not committed, and {name} would replace it; "
-            "commit it, or put it away with `git stash`"
-        )
-
-
-def _load(file: Path) -> Sweep:
+def _load(file: Path) -> tuple[Sweep, Params]:
     from fieldguide.core.params import load_params
+    from fieldguide.results.git import subfolder_of
     from fieldguide.sweeps.sweep_file import load_sweep
 
-    return load_sweep(file, load_params())
+    base = load_params()
+    return load_sweep(file, base, subfolder_of(ROOT)), base
 
 
 def _ranked(sweep: Sweep) -> list[Configuration]:

@@ -33,6 +33,10 @@ class GitError(FieldguideError):
     """Git reports an error, or the folder is in no Git repository."""
 
 
+class DvcError(FieldguideError):
+    """A DVC command fails."""
+
+
 class RevisionError(FieldguideError):
     """The revision does not exist or lacks a result."""
 

@@ -15,109 +15,99 @@ from pathlib import Path
 import fieldguide
 from fieldguide.core.errors import ClusterError
 
-# Seconds.
-_CONNECT = 10.0  # for the head to accept a connection
-_JOIN = 60.0  # for Ray to join the cluster
-_CHECK, _SILENCE = 5.0, 30.0  # between two checks of the head, and until a silent head is gone
+_REACH = 10.0  # seconds for the head to accept a connection
+_JOIN = 60.0  # seconds for Ray to join the cluster
+_LOOK = 5.0  # seconds between two connections to the head
+_SILENCE = 30.0  # seconds without a connection, after which the head is taken for dead
 
 
 @contextmanager
 def connected(address: str, *, namespace: str) -> Iterator[None]:
-    """Connect this process to a Ray cluster whose nodes import `fieldguide` from this tree.
+    """Join a Ray cluster as a driver; its nodes import this tree's `fieldguide`.
 
     Args:
-        address: host:port of the cluster's head; this machine must be one of its nodes.
-        namespace: Ray looks up names of actors in it.
+        address: host:port of the head; this machine must be a node of the cluster.
+        namespace: Ray's, in which the names of actors are unique.
 
     Raises:
-        ClusterError: Ray is not installed, there is no cluster, it has another token, or it would
-            accept work from anyone.
+        ClusterError: Ray is not installed, there is no such cluster, its token differs, or it has
+            none and would accept work from anyone.
 
     Source: https://docs.ray.io/en/latest/ray-security/token-auth.html
     """
     if os.environ.get("RAY_AUTH_MODE") != "token":
         raise ClusterError(
             f"RAY_AUTH_MODE: found {os.environ.get('RAY_AUTH_MODE')!r}; allowed: token, here and "
-            "on every node, because a cluster without a token runs code from anyone; `ray "
-            "get-auth-token --generate` makes a token; put it into RAY_AUTH_TOKEN or "
-            "~/.ray/auth_token"
+            "on every node, since a cluster without it runs whatever anyone sends; `ray "
+            "get-auth-token --generate` makes a token for RAY_AUTH_TOKEN or ~/.ray/auth_token"
         )
     _check_answers(address)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports nothing
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports to nobody
     try:
-        import ray  # noqa: PLC0415 - an extra
+        import ray  # noqa: PLC0415 - an extra, which one machine does not need
     except ModuleNotFoundError as err:
         raise ClusterError("Ray is not installed; pip install 'fieldguide[cluster]'") from err
-    watch = _Watch(address)
-    watch.start()
+    joined, left = threading.Event(), threading.Event()
+    threading.Thread(target=_watch, args=(address, joined, left), daemon=True).start()
     try:
         ray.init(
             address,
             namespace=namespace,
-            # The code of this tree, not the package that a node may have installed.
+            # Nodes run this tree's code, not what is installed there.
             runtime_env={"py_modules": [str(Path(fieldguide.__file__).resolve().parent)]},
             logging_level=logging.ERROR,
             log_to_driver=False,
         )
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as err:
-        watch.left.set()
-        # Ray cannot distinguish a wrong token from another service on that port.
+        left.set()
+        # Ray does not tell a wrong token from another service on that port.
         why = str(err).strip().partition("\n")[0]
         raise ClusterError(
             f"{address}: is no Ray cluster that this machine can join, or its token is another one "
             f"({why}); `ray status --address {address}` tells more"
         ) from err
     try:
-        watch.joined.set()
+        joined.set()
         yield
     finally:
-        watch.left.set()
+        left.set()
         ray.shutdown()
 
 
-class _Watch(threading.Thread):
-    """Ends this process with a message if the head is gone, where Ray would wait forever.
+def _watch(address: str, joined: threading.Event, left: threading.Event) -> None:
+    """End this process with a message if the head is gone; Ray would wait for it for ever.
 
-    No file is left incomplete, because files are written aside and renamed.
+    No file is left half-written: all are written under another name and renamed.
     """
-
-    def __init__(self, address: str) -> None:
-        super().__init__(daemon=True, name="head")
-        self._address = address
-        self.joined, self.left = threading.Event(), threading.Event()
-
-    def run(self) -> None:
-        """Check the head every few seconds."""
-        began = heard = time.monotonic()
-        while not self.left.wait(_CHECK):
-            now = time.monotonic()
-            if not self.joined.is_set():
-                if now - began > _JOIN:
-                    self._end("something answers there, but is no head of a Ray cluster")
-            elif _connection_error(self._address) is None:
-                heard = now
-            elif now - heard > _SILENCE:
-                self._end("the head of the cluster is gone; once it is back, run this again")
-
-    def _end(self, why: str) -> None:
-        print(f"fieldguide: {self._address}: {why}", file=sys.stderr, flush=True)
-        os._exit(1)
+    began = heard = time.monotonic()
+    while not left.wait(_LOOK):
+        now, problem = time.monotonic(), None
+        if not joined.is_set():
+            if now - began > _JOIN:
+                problem = "answers, but not as the head of a Ray cluster"
+        elif _connect(address) is None:
+            heard = now
+        elif now - heard > _SILENCE:
+            problem = "the head of the cluster is gone; once it is back, run this again"
+        if problem:
+            print(f"fieldguide: {address}: {problem}", file=sys.stderr, flush=True)
+            os._exit(1)
 
 
-def _connection_error(address: str) -> OSError | None:
-    """Return why nothing answers at host:port; None if something does."""
+def _connect(address: str) -> OSError | None:
+    """Return the error of a connection to host:port; None if it succeeds."""
     host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host, int(port)), timeout=_CONNECT).close()
+        socket.create_connection((host, int(port)), timeout=_REACH).close()
     except OSError as err:
         return err
     return None
 
 
 def _check_answers(address: str) -> None:
-    """Refuse an address where nothing answers, because Ray would wait forever."""
+    """Refuse an address where nothing answers; Ray would wait for ever."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65535:  # noqa: PLR2004
         raise ClusterError(f"address: found {address!r}; allowed: host:port of the cluster's head")
-    if (err := _connection_error(address)) is not None:
+    if (err := _connect(address)) is not None:
         raise ClusterError(f"{address}: nothing answers there ({err})") from err

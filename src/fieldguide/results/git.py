@@ -40,8 +40,24 @@ def git(root: Path, *arguments: str, text: str | None = None) -> str:
     return done.stdout
 
 
+def subfolder_of(root: Path) -> str:
+    """Return where the project lies in its Git repository: "birds/", or "" for the top folder.
+
+    Raises:
+        GitError: `root` is in no repository that Git can use.
+    """
+    return git(root, "rev-parse", "--show-prefix").removesuffix("\n")
+
+
+def top_of(root: Path) -> Path:
+    """Return the top folder of the project's Git repository."""
+    return Path(git(root, "rev-parse", "--show-toplevel").removesuffix("\n"))
+
+
 def read_blobs(root: Path, objects: list[str]) -> Iterator[bytes | None]:
-    """Yield the bytes of each `<commit>:<path>` or object, by one Git process; None if missing.
+    """Yield the bytes of each `<commit>:./<path>` or object, by one Git process; None if missing.
+
+    The path is relative to `root`.
 
     Raises:
         GitError: Git fails, as for a path outside the repository; the message has Git's own reason.

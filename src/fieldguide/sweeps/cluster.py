@@ -1,7 +1,7 @@
-"""Trials on the nodes of a Ray cluster, which have the Git remote and the DVC remote in common.
+"""Workers on the nodes of a Ray cluster; nodes and driver share a Git remote and a DVC remote.
 
-A worker (worker.py) holds a place on a node. It belongs to nobody, so that it outlives a driver
-that is killed, and the next one finds it by its name. Ray says which node has room, and which died.
+A worker (worker.py) is a detached actor: it survives a driver that is killed, and the next driver
+finds it by its name. Ray tells which node has room, and which died.
 """
 
 from __future__ import annotations
@@ -19,64 +19,62 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from dvc.config import Config
-from dvc.exceptions import DvcException
-from dvc.repo import Repo
 
-from fieldguide.core.errors import GitError, SweepError
+from fieldguide.core.errors import DvcError, GitError, SweepError
 from fieldguide.core.params import Params
 from fieldguide.core.stage import TIMING
-from fieldguide.results.git import git
+from fieldguide.results.dvc import cached_dependencies, dvc
+from fieldguide.results.git import git, top_of
 from fieldguide.sweeps.experiments import read_trials
-from fieldguide.sweeps.node import Job, data_of_trials
+from fieldguide.sweeps.node import Event, Job
 from fieldguide.sweeps.pool import Ended, Reported
-from fieldguide.sweeps.record import Run
-from fieldguide.sweeps.slot import Start
+from fieldguide.sweeps.record import PlannedTrial
+from fieldguide.sweeps.slot import TARGET, StartingPoint
 from fieldguide.sweeps.space import Values
 from fieldguide.sweeps.worker import Worker
 
 _FETCH = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head")
-_TICK = 1.0  # seconds that the driver waits for news; less where there are some
+_TICK = 1.0  # most seconds that the driver waits for an event
 _GONE = (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnavailableError)
-_LOOK = 5.0  # seconds between looks at which nodes there are
+_LOOK = 5.0  # seconds between looks at the nodes, and between tries of the Git remote
 _STATE = 10.0  # seconds for a worker of an earlier driver to answer
 _OUTAGE = 600.0  # seconds without the Git remote, after which the driver stops
 _MOST_UNPLACED = 5
-_PLACED = 20.0  # seconds for a worker to be placed, after which a person is told
-_LONGEST_REST = 60.0  # seconds
+_PLACED = 20.0  # seconds for Ray to place a worker, after which the driver prints what it waits for
+_LONGEST_BREAK = 60.0  # seconds
 
 
 @dataclass
-class _Place:
+class _Actor:
     """A worker as the driver sees it."""
 
-    actor: Any
-    asked: Any  # an answer to come: its state, once it is placed, and then its events
-    node: str | None = None  # that it is on
+    handle: Any
+    asked: Any  # Ray's reference to the next answer: first its state, then events
+    node: str | None = None  # known once Ray has placed it
     trial: str | None = None
     seen: int = 0  # events of that trial
-    is_old: bool = False  # of an earlier driver, and perhaps of another job or share
+    is_old: bool = False  # of an earlier driver, perhaps with other options
 
 
 @dataclass
-class _Rest:
-    """A node that failed: it would draw all trials, as it is always the first to be free."""
+class _Break:
+    """A pause for a node that failed; without it the node, always free first, draws all trials."""
 
     failures: int = 0  # in a row
     until: float = 0.0
 
     def begin(self) -> None:
-        """Leave the next trials to other nodes for a while, longer each time."""
+        """Leave the next trials to other nodes for a while, longer after each failure."""
         self.failures += 1
-        self.until = time.monotonic() + min(2**self.failures, _LONGEST_REST)
+        self.until = time.monotonic() + min(2**self.failures, _LONGEST_BREAK)
 
 
 @dataclass(frozen=True)
 class Share:
-    """What each trial holds of a node."""
+    """What each trial reserves on a node."""
 
-    cpus: int = 1  # threads
-    gpus: float = 0  # a part of one may be held
+    cpus: int = 1  # also its threads
+    gpus: float = 0  # may be a part of one
 
 
 class RayPool:
@@ -86,77 +84,74 @@ class RayPool:
         self,
         root: Path,
         folder: Path,
-        start: Start,
+        start: StartingPoint,
         *,
         sweep: str,
         remote: str,
-        address: str,
         share: Share,
         jobs: int | None,
     ) -> None:
-        """Ship the commit and the data of trials to the remotes.
+        """Push the commit and the data of trials to the remotes.
 
         Args:
-            root: top folder of the project.
+            root: the project.
             folder: for logs.
-            start: what all trials begin with; a commit alone.
+            start: what all trials start from; it must be a commit without further changes.
             sweep: its name.
-            remote: Git's name for the remote that nodes reach.
-            address: of the cluster.
-            share: what each trial holds.
-            jobs: trials at a time; None for as many as the nodes of the moment hold. More than they
-                hold is what an autoscaler sees.
+            remote: Git's name of the remote that nodes reach.
+            share: what each trial reserves.
+            jobs: trials at a time; None for as many as the nodes can hold now. With more than that,
+                an autoscaler sees the demand.
 
         Raises:
-            SweepError: the workspace is not the commit, or a remote is missing or refuses.
+            SweepError: the workspace has other changes, or a remote is missing or refuses.
         """
         self._root, self._folder = root, folder
         self._remote, self._share, self._jobs = remote, share, jobs
         owner = hashlib.sha256(ray.get_runtime_context().namespace.encode()).hexdigest()[:8]
         self._ref = f"refs/fieldguide/{sweep}-{start.baseline}-{owner}"
         self._experiments = f"refs/exps/{start.baseline[:2]}/{start.baseline[2:]}"
-        self._places: dict[str, _Place] = {}  # by the worker's name
-        self._rests: defaultdict[str, _Rest] = defaultdict(_Rest)  # by node
+        self._actors: dict[str, _Actor] = {}  # by name
+        self._breaks: defaultdict[str, _Break] = defaultdict(_Break)  # by node
         self._published: list[str] = []  # trials whose experiments are still to be fetched
-        self._fetch_at = self._cut_since = 0.0  # next try, and when the remote went
-        self.options = f" --engine ray --address {address}"
-        self._began, self._told = time.monotonic(), False  # that nobody has a place
-        self._unplaced = 0  # workers in a row that ended before they had a place
-        self._most = 0  # trials still to end
+        self._fetch_at = self._cut_since = 0.0  # next try, and when the remote went away
+        self._tell_at: float | None = time.monotonic() + _PLACED
+        self._unplaced = 0  # workers in a row that ended before Ray had placed them
+        self._most = 0  # trials that remain
         self._looked = 0.0
         url = _url(root, remote)
-        self._job = Job(sweep, url, self._ref, start.baseline, share.cpus)
+        self._job = Job(sweep, url, self._ref, start.baseline, start.subfolder, share.cpus)
         _check_is_commit(root, start)
         if jobs is None and self._capacity() == 0:
             raise SweepError(
                 f"no node holds --cpus {share.cpus} and --gpus {share.gpus:g}; allowed: what one "
                 "has (`ray status`), or -j N, with which the sweep waits for such a node"
             )
-        _ship(root, remote, f"{start.baseline}:{self._ref}")
+        _push(root, remote, f"{start.baseline}:{self._ref}")
 
     def recover(self, wanted: Collection[str]) -> set[str]:  # noqa: D102 - Pool's, here and below
         self._fetch_missing(wanted)
         found = {}
         for name in ray.util.list_named_actors():
-            with suppress(ValueError):  # it has just gone
-                actor = ray.get_actor(name)
-                found[actor.state.remote()] = (name, actor)
+            with suppress(ValueError):  # it has just ended
+                handle = ray.get_actor(name)
+                found[handle.state.remote()] = (name, handle)
         ready = ray.wait(list(found), num_returns=len(found), timeout=_STATE)[0] if found else []
         running: set[str] = set()
-        for answer, (name, actor) in found.items():
+        for answer, (name, handle) in found.items():
             node, trial = "", None
             with suppress(ray.exceptions.RayError):  # its node died
                 node, trial = ray.get(answer) if answer in ready else ("", None)
             if trial and trial in wanted and trial not in running:
-                events = actor.events.remote(trial, 0)
-                self._places[name] = _Place(actor, events, node, trial, is_old=True)
+                events = handle.events.remote(trial, 0)
+                self._actors[name] = _Actor(handle, events, node, trial, is_old=True)
                 running.add(trial)
             else:
-                ray.kill(actor)
+                ray.kill(handle)
         return running
 
     def _fetch_missing(self, wanted: Collection[str]) -> None:
-        """Bring the experiments that ended while no driver was there."""
+        """Fetch the experiments that were published while no driver ran."""
         listed = git(self._root, "ls-remote", self._remote, f"{self._experiments}/*").split()[1::2]
         here = git(self._root, "for-each-ref", "--format=%(refname)", self._experiments).split()
         names = {ref.rpartition("/")[2] for ref in set(listed) - set(here)}
@@ -165,47 +160,43 @@ class RayPool:
 
     def expect(self, most: int) -> None:  # noqa: D102
         self._most = most
-        # Not counting those on nodes that fail: the good one must not go because they are busy.
-        good = [name for name, place in self._places.items() if not self._failures(place)]
-        surplus = len(good) - most
-        if surplus >= 0:  # that others may have their places
-            idle = [name for name, place in self._places.items() if place.trial is None]
-            for name in idle:
-                if name not in good:
-                    self._drop(name)
-            for name in [name for name in idle if name in good][:surplus]:
+        failing = [name for name, actor in self._actors.items() if self._failures(actor)]
+        # Failing workers do not count: no good one is released because there are many of them.
+        surplus = len(self._actors) - len(failing) - most
+        if surplus >= 0:
+            idle = [name for name, actor in self._actors.items() if actor.trial is None]
+            good = [name for name in idle if name not in failing]
+            for name in [*(set(idle) & set(failing)), *good[:surplus]]:
                 self._drop(name)
 
-    def _failures(self, place: _Place) -> int:
-        rest = self._rests.get(place.node or "")
-        return rest.failures if rest else 0
+    def _failures(self, actor: _Actor) -> int:
+        return self._breaks[actor.node or ""].failures
 
     def room(self) -> int:  # noqa: D102
         self._look()
-        return sum(map(self._is_free, self._places.values()))
+        return sum(map(self._is_free, self._actors.values()))
 
-    def _is_free(self, place: _Place) -> bool:
-        if place.node is None or place.trial is not None:
+    def _is_free(self, actor: _Actor) -> bool:
+        if actor.node is None or actor.trial is not None:
             return False
-        rest = self._rests.get(place.node)
-        return rest is None or time.monotonic() >= rest.until
+        return time.monotonic() >= self._breaks[actor.node].until
 
-    def start(self, run: Run, rungs: list[int]) -> None:  # noqa: D102
-        place = min(filter(self._is_free, self._places.values()), key=self._failures)
-        place.trial, place.seen = run.name, 0
-        place.asked = place.actor.run.remote(run.name, run.overrides, rungs)
+    def start(self, planned: PlannedTrial, rungs: list[int]) -> None:  # noqa: D102
+        actor = min(filter(self._is_free, self._actors.values()), key=self._failures)
+        actor.trial, actor.seen = planned.name, 0
+        actor.asked = actor.handle.run.remote(planned.name, planned.overrides, rungs)
 
     def wait(self) -> Iterator[Reported | Ended]:  # noqa: D102
-        asked = {place.asked: name for name, place in self._places.items()}
+        asked = {actor.asked: name for name, actor in self._actors.items()}
         if not asked:
             time.sleep(_TICK)
             return
         ready, _ = ray.wait(list(asked), num_returns=1, timeout=_TICK)
-        if ready:  # and whoever else is by now
+        if ready:  # others may have answered too
             ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=0)
         for answer in ready:
             for event in self._hear(asked[answer]):
-                if isinstance(event, Ended) and self._is_published(event):
+                if isinstance(event, Ended) and event.status == 0:
                     self._published.append(event.name)
                 else:
                     yield event
@@ -213,45 +204,44 @@ class RayPool:
 
     def _hear(self, name: str) -> Iterator[Reported | Ended]:
         """Take a worker's answer, and ask it again."""
-        place = self._places[name]
+        actor = self._actors[name]
         try:
-            answer = ray.get(place.asked)
+            answer = ray.get(actor.asked)
         except ray.exceptions.RayError as err:  # its node died, or it cannot work there
             self._drop(name)
-            if place.trial:
+            if actor.trial:
                 why = "its node is gone" if isinstance(err, _GONE) else _first_line(err)
-                yield Ended(place.trial, None, None, why)
-            elif place.node is None:
+                yield Ended(actor.trial, message=why)
+            elif actor.node is None:
                 self._unplaced += 1
                 if self._unplaced >= _MOST_UNPLACED:
-                    raise SweepError(
-                        f"no worker starts on the cluster: {_first_line(err)}"
-                    ) from err
+                    why = _first_line(err)
+                    raise SweepError(f"no worker starts on the cluster: {why}") from err
             return
-        if place.node is None:
+        if actor.node is None:
             self._unplaced = 0
-            place.node = answer[0]
+            actor.node = answer[0]
         else:
-            yield from (self._event(place, event) for event in answer)
-            if place.is_old and place.trial is None:
-                self._drop(name)  # one of this job takes its place
+            yield from (self._translate(actor, event) for event in answer)
+            if actor.is_old and actor.trial is None:
+                self._drop(name)  # a new worker takes its place
                 return
-        place.asked = place.actor.events.remote(place.trial or "", place.seen)
+        actor.asked = actor.handle.events.remote(actor.trial or "", actor.seen)
 
-    def _event(self, place: _Place, event: dict[str, Any]) -> Reported | Ended:
-        """Understand what a worker says of its trial."""
+    def _translate(self, actor: _Actor, event: Event) -> Reported | Ended:
+        """Return an event of node.py as the driver's, and keep the log of a trial that failed."""
         name = event["name"]
-        place.seen += 1
+        actor.seen += 1
         if event["event"] == "epoch":
             return Reported(name, event["epoch"], event["metrics"])
-        place.trial, place.seen = None, 0
-        of_place = event.get("of_place", False)
-        ended = Ended(name, None, event["status"], event["message"], of_place)
-        assert place.node is not None
+        actor.trial, actor.seen = None, 0
+        failed = event.get("node_failed", False)
+        ended = Ended(name, None, event["status"], event["message"], node_failed=failed)
+        assert actor.node is not None
         if ended.status == 0 or ended.is_its_own_fault:
-            self._rests.pop(place.node, None)
+            self._breaks.pop(actor.node, None)
         else:
-            self._rests[place.node].begin()
+            self._breaks[actor.node].begin()
         if ended.status != 0:
             log = self.log(name)
             log.parent.mkdir(parents=True, exist_ok=True)
@@ -259,22 +249,12 @@ class RayPool:
         return ended
 
     def _drop(self, name: str) -> None:
-        """Forget a worker, and free its place if it still has one."""
+        """End a worker, and with it the process that runs its trial."""
         with suppress(ray.exceptions.RayError):
-            ray.kill(self._places.pop(name).actor)
-
-    def _is_published(self, ended: Ended) -> bool:
-        """Whether its experiment is on the remote, also of a node that died with the last word."""
-        if ended.status is not None:
-            return ended.status == 0
-        try:
-            ref = f"{self._experiments}/{ended.name}"
-            return bool(git(self._root, "ls-remote", self._remote, ref))
-        except GitError:
-            return False
+            ray.kill(self._actors.pop(name).handle)
 
     def _fetch(self) -> Iterator[Ended]:
-        """Bring finished trials' experiments into the project; later, where the remote is away."""
+        """Fetch the experiments of finished trials; later, if the remote is away."""
         now = time.monotonic()
         if not self._published or now < self._fetch_at:
             return
@@ -293,61 +273,54 @@ class RayPool:
             yield Ended(name, read_trials(self._root, name=name)[0])
 
     def answer(self, name: str, epoch: int, *, go_on: bool) -> None:  # noqa: D102
-        place = next(p for p in self._places.values() if p.trial == name)
-        place.actor.answer.remote(name, epoch, go_on=go_on)
+        actor = next(one for one in self._actors.values() if one.trial == name)
+        actor.handle.answer.remote(epoch, go_on=go_on)
 
     def log(self, name: str) -> Path:  # noqa: D102
         return self._folder / "logs" / f"{name}.log"
 
     def stop(self) -> None:  # noqa: D102
-        for name in list(self._places):
-            self._drop(name)  # with it goes the process that runs its trial
+        for name in list(self._actors):
+            self._drop(name)
 
     def close(self) -> None:  # noqa: D102
         self.stop()
-        with suppress(GitError):  # left over, it harms nobody
+        with suppress(GitError):  # a ref that is left does no harm
             git(self._root, "push", "--quiet", self._remote, f":{self._ref}")
 
     def _look(self) -> None:
-        """Have as many workers as are wanted; one that finds no room waits in Ray for a node."""
-        if time.monotonic() - self._looked < _LOOK:
+        """Start as many workers as are wanted; one that finds no room waits in Ray for a node."""
+        now = time.monotonic()
+        if now - self._looked < _LOOK:
             return
-        self._looked = time.monotonic()
-        self._say_if_none_is_placed()
-        wanted = min(self._jobs or self._capacity(), self._most)
-        while len(self._places) < wanted:
+        self._looked = now
+        if self._tell_at and now > self._tell_at:
+            self._tell_at = None
+            if not any(actor.node for actor in self._actors.values()):
+                print(
+                    f"No worker has a place yet: each needs {self._share.cpus} cores and "
+                    f"{self._share.gpus:g} GPUs of a node; `ray status` shows what is free",
+                    file=sys.stderr,
+                    flush=True,
+                )
+        while len(self._actors) < min(self._jobs or self._capacity(), self._most):
             name = f"worker-{uuid.uuid4()}"
-            self._places[name] = self._new_worker(name)
-
-    def _say_if_none_is_placed(self) -> None:
-        if any(place.node for place in self._places.values()):
-            self._began = time.monotonic()
-        elif not self._told and time.monotonic() - self._began > _PLACED:
-            self._told = True
-            print(
-                f"No worker has a place yet: each wants {self._share.cpus} cores and "
-                f"{self._share.gpus:g} GPUs of a node; `ray status` shows what is free",
-                file=sys.stderr,
-                flush=True,
+            handle = (
+                ray.remote(Worker)
+                .options(
+                    name=name,
+                    lifetime="detached",
+                    num_cpus=self._share.cpus,
+                    num_gpus=self._share.gpus,
+                    max_concurrency=8,  # calls that wait, and calls that do not
+                    scheduling_strategy="SPREAD",
+                )
+                .remote(asdict(self._job))
             )
-
-    def _new_worker(self, name: str) -> _Place:
-        actor = (
-            ray.remote(Worker)
-            .options(
-                name=name,
-                lifetime="detached",
-                num_cpus=self._share.cpus,
-                num_gpus=self._share.gpus,
-                max_concurrency=8,  # questions that wait, and those that do not
-                scheduling_strategy="SPREAD",
-            )
-            .remote(asdict(self._job))
-        )
-        return _Place(actor, actor.state.remote())
+            self._actors[name] = _Actor(handle, handle.state.remote())
 
     def _capacity(self) -> int:
-        """How many shares the nodes of the moment hold."""
+        """Return how many shares the nodes can hold now."""
         found = 0
         for node in ray.nodes():
             if node["Alive"]:
@@ -360,7 +333,7 @@ class RayPool:
 
 
 def gpus_of_a_trial(base: Params, fixed: Values) -> int:
-    """GPUs that a trial trains on, where the cluster has any."""
+    """Return how many GPUs a trial trains on; 0 if the cluster has none."""
     accelerator = fixed.get("train.accelerator", base.train.accelerator)
     if accelerator not in ("auto", "gpu") or not ray.cluster_resources().get("GPU"):
         return 0
@@ -382,13 +355,14 @@ def _url(root: Path, remote: str) -> str:
             f"--git-remote {remote}: its address holds a password, which every node would be sent; "
             "allowed: one without, as nodes have credentials of their own"
         )
-    return str((root / url).resolve()) if (root / url).exists() else url
+    folder = top_of(root) / url
+    return str(folder.resolve()) if folder.exists() else url
 
 
-def _check_is_commit(root: Path, start: Start) -> None:
-    """Nodes get commits alone: what is not committed would silently be missing there."""
+def _check_is_commit(root: Path, start: StartingPoint) -> None:
+    """Refuse uncommitted changes, which nodes would not get."""
     changed = set(git(root, "diff", "--name-only", start.baseline, start.snapshot).splitlines())
-    if changed := changed - {str(TIMING)}:  # seconds, which every `dvc repro` changes
+    if changed := changed - {f"{start.subfolder}{TIMING}"}:  # changes with every `dvc repro`
         raise SweepError(
             f"{', '.join(sorted(changed))}: changed and not committed, and a cluster gets the "
             "commit alone; commit it, or put it away with `git stash` (a sweep that has begun with "
@@ -396,17 +370,18 @@ def _check_is_commit(root: Path, start: Start) -> None:
         )
 
 
-def _ship(root: Path, remote: str, refspec: str) -> None:
-    """Push the commit, and what trials read, to where nodes find it."""
+def _push(root: Path, remote: str, refspec: str) -> None:
+    """Push the commit and what trials read to the remotes."""
     try:
-        shared = Config(str(root / ".dvc")).load_one("repo")
-        if not shared.get("core", {}).get("remote"):
-            raise SweepError(
-                ".dvc/config: found no default remote, and nodes have nothing else in common; "
-                "`dvc remote add -d NAME URL`, and commit it"
-            )
+        dvc(root, "config", "--project", "core.remote")
+    except DvcError as err:
+        raise SweepError(
+            ".dvc/config: found no default remote, and nodes have nothing else in common; "
+            "`dvc remote add -d NAME URL`, and commit it"
+        ) from err
+    try:
         git(root, "push", "--quiet", remote, refspec)
-        with Repo(str(root)) as repo:
-            repo.push(targets=data_of_trials(repo))
-    except (GitError, DvcException) as err:
+        if data := cached_dependencies(root, TARGET):
+            dvc(root, "push", *data)
+    except (GitError, DvcError) as err:
         raise SweepError(f"{err}; nodes get the commit and its data from the remotes") from err

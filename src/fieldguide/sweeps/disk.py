@@ -1,6 +1,6 @@
-"""Free the disk of trials that lost: their models leave DVC's cache, their records stay.
+"""Free the disk space of trials that lost: their models leave DVC's cache, their records stay.
 
-`dvc gc --workspace` would delete what every experiment has, and `dvc exp remove` frees nothing.
+`dvc gc --workspace` would delete the models of all experiments, and `dvc exp remove` frees nothing.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import yaml
-from dvc.repo import Repo
-
 from fieldguide.core.errors import SweepError
+from fieldguide.results.dvc import cache_folder, cached_file
 from fieldguide.results.git import git, read_blobs
+from fieldguide.results.revision import load_yaml
 from fieldguide.sweeps.experiments import Trial
 from fieldguide.sweeps.ranking import Configuration
 from fieldguide.sweeps.slot import TARGET
@@ -41,29 +40,29 @@ def free_models(
     budget: int | None = None,
     dry_run: bool = False,
 ) -> Freed:
-    """Delete from the cache what only losing trials have.
+    """Delete from the cache the files that only losing trials have.
 
-    An object that any other commit, of a branch, a tag or another experiment, or the workspace
-    mentions stays.
+    A file stays if the workspace mentions it, or any commit of a branch, a tag, the stash or
+    another experiment.
 
     Args:
-        root: top folder of the project.
+        root: the project.
         ranked: configurations, best first.
         keep_top: how many keep their models.
-        budget: bytes that the kept models may take; the worst of them go until they do, but the
-            best stays.
+        budget: bytes that the kept models may take; the worst of them are deleted until they fit,
+            but never the best.
         dry_run: delete nothing.
 
     Raises:
-        SweepError: the cache is shared with other projects, whose needs nobody knows.
+        SweepError: the cache may be used by other projects too.
     """
-    cache = _cache(root)
-    objects = {one.number: _objects(root, cache, one.trials) for one in ranked}
+    cache = _own_cache(root)
+    models = {one.number: _models(root, cache, one.trials) for one in ranked}
     kept = ranked[:keep_top]
-    while budget is not None and len(kept) > 1 and _size(_union(kept, objects)) > budget:
+    while budget is not None and len(kept) > 1 and _size(_files_of(kept, models)) > budget:
         kept = kept[:-1]
     lost = ranked[len(kept) :]
-    doomed = _union(lost, objects) - _needed(root, cache, lost)
+    doomed = _files_of(lost, models) - _needed(root, cache, lost)
     files = sorted(path for path in doomed if path.is_file())
     size = _size(files)
     if not dry_run:
@@ -85,9 +84,8 @@ def parse_size(text: str) -> int:
     return int(float(match[1]) * units[match[2]])
 
 
-def _cache(root: Path) -> Path:
-    with Repo(str(root)) as repo:
-        path = Path(repo.cache.local.path).resolve()
+def _own_cache(root: Path) -> Path:
+    path = cache_folder(root).resolve()
     if not path.is_relative_to((root / ".dvc").resolve()):
         raise SweepError(
             f"{path}: this cache lies outside the project, and others may use it; nothing was "
@@ -96,18 +94,17 @@ def _cache(root: Path) -> Path:
     return path
 
 
-def _objects(root: Path, cache: Path, trials: list[Trial]) -> set[Path]:
-    """Cache files of what TARGET wrote in these trials."""
+def _models(root: Path, cache: Path, trials: list[Trial]) -> set[Path]:
+    """Return the cache files of what TARGET wrote in these trials."""
     found: set[Path] = set()
-    for text in read_blobs(root, [f"{trial.rev}:dvc.lock" for trial in trials]):
-        stages = yaml.safe_load(text or b"{}").get("stages", {})
-        outs = stages.get(TARGET, {}).get("outs", [])
-        found |= _files(cache, (out["md5"] for out in outs if "md5" in out))
+    for text in read_blobs(root, [f"{trial.rev}:./dvc.lock" for trial in trials]):
+        outs = load_yaml(text or b"{}").get("stages", {}).get(TARGET, {}).get("outs", [])
+        found |= _cache_files(cache, (out["md5"] for out in outs if "md5" in out))
     return found
 
 
 def _needed(root: Path, cache: Path, lost: list[Configuration]) -> set[Path]:
-    """Cache files that anything but the losing trials mentions: any commit, or the workspace."""
+    """Return the cache files that the workspace mentions, or a commit other than a losing trial."""
     losers = {trial.ref for one in lost for trial in one.trials}
     refs = git(root, "for-each-ref", "--format=%(refname)").split()
     stashes = git(root, "stash", "list", "--format=%H").split()  # the ref has the last one only
@@ -120,27 +117,26 @@ def _needed(root: Path, cache: Path, lost: list[Configuration]) -> set[Path]:
         if PurePosixPath(path).name == "dvc.lock" or PurePosixPath(path).suffix == ".dvc"
     ]
     texts = [text or b"" for text in read_blobs(root, named)]
-    here = git(root, "ls-files", "-z", "--cached", "--others", "--", "*dvc.lock", "*.dvc").split(
-        "\0"
-    )
+    patterns = ("*dvc.lock", "*.dvc")
+    here = git(root, "ls-files", "-z", "--cached", "--others", "--", *patterns).split("\0")
     texts += [(root / name).read_bytes() for name in here if name and (root / name).is_file()]
-    return _files(cache, {name.decode() for text in texts for name in _HASH.findall(text)})
+    return _cache_files(cache, {name.decode() for text in texts for name in _HASH.findall(text)})
 
 
-def _files(cache: Path, hashes: Iterable[str]) -> set[Path]:
-    """Cache files of these hashes; a folder's with those of its files."""
+def _cache_files(cache: Path, hashes: Iterable[str]) -> set[Path]:
+    """Return the cache files of these hashes; a folder's with those of its files."""
     found = set()
     for name in hashes:
-        path = cache / name[:2] / name[2:]
+        path = cached_file(cache, name)
         found.add(path)
         if name.endswith(".dir") and path.is_file():
             entries = json.loads(path.read_text(encoding="utf-8"))
-            found |= {cache / entry["md5"][:2] / entry["md5"][2:] for entry in entries}
+            found |= {cached_file(cache, entry["md5"]) for entry in entries}
     return found
 
 
-def _union(configurations: list[Configuration], objects: dict[int, set[Path]]) -> set[Path]:
-    return set().union(*(objects[one.number] for one in configurations))
+def _files_of(configurations: list[Configuration], models: dict[int, set[Path]]) -> set[Path]:
+    return set().union(*(models[one.number] for one in configurations))
 
 
 def _size(files: Iterable[Path]) -> int:

@@ -1,8 +1,8 @@
-"""Run a sweep: proposals become DVC experiments, N at a time, and none is lost.
+"""Run a sweep: proposals become DVC experiments, several at a time, and none is lost.
 
-The record (record.py) says what is wanted and what has ended; a finished trial is an experiment in
-Git. All else can be thrown away at any moment, and the same command goes on. Where trials run is
-the pool's business (pool.py).
+The record (record.py) says which trials are wanted and which have ended; a finished trial is an
+experiment in Git. Everything else may be lost at any moment, and the same command goes on. How
+trials run is the pool's business (pool.py).
 """
 
 from __future__ import annotations
@@ -19,19 +19,20 @@ from filelock import FileLock, Timeout
 
 from fieldguide.core.errors import SweepError
 from fieldguide.core.params import Params
-from fieldguide.sweeps.experiments import Trial, read_trials
+from fieldguide.results.git import subfolder_of
+from fieldguide.sweeps.experiments import METRICS, Trial, read_curves, read_trials
 from fieldguide.sweeps.pool import Ended, Pool, Reported
-from fieldguide.sweeps.record import DONE, FAILED, PRUNED, Record, Run
-from fieldguide.sweeps.slot import Start, check_project, take_snapshot
+from fieldguide.sweeps.progress import Progress
+from fieldguide.sweeps.record import DONE, FAILED, PRUNED, PlannedTrial, Record
+from fieldguide.sweeps.slot import StartingPoint, check_project, take_snapshot
 from fieldguide.sweeps.space import Sweep
-from fieldguide.sweeps.table import Table
 
-_MOST_STARTS = 6  # of one run that ends without a fault of its own
-OpenPool = Callable[[Path, Start], Pool]
+_MOST_STARTS = 6  # of a trial that ends for a reason other than its params
+OpenPool = Callable[[Path, StartingPoint], Pool]
 
 
 def state_folder(root: Path, sweep: str) -> Path:
-    """Where a sweep keeps logs and workspaces, which may be deleted between two runs of it."""
+    """Return where a sweep keeps logs and slots, which may be deleted between two runs of it."""
     return root / ".fieldguide" / "sweeps" / sweep
 
 
@@ -39,10 +40,10 @@ def run_sweep(root: Path, sweep: Sweep, base: Params, open_pool: OpenPool) -> bo
     """Go on with a sweep, or begin it, until every planned trial has ended.
 
     Args:
-        root: top folder of the project.
+        root: the project.
         sweep: what is searched.
         base: params.yaml's values.
-        open_pool: makes the place where trials run, of the sweep's state folder and its start.
+        open_pool: makes the pool of workers from the sweep's state folder and starting point.
 
     Returns:
         Whether all trials finished, none having failed.
@@ -54,8 +55,12 @@ def run_sweep(root: Path, sweep: Sweep, base: Params, open_pool: OpenPool) -> bo
     check_project(root)
     with locked(root, sweep), _terminate_as_interrupt():
         record = Record(sweep, base)
-        start = _start(root, record)
-        pool = open_pool(state_folder(root, sweep.name), start)  # which may refuse it
+        attrs = record.study.user_attrs
+        if "baseline" in attrs:
+            start = StartingPoint(attrs["baseline"], attrs["snapshot"], subfolder_of(root))
+        else:
+            start = take_snapshot(root, sweep.name)
+        pool = open_pool(state_folder(root, sweep.name), start)  # may refuse the starting point
         record.study.set_user_attr("snapshot", start.snapshot)
         record.study.set_user_attr("baseline", start.baseline)
         return _Driver(root, record, pool).run()
@@ -63,10 +68,10 @@ def run_sweep(root: Path, sweep: Sweep, base: Params, open_pool: OpenPool) -> bo
 
 @contextmanager
 def locked(root: Path, sweep: Sweep) -> Iterator[None]:
-    """Keep other drivers away; the kernel frees the lock of one that was killed.
+    """Keep other drivers away; if this one is killed, the kernel frees the lock.
 
     Raises:
-        SweepError: another one has it.
+        SweepError: another driver has it.
     """
     folder = state_folder(root, sweep.name)
     folder.mkdir(parents=True, exist_ok=True)
@@ -79,29 +84,21 @@ def locked(root: Path, sweep: Sweep) -> Iterator[None]:
         yield
 
 
-def _start(root: Path, record: Record) -> Start:
-    """Return what the sweep began with; the workspace as it is, if it begins now."""
-    attrs = record.study.user_attrs
-    if "baseline" in attrs:
-        return Start(attrs["baseline"], attrs["snapshot"])
-    return take_snapshot(root, record.sweep.name)
-
-
 class _Driver:
     def __init__(self, root: Path, record: Record, pool: Pool) -> None:
         self.root, self.record, self.pool = root, record, pool
-        self.waiting: deque[Run] = deque()  # to be started before anything is proposed
-        self.running: dict[str, Run] = {}
-        self.epochs: dict[str, dict[int, dict[str, float]]] = {}  # reported by those
-        self.starts: Counter[str] = Counter()  # of each run, by this driver
-        self.place_failures = 0  # in a row
-        self.table = Table(record)
+        self.waiting: deque[PlannedTrial] = deque()  # to be started before anything is proposed
+        self.running: dict[str, PlannedTrial] = {}
+        self.epochs: dict[str, dict[int, dict[str, float]]] = {}  # reported by running trials
+        self.starts: Counter[str] = Counter()  # of each trial, by this driver
+        self.node_failures = 0  # in a row
+        self.progress = Progress(record)
 
     def run(self) -> bool:
-        with self.table:
+        with self.progress:
             try:
                 self._recover()
-                while left := self.record.left():  # not: while any runs; all may be away
+                while left := self.record.left():  # also while none runs: all nodes may be away
                     self.pool.expect(left)
                     self._fill()
                     for event in self.pool.wait():
@@ -109,111 +106,119 @@ class _Driver:
                             self._answer(event)
                         else:
                             self._collect(event)
-                    self.table.update(self.running, self.epochs)
+                    self.progress.update(self.running, self.epochs)
             except BaseException:
                 self.pool.stop()
-                self.table.stopped(self.pool.options)
+                self.progress.stopped()
                 raise
         self.pool.close()
-        return self.table.summary()
+        return self.progress.summary()
 
     def _recover(self) -> None:
-        """Take up what another driver left: running trials, and finished ones not written down."""
-        wanted = {run.name: run for run in self.record.waiting()}
+        """Take up trials that still run, and finished ones that no driver has recorded."""
+        wanted = {trial.name: trial for trial in self.record.waiting()}
         for name in self.pool.recover(wanted):
             self.running[name] = wanted[name]
-            self.table.started(wanted[name])
-        known = {run.name for run in self.record.runs()}
-        sweep, trials = self.record.sweep, read_trials(self.root, self.record.sweep.name)
-        others = [one for one in trials if one.name not in known]
+            self.progress.started(wanted[name])
+        known = {trial.name for trial in self.record.proposed()}
+        sweep, finished = self.record.sweep, read_trials(self.root, self.record.sweep.name)
+        others = [one for one in finished if one.name not in known]
         if others:
             raise SweepError(
                 f"{len(others)} experiments of a sweep {sweep.name!r}, as {others[0].name}, "
                 f"are not in {self.record.path}; restore the record that goes with them, give "
                 "this sweep another `name`, or remove them (dvc exp remove)"
             )
-        for trial in trials:
-            if trial.name in wanted and trial.name not in self.running:
-                self._finish(wanted[trial.name], trial)
-        ended = (run for run in wanted.values() if self.record.ended(run) is None)
-        self.waiting.extend(run for run in ended if run.name not in self.running)
+        for one in finished:
+            if one.name in wanted and one.name not in self.running:
+                self._finish(wanted[one.name], one)
+        for trial in wanted.values():
+            if self.record.ended(trial) is None and trial.name not in self.running:
+                self.waiting.append(trial)
 
     def _fill(self) -> None:
-        """Give the pool as many runs as it has room for."""
-        while self.pool.room() > 0 and (run := self._next_run()):
-            self.starts[run.name] += 1
-            self.running[run.name] = run
-            self.table.started(run)
-            self.pool.start(run, self.record.rungs if run.prunable else [])
-
-    def _next_run(self) -> Run | None:
-        return self.waiting.popleft() if self.waiting else self.record.propose()
+        """Start as many trials as the pool has room for."""
+        while self.pool.room() > 0:
+            trial = self.waiting.popleft() if self.waiting else self.record.propose()
+            if trial is None:
+                return
+            self.starts[trial.name] += 1
+            self.running[trial.name] = trial
+            self.progress.started(trial)
+            self.pool.start(trial, self.record.rungs if trial.prunable else [])
 
     def _answer(self, event: Reported) -> None:
-        """Remember an epoch and, at a rung, say whether the trial may go on."""
-        run = self.running[event.name]
+        """Keep an epoch's metrics and, at a rung, tell the trial whether to go on."""
+        trial = self.running[event.name]
         self.epochs.setdefault(event.name, {})[event.epoch] = event.metrics
-        if run.prunable and event.epoch in self.record.rungs:
+        if trial.prunable and event.epoch in self.record.rungs:
             score = event.metrics[self.record.sweep.metric]
-            go_on = self.record.may_go_on(run, event.epoch, score)
+            go_on = self.record.may_go_on(trial, event.epoch, score)
             self.pool.answer(event.name, event.epoch, go_on=go_on)
 
     def _collect(self, event: Ended) -> None:
-        """Write down how a run ended; one that has not ended stays wanted."""
-        run = self.running.pop(event.name)
+        """Record how a trial ended, or start it again if that was not its own fault."""
+        trial = self.running.pop(event.name)
         self.epochs.pop(event.name, None)
-        log = str(self.pool.log(run.name))
-        if event.of_place:
-            self._try_elsewhere(run, event)
+        log = str(self.pool.log(trial.name))
+        if event.node_failed:
+            self._try_elsewhere(trial, event)
             return
-        self.place_failures = 0
+        self.node_failures = 0
         if event.trial:
-            self._finish(run, event.trial)
+            self._finish(trial, event.trial)
         elif event.is_its_own_fault:
-            self._end(run, FAILED, reason=event.message, log=log)
-        elif self.starts[run.name] < _MOST_STARTS:
-            self.waiting.appendleft(run)
-            self.table.again(run, event.message)
+            self._end(trial, FAILED, reason=event.message, log=log)
+        elif self.starts[trial.name] < _MOST_STARTS:
+            self.waiting.appendleft(trial)
+            self.progress.again(trial, event.message)
         else:
             reason = f"was started {_MOST_STARTS} times and never ended: {event.message}"
-            if not self.table.any_ended:  # then the fault is not that of one trial
-                raise SweepError(f"{run.name}: {reason}; {log}")
-            self._end(run, FAILED, reason=reason, log=log)
+            if not self.progress.any_ended:  # probably every trial will fail
+                raise SweepError(f"{trial.name}: {reason}; {log}")
+            self._end(trial, FAILED, reason=reason, log=log)
 
-    def _try_elsewhere(self, run: Run, event: Ended) -> None:
-        """Keep a run for a better place; stop where there seems to be none.
+    def _try_elsewhere(self, trial: PlannedTrial, event: Ended) -> None:
+        """Keep a trial for another node; stop the sweep if no node seems to be good.
 
         Raises:
-            SweepError: places fail in a row, and nothing runs that could still show a good one.
+            SweepError: nodes fail in a row, and nothing runs that could still show a good one.
         """
-        self.starts[run.name] -= 1
-        self.place_failures += 1
-        if self.place_failures >= _MOST_STARTS and not self.running:
+        self.starts[trial.name] -= 1
+        self.node_failures += 1
+        if self.node_failures >= _MOST_STARTS and not self.running:
             raise SweepError(
-                f"{run.name}: no place could run it, {self.place_failures} times in a row: "
+                f"{trial.name}: no node could run it, {self.node_failures} times in a row: "
                 f"{event.message}"
             )
-        self.waiting.appendleft(run)
-        self.table.again(run, event.message)
+        self.waiting.appendleft(trial)
+        self.progress.again(trial, event.message)
 
-    def _finish(self, run: Run, trial: Trial) -> None:
-        score = trial.score(self.record.sweep.metric)
+    def _finish(self, planned: PlannedTrial, trial: Trial) -> None:
+        """Record a trial that is an experiment now."""
+        metric = self.record.sweep.metric
+        score = trial.score(metric)
         if score is None or not math.isfinite(score):
-            metric = self.record.sweep.metric
-            reason = f"metrics/train/metrics.json has no finite best score for {metric}"
-            self._end(run, FAILED, reason=reason, log=str(self.pool.log(run.name)))
-        else:
-            state = PRUNED if trial.pruned else DONE
-            self._end(run, state, score=score, seconds=trial.seconds)
+            reason = f"{METRICS} has no finite best score for {metric}"
+            self._end(planned, FAILED, reason=reason, log=str(self.pool.log(planned.name)))
+            return
+        if planned.prunable and not trial.pruned and (unasked := self.record.unasked(planned)):
+            # DVC's run cache had the whole training: the others are still compared with it.
+            curve = read_curves(self.root, trial).get(metric, [])
+            for epoch in unasked:
+                if epoch <= len(curve):
+                    self.record.may_go_on(planned, epoch, curve[epoch - 1])
+        state = PRUNED if trial.pruned else DONE
+        self._end(planned, state, score=score, seconds=trial.seconds)
 
-    def _end(self, run: Run, state: str, **facts: Any) -> None:
-        self.waiting.extend(self.record.end(run, state, **facts))
-        self.table.ended(run)
+    def _end(self, trial: PlannedTrial, state: str, **facts: Any) -> None:
+        self.waiting.extend(self.record.end(trial, state, **facts))
+        self.progress.ended(trial)
 
 
 @contextmanager
 def _terminate_as_interrupt() -> Iterator[None]:
-    """Treat SIGTERM, a job scheduler's, as Ctrl-C."""
+    """Handle SIGTERM, which job schedulers send, like Ctrl-C."""
 
     def interrupt(number: int, frame: object) -> None:  # noqa: ARG001 - Python's signature
         raise KeyboardInterrupt

@@ -1,11 +1,11 @@
-"""The finished trials of a sweep, as Git and DVC keep them: `refs/exps/<baseline>/<name>`.
+"""The finished trials of a sweep, which are DVC experiments: Git's refs/exps/<baseline>/<name>.
 
-Read straight from Git, because `dvc exp show` opens every experiment as a repository of its own,
-which takes minutes for a thousand.
+They are read from Git directly: `dvc exp show` takes minutes for a thousand.
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from collections.abc import Iterator
@@ -14,15 +14,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from fieldguide.core.stage import TIMING
 from fieldguide.results.git import git, read_blobs
 from fieldguide.results.revision import flat, load_yaml
 
-# <sweep>-<number>_<settings>[_s<seed>]; the number is that of the configuration.
+METRICS = "metrics/train/metrics.json"
+_FILES = ("params.yaml", METRICS, str(TIMING))
+_CURVES = "plots/curves.csv"
+_MEASURES = ("train/acc", "val/acc", "train/loss", "val/loss")
+# <sweep>-<number of the configuration>_<settings>[_s<seed>]; names.py writes it.
 _NAME = re.compile(
-    r"(?P<sweep>[A-Za-z0-9_-]+?)-(?P<number>\d{4,})_(?P<settings>.*?)(_s(?P<seed>\d+))?"
+    r"(?P<sweep>[A-Za-z0-9_.-]+?)-(?P<number>\d{4,})_(?P<settings>.*?)(_s(?P<seed>\d+))?"
 )
-_METRICS = ("metrics/train/metrics.json", "metrics/timing.json")
-_CURVES = "metrics/train/plots/metrics/{}.tsv"
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Trial:
 
     @property
     def seconds(self) -> float:
-        """How long `train` took; 0 where that is not known."""
+        """How long `train` took; 0 if unknown, because DVC's run cache had the result."""
         return float(self.metrics.get("train.seconds", 0))
 
     def score(self, metric: str) -> float | None:
@@ -58,15 +61,15 @@ def read_trials(root: Path, sweep: str | None = None, name: str | None = None) -
     """Return the finished trials of one sweep, or the one of that name, oldest first.
 
     Raises:
-        GitError: `root` is not a Git repository.
+        GitError: `root` is not in a Git repository.
     """
-    found = [one for one in _refs(root) if sweep in (None, one[0]["sweep"])]
-    found = [one for one in found if name in (None, one[0][0])]
-    files = ("params.yaml", *_METRICS)
-    blobs = read_blobs(root, [f"{rev}:{file}" for _, _, rev, _ in found for file in files])
+    found = [
+        one for one in _refs(root) if sweep in (None, one[0]["sweep"]) and name in (None, one[0][0])
+    ]
+    blobs = read_blobs(root, [f"{rev}:./{file}" for _, _, rev, _ in found for file in _FILES])
     trials = []
     for match, ref, rev, created in found:
-        params, *metrics = (next(blobs) for _ in files)
+        params, *metrics = (next(blobs) or b"{}" for _ in _FILES)
         trials.append(
             Trial(
                 name=match[0],
@@ -75,12 +78,8 @@ def read_trials(root: Path, sweep: str | None = None, name: str | None = None) -
                 number=int(match["number"]),
                 seed=None if match["seed"] is None else int(match["seed"]),
                 created=created,
-                params=flat(load_yaml(params or b"{}")),
-                metrics={
-                    key: value
-                    for text in metrics
-                    for key, value in flat(json.loads(text or b"{}")).items()
-                },
+                params=flat(load_yaml(params)),
+                metrics={k: v for text in metrics for k, v in flat(json.loads(text)).items()},
             )
         )
     return sorted(trials, key=lambda trial: (trial.created, trial.name))
@@ -92,23 +91,19 @@ def sweep_names(root: Path) -> list[str]:
 
 
 def read_curves(root: Path, trial: Trial) -> dict[str, list[float]]:
-    """Return the values by epoch of train/acc, val/acc, train/loss and val/loss."""
-    names = ("train/acc", "val/acc", "train/loss", "val/loss")
-    curves = {}
-    for name, text in zip(
-        names,
-        read_blobs(root, [f"{trial.rev}:{_CURVES.format(name)}" for name in names]),
-        strict=True,
-    ):
-        rows = [line.split("\t") for line in (text or b"").decode().splitlines()]
-        if rows:
-            column = rows[0].index(name.split("/")[1])
-            curves[name] = [float(row[column]) for row in rows[1:]]
-    return curves
+    """Return the values by epoch of those of train/acc, val/acc, train/loss and val/loss it has."""
+    text = next(read_blobs(root, [f"{trial.rev}:./{_CURVES}"])) or b""
+    rows = list(csv.DictReader(text.decode().splitlines()))
+    columns = {name: name.replace("/", "_") for name in _MEASURES}
+    return {
+        name: [float(row[column]) for row in rows]
+        for name, column in columns.items()
+        if rows and column in rows[0]
+    }
 
 
 def _refs(root: Path) -> Iterator[tuple[re.Match[str], str, str, datetime]]:
-    """Name, ref, commit and time of every experiment that has a trial's name."""
+    """Yield the parsed name, ref, commit and time of every experiment that has a trial's name."""
     lines = git(
         root,
         "for-each-ref",
@@ -117,7 +112,7 @@ def _refs(root: Path) -> Iterator[tuple[re.Match[str], str, str, datetime]]:
     )
     for line in lines.splitlines():
         rev, created, ref = line.split(" ", 2)
-        parts = ref.split("/")  # refs/exps/<2>/<38>/<name>; DVC's own have other shapes
+        parts = ref.split("/")  # refs/exps/<2>/<38>/<name>; DVC's internal refs have other shapes
         match = _NAME.fullmatch(parts[-1]) if len(parts) == 5 else None  # noqa: PLR2004
         if match:
             yield match, ref, rev, datetime.fromtimestamp(int(created), UTC)

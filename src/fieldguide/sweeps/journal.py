@@ -1,8 +1,8 @@
 """The file of a sweep's record: a journal in Optuna's format, with one writer.
 
 Optuna's own backend locks, writes and syncs the file for each of the some fifteen entries of a
-trial, and opens it anew for each look. The sweep's lock keeps other drivers away, so the file is
-read once, and what belongs together is written and synced at once.
+trial, and opens it for each read. The sweep's lock keeps other drivers away, so the file is read
+once, and entries that belong together are written and synced together.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from fieldguide.core.errors import SweepError
 
 
 class Journal(BaseJournalBackend):
-    """A backend for one `JournalStorage`, which alone reads it and appends to it."""
+    """The backend of one `JournalStorage`, which alone reads and appends."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file or begin it, without what a kill cut off.
+        """Open the file or begin it; half an entry that a kill left is removed.
 
         Raises:
             SweepError: `path` is a folder.
@@ -35,12 +35,12 @@ class Journal(BaseJournalBackend):
         self._together = False
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:  # noqa: ARG002
-        """Yield the entries since the last time: what was read is the storage's to keep."""
+        """Yield the entries since the last call; the storage keeps those it has read."""
         entries, self._unread = self._unread, []
         return map(json.loads, entries)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Append entries; within `operation`, at its end."""
+        """Append entries; within `operation` they are written at its end."""
         lines = [json.dumps(log, separators=(",", ":")).encode() for log in logs]
         self._unread += lines
         self._unwritten += lines
@@ -49,10 +49,11 @@ class Journal(BaseJournalBackend):
 
     @contextmanager
     def operation(self, *, sync: bool) -> Iterator[None]:
-        """Write what is appended inside in one go: a kill leaves all of it, or its first entries.
+        """Write what is appended inside at once: a kill leaves all of it, or its first entries.
 
         Args:
-            sync: whether it must outlive the machine too. A later one that is synced, syncs it.
+            sync: whether it must survive a crash of the machine too. A later operation that is
+                synced also syncs the earlier ones.
         """
         self._together = True
         try:
@@ -73,12 +74,12 @@ class Journal(BaseJournalBackend):
 
 
 def _mend(path: Path) -> None:
-    """Undo what a kill left: half a last entry."""
+    """Remove half an entry that a kill left at the end."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         return
     if not path.is_file():
-        raise SweepError(f"{path}: is a folder, and the sweep's record would be there")
+        raise SweepError(f"{path}: is a folder; allowed: the file of the sweep's record")
     with path.open("rb+") as file:
         text = file.read()
         if text and not text.endswith(b"\n"):

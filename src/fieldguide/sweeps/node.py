@@ -1,8 +1,8 @@
-"""A node's side of a sweep on a cluster: one trial at a time, in a clone of the node's own.
+"""The process that runs one trial on a node of a cluster.
 
-`python -m fieldguide.sweeps.node` reads its job, then orders, and writes events, a JSON object a
-line. It lives as long as its standard input: without anyone to give orders, it ends its trial.
-What outlasts it lies in the node's folder: the project, DVC's cache and workspaces, used again.
+`python -m fieldguide.sweeps.node` reads an order, then answers at rungs, and writes events: JSON,
+one object a line. When its standard input closes, nobody waits for the trial any more, and it ends
+it. The clone of the project, DVC's cache and the slots stay in the node's folder for the next one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import queue
-import shutil
 import sys
 import threading
 import time
@@ -20,24 +19,21 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from dvc.config import Config
-from dvc.exceptions import DvcException
-from dvc.repo import Repo
 from filelock import FileLock, Timeout
 
-from fieldguide.core.errors import FieldguideError, GitError
+from fieldguide.core.errors import DvcError, FieldguideError, GitError
+from fieldguide.results.dvc import cached_dependencies, dvc
 from fieldguide.results.git import git
 from fieldguide.sweeps.experiments import Trial
-from fieldguide.sweeps.pool import Ended
-from fieldguide.sweeps.slot import TARGET, Slot, Start, how_it_failed, is_running
+from fieldguide.sweeps.slot import CACHE, TARGET, Slot, StartingPoint
 from fieldguide.sweeps.worker import FOLDER
-from fieldguide.training.trial import VARIABLE, Channel
 
 _TICK = 0.1  # seconds between looks at the trial
-_PAUSES = (1.0, 5.0, 15.0)  # seconds between tries of publishing
+_PAUSES = (1.0, 5.0, 15.0)  # seconds between tries to publish an experiment
 _LOG_TAIL = 20_000  # characters of a failed trial's log that are sent
+Event = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -45,9 +41,10 @@ class Job:
     """What all trials of a sweep share; sent as JSON."""
 
     sweep: str
-    url: str  # Git remote
-    ref: str  # there, of the baseline
+    url: str  # of the Git remote
+    ref: str  # of the baseline, on the remote
     baseline: str  # commit
+    subfolder: str  # of the project in the repository: "birds/", or "" for the top folder
     threads: int  # of a trial
 
 
@@ -55,39 +52,40 @@ class Node:
     """The folder of one project on this node."""
 
     def __init__(self, job: Job) -> None:
-        """Choose the folder: $FIELDGUIDE_NODE_FOLDER, or one in the user's cache."""
+        """Choose the folder: in $FIELDGUIDE_NODE_FOLDER, or in the user's cache."""
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         base = Path(os.environ.get(FOLDER) or cache / "fieldguide" / "nodes")
         self.job = job
-        self.folder = base.resolve() / hashlib.sha256(job.url.encode()).hexdigest()[:16]
-        self.project = self.folder / "project"
+        name = hashlib.sha256(f"{job.url} {job.subfolder}".encode()).hexdigest()[:16]
+        self.folder = base.resolve() / name
+        self.clone = self.folder / "clone"
+        self.project = self.clone / job.subfolder
 
     def set_up(self) -> None:
         """Bring the clone to the sweep's commit, and its data into the node's cache, once.
 
         Raises:
             GitError: the remote cannot be read, or lacks the commit.
-            DvcException: the data cannot be fetched.
+            DvcError: the data cannot be fetched.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         ready = self.folder / f"{self.job.baseline}.ready"
-        with FileLock(self.folder / "setup.lock"):  # the others of this node find it done
-            if ready.exists() and (self.project / ".git").exists():
+        with FileLock(self.folder / "setup.lock"):  # the node's other workers wait
+            if ready.exists() and (self.clone / ".git").exists():
                 return
-            if not (self.project / ".git" / "HEAD").is_file():
-                git(self.folder, "init", "--quiet", str(self.project))
+            if not (self.clone / ".git" / "HEAD").is_file():
+                git(self.folder, "init", "--quiet", str(self.clone))
             fetch = ("fetch", "--quiet", "--no-tags", "--force", self.job.url)
-            git(self.project, *fetch, f"{self.job.ref}:{self.job.ref}")
-            git(self.project, "checkout", "--quiet", "--force", "--detach", self.job.baseline)
-            with Config(str(self.project / ".dvc")).edit("local") as config:
-                config["cache"] = {"dir": str(self.folder / "cache")}
-            with Repo(str(self.project)) as repo:
-                repo.fetch(targets=data_of_trials(repo))
+            git(self.clone, *fetch, f"{self.job.ref}:{self.job.ref}")
+            git(self.clone, "checkout", "--quiet", "--force", "--detach", self.job.baseline)
+            dvc(self.project, "config", "--local", "cache.dir", CACHE)
+            if data := cached_dependencies(self.project, TARGET):
+                dvc(self.project, "fetch", *data)
             ready.touch()
 
     @contextmanager
     def slot(self) -> Iterator[Slot]:
-        """Take the first free workspace; the kernel frees that of a process that was killed."""
+        """Take the first free slot; if this process is killed, the kernel frees it."""
         folder = self.folder / "slots"
         folder.mkdir(parents=True, exist_ok=True)
         for number in count():
@@ -96,30 +94,25 @@ class Node:
                 lock.acquire(timeout=0)
             except Timeout:
                 continue
-            try:
-                start = Start(self.job.baseline, self.job.baseline)
-                slot = Slot(self.project, folder / str(number), start)
-                slot.kill()  # what the one before it left running
-                yield slot
-            finally:
-                lock.release()
+            with lock:
+                start = StartingPoint(self.job.baseline, self.job.baseline, self.job.subfolder)
+                yield Slot(self.project, folder / str(number), start)
             return
 
     def publish(self, slot: Slot, trial: Trial) -> None:
-        """Push what a trial made, then its ref: where the ref is, the model is too.
+        """Push what a trial read and wrote, then its ref: if the ref is there, the model is too.
 
-        Of two that finish the same trial, as after a line that was cut, the first one's stays.
+        If another node has published the same trial, that one stays.
 
         Raises:
-            DvcException, GitError: a remote cannot be written.
+            DvcError, GitError: a remote cannot be written.
         """
-        slot.hand_over(trial)
+        data = cached_dependencies(slot.project, TARGET)
         for pause in (*_PAUSES, None):  # a training is worth some patience
             try:
-                with Repo(str(slot.folder)) as repo:
-                    repo.push(targets=data_of_trials(repo, written=True))
+                dvc(slot.project, "push", *data, TARGET)
                 self._push(trial)
-            except (GitError, DvcException):
+            except (GitError, DvcError):
                 if pause is None:
                     raise
                 time.sleep(pause)
@@ -128,101 +121,66 @@ class Node:
 
     def _push(self, trial: Trial) -> None:
         try:
-            git(self.project, "push", "--quiet", self.job.url, f"{trial.rev}:{trial.ref}")
+            git(self.clone, "push", "--quiet", self.job.url, f"{trial.rev}:{trial.ref}")
         except GitError:
-            if not git(self.project, "ls-remote", self.job.url, trial.ref):
+            if not git(self.clone, "ls-remote", self.job.url, trial.ref):
                 raise
 
 
-def data_of_trials(repo: Repo, *, written: bool = False) -> list[str]:
-    """Paths of what TARGET reads, and if asked for writes, that DVC keeps."""
-    stage = next(stage for stage in repo.index.stages if getattr(stage, "name", None) == TARGET)
-    kept = {out.fs_path for out in repo.index.outs if out.use_cache}
-    used = [*stage.deps, *(stage.outs if written else ())]
-    return [one.fs_path for one in used if one.fs_path in kept]
-
-
-def serve(job: Job, orders: queue.Queue[dict[str, Any] | None], events: TextIO) -> None:
-    """Run the trials that are ordered, until there is None."""
-
-    def tell(**event: Any) -> None:
-        events.write(json.dumps(event) + "\n")
-        events.flush()
-
-    node = Node(job)
-    with node.slot() as slot:
-        while (order := orders.get()) is not None:
-            if "overrides" not in order:
-                continue  # an answer that came late
-            try:
-                node.set_up()
-                for event in _run(node, slot, order, orders):
-                    tell(name=order["name"], **event)
-            except (FieldguideError, DvcException, OSError) as err:
-                # Before the training, or after it: what this node lacks, another one may have.
-                message = f"{type(err).__name__}: {err}"
-                ended = {"event": "ended", "status": None, "of_place": True, "message": message}
-                tell(name=order["name"], **ended)
-
-
 def _run(
-    node: Node, slot: Slot, order: dict[str, Any], orders: queue.Queue[dict[str, Any] | None]
-) -> Iterator[dict[str, Any]]:
-    """Run one trial and yield what happens; the last event says how it ended."""
-    name = order["name"]
-    channel = Channel(slot.folder.with_suffix(".channel"))
-    shutil.rmtree(channel.folder, ignore_errors=True)  # of an earlier trial
-    channel.open(order["rungs"])
-    log = slot.folder.with_suffix(".log")
-    log.unlink(missing_ok=True)
-    env = {VARIABLE: str(channel.folder), "OMP_NUM_THREADS": str(node.job.threads)}
-    process = slot.run(name, order["overrides"], log=log, env=env)
-    seen: set[int] = set()
+    node: Node, slot: Slot, order: dict[str, Any], answers: queue.Queue[dict[str, Any] | None]
+) -> Iterator[Event]:
+    """Run the trial and yield its events; the last one says how it ended."""
+    slot.kill()  # what a killed process left running
+    env = {"OMP_NUM_THREADS": str(node.job.threads)}
+    slot.run(order["name"], order["overrides"], order["rungs"], env=env)
     running = True
     while running:
-        time.sleep(_TICK)
-        running = is_running(process)  # asked first: what it reported is then all
-        for epoch, metrics in channel.reports().items():
-            if epoch not in seen:
-                seen.add(epoch)
-                yield {"event": "epoch", "epoch": epoch, "metrics": metrics}
         with suppress(queue.Empty):
-            while True:
-                answer = orders.get_nowait()
-                if answer is None:  # nobody waits for this trial any more
-                    slot.kill()
-                    orders.put(None)
-                    return
-                if answer["name"] == name:
-                    channel.answer(answer["epoch"], go_on=answer["go_on"])
-    slot.kill()
-    if trial := slot.finished(name):
-        node.publish(slot, trial)
+            answer = answers.get(timeout=_TICK)
+            if answer is None:  # nobody waits for this trial any more
+                slot.kill()
+                return
+            slot.answer(**answer)
+        running = slot.is_running  # asked first: after the end, no report is missed
+        for report in slot.new_epochs():
+            yield {"event": "epoch", "epoch": report.epoch, "metrics": report.metrics}
+    ended = slot.end()
+    log = slot.log.read_text(encoding="utf-8", errors="replace")[-_LOG_TAIL:]
+    slot.log.unlink()
+    if ended.trial:
+        node.publish(slot, ended.trial)
         yield {"event": "ended", "status": 0, "message": ""}
-        return
-    ended = Ended(name, None, *how_it_failed(log))
-    text = log.read_text(encoding="utf-8", errors="replace")[-_LOG_TAIL:]
-    if not ended.is_its_own_fault:
-        slot.discard()
-    yield {"event": "ended", "status": ended.status, "message": ended.message, "log": text}
+    else:
+        yield {"event": "ended", "status": ended.status, "message": ended.message, "log": log}
 
 
-def _read(orders: queue.Queue[dict[str, Any] | None]) -> None:
+def _read(answers: queue.Queue[dict[str, Any] | None]) -> None:
     for line in sys.stdin:
-        orders.put(json.loads(line))
-    orders.put(None)
+        answers.put(json.loads(line))
+    answers.put(None)
 
 
 def main() -> None:
-    """Serve orders of standard input until it ends."""
+    """Run the trial that the first line of standard input orders."""
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    # Events alone go to standard output; what a library prints goes beside them.
-    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    # Only events go to standard output; what a library prints goes to standard error.
+    output = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    job = Job(**json.loads(sys.stdin.readline()))
-    orders: queue.Queue[dict[str, Any] | None] = queue.Queue()
-    threading.Thread(target=_read, args=(orders,), daemon=True).start()
-    serve(job, orders, events)
+    order = json.loads(sys.stdin.readline())
+    answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
+    threading.Thread(target=_read, args=(answers,), daemon=True).start()
+    node = Node(Job(**order["job"]))
+    try:
+        node.set_up()
+        with node.slot() as slot:
+            for event in _run(node, slot, order, answers):
+                print(json.dumps(event), file=output, flush=True)
+    except (FieldguideError, OSError) as err:
+        # Before or after the training: what this node lacks, another one may have.
+        message = f"{type(err).__name__}: {err}"
+        event = {"event": "ended", "status": None, "message": message, "node_failed": True}
+        print(json.dumps(event), file=output, flush=True)
 
 
 if __name__ == "__main__":

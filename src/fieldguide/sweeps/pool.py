@@ -1,6 +1,6 @@
-"""What the driver asks of the place where trials run, and what it is told.
+"""What the driver asks of the workers, and what they tell it.
 
-Two places exist: this machine (local.py) and the nodes of a Ray cluster (cluster.py).
+There are two pools of workers: on this machine (local.py) and on a Ray cluster (cluster.py).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from fieldguide.core.stage import EXIT_NO_ROOM
 from fieldguide.sweeps.experiments import Trial
 
 if TYPE_CHECKING:
-    from fieldguide.sweeps.record import Run  # loads Optuna, which a node has no need of
+    from fieldguide.sweeps.record import PlannedTrial  # loads Optuna, which no node needs
 
 
 @dataclass(frozen=True)
@@ -28,52 +28,50 @@ class Reported:
 
 @dataclass(frozen=True)
 class Ended:
-    """A trial runs no more: it is an experiment of the project, or it says why it is none."""
+    """A trial has ended: as an experiment of the project, or for the reason in `message`."""
 
     name: str
     trial: Trial | None = None
     status: int | None = None  # of its stage, negative for a signal; None: it did not end
     message: str = ""
-    of_place: bool = False  # no word about the trial: where it should run, something is missing
+    node_failed: bool = False  # the node lacks something, which says nothing about the trial
 
     @property
     def is_its_own_fault(self) -> bool:
-        """Whether the trial would end so again: its stage says that its params are at fault."""
+        """True if retrying cannot help, because the stage rejected the trial's params."""
         status = self.status
         return status is not None and 0 < status < 128 and status != EXIT_NO_ROOM  # noqa: PLR2004
 
 
 class Pool(Protocol):
-    """Runs trials, as many at a time as it has room for."""
-
-    options: str  # of `sweep run`, that make another one of its kind
+    """Workers, each of which runs one trial at a time."""
 
     def recover(self, wanted: Collection[str]) -> set[str]:
-        """Take up trials that another driver left, of those wanted, and return their names.
+        """Take up the trials that another driver left running, and return their names.
 
-        `wait` tells of them as of those that were started here.
+        Of the trials that are not `wanted`, the processes are ended.
         """
 
     def expect(self, most: int) -> None:
-        """Hear how many trials are still to end, at most; places beyond may be given up."""
+        """Tell the pool how many trials remain, so that it can release workers."""
 
     def room(self) -> int:
-        """How many trials can be started now."""
+        """Return how many trials can be started now."""
 
-    def start(self, run: Run, rungs: list[int]) -> None:
-        """Start a trial that asks after these epochs whether it may go on."""
+    def start(self, planned: PlannedTrial, rungs: list[int]) -> None:
+        """Start a trial, which asks after each of the epochs `rungs` whether to go on."""
 
     def wait(self) -> Iterator[Reported | Ended]:
-        """Wait a moment, and yield what has happened since the last time."""
+        """Wait a moment, and yield what has happened since the last call."""
 
     def answer(self, name: str, epoch: int, *, go_on: bool) -> None:
         """Let a trial go on after a rung, or end it there with its best epoch so far."""
 
     def log(self, name: str) -> Path:
-        """Where the output of a trial lies."""
+        """Return the file that has, or will have, the output of a trial."""
 
     def stop(self) -> None:
         """End all trials now; what they have not finished is lost."""
 
     def close(self) -> None:
-        """Free what the pool holds once no trial runs."""
+        """Free what the pool holds, once no trial runs."""

@@ -1,4 +1,4 @@
-"""Which configuration is best, where each may have been trained with several seeds."""
+"""Ranking of configurations, each of which may have been trained with several seeds."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from fieldguide.sweeps.experiments import Trial
 
 @dataclass(frozen=True)
 class Configuration:
-    """The trainings of one configuration."""
+    """A configuration and its finished trials."""
 
     number: int
     trials: list[Trial]  # by seed
     scores: list[float]
     values: dict[str, Any]  # of the parameters that differ in the sweep
-    bound: float  # what it is ranked by: see `bound`
+    bound: float  # of the mean score; configurations are ranked by it
 
     @property
     def mean(self) -> float:
@@ -29,20 +29,19 @@ class Configuration:
 
     @property
     def spread(self) -> float | None:
-        """Standard deviation over seeds; None of a single one."""
+        """Standard deviation over seeds; None for a single one."""
         return statistics.stdev(self.scores) if len(self.scores) > 1 else None
 
     @property
     def pruned(self) -> bool:
-        """Whether its training was stopped early."""
+        """Whether a training was stopped early."""
         return any(trial.pruned for trial in self.trials)
 
 
 def bound(scores: list[float], goal: str) -> float:
-    """One-sided 95 % confidence bound of the mean over seeds, on the side of the worse.
+    """Return the one-sided 95 % confidence bound of the mean over seeds, on the worse side.
 
-    Student's t: mean - t(0.95, n - 1) s / sqrt(n), with + where less is better. Of a single score,
-    the score.
+    Student's t: mean - t(0.95, n - 1) s / sqrt(n), with + if less is better; for one score, itself.
     """
     mean = statistics.fmean(scores)
     if len(scores) == 1:
@@ -56,14 +55,14 @@ def rank(
 ) -> list[Configuration]:
     """Group trials by configuration, best first.
 
-    Those trained to the end with all seeds come before the others, which cannot be compared with
-    them: those pruned, and those that still lack a seed.
+    Configurations that are pruned, or still lack a seed, cannot be compared with the others, and
+    come last.
 
     Args:
         trials: of one sweep.
         metric: val/acc or val/loss.
         goal: maximize or minimize.
-        seeds: trainings that each configuration should have; by default, as many as any has.
+        seeds: trials that each configuration should have; by default, as many as any has.
     """
     keys = varying_keys(trials)
     groups: dict[int, list[tuple[Trial, float]]] = {}
@@ -74,14 +73,14 @@ def rank(
     most = seeds or max((len(group) for group in groups.values()), default=0)
     found = []
     for number, group in groups.items():
-        members = sorted(group, key=lambda pair: pair[0].seed or 0)
-        scores = [score for _, score in members]
+        group.sort(key=lambda pair: pair[0].seed or 0)
+        scores = [score for _, score in group]
         found.append(
             Configuration(
                 number=number,
-                trials=[trial for trial, _ in members],
+                trials=[trial for trial, _ in group],
                 scores=scores,
-                values={key: members[0][0].params.get(key) for key in keys},
+                values={key: group[0][0].params.get(key) for key in keys},
                 bound=bound(scores, goal),
             )
         )
@@ -93,7 +92,7 @@ def rank(
 
 
 def varying_keys(trials: list[Trial]) -> list[str]:
-    """Parameters that differ between configurations, in the order of params.yaml."""
+    """Return the params that differ between configurations, in the order of params.yaml."""
     values: dict[str, set[str]] = {}
     for trial in trials:
         for key, value in trial.params.items():

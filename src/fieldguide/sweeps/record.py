@@ -1,7 +1,8 @@
-"""What a sweep has proposed and what became of it: an Optuna study in a file beside the sweep's.
+"""The record of a sweep: which trials it has proposed, and how they ended.
 
-One process writes it, the driver, which holds the sweep's lock. What it asks for is kept up to
-date here, so that no question costs more for a long sweep than for a short one.
+It is an Optuna study in a file beside the sweep file, written by one process, the driver, which
+holds the sweep's lock. Optuna's trial is a configuration; with several seeds it has several of our
+trials. Answers are kept up to date in memory, so that they cost no more in a long sweep.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from fieldguide.core.errors import SweepError
 from fieldguide.core.params import Params
 from fieldguide.sweeps.journal import Journal
-from fieldguide.sweeps.names import run_name
+from fieldguide.sweeps.names import trial_name
 from fieldguide.sweeps.proposals import Proposals
 from fieldguide.sweeps.rungs import Rungs
 from fieldguide.sweeps.sampling import View
@@ -31,40 +32,40 @@ DONE, PRUNED, FAILED = "done", "pruned", "failed"
 
 
 @dataclass(frozen=True)
-class Run:
-    """One training that the sweep wants: a configuration and a seed."""
+class PlannedTrial:
+    """A trial that the sweep wants: a configuration and a seed."""
 
     number: int  # of the configuration, from 0
     index: int  # of the seed, from 0
-    name: str  # of its DVC experiment
+    name: str  # of its experiment
     overrides: Values
 
     @property
     def prunable(self) -> bool:
-        """The first seed decides whether a configuration is worth the others."""
+        """Whether it may be stopped early: the first seed decides if the others are worth it."""
         return self.index == 0
 
 
 class Record:
-    """The study, by the words of a sweep."""
+    """The record of one sweep."""
 
     def __init__(self, sweep: Sweep, base: Params) -> None:
-        """Open or begin it; the caller holds the sweep's lock.
+        """Open it, or begin it; the caller holds the sweep's lock.
 
         Args:
             sweep: what is searched.
             base: params.yaml's values.
 
         Raises:
-            SweepError: the file is of another search, or is none.
+            SweepError: the file is the record of another search, or none at all.
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.sweep, self.base = sweep, base
-        self.path = study_path(sweep.path)
+        self.path = record_path(sweep.path)
         self._journal = Journal(self.path)
         try:
             self._storage = JournalStorage(self._journal)
-            self._study_id = self._study()
+            self._study_id = self._open_study()
             self.study = optuna.load_study(study_name=sweep.name, storage=self._storage)
         except (ValueError, LookupError, TypeError, AttributeError) as err:
             raise SweepError(f"{self.path}: is not the record of a sweep ({err})") from err
@@ -78,11 +79,10 @@ class Record:
         self._proposals = Proposals(sweep, base)
         self._view = View(sweep.goal, sweep.space)
         self._ids: list[int] = []  # of the storage, by number of the configuration
-        self._open: dict[int, int] = {}  # configurations that have not ended: runs yet to end
+        self._open: dict[int, int] = {}  # configuration -> its trials that have not ended
         self._read()
 
-    def _study(self) -> int:
-        """Begin the study unless it is there."""
+    def _open_study(self) -> int:
         try:
             return self._storage.get_study_id_from_name(self.sweep.name)
         except KeyError:
@@ -104,102 +104,107 @@ class Record:
 
     @property
     def planned(self) -> int:
-        """Configurations to try; fewer than `run_cap` where the space has no more."""
+        """Number of configurations to try; below `run_cap` if the space has no more."""
         return self._proposals.planned
 
-    def waiting(self) -> list[Run]:
-        """Runs of proposed configurations that have not ended; the first seed before the others."""
+    def waiting(self) -> list[PlannedTrial]:
+        """Return trials of proposed configurations that can run and have not ended.
+
+        A configuration's other seeds wait for its first.
+        """
         found = []
         for number in self._open:
-            runs = [run for run in self._runs(number) if self.ended(run) is None]
-            found += runs[:1] if runs[0].prunable else runs
+            trials = [trial for trial in self._trials_of(number) if self.ended(trial) is None]
+            found += trials[:1] if trials[0].prunable else trials
         return found
 
-    def runs(self) -> list[Run]:
-        """All runs of the configurations proposed so far."""
-        return [run for number in range(len(self._ids)) for run in self._runs(number)]
+    def proposed(self) -> list[PlannedTrial]:
+        """Return all trials of the configurations proposed so far."""
+        return [trial for number in range(len(self._ids)) for trial in self._trials_of(number)]
 
     def left(self) -> int:
-        """Runs that are still to end, if none is pruned."""
+        """Return how many trials have not ended, if none is pruned."""
         unproposed = self.planned - len(self._ids)
         return sum(self._open.values()) + unproposed * self.sweep.seeds
 
-    def propose(self) -> Run | None:
-        """Return the first run of a new configuration; None where all are proposed."""
+    def propose(self) -> PlannedTrial | None:
+        """Return the first trial of a new configuration; None if all are proposed."""
         number = len(self._ids)
         if number >= self.planned:
             return None
         values = self._proposals.next(number, self._view)
         trial = create_trial(
-            state=TrialState.RUNNING,
-            params=values,
-            distributions=self.sweep.space,
-            user_attrs={"number": number},
+            state=TrialState.RUNNING, params=values, distributions=self.sweep.space
         )
         self._ids.append(self._storage.create_new_trial(self._study_id, trial))
-        self._took(number)
-        return self._runs(number)[0]
+        self._add(number)
+        return self._trials_of(number)[0]
 
-    # What became of it.
+    # How trials ended.
 
-    def ended(self, run: Run) -> dict[str, Any] | None:
-        """How a run ended: its state, score, seconds and reason."""
-        ended: dict[str, Any] | None = self._trial(run.number).user_attrs.get(f"run-{run.index}")
+    def ended(self, trial: PlannedTrial) -> dict[str, Any] | None:
+        """Return how a trial ended: its state, score, seconds and reason; None if it has not."""
+        ends = self._configuration(trial.number).user_attrs
+        ended: dict[str, Any] | None = ends.get(f"seed-{trial.index}")
         return ended
 
-    def scores(self, run: Run) -> list[float]:
-        """Scores over seeds of a run's configuration, once all of them have finished."""
-        trial = self._trial(run.number)
-        if trial.state != TrialState.COMPLETE:
+    def scores(self, trial: PlannedTrial) -> list[float]:
+        """Return the scores of all seeds of a trial's configuration, once all are done."""
+        found = self._configuration(trial.number)
+        if found.state != TrialState.COMPLETE:
             return []
-        ends = [trial.user_attrs[f"run-{k}"] for k in range(self.sweep.seeds)]
+        ends = [found.user_attrs[f"seed-{k}"] for k in range(self.sweep.seeds)]
         return [float(end["score"]) for end in ends]
 
-    def end(self, run: Run, state: str, **facts: Any) -> list[Run]:
-        """Write down how a run ended, and tell the sampler once its configuration has.
+    def end(self, trial: PlannedTrial, state: str, **facts: Any) -> list[PlannedTrial]:
+        """Record how a trial ended, and tell the sampler if its configuration has ended with it.
 
         Returns:
-            The runs that are wanted now: after a first seed that is worth it, the others.
+            The trials that can run now: after a first seed that is done, the others.
         """
-        # The next proposal syncs it. Where the machine itself fails before, Git has the trial.
+        # The next proposal syncs the file. If the machine fails before, Git has the trial.
         with self._journal.operation(sync=len(self._ids) >= self.planned):
             end = {"state": state, **facts}
-            self._storage.set_trial_user_attr(self._ids[run.number], f"run-{run.index}", end)
-            self._settle(run.number)
-        return self._runs(run.number)[1:] if run.prunable and state == DONE else []
+            trial_id = self._ids[trial.number]
+            self._storage.set_trial_user_attr(trial_id, f"seed-{trial.index}", end)
+            self._settle(trial.number)
+        return self._trials_of(trial.number)[1:] if trial.prunable and state == DONE else []
 
-    def may_go_on(self, run: Run, epoch: int, score: float) -> bool:
-        """Decide at a rung; asked twice, after a kill, the answer is the same."""
-        trial = self._trial(run.number)
-        known: bool | None = trial.user_attrs.get(f"rung-{epoch}")
-        if known is not None:
+    def may_go_on(self, trial: PlannedTrial, epoch: int, score: float) -> bool:
+        """Decide at a rung; asked again, for example after a kill, the answer is the same."""
+        if (known := self._answer(trial, epoch)) is not None:
             return known
         answer = self._rungs.enter(epoch, score)
         with self._journal.operation(sync=False):
-            trial_id = self._ids[run.number]
+            trial_id = self._ids[trial.number]
             self._storage.set_trial_intermediate_value(trial_id, epoch, score)
             self._storage.set_trial_user_attr(trial_id, f"rung-{epoch}", answer)
         return answer
 
-    # Between runs and Optuna's trials.
+    def unasked(self, trial: PlannedTrial) -> list[int]:
+        """Return the rungs at which a trial has not asked whether to go on."""
+        return [epoch for epoch in self.rungs if self._answer(trial, epoch) is None]
+
+    def _answer(self, trial: PlannedTrial, epoch: int) -> bool | None:
+        answer: bool | None = self._configuration(trial.number).user_attrs.get(f"rung-{epoch}")
+        return answer
+
+    # Configurations are Optuna's trials.
 
     def _read(self) -> None:
-        """Take up what the file has, and finish what a kill cut off between two entries."""
-        storage = self._storage
-        for trial in storage.get_all_trials(self._study_id, deepcopy=False):
-            trial_id = storage.get_trial_id_from_study_id_trial_number(self._study_id, trial.number)
-            if "number" in trial.user_attrs:
-                self._ids.append(trial_id)
-                self._took(trial.user_attrs["number"])
-                for epoch in self.rungs:
-                    if f"rung-{epoch}" in trial.user_attrs:
-                        self._rungs.enter(epoch, trial.intermediate_values[epoch])
-            elif not trial.state.is_finished():  # a proposal of an older version, half written
-                storage.set_trial_state_values(trial_id, TrialState.FAIL)
+        """Read the file, and finish what a kill interrupted between two entries."""
+        for trial in self._storage.get_all_trials(self._study_id, deepcopy=False):
+            self._ids.append(
+                self._storage.get_trial_id_from_study_id_trial_number(self._study_id, trial.number)
+            )
+            self._add(trial.number)
+            for epoch in self.rungs:
+                if f"rung-{epoch}" in trial.user_attrs:
+                    self._rungs.enter(epoch, trial.intermediate_values[epoch])
 
-    def _took(self, number: int) -> None:
-        """Take up a configuration that was proposed, and what became of it already."""
-        trial = self._trial(number)
+    def _add(self, number: int) -> None:
+        """Take up a configuration that was proposed, and what is known of it already."""
+        trial = self._configuration(number)
         self._proposals.add(trial.params)
         self._view.started(trial)
         if trial.state.is_finished():
@@ -209,9 +214,9 @@ class Record:
             self._settle(number)
 
     def _settle(self, number: int) -> None:
-        """Tell the sampler about a configuration whose runs have ended."""
-        trial = self._trial(number)
-        found = [trial.user_attrs.get(f"run-{k}") for k in range(self.sweep.seeds)]
+        """Tell the sampler about a configuration if all its trials have ended."""
+        trial = self._configuration(number)
+        found = [trial.user_attrs.get(f"seed-{k}") for k in range(self.sweep.seeds)]
         ends = [end for end in found if end is not None]
         self._open[number] = self.sweep.seeds - len(ends)
         first = found[0]["state"] if found[0] else None
@@ -229,16 +234,16 @@ class Record:
         values = None if value is None or math.isnan(value) else [value]
         self._storage.set_trial_state_values(self._ids[number], state, values)
         del self._open[number]
-        self._view.ended(self._trial(number))
+        self._view.ended(self._configuration(number))
 
-    def _runs(self, number: int) -> list[Run]:
-        values = self._trial(number).params
+    def _trials_of(self, number: int) -> list[PlannedTrial]:
+        values = self._configuration(number).params
         seeds = range(self.sweep.seeds) if self.sweep.seeds > 1 else [None]
         return [
-            Run(
+            PlannedTrial(
                 number=number,
                 index=seed or 0,
-                name=run_name(self.sweep.name, number, values, seed),
+                name=trial_name(self.sweep.name, number, values, seed),
                 overrides={
                     **self.sweep.fixed,
                     **values,
@@ -248,12 +253,12 @@ class Record:
             for seed in seeds
         ]
 
-    def _trial(self, number: int) -> FrozenTrial:
+    def _configuration(self, number: int) -> FrozenTrial:
         return self._storage.get_trial(self._ids[number])
 
 
 def _swept(sweep: Sweep) -> dict[str, set[str]]:
-    """Section -> the keys that the sweep sets, whatever params.yaml says."""
+    """Return the keys that the sweep sets, whatever params.yaml says, by section."""
     found: dict[str, set[str]] = {}
     for key in [*sweep.space, *sweep.fixed]:
         section, name = key.split(".")
@@ -261,6 +266,6 @@ def _swept(sweep: Sweep) -> dict[str, set[str]]:
     return found
 
 
-def study_path(sweep_file: Path) -> Path:
+def record_path(sweep_file: Path) -> Path:
     """sweeps/original.yaml -> sweeps/original.yaml.study."""
     return sweep_file.with_name(f"{sweep_file.name}.study")

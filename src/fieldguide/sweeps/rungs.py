@@ -1,7 +1,7 @@
-"""Which trials go on after a rung: asynchronous successive halving, no trial waiting for another.
+"""Asynchronous successive halving: which trials go on after a rung. No trial waits for another.
 
-Source: Li et al. 2020, https://arxiv.org/abs/1810.05934, as in Optuna's SuccessiveHalvingPruner,
-which lists and sorts all trials at each question.
+Source: Li et al. 2020, https://arxiv.org/abs/1810.05934. The decisions are those of Optuna's
+SuccessiveHalvingPruner, which lists and sorts all trials for each one.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from typing import Literal
 
 
 class Rungs:
-    """The scores of the trials that have come to each rung."""
+    """The scores of the trials that have reached each rung."""
 
     def __init__(self, epochs: list[int], eta: int, goal: Literal["maximize", "minimize"]) -> None:
         """Begin without trials.
 
         Args:
-            epochs: after which trials are compared.
+            epochs: the rungs, after which trials are compared.
             eta: one in `eta` goes on.
-            goal: what the score is good for.
+            goal: which scores are better.
         """
         self._eta = eta
         self._sign = -1 if goal == "maximize" else 1
         self._scores: dict[int, list[float]] = {epoch: [] for epoch in epochs}  # the best first
 
     def enter(self, epoch: int, score: float) -> bool:
-        """Remember that a trial came to a rung, and return whether it may go on.
+        """Add the score of a trial that has reached a rung, and return whether it may go on.
 
-        It may if its score is in the best 1/eta of those so far, its own included; before `eta`
-        have come, if it is the best or equal to it. NaN never may, and does not count.
+        It may if its score is in the best 1/eta of those so far, its own included; while there are
+        fewer than `eta`, if no other is better. NaN may not, and does not count.
         """
         if math.isnan(score):
             return False

@@ -1,7 +1,7 @@
-"""Proposals of a sampler whose cost does not grow with the sweep: TPE that looks at a part of it.
+"""A sampler whose cost does not grow with the sweep: TPE that looks at a part of the trials.
 
-Source of TPE: Bergstra et al. 2011, https://papers.nips.cc/paper/4443; multivariate, with a
-constant liar, as in Optuna's TPESampler, whose proposals these are while all trials are in view.
+TPE: Bergstra et al. 2011, https://papers.nips.cc/paper/4443; multivariate, with a constant liar.
+While all trials are in view, the proposals are those of Optuna's TPESampler.
 """
 
 from __future__ import annotations
@@ -19,18 +19,17 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from fieldguide.sweeps.space import Values
 
-# Trials in view; what they cost in time and quality is in docs/scale.md. With fewer than 250
-# finished ones, TPE would take fewer for good ones than it does of all trials.
+# Trials in view; docs/scale.md has their cost in time and quality. With fewer than 250 finished
+# ones, TPE would count fewer as good than it does among all trials.
 FINISHED, RUNNING = 250, 500
-_BEST = 25  # TPE takes no more for good ones (optuna.samplers._tpe.sampler.default_gamma)
-_BEFORE_ALL = create_trial(state=TrialState.RUNNING)  # its number, -1, is no other trial's
+_BEST = 25  # TPE counts no more as good (optuna.samplers._tpe.sampler.default_gamma)
+_NO_TRIAL = create_trial(state=TrialState.RUNNING)  # no other trial has its number, -1
 
 
 class View:
-    """What the sampler sees: the best trials, and the latest by number that finished or run.
+    """The trials that the sampler sees: the best, and the latest by number that finished or run.
 
-    It follows from what became of the trials, not from the order in which they ended, so that a
-    restart sees the same.
+    It does not depend on the order in which they ended, so that a restart sees the same.
     """
 
     def __init__(
@@ -44,29 +43,29 @@ class View:
         """Begin without trials.
 
         Args:
-            goal: what the values of trials are good for.
+            goal: which values of trials are better.
             space: what is searched.
-            finished: trials in view beside the best.
-            running: trials in view.
+            finished: most finished trials in view, besides the best.
+            running: most running trials in view.
         """
         self.direction = StudyDirection.MAXIMIZE if goal == "maximize" else StudyDirection.MINIMIZE
         self.space = {key: one for key, one in sorted(space.items()) if not one.single()}
-        self.rows: dict[int, list[float]] = {}  # by number: TPE's numbers for the values
+        self.rows: dict[int, list[float]] = {}  # by number: the values as TPE's numbers
         self._most_finished, self._most_running = finished, running
         self._running: dict[int, FrozenTrial] = {}
         self._best: list[tuple[tuple[float, ...], int]] = []
         self._latest: list[int] = []
-        self._finished: dict[int, FrozenTrial] = {}  # those of the two
+        self._finished: dict[int, FrozenTrial] = {}  # the best and the latest
 
     def started(self, trial: FrozenTrial) -> None:
-        """Take up a trial that runs; each has a higher number than the one before."""
+        """Add a running trial; its number must be higher than all before."""
         self._running[trial.number] = trial
         self.rows[trial.number] = [
             one.to_internal_repr(trial.params[key]) for key, one in self.space.items()
         ]
 
     def ended(self, trial: FrozenTrial) -> None:
-        """Take up a trial that runs no more."""
+        """Move a trial that has ended; one that failed is dropped."""
         self._running.pop(trial.number, None)
         if trial.state == TrialState.FAIL:
             del self.rows[trial.number]
@@ -82,7 +81,7 @@ class View:
             del self._finished[number], self.rows[number]
 
     def _rank(self, trial: FrozenTrial) -> tuple[float, ...]:
-        """TPE's order: the complete by their value, then the pruned by epoch and value there."""
+        """Return TPE's order: complete trials by value, then pruned ones by epoch and value."""
         sign = -1 if self.direction == StudyDirection.MAXIMIZE else 1
         if trial.state == TrialState.COMPLETE:
             assert trial.value is not None
@@ -92,11 +91,11 @@ class View:
         epoch, value = max(trial.intermediate_values.items())
         return (1, -epoch, math.inf if math.isnan(value) else sign * value)
 
-    # What TPESampler asks of a study.
+    # TPESampler calls these of a study.
 
     @property
     def directions(self) -> list[StudyDirection]:
-        """One: no trial has several values."""
+        """The one direction: no trial has several values."""
         return [self.direction]
 
     def _is_multi_objective(self) -> bool:
@@ -119,8 +118,8 @@ class _Tpe(TPESampler):
 
     def relative(self, view: View) -> dict[str, Any]:
         """Propose values together; none while there are too few trials to learn from."""
-        # Not `sample_relative`, which tells other processes by the storage; there are none.
-        return self._sample_relative(cast("Study", view), _BEFORE_ALL, view.space)
+        # Not `sample_relative`, which writes to the storage for other processes; there are none.
+        return self._sample_relative(cast("Study", view), _NO_TRIAL, view.space)
 
     def _get_internal_repr(
         self,
@@ -128,7 +127,7 @@ class _Tpe(TPESampler):
         search_space: dict[str, BaseDistribution],
         study: Study,
     ) -> dict[str, np.ndarray[Any, Any]]:
-        # Optuna translates all values of all trials at each proposal, half of the time it takes.
+        # Optuna converts all values of all trials for each proposal, which doubles its time.
         view = cast("View", study)
         rows = np.array([view.rows[trial.number] for trial in trials])  # (trials, parameters)
         columns = rows.T if trials else np.empty((len(search_space), 0))
@@ -148,12 +147,12 @@ def sample(
         view: the trials to learn from.
         space: what is searched.
         method: `bayes` learns, `random` does not.
-        seed: of this proposal alone.
+        seed: of this proposal.
     """
     sampler: BaseSampler = RandomSampler(seed=seed)
     values: dict[str, Any] = {}
     if method == "bayes":
-        # constant_liar: a running trial counts as a bad one, so that its neighbours wait for it.
+        # constant_liar: a running trial counts as bad, so that others do not try its neighbours.
         sampler = tpe = _Tpe(seed=seed, multivariate=True, constant_liar=True)
         values = tpe.relative(view)
     for key, distribution in space.items():
@@ -161,7 +160,7 @@ def sample(
             values[key] = _only_value(distribution)
         elif key not in values:
             study = cast("Study", view)
-            values[key] = sampler.sample_independent(study, _BEFORE_ALL, key, distribution)
+            values[key] = sampler.sample_independent(study, _NO_TRIAL, key, distribution)
     return {key: values[key] for key in space}
 
 

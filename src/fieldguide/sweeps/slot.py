@@ -1,7 +1,7 @@
-"""A workspace for trials: a clone of the project that shares its Git objects and its DVC cache.
+"""A workspace for trials: a clone of the project that shares its Git objects and its DVC files.
 
-Each worker has one of its own, so that no two trials meet in a lock, an index or a workspace, and
-one that was killed is thrown away and made again.
+Each worker has its own, so that no two trials use the same lock, index or files. A slot whose trial
+was killed is deleted and made again.
 """
 
 from __future__ import annotations
@@ -10,53 +10,59 @@ import json
 import multiprocessing
 import re
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import psutil
-from dvc.config import Config
-from dvc.repo import Repo
-from dvc.repo.reproduce import plan_repro
-from dvc.stage.cache import _get_cache_hash, _get_stage_hash
-from dvc.stage.serialize import to_single_stage_lockfile
+import yaml
 
 from fieldguide.core.errors import GitError, SweepError
-from fieldguide.results.git import git
-from fieldguide.sweeps.experiments import Trial, read_trials
-from fieldguide.sweeps.forked import DVC_MODULES, run_dvc
+from fieldguide.core.files import new_folder
+from fieldguide.core.stage import TIMING
+from fieldguide.results.dvc import MODULES, cache_folder, cached_file, copy_runs, dvc
+from fieldguide.results.git import git, subfolder_of, top_of
+from fieldguide.results.revision import load_yaml
+from fieldguide.sweeps.experiments import METRICS, Trial, read_trials
+from fieldguide.sweeps.forked import run_dvc
+from fieldguide.sweeps.pool import Ended, Reported
 from fieldguide.sweeps.space import Scalar, Values
+from fieldguide.training.trial import VARIABLE, Channel
 
-TARGET = "train"  # trials end here: the test set is the winner's alone
-_SLOT = "FIELDGUIDE_SLOT"  # set for all processes of a slot, and found by it
+TARGET = "train"  # the last stage of a trial: the test set is opened for the winner alone
+CACHE = ".fieldguide/cache"  # DVC's cache, in a slot and on a node
+_FILES = f"{CACHE}/files"
+_SLOT = "FIELDGUIDE_SLOT"  # environment variable that all processes of a slot have
 _EXIT = re.compile(r"ERROR: failed to reproduce .*: failed to run: .*, exited with (-?\d+)$")
-_START = "\n--- start ---\n"  # in a log that holds the output of several starts
+_LOG_START = "\n--- start ---\n"  # a log holds the output of every start of a trial
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(DVC_MODULES)
+_FORKS.set_forkserver_preload(MODULES)
 
 
 @dataclass(frozen=True)
-class Start:
-    """What all trials of a sweep begin with."""
+class StartingPoint:
+    """What every trial of a sweep starts from."""
 
     baseline: str  # commit; trials are its experiments
-    snapshot: str  # commit that also has what was changed and not committed
+    snapshot: str  # commit that also has the uncommitted changes
+    subfolder: str  # of the project in the repository: "birds/", or "" for the top folder
 
 
 def check_project(root: Path) -> None:
-    """Refuse to work anywhere but in the top folder of a Git and DVC project.
+    """Refuse to work anywhere but in the folder of a DVC project.
 
     Raises:
         SweepError: it is another folder.
     """
-    if not ((root / ".git").exists() and (root / ".dvc").is_dir()):
-        raise SweepError(f"{root}: is not the top folder of a Git and DVC project")
+    if not (root / ".dvc").is_dir():
+        raise SweepError(
+            f"{root}: has no folder .dvc; allowed: the folder of a DVC project, in a Git repository"
+        )
 
 
-def take_snapshot(root: Path, sweep: str) -> Start:
-    """Remember the workspace as it is, as `dvc exp run --queue` does.
+def take_snapshot(root: Path, sweep: str) -> StartingPoint:
+    """Record the workspace with its uncommitted changes, as `dvc exp run --queue` does.
 
     Raises:
         SweepError: the repository has no commit.
@@ -67,57 +73,92 @@ def take_snapshot(root: Path, sweep: str) -> Start:
         raise SweepError(f"{root}: has no commit yet, and experiments need one") from err
     git(root, "status")  # refreshes the index, without which `stash create` may fail
     snapshot = git(root, "stash", "create").strip() or baseline
-    git(root, "update-ref", f"refs/fieldguide/{sweep}", snapshot)  # keeps it from `git gc`
-    return Start(baseline, snapshot)
+    # A ref keeps it from `git gc`. Other projects of the repository may have a sweep of this name.
+    git(root, "update-ref", f"refs/fieldguide/{sweep}-{snapshot}", snapshot)
+    return StartingPoint(baseline, snapshot, subfolder_of(root))
 
 
 class Slot:
-    """One worker's workspace; its files lie in `folder`, beside which `<folder>.json` is kept."""
+    """A worker's workspace, in which one trial runs at a time.
 
-    def __init__(self, root: Path, folder: Path, start: Start) -> None:
-        self.root, self.folder, self.start = root.resolve(), folder.resolve(), start
-        self._note = folder.resolve().with_suffix(".json")
+    Beside its folder lie <folder>.json, which names the process of the latest trial, and
+    <folder>.channel, where the trial reports; the output goes to logs/<trial>.log. DVC's files are
+    the project's, but the run cache is the slot's own.
+    """
 
-    def run(
-        self, name: str, overrides: Values, *, log: Path, env: dict[str, str]
-    ) -> psutil.Process | None:
-        """Start `dvc exp run` for one trial and return its process; None if it is gone already.
+    def __init__(self, root: Path, folder: Path, start: StartingPoint) -> None:
+        """Choose the folders; nothing is written.
 
         Args:
-            name: of the experiment.
-            overrides: keys of params.yaml.
-            log: where its output goes, behind what is there.
-            env: variables to set.
+            root: the project.
+            folder: of the clone, whose parent is for all slots.
+            start: what trials start from.
+        """
+        self.root, self.folder, self.start = root.resolve(), folder.resolve(), start
+        self.project = self.folder / start.subfolder
+        self._note = self.folder.with_suffix(".json")
+        self._channel = Channel(self.folder.with_suffix(".channel"))
+        self._trial = ""  # name of the latest one
+        self._process: psutil.Process | None = None
+        self._reported: set[int] = set()  # epochs
+
+    @property
+    def log(self) -> Path:
+        """File with the output of the latest trial."""
+        return self.folder.parent / "logs" / f"{self._trial}.log"
+
+    def run(self, trial: str, overrides: Values, rungs: list[int], *, env: dict[str, str]) -> None:
+        """Start `dvc exp run` for a trial.
+
+        Args:
+            trial: name of its experiment.
+            overrides: values for keys of params.yaml.
+            rungs: epochs after which it asks whether to go on.
+            env: environment variables to set.
         """
         try:
             self._reset()
-        except GitError:  # damaged, as by a power cut: a new one has no such fault
+        except GitError:  # damaged, for example by a power cut: a new one has no such fault
             self.discard()
             self._reset()
-        with log.open("a", encoding="utf-8") as file:
-            file.write(_START)
-        arguments = ["exp", "run", "--name", name]
+        self._trial, self._reported = trial, set()
+        shutil.rmtree(self._channel.folder, ignore_errors=True)  # of an earlier trial
+        self._channel.open(rungs)
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("a", encoding="utf-8") as file:
+            file.write(_LOG_START)
+        arguments = ["exp", "run", "--name", trial]
         for key, value in overrides.items():
             arguments += ["--set-param", f"{key}={_hydra(value)}"]
         settings = {
             **env,
+            VARIABLE: str(self._channel.folder),
             _SLOT: str(self.folder),
-            "DVC_EXP_AUTO_PUSH": "false",  # the sweep fetches it; pushing is the user's
+            "DVC_EXP_AUTO_PUSH": "false",  # the sweep fetches the experiment; the user pushes it
         }
         child = _FORKS.Process(
             target=run_dvc,
-            args=([*arguments, TARGET], self.folder, log.resolve(), settings),
-            kwargs={"name": name, "note": self._note},
+            args=([*arguments, TARGET], self.project, self.log, settings),
+            kwargs={"name": trial, "note": self._note},
         )
         child.start()
         assert child.pid is not None
         try:
-            return psutil.Process(child.pid)
-        except psutil.NoSuchProcess:
-            return None
+            self._process = psutil.Process(child.pid)
+        except psutil.NoSuchProcess:  # it has ended already
+            self._process = None
 
-    def running(self) -> tuple[str, psutil.Process | None] | None:
-        """Return the last trial's name, and its process if that still runs."""
+    def adopt(self) -> str | None:
+        """Take up the latest trial, which an earlier driver may have started, and return its name.
+
+        The trial may have ended. None if the slot has had no trial.
+        """
+        if noted := self._read_note():
+            self._trial, self._process = noted
+        return self._trial or None
+
+    def _read_note(self) -> tuple[str, psutil.Process | None] | None:
+        """Return the latest trial's name, and its process if that still exists."""
         try:
             note = json.loads(self._note.read_text(encoding="utf-8"))
             name, pid, created = note["name"], note["pid"], note["created"]
@@ -126,50 +167,98 @@ class Slot:
         try:
             process = psutil.Process(pid)
             # Another process may have got the number meanwhile.
-            same = process.create_time() == created and is_running(process)
+            return name, process if process.create_time() == created else None
         except psutil.NoSuchProcess:
-            same = False
-        return name, process if same else None
+            return name, None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether DVC still runs the trial."""
+        try:
+            return self._process is not None and (
+                self._process.is_running() and self._process.status() != psutil.STATUS_ZOMBIE
+            )
+        except psutil.NoSuchProcess:
+            return False
+
+    def new_epochs(self) -> Iterator[Reported]:
+        """Yield what the trial has reported since the last call."""
+        for epoch, metrics in self._channel.reports().items():
+            if epoch not in self._reported:
+                self._reported.add(epoch)
+                yield Reported(self._trial, epoch, metrics)
+
+    def answer(self, epoch: int, *, go_on: bool) -> None:
+        """Let the trial go on after a rung, or end it there with its best epoch so far."""
+        self._channel.answer(epoch, go_on=go_on)
+
+    def end(self) -> Ended:
+        """Fetch the experiment of the trial, whose process has ended, or say why there is none."""
+        self.kill()  # a killed DVC leaves its stage running
+        found = read_trials(self.project, name=self._trial) if self._is_whole() else []
+        if found:
+            self._fetch(found[0])
+            return Ended(self._trial, found[0])
+        ended = Ended(self._trial, None, *how_it_failed(self.log))
+        if not ended.is_its_own_fault:
+            self.discard()
+        return ended
 
     def kill(self) -> None:
-        """End every process of this slot, however it was orphaned."""
-        _, dvc = self.running() or ("", None)
-        # DVC first, so that it has no failed stage to tidy up after. It was forked, so that its
-        # own environment is not to be seen; what it starts shows it.
+        """End every process of this slot, also those without a parent, and keep their results."""
+        # DVC first, so that it has no failed stage to clean up after. It was forked, so that its
+        # environment does not show the variable; the environment of its children does.
+        _, noted = self._read_note() or ("", None)
+        dvcs = [process for process in (self._process, noted) if process]
         killed = []
-        for process in [*([dvc] if dvc else []), *psutil.process_iter()]:
+        for process in [*dvcs, *psutil.process_iter()]:
             try:
-                if process == dvc or process.environ().get(_SLOT) == str(self.folder):
+                if process in dvcs or process.environ().get(_SLOT) == str(self.folder):
                     process.kill()
                     killed.append(process)
-            except psutil.Error:  # gone meanwhile, or another user's
+            except psutil.Error:  # it has ended meanwhile, or is another user's
                 continue
         psutil.wait_procs(killed, timeout=10)
+        if self._is_whole():
+            copy_runs(self.project / CACHE, self._shared_cache(), is_wanted=self._is_complete)
 
     def discard(self) -> None:
-        """Throw the workspace away; the next run makes a new one."""
+        """Delete the workspace; the next trial makes a new one."""
         self.kill()
         self._note.unlink(missing_ok=True)
         remove_aside(self.folder)
 
-    def finished(self, name: str) -> Trial | None:
-        """Return the trial of that name, if DVC has recorded its experiment here."""
-        trials = read_trials(self.folder, name=name) if self._is_whole() else []
-        return trials[0] if trials else None
-
     def _is_whole(self) -> bool:
-        """Whether the clone is there: without its own .git, Git would take the project's."""
-        return all((self.folder / name).is_file() for name in (".git/HEAD", ".dvc/config.local"))
+        """Return whether the clone is complete; without its .git, Git would use the project's."""
+        files = (self.folder / ".git" / "HEAD", self.project / ".dvc" / "config.local")
+        return all(file.is_file() for file in files) and (self.project / _FILES).is_symlink()
+
+    def _shared_cache(self) -> Path:
+        """Return the project's cache."""
+        return (self.project / _FILES).readlink().parent
+
+    def _is_complete(self, run: Path) -> bool:
+        """Return whether a run may leave the slot: it is not of a training that was stopped early.
+
+        The params do not tell the two apart. In the project's run cache, DVC would take the result
+        of a stopped training for that of the whole one.
+        """
+        try:
+            md5 = {out["path"]: out["md5"] for out in load_yaml(run.read_bytes())["outs"]}
+            if METRICS not in md5:  # another stage
+                return True
+            metrics = cached_file(self.project / CACHE, md5[METRICS])
+            return "pruned" not in json.loads(metrics.read_bytes())
+        except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError):  # damaged
+            return False
 
     def _git(self, *arguments: str, text: str | None = None) -> str:
-        # Named, and not looked for: what these commands reset must be the clone.
-        place = (f"--git-dir={self.folder / '.git'}", f"--work-tree={self.folder}")
-        return git(self.folder, *place, *arguments, text=text)
+        # Git must not look for the repository: what these commands reset must be the clone.
+        clone = (f"--git-dir={self.folder / '.git'}", f"--work-tree={self.folder}")
+        return git(self.folder, *clone, *arguments, text=text)
 
-    def hand_over(self, trial: Trial) -> None:
-        """Fetch a finished trial's experiment into the project."""
-        if trial.pruned:
-            self._forget_run()
+    def _fetch(self, trial: Trial) -> None:
+        """Bring a finished trial's experiment into the project."""
         git(
             self.root,
             *("fetch", "--quiet", "--force", "--no-tags", "--no-write-fetch-head"),
@@ -178,72 +267,76 @@ class Slot:
         )
 
     def _reset(self) -> None:
-        """Bring the workspace to the sweep's start, keeping data that is linked already."""
+        """Bring the workspace to the sweep's start; data that DVC has linked stays."""
         if not self._is_whole():
-            remove_aside(self.folder)
             self._make()
+        copy_runs(self._shared_cache(), self.project / CACHE)
         refs = self._git("for-each-ref", "--format=delete %(refname)", "refs/exps/")
         if refs:
             self._git("update-ref", "--no-deref", "--stdin", text=refs)
         self._git("reset", "--quiet", "--soft", self.start.baseline)
-        # What was changed is staged, so that new files are part of the trial too.
+        # The uncommitted changes are staged, so that new files are part of the trial too.
         self._git("read-tree", "--reset", "-u", self.start.snapshot)
         self._git("clean", "--quiet", "--force", "-d")
-        for path in self._not_of_trials:
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        # Test scores and seconds in Git are the baseline's.
+        for path in [*_outputs_of_later_stages(self.project), str(TIMING)]:
+            remove_aside(self.project / path)
 
     def _make(self) -> None:
-        aside = self.folder.with_name(f".{self.folder.name}.partial")
-        remove_aside(aside)
-        aside.parent.mkdir(parents=True, exist_ok=True)
-        git(self.root, "clone", "--quiet", "--shared", "--no-checkout", str(self.root), str(aside))
-        git(aside, "checkout", "--quiet", "--detach", self.start.baseline)
-        local = self.root / ".dvc" / "config.local"  # credentials of remotes
-        if local.is_file():
-            shutil.copy(local, aside / ".dvc" / "config.local")
-        with Repo(str(self.root)) as repo:
-            cache = str(Path(repo.cache.local.path).resolve().parents[1])
-        with Config(str(aside / ".dvc")).edit("local") as config:
-            config["cache"]["dir"] = cache
-        # Interrupted trainings go on in whichever slot is free; features are computed once.
-        (aside / ".fieldguide").mkdir()
-        for name in ("resume", "features"):
-            shared = self.root / ".fieldguide" / name
-            shared.mkdir(parents=True, exist_ok=True)
-            (aside / ".fieldguide" / name).symlink_to(shared)
-        aside.rename(self.folder)
+        """Clone the repository that the project lies in, with a run cache of its own."""
+        remove_aside(self.folder)
+        with new_folder(self.folder) as clone:
+            top = str(top_of(self.root))
+            git(clone, "clone", "--quiet", "--shared", "--no-checkout", top, ".")
+            git(clone, "checkout", "--quiet", "--detach", self.start.baseline)
+            project = clone / self.start.subfolder
+            local = self.root / ".dvc" / "config.local"  # credentials of remotes
+            if local.is_file():
+                shutil.copy(local, project / ".dvc" / "config.local")
+            _link(project / _FILES, cache_folder(self.root) / "files")
+            dvc(project, "config", "--local", "cache.dir", CACHE)
+            # Interrupted trainings go on in any slot, and features are computed once.
+            for name in (".fieldguide/resume", ".fieldguide/features"):
+                _link(project / name, self.root / name)
 
-    @cached_property
-    def _not_of_trials(self) -> list[Path]:
-        """What later stages keep in Git, such as test scores, and seconds: the baseline's."""
-        with Repo(str(self.folder)) as repo:
-            before = plan_repro(repo.index.graph, [_target(repo)])
-            outs = [out for stage in repo.index.stages if stage not in before for out in stage.outs]
-            paths = [Path(out.fs_path) for out in outs if not out.use_cache]
-        return [*paths, self.folder / "metrics" / "timing.json"]
 
-    def _forget_run(self) -> None:
-        """Take the last run of TARGET out of DVC's run cache.
+def _link(link: Path, folder: Path) -> None:
+    for one in (folder, link.parent):
+        one.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(folder)
 
-        The same params must not be answered with a training that was stopped early, which they do
-        not say.
-        """
-        with Repo(str(self.folder)) as repo:
-            stage = _target(repo)
-            key, value = _get_stage_hash(stage), _get_cache_hash(to_single_stage_lockfile(stage))
-            path = Path(repo.stage_cache.cache_dir, key[:2], key, value)
-            path.unlink(missing_ok=True)
-            with suppress(OSError):  # not empty: other results of the same params
-                path.parent.rmdir()  # DVC stumbles over an empty one
+
+def _outputs_of_later_stages(project: Path) -> set[str]:
+    """Return what the stages after TARGET write, by dvc.lock."""
+    lock = project / "dvc.lock"
+    stages = load_yaml(lock.read_bytes())["stages"] if lock.is_file() else {}
+    changed, found = _paths(stages.get(TARGET, {}), "outs"), set[str]()
+    while changed:
+        later = [
+            stage
+            for stage in stages.values()
+            if any(_overlap(dep, out) for dep in _paths(stage, "deps") for out in changed)
+        ]
+        changed = set[str]().union(*(_paths(stage, "outs") for stage in later)) - found
+        found |= changed
+    return found
+
+
+def _paths(stage: dict[str, Any], key: str) -> set[str]:
+    return {one["path"] for one in stage.get(key, [])}
+
+
+def _overlap(one: str, other: str) -> bool:
+    return Path(one).is_relative_to(other) or Path(other).is_relative_to(one)
 
 
 def how_it_failed(log: Path) -> tuple[int | None, str]:
     """Return the stage's exit status, as DVC logged it last, and the last line before that.
 
-    The status is negative for a signal, and None where the stage did not end.
+    The status is negative for a signal, and None if the stage did not end.
     """
     text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
-    text = text.rpartition(_START)[2]
+    text = text.rpartition(_LOG_START)[2]
     lines: list[str] = []
     status, break_at = None, 0
     for line in text.splitlines():
@@ -255,31 +348,14 @@ def how_it_failed(log: Path) -> tuple[int | None, str]:
     return status, before[-1] if before else "its log is empty"
 
 
-def _target(repo: Repo) -> Any:
-    # Not by repo.stage, which looks in the working directory's dvc.yaml.
-    return next(stage for stage in repo.index.stages if getattr(stage, "name", None) == TARGET)
-
-
 def remove_aside(path: Path) -> None:
-    """Remove a folder or file; at no moment is there half of it under its own name."""
+    """Remove a folder, which is renamed first so that a kill leaves no half of it, or a file."""
     aside = path.with_name(f".{path.name}.trash")
-    for one in (aside, path):
-        if one.is_dir() and not one.is_symlink():
-            if one == path:
-                one = one.rename(aside)  # noqa: PLW2901
-            shutil.rmtree(one, ignore_errors=True)
-        else:
-            one.unlink(missing_ok=True)
-
-
-def is_running(process: psutil.Process | None) -> bool:
-    """Whether it still runs; one that waits to be reaped does not."""
-    if process is None:
-        return False
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+    shutil.rmtree(aside, ignore_errors=True)  # left by a kill
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path.rename(aside), ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _hydra(value: Scalar) -> str:

@@ -1,4 +1,4 @@
-"""The search space of a sweep, and which configurations it has."""
+"""The search space of a sweep, and its configurations."""
 
 from __future__ import annotations
 
@@ -22,18 +22,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from fieldguide.core.params import Params
 
 Scalar = bool | int | float | str
-Values = dict[str, Scalar]  # a key of params.yaml, such as model.activation: its value
+Values = dict[str, Scalar]  # key of params.yaml, such as model.activation -> value
 
-# What trials read; the sections of evaluate and visualize change nothing in a trial.
-SECTIONS = ("data", "model", "train")
-MOST_LISTED = 100_000  # configurations of a discrete space that are written out
+SECTIONS = ("data", "model", "train")  # of params.yaml; a trial does not read the others
+MOST_LISTED = 100_000  # configurations; a larger discrete space is not listed
 GOALS: dict[str, Literal["maximize", "minimize"]] = {"val/acc": "maximize", "val/loss": "minimize"}
 
 
 class EarlyTerminate(BaseModel):
     """Asynchronous successive halving (Li et al. 2020, https://arxiv.org/abs/1810.05934).
 
-    At each rung, an epoch, a trial goes on if it is in the best 1/eta of those that were there.
+    After each rung, an epoch, a trial goes on if it is in the best 1/eta of those that reached it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -45,7 +44,7 @@ class EarlyTerminate(BaseModel):
     s: int | None = Field(default=None, ge=1)  # number of rungs
 
     def rungs(self, epochs: int) -> list[int]:
-        """Epochs, rising and below `epochs`, at which trials are compared.
+        """Return the epochs, rising and below `epochs`, after which trials are compared.
 
         From min_iter: min_iter × eta^k; from max_iter: max_iter / eta^k for k = 1 to s.
         """
@@ -75,12 +74,12 @@ class Sweep:
 
     @property
     def goal(self) -> Literal["maximize", "minimize"]:
-        """What the metric is good for."""
+        """Which values of the metric are better."""
         return GOALS[self.metric]
 
     @property
     def definition(self) -> str:
-        """Hash of what makes two sweeps the same search; `run_cap` may be raised."""
+        """Hash of everything that may not change during a sweep, so not of `run_cap`."""
         parts = {
             "method": self.method,
             "metric": self.metric,
@@ -93,44 +92,43 @@ class Sweep:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     def grid(self) -> Iterator[Values]:
-        """Every configuration of a discrete space, the last parameter changing fastest."""
+        """Yield every configuration of a discrete space; the last parameter changes fastest."""
         choices = [choices_of(distribution) for distribution in self.space.values()]
         for values in product(*choices):
             yield dict(zip(self.space, values, strict=True))
 
 
-def is_discrete(distribution: BaseDistribution) -> bool:
-    """Whether its values can be listed."""
-    return isinstance(distribution, CategoricalDistribution) or (
-        getattr(distribution, "step", None) is not None
-    )
-
-
-def size_of(distribution: BaseDistribution) -> int:
-    """How many values a discrete distribution has."""
+def size_of(distribution: BaseDistribution) -> int | None:
+    """Return how many values a distribution has; None if it is continuous."""
     if isinstance(distribution, CategoricalDistribution):
         return len(distribution.choices)
     assert isinstance(distribution, IntDistribution | FloatDistribution)
-    assert distribution.step is not None
+    if distribution.step is None:
+        return None
     return round((distribution.high - distribution.low) / distribution.step) + 1
 
 
 def choices_of(distribution: BaseDistribution) -> list[Scalar]:
-    """All values of a discrete distribution."""
+    """Return all values of a discrete distribution."""
     if isinstance(distribution, CategoricalDistribution):
         return list(distribution.choices)  # type: ignore[arg-type]
     assert isinstance(distribution, IntDistribution | FloatDistribution)
     assert distribution.step is not None
-    # As Optuna computes them, so that equal values have equal names.
-    steps = range(size_of(distribution))
+    # Computed as Optuna does, so that equal values have equal names.
+    steps = range(size_of(distribution) or 0)
     return [distribution.low + k * distribution.step for k in steps]
+
+
+def count_configurations(space: dict[str, BaseDistribution]) -> float:
+    """Return how many configurations a space has; infinity if a parameter is continuous."""
+    return math.prod(size_of(one) or math.inf for one in space.values())
 
 
 def with_values(base: Params, values: Values) -> Params:
     """Return params.yaml's values with some replaced.
 
     Raises:
-        pydantic.ValidationError: they are refused.
+        pydantic.ValidationError: the schema refuses them.
     """
     raw = base.model_dump()
     for key, value in values.items():

@@ -1,7 +1,6 @@
-"""An actor of a Ray cluster: what a driver calls on a node, in front of the node's own process.
+"""A worker on a Ray cluster: an actor that the driver calls, and that starts node.py for a trial.
 
-The trial itself runs under `python -m fieldguide.sweeps.node`, which ends with this process however
-that is killed: its standard input closes.
+node.py ends with this process, however this one is killed, because its standard input closes.
 """
 
 from __future__ import annotations
@@ -20,54 +19,51 @@ from typing import IO, Any
 
 import fieldguide
 
-FOLDER = "FIELDGUIDE_NODE_FOLDER"  # environment: where a node keeps clones and its cache
-_POLL = 10.0  # seconds that a question waits for something new
-_ALONE = 600.0  # seconds without a driver and without a trial, after which it frees its place
+FOLDER = "FIELDGUIDE_NODE_FOLDER"  # environment variable: where a node keeps clones and its cache
+_POLL = 10.0  # seconds that `events` waits for a new one
+_ALONE = 600.0  # seconds without a driver and without a trial, after which a worker ends
 
 
 class Worker:
-    """One place for trials, which it runs one after the other; its methods run in threads."""
+    """Runs one trial at a time; its methods run in threads."""
 
     def __init__(self, job: dict[str, Any]) -> None:
-        """Keep what all trials share (node.Job)."""
+        """Keep what all trials share, the fields of node.Job."""
         self._job = job
-        self._node: subprocess.Popen[str] | None = None
-        self._name: str | None = None  # of the trial that runs, or whose end nobody has taken
+        self._node: subprocess.Popen[str] | None = None  # of the latest trial
+        self._name: str | None = None  # of the latest trial
         self._events: list[dict[str, Any]] = []  # of that trial
         self._news = threading.Condition()
         self._asked = time.monotonic()
         threading.Thread(target=self._leave_when_alone, daemon=True).start()
 
     def state(self) -> tuple[str, str | None]:
-        """Return which node it is on and the trial that it has; first of all, once it is placed."""
+        """Return the node and the latest trial; the first answer comes once Ray has placed it."""
         with self._news:
             self._asked = time.monotonic()
-            # Nodes of one machine differ by their folder.
+            # Nodes on one machine differ by their folder.
             return f"{socket.gethostname()} {os.environ.get(FOLDER, '')}", self._name
 
     def run(self, name: str, overrides: dict[str, Any], rungs: list[int]) -> list[dict[str, Any]]:
-        """Start a trial in place of the one that has ended, and return its first events.
+        """Start a trial after the latest has ended, and return its first events.
 
         Raises:
-            OSError: the node's process cannot be started.
+            OSError: its process cannot be started.
         """
         with self._news:
             self._name, self._events = name, []
-            if self._node is None or self._node.poll() is not None:
-                self._node = None  # what the one before says late is not of this trial
-                self._node = self._start()
-                self._order(**self._job)
-        self._order(name=name, overrides=overrides, rungs=rungs)
+            self._node = self._start()
+        self._send(job=self._job, name=name, overrides=overrides, rungs=rungs)
         return self.events(name, 0)
 
-    def answer(self, name: str, epoch: int, *, go_on: bool) -> None:
-        """Pass the driver's answer at a rung."""
-        self._order(name=name, epoch=epoch, go_on=go_on)
+    def answer(self, epoch: int, *, go_on: bool) -> None:
+        """Pass the driver's answer at a rung to the trial."""
+        self._send(epoch=epoch, go_on=go_on)
 
     def events(self, name: str, seen: int) -> list[dict[str, Any]]:
-        """Return the events of a trial but for the first `seen`; wait a while where none is.
+        """Return the events of a trial after the first `seen`; wait a while if there are none.
 
-        Of no trial, as of the name "", there are none: so an idle worker is heard of.
+        With the name "" there are none: so the driver watches a worker without a trial.
         """
 
         def is_new() -> bool:
@@ -79,9 +75,9 @@ class Worker:
             return self._events[seen:] if found else []
 
     def _start(self) -> subprocess.Popen[str]:
-        # The code that was shipped, before what is installed here.
+        # The driver's code goes before what is installed here.
         paths = [str(Path(fieldguide.__file__).resolve().parents[1]), os.environ.get("PYTHONPATH")]
-        errors = tempfile.TemporaryFile()  # noqa: SIM115 - `_listen` reads it at the end
+        errors = tempfile.TemporaryFile()  # noqa: SIM115 - `_listen` closes it
         try:
             node = subprocess.Popen(
                 [sys.executable, "-m", "fieldguide.sweeps.node"],
@@ -99,40 +95,44 @@ class Worker:
         threading.Thread(target=self._listen, args=(node, errors), daemon=True).start()
         return node
 
-    def _order(self, **order: Any) -> None:
+    def _send(self, **message: Any) -> None:
         assert self._node is not None
         assert self._node.stdin is not None
-        try:
-            self._node.stdin.write(json.dumps(order) + "\n")
+        with suppress(OSError, ValueError):  # it has ended, which `_listen` reports
+            self._node.stdin.write(json.dumps(message) + "\n")
             self._node.stdin.flush()
-        except (OSError, ValueError):  # it is dead, and `_listen` says so
-            return
 
     def _listen(self, node: subprocess.Popen[str], errors: IO[bytes]) -> None:
+        """Collect the events of a trial; its end comes when its process has ended."""
         assert node.stdout is not None
         assert node.stdin is not None
-        with node.stdout, suppress(ValueError):  # of a last line that was cut
+        end: dict[str, Any] | None = None
+        with node.stdout, suppress(ValueError):  # a last line that was cut
             for line in node.stdout:
-                self._hear(json.loads(line), node)
+                event = json.loads(line)
+                if event["event"] == "ended":
+                    end = event
+                else:
+                    self._add(event)
         status = node.wait()
-        with suppress(OSError):  # an order that it has not read
+        with suppress(OSError):  # for an answer that it has not read
             node.stdin.close()
         with errors:
             errors.seek(0)
             log = errors.read().decode("utf-8", "replace")
-        last = (log.strip().splitlines() or ["it said nothing"])[-1]
-        message = f"the process that ran it on its node ended with {status} ({last})"
-        self._hear({"event": "ended", "status": None, "message": message, "log": log}, node)
+        if end is None:
+            last = (log.strip().splitlines() or ["it printed nothing"])[-1]
+            message = f"the process that ran it on its node ended with {status} ({last})"
+            end = {"event": "ended", "status": None, "message": message, "log": log}
+        self._add(end)
 
-    def _hear(self, event: dict[str, Any], node: subprocess.Popen[str]) -> None:
+    def _add(self, event: dict[str, Any]) -> None:
         with self._news:
-            ended = any(one["event"] == "ended" for one in self._events)
-            if node is self._node and event.get("name", self._name) == self._name and not ended:
-                self._events.append({"name": self._name, **event})
-                self._news.notify_all()
+            self._events.append({"name": self._name, **event})
+            self._news.notify_all()
 
     def _leave_when_alone(self) -> None:
-        """Do not keep a place in the cluster for a driver that never comes back."""
+        """End, and free the resources, if the driver does not come back."""
         while True:
             time.sleep(1)
             with self._news:

@@ -1,4 +1,4 @@
-"""What a running sweep shows: a live table on a terminal, a line for each trial elsewhere."""
+"""What a running sweep prints: a live table on a terminal, and a line for each trial that ends."""
 
 from __future__ import annotations
 
@@ -6,42 +6,41 @@ import time
 from collections import Counter
 from collections.abc import Collection, Mapping
 from itertools import islice
-from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table as RichTable
+from rich.table import Table
 from rich.text import Text
 
 from fieldguide.sweeps.ranking import bound
-from fieldguide.sweeps.record import DONE, FAILED, PRUNED, Record, Run
+from fieldguide.sweeps.record import DONE, FAILED, PRUNED, PlannedTrial, Record
 
 _SHOWN = 20  # running trials that are listed; a cluster may have hundreds
-_REFRESH = 0.5  # seconds; a driver of a thousand trials has many events in each
+_REFRESH = 0.5  # seconds between two tables; a thousand trials have many events in that time
 
 
-class Table:
+class Progress:
     """Running, done, failed and pruned trials, the best so far and the time left."""
 
     def __init__(self, record: Record) -> None:
         self._record = record
-        self._jobs = 1  # trials at a time, so far
+        self._jobs = 1  # most trials at a time so far
         self._console = Console(soft_wrap=True, highlight=False, markup=False)
         self._live: Live | None = None
-        self._started: dict[str, float] = {}  # names of running trials
-        self._took = 0.0  # seconds of the trials that ended here, together
+        self._started: dict[str, float] = {}  # running trial -> when it started
+        self._took = 0.0  # seconds of all trials that ended here
         self._ended_here = 0
         self._shown_at = -_REFRESH
         self._count: Counter[str] = Counter()
         self._best: tuple[float, str] | None = None
         self._failed: list[tuple[str, dict[str, Any]]] = []
-        for run in record.runs():
-            if (end := record.ended(run)) is not None:
-                self._add(run, end)
+        for trial in record.proposed():
+            if (end := record.ended(trial)) is not None:
+                self._add(trial, end)
 
     def __enter__(self) -> Self:
-        """Start to show."""
+        """Print what the sweep is, and on a terminal begin the table."""
         sweep = self._record.sweep
         self._say(
             f"{sweep.name}: {sweep.method} search of {self._record.planned} configurations"
@@ -56,69 +55,63 @@ class Table:
             self._live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Take the table away; what has ended stays on the screen."""
+    def __exit__(self, *_: object) -> None:
+        """Remove the table; the lines of ended trials stay on the screen."""
         if self._live:
             self._live.stop()
 
-    def started(self, run: Run) -> None:
-        """Count the time of a trial from now."""
-        self._started[run.name] = time.monotonic()
+    def started(self, trial: PlannedTrial) -> None:
+        """Measure the time of a trial from now on."""
+        self._started[trial.name] = time.monotonic()
 
     def update(
         self, running: Collection[str], epochs: Mapping[str, dict[int, dict[str, float]]]
     ) -> None:
-        """Show the trials that run now, and the metrics of their epochs so far."""
+        """Show the running trials and the metrics of their latest epoch."""
         now = time.monotonic()
         self._jobs = max(self._jobs, len(running))
         if not self._live or now < self._shown_at + _REFRESH:
             return
         self._shown_at = now
-        rows = RichTable("running", "epoch", self._record.sweep.metric, "seconds", box=None)
+        table = Table("running", "epoch", self._record.sweep.metric, "seconds", box=None)
         for name in islice(running, _SHOWN):
             reported = epochs.get(name, {})
             last = max(reported, default=0)
             score = f"{reported[last][self._record.sweep.metric]:.4f}" if last else "–"
             seconds = f"{now - self._started[name]:.0f}"
-            rows.add_row(Text(name, overflow="ellipsis"), str(last or "–"), score, seconds)
-        self._live.update(Group(rows, Text(self._state(len(running)))))
+            table.add_row(Text(name, overflow="ellipsis"), str(last or "–"), score, seconds)
+        self._live.update(Group(table, Text(self._state(len(running)))))
 
-    def ended(self, run: Run) -> None:
-        """Count a trial that has just ended, and say how."""
-        end = self._record.ended(run)
+    def ended(self, trial: PlannedTrial) -> None:
+        """Print how a trial has ended."""
+        end = self._record.ended(trial)
         assert end is not None
-        if run.name in self._started:
-            self._took += time.monotonic() - self._started.pop(run.name)
+        if trial.name in self._started:
+            self._took += time.monotonic() - self._started.pop(trial.name)
             self._ended_here += 1
-        self._add(run, end)
+        self._add(trial, end)
         if end["state"] == FAILED:
             text = f"{end['reason']}; {end['log']}"
         else:
             text = f"{self._record.sweep.metric} {end['score']:.4f}  {end['seconds']:.0f} s"
-        self._say(f"{self._ended:>4}  {end['state']:<6}  {run.name}  {text}")
+        self._say(f"{self._ended:>4}  {end['state']:<6}  {trial.name}  {text}")
 
     @property
     def any_ended(self) -> bool:
         """Whether any trial of the sweep has ended, now or before."""
         return self._ended > 0
 
-    def again(self, run: Run, why: str) -> None:
-        """Say that a trial is to be started once more."""
+    def again(self, trial: PlannedTrial, why: str) -> None:
+        """Print that a trial will be started again."""
         line = why.strip().partition("\n")[0]
-        self._say(f"      again   {run.name}  {line}")
+        self._say(f"      again   {trial.name}  {line}")
 
-    def stopped(self, options: str) -> None:
-        """Say that nothing is lost, and with which options to go on."""
-        file = self._record.sweep.path
-        self._say(f"\n{self._state(0)}\nStopped; go on with: fieldguide sweep run {file}{options}")
+    def stopped(self) -> None:
+        """Print how to go on."""
+        self._say(f"\n{self._state(0)}\nStopped; run the same command again to go on")
 
     def summary(self) -> bool:
-        """Say how the sweep ended; return whether no trial failed."""
+        """Print how the sweep ended; return whether no trial failed."""
         self._say(f"\n{self._state(0)}")
         for name, end in self._failed:
             self._say(f"failed: {name}: {end['reason']}\n        {end['log']}")
@@ -130,31 +123,27 @@ class Table:
 
     def _say(self, text: str) -> None:
         self._console.print(text)
-        self._console.file.flush()  # so that a log that is followed is up to date
+        self._console.file.flush()  # for those who follow a log
 
     @property
     def _ended(self) -> int:
         return sum(self._count.values())
 
-    def _add(self, run: Run, end: dict[str, Any]) -> None:
+    def _add(self, trial: PlannedTrial, end: dict[str, Any]) -> None:
         self._count[end["state"]] += 1
         if end["state"] == FAILED:
-            self._failed.append((run.name, end))
-        elif end["state"] == DONE and (scores := self._record.scores(run)):
+            self._failed.append((trial.name, end))
+        elif end["state"] == DONE and (scores := self._record.scores(trial)):
             goal = self._record.sweep.goal
             value, better = bound(scores, goal), max if goal == "maximize" else min
             if self._best is None or better(value, self._best[0]) != self._best[0]:
-                self._best = (value, run.name)
+                self._best = (value, trial.name)
 
     def _state(self, running: int) -> str:
-        parts = [
-            f"{running} running",
-            f"{self._count[DONE]} done",
-            f"{self._count[PRUNED]} pruned",
-            f"{self._count[FAILED]} failed",
-            f"{self._record.planned} configurations",
-        ]
-        text = ", ".join(parts)
+        text = (
+            f"{running} running, {self._count[DONE]} done, {self._count[PRUNED]} pruned, "
+            f"{self._count[FAILED]} failed, {self._record.planned} configurations"
+        )
         left = self._record.left()
         if left and self._ended_here:
             minutes = left * self._took / self._ended_here / self._jobs / 60

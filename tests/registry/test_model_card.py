@@ -69,7 +69,7 @@ def test_each_section_tells_its_facts(made):
         "| Test accuracy | 83.3% (95 % interval 66.4% to 92.7%) |",
         "| Network | cnn, from random weights |",
         "| Files | model.safetensors and model.json, without pickle, 7.4 MB |",
-        "The epoch was chosen by 6 other photos, of which 87.5% are right.",
+        "The epoch was chosen on 6 other photos, of which 87.5% are classified correctly.",
         # Wilson of 6 of 10, by hand: 31.3 % to 83.2 %.
         "| bee | 60.0% | 31.3% to 83.2% | 85.7% | 10 |",
         "| bee | ant | 3 of 10 |",
@@ -79,8 +79,8 @@ def test_each_section_tells_its_facts(made):
         "| crab | 10 | 2 | 10 |",
         "    dvc artifacts get URL classifier --rev VERSION --out classifier",
         "- Every photo is reduced to 16 × 16 pixels (its centre square).",
-        "- 30 test photos leave the accuracy open from 66.4% to 92.7%, and 10 of one class",
-        "its recall by up to 53 points.",  # Wilson of 5 of 10: 23.7 % to 76.3 %
+        "- 30 test photos leave the accuracy uncertain, from 66.4% to 92.7%, and 10 test photos of",
+        "one class its recall, by up to 53 points.",  # Wilson of 5 of 10: 23.7 % to 76.3 %
         "accuracy are 5.0 points apart",
         "None were drawn.",
         "| train.use_augmentation | true |",

@@ -7,6 +7,7 @@ import pytest
 from project import remote_at
 
 from fieldguide.core.errors import RemoteError
+from fieldguide.remotes.verify import verify
 from fieldguide.results.dvc import Scope
 
 pytestmark = pytest.mark.slow
@@ -259,9 +260,10 @@ def test_what_cannot_be_checked_ends_with_status_2(small, tmp_path):
     output = small.fieldguide("remote", "verify", "--remote", "elsewhere", status=2)
     assert output.count("\n") == 1
     assert "remote elsewhere: remote 'elsewhere' doesn't exist; `dvc remote list`" in output
-    small.folder = tmp_path / "storage"
-    with pytest.raises(RemoteError, match="no DVC project"):
-        small.verify()
+    (small.folder / "code").mkdir()
+    for folder, error in ((tmp_path, "no DVC project"), (small.folder / "code", "no output of it")):
+        with pytest.raises(RemoteError, match=error):
+            verify(folder)
 
 
 def test_credentials_may_be_in_the_environment(small, bucket, s3):

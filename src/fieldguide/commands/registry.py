@@ -30,7 +30,10 @@ def release(
         bool, typer.Option("--dry-run", help="check, print the model card, write nothing")
     ] = False,
 ) -> None:
-    """Register the committed classifier as a version, and commit its model card."""
+    """Register the committed classifier as a version.
+
+    Its model card is committed with it.
+    """
     from fieldguide.registry.model_card import CARD
     from fieldguide.registry.release import release as make
 
@@ -49,7 +52,7 @@ def release(
 
 @app.command()
 def assign(version: Version, stage: Stage, message: Message = None, push: Push = False) -> None:
-    """Assign a stage to a version; to roll back, name an older version."""
+    """Assign a stage to a version; an older one rolls back."""
     from fieldguide.registry.release import assign as make
 
     done = make(Path(), version, stage, message=message, push=push)
@@ -60,7 +63,7 @@ def assign(version: Version, stage: Stage, message: Message = None, push: Push =
 
 @app.command()
 def unassign(stage: Stage, message: Message = None, push: Push = False) -> None:
-    """Leave a stage without a version, so that asking for it is refused."""
+    """Leave a stage without a version; naming it is then refused."""
     from fieldguide.registry.release import unassign as make
 
     done = make(Path(), stage, message=message, push=push)

@@ -17,8 +17,8 @@ from fieldguide.results.versions import ARTIFACT
 CARD = "models/MODEL_CARD.md"
 BEGIN, END = "<!-- Your own words: begin -->", "<!-- Your own words: end -->"
 _PLACEHOLDER = (
-    "*Licence, intended use in your project, whom to ask: not stated. Every release keeps what "
-    "stands between the two comments here, and `license` in the header.*"
+    "*Licence, intended use in your project, whom to ask: not stated. Every release keeps the text "
+    "between these two comments, and `license` in the header.*"
 )
 _LICENCE = ("license", "license_name", "license_link")
 _SCORES = ("acc", "macro_f1", "top3_acc", "ece")

@@ -190,7 +190,7 @@ def _check_clean(root: Path) -> None:
 
 
 def _card(head: Revision, version: str, artifact: str) -> str:
-    """Write the card; one that lies there and was changed by hand is not overwritten."""
+    """Return the card; a file that was changed by hand and not committed is an error."""
     committed, path = head.read(CARD), head.root / CARD
     before = None if committed is None else committed.decode(errors="replace")
     card = write_card(Results(head), version, before=before, artifact=artifact)

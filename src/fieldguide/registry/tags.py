@@ -20,10 +20,10 @@ CLOCK = 5  # seconds that another machine's clock may be ahead of this one's
 def check_names(
     registry: Registry, *, version: str | None = None, stage: str | None = None
 ) -> None:
-    """Check the names of which tags are to be made.
+    """Check the names that go into new tags.
 
     Args:
-        registry: whose artifact has the name of the project's folder in it.
+        registry: its artifact contains the name of the project's folder.
         version: v1.2.0, after https://semver.org.
         stage: that the file .gto in Git's top folder allows; any if there is no such file.
 
@@ -77,7 +77,7 @@ def assign(registry: Registry, stage: str, *, commit: str, message: str | None) 
     from gto import api  # noqa: PLC0415
 
     _wait(registry)
-    with _explained():  # force: back to an older version, which GTO counts as still assigned
+    with _explained():  # force: GTO counts an older version as still assigned
         made = api.assign(
             registry.top, registry.artifact, stage, ref=commit, message=message, force=True
         )
@@ -87,7 +87,8 @@ def assign(registry: Registry, stage: str, *, commit: str, message: str | None) 
 def unassign(registry: Registry, stage: str, *, message: str | None) -> list[str]:
     """Leave a stage without a version; return the tags.
 
-    GTO would go back to the version before: the stage is taken from all versions that had it.
+    GTO alone would fall back to the version before. So the stage is withdrawn from every version
+    that had it.
 
     Raises:
         RegistryError: GTO refuses, or the clock is behind.
@@ -108,7 +109,7 @@ def unassign(registry: Registry, stage: str, *, message: str | None) -> list[str
 
 
 def _wait(registry: Registry) -> None:
-    # GTO and DVC order tags by seconds alone: each tag of ours gets a second of its own.
+    # GTO and DVC order tags by seconds alone, so each new tag needs a second of its own.
     last = max((event.time for event in registry.events()), default=0)
     behind = last - time.time()
     if behind > CLOCK:

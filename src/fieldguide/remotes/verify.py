@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from fieldguide.core.errors import RemoteError
 from fieldguide.remotes.objects import Advance, Finding, RemoteObjects, Use
 from fieldguide.results.dvc import DvcProject, Scope, TrackedOutput
 
@@ -71,11 +72,16 @@ def verify(
         advance: called with the progress.
 
     Raises:
-        RemoteError: a revision or remote cannot be read.
+        RemoteError: there is no output, or a revision or remote cannot be read.
     """
     project, report = DvcProject(root), Report()
     by_remote: dict[str, list[TrackedOutput]] = defaultdict(list)
-    for out in project.outputs(scope or Scope()):
+    outputs = project.outputs(scope or Scope())
+    if not outputs:
+        raise RemoteError(
+            f"{root.resolve()}: DVC caches no output of it; allowed: a project's folder"
+        )
+    for out in outputs:
         if only and out.path not in only:
             continue
         elsewhere = remote and out.remote and out.remote != remote
@@ -83,9 +89,9 @@ def verify(
             report.left_out.setdefault(reason, []).append(Use(out.path, out.rev))
         else:
             by_remote[out.remote or remote or project.default_remote].append(out)
-    for name, outputs in sorted(by_remote.items()):
+    for name, stored in sorted(by_remote.items()):
         storage = project.remote(name)
-        objects = RemoteObjects(project, storage, outputs, advance)
+        objects = RemoteObjects(project, storage, stored, advance)
         objects.compare(deep=deep)
         if objects.findings:
             storage.forget_index()

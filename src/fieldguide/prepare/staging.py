@@ -23,8 +23,8 @@ from fieldguide.prepare.archive import Archive, Member, UnreadableMemberError
 from fieldguide.prepare.chunks import (
     Chunks,
     Decoded,
+    DecodedChunks,
     Failure,
-    Results,
     decode_chunk,
     pillow_without_limit,
 )
@@ -90,7 +90,7 @@ def stage_photos(
     return digests, failures
 
 
-def _decode_here(chunks: Chunks, params: DataParams, *, sequential: bool) -> Results:
+def _decode_here(chunks: Chunks, params: DataParams, *, sequential: bool) -> DecodedChunks:
     """Decode on the cores of this machine, in threads: Pillow, zlib and hashlib release the GIL."""
     affinity = getattr(os, "sched_getaffinity", None)  # macOS has none
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1

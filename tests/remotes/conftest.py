@@ -26,7 +26,7 @@ class Small(Project):
         return verify(self.folder, **options)
 
     def remote_verify(self, *options, status=0):
-        """Run the command in this process; return what it prints."""
+        """Run the command in this process, and return its output."""
         done = fieldguide_here("remote", "verify", *options, cwd=self.folder)
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout + done.stderr
@@ -36,7 +36,7 @@ class Small(Project):
         (self.folder / ".dvc" / "config.local").write_text(secret)
 
     def oid(self, name):
-        """Hash of a file that lies here, as DVC names it."""
+        """Hash of a file of the workspace, as DVC names it."""
         return hashlib.md5((self.folder / name).read_bytes()).hexdigest()
 
     def cached(self, oid):
@@ -104,7 +104,7 @@ class Bucket:
 
 @pytest.fixture(scope="session")
 def prefixes(s3):
-    """A bucket's URL, with a folder of its own for each test."""
+    """URLs in a bucket: a folder of its own for each test."""
     url = s3.bucket("remotes")
     return (f"{url}/{number}" for number in itertools.count())
 

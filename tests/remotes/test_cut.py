@@ -1,4 +1,4 @@
-"""Servers that go in the middle of a push or a pull, and come back."""
+"""Servers that go away in the middle of a push or a pull, and come back."""
 
 import hashlib
 import os
@@ -21,12 +21,12 @@ def large(small):
     small.dvc("add", "--quiet", "large", "large.bin")
     small.git("add", ".")
     small.git("commit", "--quiet", "--message", "large files")
-    small.env["AWS_MAX_ATTEMPTS"] = "1"  # DVC has its own five; a minute of waiting, else
+    small.env["AWS_MAX_ATTEMPTS"] = "1"  # DVC tries five times by itself; more would take a minute
     return small
 
 
 def fails(project, *command):
-    """Run DVC, which fails with 1 or 255, by how far it came, and return what it says."""
+    """Run DVC, which fails with status 1 or 255, and return its output."""
     process = project.start(sys.executable, "-m", "dvc", *command)
     output, _ = process.communicate(timeout=300)
     assert process.returncode != 0, output
@@ -55,21 +55,23 @@ def name_of(path):
 
 @pytest.fixture
 def mortal(s3):
-    """The S3 server, started again for other tests whatever happens."""
+    """The S3 server; it is started again for other tests in any case."""
     yield s3
     s3.start()
 
 
 def test_s3_killed_in_a_push_and_in_a_pull(large, mortal, prefixes, line, tmp_path):
     between = line(mortal.port)
-    # Without `verify`, DVC puts what it had of a file when it was cut into its cache as the whole.
+    # Without `verify`, DVC puts the part of a file that it received into its cache as the whole.
     config = mortal.remote(next(prefixes), between.port) + "    verify = true\n"
     large.configure(config, mortal.keys_of_remote())
     between.cut_after(5 * MEGABYTE, mortal.kill)
     assert "failed to transfer" in fails(large, "push")
     between.mend()
     mortal.start()
-    assert {one.state for one in large.verify().findings} == {"missing"}  # none is there by half
+    assert {one.state for one in large.verify().findings} == {
+        "missing"
+    }  # no object is there in part
     large.push()
     assert large.verify(deep=True).complete
 

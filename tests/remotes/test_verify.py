@@ -1,4 +1,4 @@
-"""What `verify` says of remotes in every state, against an S3 server and folders."""
+"""Verify remotes in every state: on an S3 server, and in folders."""
 
 import hashlib
 import shutil
@@ -28,7 +28,7 @@ stages:
 
 
 def told(report):
-    """State and places of each finding."""
+    """State, uses and repair of each finding."""
     return [(one.state, [str(use) for use in one.uses], one.repaired) for one in report.findings]
 
 
@@ -37,7 +37,7 @@ def make_writable(path):
     return path
 
 
-def test_counts_each_object_once(small, bucket):
+def test_each_object_counts_once(small, bucket):
     report = small.verify(deep=True)
     assert report.complete
     # Two photos of three differ; with the folder's list and the model that is four objects.
@@ -49,7 +49,7 @@ def test_counts_each_object_once(small, bucket):
     assert report.size == photos + listed + 256 * 40
 
 
-def test_finds_and_repairs_what_dvc_calls_up_to_date(small, bucket):
+def test_an_object_that_dvc_calls_up_to_date_is_found_missing_and_repaired(small, bucket):
     ant = small.oid("photos/ant.png")
     bucket.delete(ant)
     assert "Everything is up to date" in small.dvc("push")
@@ -63,7 +63,7 @@ def test_finds_and_repairs_what_dvc_calls_up_to_date(small, bucket):
     assert small.verify(deep=True).complete
 
 
-def test_pushes_again_after_what_dvc_remembers_is_cleared(small, bucket):
+def test_dvc_pushes_missing_objects_again_because_its_index_is_cleared(small, bucket):
     bucket.delete(small.list_of_photos())
     bucket.delete(small.oid("model.bin"))
     bucket.delete(small.oid("photos/bee.png"))
@@ -72,7 +72,7 @@ def test_pushes_again_after_what_dvc_remembers_is_cleared(small, bucket):
     assert small.verify(deep=True).complete
 
 
-def test_names_and_replaces_a_damaged_object(small, bucket):
+def test_a_damaged_object_is_found_by_deep_and_replaced(small, bucket):
     model = small.oid("model.bin")
     bucket.damage(model)
     assert small.verify().complete  # its size is right
@@ -81,7 +81,7 @@ def test_names_and_replaces_a_damaged_object(small, bucket):
     assert hashlib.md5(bucket.read(model)).hexdigest() == model
 
 
-def test_sees_a_cut_file_without_a_local_copy(small, bucket):
+def test_a_truncated_object_is_found_without_a_local_copy(small, bucket):
     for name in ("model.bin", "photos/bee.png"):
         bucket.write(small.oid(name), bucket.read(small.oid(name))[:-1])
     shutil.rmtree(small.folder / ".dvc" / "cache")
@@ -94,7 +94,7 @@ def test_sees_a_cut_file_without_a_local_copy(small, bucket):
     assert not report.complete
 
 
-def test_hashes_the_list_of_a_folder_always(small, bucket):
+def test_the_list_of_a_folder_is_always_hashed(small, bucket):
     listed = small.list_of_photos()
     bucket.damage(listed)
     bucket.delete(small.oid("photos/bee.png"))
@@ -113,23 +113,23 @@ def test_hashes_the_list_of_a_folder_always(small, bucket):
     assert bucket.read(listed) == kept
 
 
-def test_never_uploads_a_damaged_local_file(small, bucket):
+def test_a_damaged_local_file_is_never_uploaded(small, bucket):
     model = small.oid("model.bin")
     bucket.delete(model)
     cached = make_writable(small.cached(model))
     cached.unlink()
     cached.write_bytes(b"other" * 2048)
-    cached.chmod(0o444)  # how DVC marks what it takes as right without a look
+    cached.chmod(0o444)  # so DVC trusts it without hashing it
     report = small.verify(repair=True)
     assert told(report) == [("missing", ["model.bin"], False)]
     assert report.findings[0].note == "damaged in the local cache too"
     assert cached.read_bytes() == b"other" * 2048
 
 
-def test_names_what_is_damaged_in_the_local_cache(small):
+def test_a_damaged_file_of_the_local_cache_is_named(small):
     small.push()
     cached = small.cached(small.oid("model.bin"))
-    make_writable(cached).write_bytes(b"half")  # the workspace's copy too, where it is a link
+    make_writable(cached).write_bytes(b"half")  # if it is a link, the workspace's file too
     cached.chmod(0o444)
     assert small.verify().complete
     output = small.remote_verify("--deep", status=1)
@@ -144,7 +144,7 @@ def test_names_what_is_damaged_in_the_local_cache(small):
     assert "verify true" not in small.remote_verify("--deep")
 
 
-def test_leaves_out_what_dvc_would_not_push(small, tmp_path):
+def test_outputs_that_dvc_would_not_push_are_left_out(small, tmp_path):
     second = tmp_path / "second"
     second.mkdir()
     config = remote_at(tmp_path / "storage")
@@ -172,7 +172,7 @@ def test_leaves_out_what_dvc_would_not_push(small, tmp_path):
     assert lost.read_bytes() == b"c\n"
 
 
-def test_looks_into_other_revisions(small, tmp_path):
+def test_other_revisions(small, tmp_path):
     old = small.oid("model.bin")
     small.push()
     small.git("tag", "first")
@@ -193,14 +193,14 @@ def test_looks_into_other_revisions(small, tmp_path):
     assert "none: no such stage, version, Git revision or experiment" in output
 
 
-def test_leaves_out_hashes_of_dvc_before_3(small):
+def test_hashes_of_dvc_before_3_are_left_out(small):
     (small.folder / "old.txt.dvc").write_text(f"outs:\n- md5: {'a' * 32}\n  path: old.txt\n")
     small.push()
     output = small.remote_verify()
     assert "(hash of DVC before 3.0: `dvc cache migrate --dvc-files`): old.txt\n" in output
 
 
-def test_replaces_a_protected_object_in_a_folder_whole(small, tmp_path):
+def test_a_protected_object_in_a_folder_is_replaced_as_a_whole(small, tmp_path):
     small.push()
     model = small.oid("model.bin")
     place = tmp_path / "storage" / "files" / "md5" / model[:2] / model[2:]
@@ -211,7 +211,7 @@ def test_replaces_a_protected_object_in_a_folder_whole(small, tmp_path):
     assert [path.name for path in place.parent.iterdir()] == [place.name]
 
 
-WRONG = {  # what is replaced in the configuration, the complaint and what mends it
+WRONG = {  # what is replaced in the configuration, and the error and the remedy that it brings
     "a wrong secret": (
         ("test-secret-7f31", "another-secret-55"),
         "Forbidden",
@@ -226,16 +226,16 @@ WRONG = {  # what is replaced in the configuration, the complaint and what mends
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_says_what_stands_in_its_way(small, bucket, what, monkeypatch):
-    (old, new), complaint, mend = WRONG[what]
+def test_an_error_names_its_remedy(small, bucket, what, monkeypatch):
+    (old, new), error, remedy = WRONG[what]
     for name in ("config", "config.local"):
         path = small.folder / ".dvc" / name
         path.write_text(path.read_text().replace(old, new))
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    with pytest.raises(RemoteError, match=complaint) as caught:
+    with pytest.raises(RemoteError, match=error) as caught:
         small.verify()
     message = str(caught.value)
-    assert mend in message
+    assert remedy in message
     assert "\n" not in message
     assert "secret-" not in message
 
@@ -248,14 +248,14 @@ def test_says_what_stands_in_its_way(small, bucket, what, monkeypatch):
         ("ssh://me:hunter2@127.0.0.1:1/x", r"ssh://me@127\.0\.0\.1:1/x"),
     ],
 )
-def test_says_so_of_other_kinds_of_remotes(small, url, message):
+def test_errors_of_other_kinds_of_remotes(small, url, message):
     small.configure(remote_at(url))
     with pytest.raises(RemoteError, match=message) as caught:
         small.verify()
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_message_and_status_2_for_what_cannot_be_checked(small, tmp_path):
+def test_what_cannot_be_checked_ends_with_status_2(small, tmp_path):
     output = small.fieldguide("remote", "verify", "--remote", "elsewhere", status=2)
     assert output.count("\n") == 1
     assert "remote elsewhere: remote 'elsewhere' doesn't exist; `dvc remote list`" in output
@@ -264,7 +264,7 @@ def test_a_message_and_status_2_for_what_cannot_be_checked(small, tmp_path):
         small.verify()
 
 
-def test_credentials_of_the_environment_serve_too(small, bucket, s3):
+def test_credentials_may_be_in_the_environment(small, bucket, s3):
     (small.folder / ".dvc" / "config.local").unlink()
     small.env |= {"AWS_ACCESS_KEY_ID": s3.key, "AWS_SECRET_ACCESS_KEY": s3.secret}
     assert "all there" in small.fieldguide("remote", "verify")

@@ -1,4 +1,4 @@
-"""DVC's cache and remote through `DvcProject`, with the installed version of DVC."""
+"""The adapter to DVC, with the installed version of DVC."""
 
 import subprocess
 import sys
@@ -6,7 +6,15 @@ import sys
 import pytest
 
 from fieldguide.core.errors import DvcError, RemoteError
-from fieldguide.results.dvc import DvcProject, cache_folder, cached_dependencies, copy_runs, dvc
+from fieldguide.results.dvc import (
+    DvcProject,
+    Scope,
+    cache_folder,
+    cached_dependencies,
+    copy_runs,
+    dvc,
+)
+from fieldguide.results.paths import MODEL
 from fieldguide.results.results import read_results
 from fieldguide.results.revision import WORKSPACE
 
@@ -55,13 +63,46 @@ def test_without_a_remote_the_cache_is_all_there_is(copy, found):
     copy.dvc("remote", "default", "--unset")
     assert DvcProject(copy.folder).read(found)
     cached(copy, found).unlink()
-    with pytest.raises(RemoteError, match="no default remote in"):
+    with pytest.raises(RemoteError, match=r"no default remote in \.dvc/config; choose one of: st"):
         DvcProject(copy.folder).read(found)
 
 
 def test_a_folder_that_is_no_dvc_project(tmp_path):
-    with pytest.raises(RemoteError, match="no DVC project"):
+    with pytest.raises(RemoteError, match=f"{tmp_path}: no DVC project"):
         DvcProject(tmp_path).read("0" * 32)
+
+
+def test_outputs_that_dvc_caches_in_each_revision(stub):
+    first = read_results("first", stub.folder)
+    project = DvcProject(stub.folder)
+    for scope, results in (
+        (Scope(), read_results(WORKSPACE, stub.folder)),
+        (Scope({first.revision.rev: "first"}), first),
+    ):
+        (model,) = [out for out in project.outputs(scope) if out.path == MODEL]
+        assert model.rev == ("first" if scope.revs else "")
+        assert (model.md5, model.size) == (results.model.md5, results.model.size)
+        assert (model.remote, model.not_pushed) == (None, None)
+    tags = {(out.rev, out.path) for out in project.outputs(Scope(all_tags=True))}
+    assert {("first", MODEL), ("second", MODEL)} <= tags
+    assert "metrics/test.json" not in {path for _, path in tags}  # Git keeps it
+
+
+def test_objects_of_a_remote(copy, remote, found, tmp_path):
+    data, missing = copy.read(PREDICTIONS), "0" * 32
+    storage = DvcProject(copy.folder).remote("storage")
+    assert storage.url == str(tmp_path / "storage")
+    assert storage.sizes([found, missing]) == {found: len(data)}
+    assert storage.read(found) == data
+    assert storage.md5(found) == found
+    with pytest.raises(RemoteError, match=f"remote storage .*: {missing} is not there"):
+        storage.read(missing)
+    remote(found).write_bytes(b"damaged")
+    assert storage.md5(found) != found
+    (tmp_path / "whole").write_bytes(data)
+    storage.write(found, tmp_path / "whole")
+    assert remote(found).read_bytes() == data
+    assert [file.name for file in remote(found).parent.iterdir()] == [found[2:]]
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 Version = Annotated[str, typer.Argument(metavar="VERSION", help="like v1.2.0")]
-Stage = Annotated[str, typer.Argument(metavar="STAGE", help="prod, dev")]
+Stage = Annotated[str, typer.Argument(metavar="STAGE", help="like prod")]
 Message = Annotated[str | None, typer.Option("--message", "-m", help="of the Git tags")]
-Push = Annotated[bool, typer.Option("--push", help="to the Git remote, all of it or nothing")]
+Push = Annotated[bool, typer.Option("--push", help="push to the Git remote, all or nothing")]
 
 
 @app.command()
@@ -30,10 +30,7 @@ def release(
         bool, typer.Option("--dry-run", help="check, print the model card, write nothing")
     ] = False,
 ) -> None:
-    """Register the committed classifier as a version.
-
-    Its model card is committed with it.
-    """
+    """Register the committed classifier as a version, and commit its model card."""
     from fieldguide.registry.model_card import CARD
     from fieldguide.registry.release import release as make
 
@@ -52,7 +49,7 @@ def release(
 
 @app.command()
 def assign(version: Version, stage: Stage, message: Message = None, push: Push = False) -> None:
-    """Assign a stage to a version; to roll back, to an older one."""
+    """Assign a stage to a version; to roll back, name an older version."""
     from fieldguide.registry.release import assign as make
 
     done = make(Path(), version, stage, message=message, push=push)
@@ -63,7 +60,7 @@ def assign(version: Version, stage: Stage, message: Message = None, push: Push =
 
 @app.command()
 def unassign(stage: Stage, message: Message = None, push: Push = False) -> None:
-    """Leave a stage without a version; asking for it is then refused."""
+    """Leave a stage without a version, so that asking for it is refused."""
     from fieldguide.registry.release import unassign as make
 
     done = make(Path(), stage, message=message, push=push)
@@ -82,7 +79,7 @@ def releases() -> None:
 
     rows = list_releases(Path())
     if not rows:
-        print("No version is registered yet. The first:  fieldguide release v0.1.0")
+        print("No version is registered yet. Register one: fieldguide release v0.1.0")
         return
     table = Table("version", "stages", "test accuracy", "registered", "commit", box=None)
     for row in rows:
@@ -107,4 +104,4 @@ def _say_next(done: Done, push: bool) -> None:  # noqa: FBT001
     if done.pushed_to is not None:
         _say("Pushed", f"to {done.pushed_to}")
     elif not push:
-        _say("Next", "the same with --push, so that others see it")
+        _say("Next", "run the same command with --push, so that others see it")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +12,7 @@ from fieldguide.core.files import write_text
 from fieldguide.registry import tags
 from fieldguide.registry.model_card import CARD, write_card
 from fieldguide.remotes.verify import verify
-from fieldguide.results.dvc import Scope
+from fieldguide.results.dvc import Scope, dvc
 from fieldguide.results.git import git
 from fieldguide.results.paths import MODEL
 from fieldguide.results.results import Results
@@ -61,7 +59,7 @@ def release(
         RegistryError: it cannot be released; the message says what to do.
         RevisionError: a result is missing.
         RemoteError: the DVC remote cannot be asked.
-        GitError: Git refuses.
+        GitError, DvcError: Git or DVC refuses.
     """
     registry = Registry(root)
     tags.check_names(registry, version=version, stage=stage)
@@ -205,11 +203,7 @@ def _card(head: Revision, version: str, artifact: str) -> str:
 
 
 def _check_reproduced(root: Path) -> None:
-    command = [sys.executable, "-m", "dvc", "status", "--json", "dvc.yaml"]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)  # noqa: S603
-    if done.returncode != 0:
-        raise RegistryError(f"`dvc status` fails: {done.stderr.strip()}")
-    if changed := json.loads(done.stdout):
+    if changed := json.loads(dvc(root, "status", "--json", "dvc.yaml")):
         raise RegistryError(
             f"{', '.join(sorted(changed))}: not as dvc.lock says; allowed: a clean `dvc status`, "
             "by `dvc repro` and a commit, or by `dvc pull` if files are only missing"

@@ -223,7 +223,7 @@ class DvcProject:
         Raises:
             RemoteError: a revision cannot be read.
         """
-        folder = self._root.resolve().relative_to(self._repo.root_dir)  # below DVC's top folder
+        folder = self._root.resolve().relative_to(Path(self._repo.root_dir).resolve())
         revisions = asdict(scope) | {"revs": list(scope.revs), "workspace": scope == Scope()}
         rev, found = "workspace", []
         try:

@@ -7,8 +7,8 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from fieldguide.core.errors import RegistryError, printable
+from fieldguide.evaluation.intervals import wilson
 from fieldguide.pages import markdown
-from fieldguide.results.classes import wilson
 from fieldguide.results.dvc import without_credentials
 from fieldguide.results.paths import CONFUSION, FIGURES, MODEL, TEST_METRICS, TRAIN_METRICS
 from fieldguide.results.results import Results, need

@@ -1,4 +1,4 @@
-"""Tiny generated photos, archives of them, and one prepared store."""
+"""Fixtures: small generated photos, archives of them, a prepared store, and a browser."""
 
 import io
 import os
@@ -17,10 +17,10 @@ from fieldguide.core.params import Params
 from fieldguide.core.store import Store
 from fieldguide.prepare.prepare import prepare
 
-# A shell starts what runs in its background with Ctrl-C ignored, and all processes inherit that.
+# A process in the background of a shell ignores Ctrl-C, and its children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# `finished` and `project`; `s3` and `ssh`; `cluster`
+# Fixtures `finished` and `project`; `s3` and `ssh`; `cluster`.
 pytest_plugins = ["project", "servers", "ray_cluster"]
 ROOT = Path(__file__).resolve().parents[1]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -28,7 +28,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 @pytest.fixture(scope="session")
 def make_params():
-    """Makes the repository's parameters with changes: make_params(data={"seed": 1}, ...)."""
+    """Return the repository's params with changes: make_params(data={"seed": 1}, ...)."""
 
     def make(**changes):
         raw = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
@@ -41,7 +41,7 @@ def make_params():
 
 @pytest.fixture(scope="session")
 def make_photos():
-    """Makes {"<folder>/<class>/00.png": bytes, ...}: noise on a colour for each class."""
+    """Return {"<folder>/<class>/00.png": bytes, ...}: each class is noise on its own colour."""
 
     def make(folder="", classes=("ant", "bee", "crab"), each=4, *, pixels=20, seed=0):
         rng = np.random.default_rng(seed)
@@ -61,7 +61,7 @@ def make_photos():
 
 @pytest.fixture(scope="session")
 def pack():
-    """Writes {name: bytes} to a path: a zip, tar, tar.gz (or .bz2, .xz) or folder, by its name."""
+    """Write {name: bytes} as a zip, tar, tar.gz (.bz2, .xz) or folder; the suffix decides."""
 
     def write(path, files):
         if path.suffix == ".zip":
@@ -87,7 +87,7 @@ def pack():
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory, make_params, make_photos, pack):
-    """Three classes, 16 × 16 pixels; 16 photos a class to train, 4 to validate, 5 to test."""
+    """A store of 3 classes, 16×16 pixels; of each class 16 train, 4 val and 5 test photos."""
     folder = tmp_path_factory.mktemp("store")
     files = {
         **make_photos("train", each=16, seed=0),
@@ -118,7 +118,7 @@ def browser():
             args=[
                 "--no-sandbox",
                 "--disable-gpu",
-                "--enable-unsafe-swiftshader",  # WebGL by the processor, which lines are drawn by
+                "--enable-unsafe-swiftshader",  # WebGL without a GPU; it draws the lines
                 "--disable-background-networking",
                 "--disable-component-update",
                 "--disable-sync",
@@ -130,11 +130,11 @@ def browser():
 
 @pytest.fixture
 def visit(browser):
-    """Opens a page; its requests, messages and errors are checked when the test ends."""
+    """Open a page; its requests, messages and errors are checked when the test ends."""
     requests, problems, opened, expected = [], [], [], []
 
     def go(path, ready):
-        """Wait for what the selector `ready` finds."""
+        """Open the file and wait until the selector `ready` finds an element."""
         tab = browser.new_page(viewport={"width": 1300, "height": 1000})
         opened.append(tab)
         tab.on("request", lambda request: requests.append(request.url))
@@ -149,16 +149,16 @@ def visit(browser):
     for tab in opened:
         tab.close()
     assert problems == []
-    # An icon of the page itself, as data:, is no request to anyone.
+    # The page's icon is a data: URL, which is no request.
     assert [url for url in requests if not url.startswith(("data:", "blob:"))] == expected
 
 
 def _problem(message):
-    """An error, or one of Plotly's warnings, which come as traces."""
+    """Yield the text of an error or of a warning; Plotly's warnings have the type "trace"."""
     if message.type == "error" or message.text.startswith("WARN"):
         yield message.text
 
 
 def pytest_collection_modifyitems(items):
-    """Fast tests first: a mistake shows in seconds."""
+    """Run fast tests first, so that a mistake shows within seconds."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)

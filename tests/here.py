@@ -1,4 +1,4 @@
-"""The command in the process of the tests, which has PyTorch loaded already."""
+"""Run the command `fieldguide` in the process of the tests, where PyTorch is already loaded."""
 
 import contextlib
 import io
@@ -12,7 +12,7 @@ from fieldguide.cli import main
 def fieldguide_here(*arguments, cwd):
     """Run `fieldguide` and return its exit status and output as `subprocess.run` does.
 
-    For what it says and writes; that it ends as a process should is tested on processes.
+    For tests of its messages and files. Other tests run it as a process of its own.
     """
     out, err = io.StringIO(), io.StringIO()
     with (

@@ -19,10 +19,10 @@ TRACKED = [
     *("src", "stages", "models/weights", "dvc.yaml"),
     *(".dvcignore", ".gitignore", "requirements.lock"),
 ]
-# Small, but with epochs long enough (about half a second) to be killed in.
+# Small, but an epoch takes about half a second, so that a test can kill the training in it.
 CHANGES = {
     "data": {"archive": "data/photos.zip", "image_size": 32},
-    # As many filters in each layer: drawing more takes longer than training them.
+    # The same number of filters in each layer: drawing more takes longer than training them.
     "model": {
         "conv_layers": 3,
         "first_layer_filters": 16,
@@ -35,7 +35,7 @@ CHANGES = {
 
 
 def write_photos(path, classes=("ant", "bee", "crab"), each=150):
-    """Stripes of a colour and width for each class, with noise: easy, but not trivial."""
+    """Write noisy stripes; each class has its colour and width: easy, but not trivial."""
     rng = np.random.default_rng(0)
     with zipfile.ZipFile(path, "w") as archive:
         for k, name in enumerate(classes):
@@ -51,12 +51,12 @@ def write_photos(path, classes=("ant", "bee", "crab"), each=150):
 
 
 def remote_at(url, name="storage"):
-    """`.dvc/config`'s lines of a default remote."""
+    """Return the lines of a default remote for `.dvc/config`."""
     return f"[core]\nremote = {name}\n['remote \"{name}\"']\nurl = {url}\n"
 
 
 class Project:
-    """A folder in which commands are run as a user would."""
+    """A folder in which tests run commands as a user does."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -70,7 +70,7 @@ class Project:
             self.env.pop(name, None)
 
     def clone(self, folder, source=None):
-        """Another person's copy, from a Git remote or this folder."""
+        """Clone a Git remote, or this folder, as another person does."""
         self.git("clone", "--quiet", source or self.folder, folder)
         other = type(self)(folder)
         other.name_user()
@@ -105,7 +105,7 @@ class Project:
         return self.run("git", *command)
 
     def fieldguide(self, *command, status=0):
-        """The command of this tree, wherever the project is."""
+        """Run `fieldguide` with the code of this repository, wherever the project is."""
         return self.run(
             *("env", f"PYTHONPATH={ROOT / 'src'}", sys.executable, "-m", "fieldguide.cli"),
             *command,
@@ -116,7 +116,7 @@ class Project:
         file = self.folder / name
         text = file.read_text(encoding="utf-8")
         assert old in text
-        file.unlink()  # DVC's outs may be links into its cache
+        file.unlink()  # an output of DVC may be a link into its cache
         file.write_text(text.replace(old, new, 1), encoding="utf-8")
 
     def read(self, name):
@@ -124,7 +124,7 @@ class Project:
 
 
 def make_project(folder):
-    """Run the pipeline once, commit its results, and return what `dvc repro` printed."""
+    """Run the pipeline once, commit the results, and return what `dvc repro` printed."""
     (folder / "data").mkdir(parents=True)
     for name in TRACKED:
         source = ROOT / name
@@ -155,9 +155,9 @@ def make_project(folder):
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, worker_id):
-    """The project after its first `dvc repro`, committed: to be read and copied, never changed.
+    """The project after its first `dvc repro`, committed. Tests may read it, but not change it.
 
-    Made once for all of pytest-xdist's workers.
+    All workers of pytest-xdist share one.
     """
     base = tmp_path_factory.getbasetemp()
     folder = (base if worker_id == "master" else base.parent) / "finished" / "project"
@@ -173,7 +173,7 @@ def finished(tmp_path_factory, worker_id):
 
 @pytest.fixture
 def project(finished, tmp_path):
-    """A copy of the finished project, free to be changed."""
+    """A copy of the finished project, which a test may change."""
     folder = tmp_path / "project"
     shutil.copytree(finished.folder, folder, symlinks=True)
     return Project(folder)

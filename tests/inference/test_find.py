@@ -95,7 +95,8 @@ def test_a_classifier_that_cannot_be_fetched_leaves_nothing(root, tmp_path):
     shutil.rmtree(copy / ".dvc" / "cache")
     shutil.rmtree(copy / ".fieldguide", ignore_errors=True)
     with pytest.raises(
-        BundleError, match=r"--model prod: .*; models/classifier of prod .* cannot be had"
+        BundleError,
+        match=r"--model prod: no such folder; models/classifier of prod .* cannot be had",
     ):
         find_model("prod", copy)
     assert not list((copy / ".fieldguide" / "models").glob("*"))

@@ -48,7 +48,7 @@ def test_the_store_is_the_same_bytes_as_without_a_cluster(make_params, make_phot
     (tmp_path / "photos").mkdir()
     files = make_photos(each=70) | {"ant/broken.png": b"broken", "bee/broken.png": b"broken"}
     pack(tmp_path / "photos" / "a.zip", files)
-    pack(tmp_path / "photos" / "b.tar.gz", make_photos(each=30, seed=1))  # read in turn
+    pack(tmp_path / "photos" / "b.tar.gz", make_photos(each=30, seed=1))  # read sequentially
     for engine in ("local", "ray"):
         data = {"archive": str(tmp_path / "photos"), "image_size": 16, "engine": engine}
         params = make_params(data=data | {"max_unreadable": 0.1}, model={"conv_layers": 2})

@@ -52,7 +52,7 @@ def test_mean_and_std_do_not_depend_on_blocks_or_order():
     np.testing.assert_allclose(std, pixels.std(axis=(0, 1, 2)) / 255, atol=1e-6)
 
 
-def test_white_photos_do_not_overflow():
-    """The sum of their squares needs more than 32 bits."""
-    white = np.full((9000, 8, 8, 3), 255, np.uint8)
-    assert mean_and_std([white]) == ([1, 1, 1], [0, 0, 0])
+def test_the_largest_block_of_white_photos_does_not_overflow():
+    """66,051 squares of 255 fit into 32 bits; a block of 1 MiB holds at most 5,461 photos."""
+    white = np.full((66_051, 1, 2, 3), 255, np.uint8)
+    assert mean_and_std([white, white]) == ([1, 1, 1], [0, 0, 0])

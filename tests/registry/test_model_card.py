@@ -79,8 +79,8 @@ def test_each_section_tells_its_facts(made):
         "| crab | 10 | 2 | 10 |",
         "    dvc artifacts get URL classifier --rev VERSION --out classifier",
         "- Every photo is reduced to 16 × 16 pixels (its centre square).",
-        "- 30 test photos leave the accuracy uncertain, from 66.4% to 92.7%, and 10 test photos of",
-        "one class its recall, by up to 53 points.",  # Wilson of 5 of 10: 23.7 % to 76.3 %
+        "- 30 test photos leave the accuracy uncertain, from 66.4% to 92.7%, and the recall of",
+        "single classes, by up to 52 points.",  # of bee
         "accuracy are 5.0 points apart",
         "None were drawn.",
         "| train.use_augmentation | true |",

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
+from fieldguide.evaluation.intervals import wilson
 from fieldguide.results.classes import (
     ClassScores,
     Mistake,
     class_scores,
     confusion_of,
     macro_f1_interval,
-    wilson,
 )
 
 # 14 of 20 photos are right.

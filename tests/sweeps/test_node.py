@@ -41,7 +41,7 @@ def work(project, tmp_path, monkeypatch):
         for name, value in env.items():
             monkeypatch.setenv(name, value)
         baseline = project.git("rev-parse", "HEAD").strip()
-        worker = Worker(asdict(Job("sweep", str(project.remote), ref, baseline, "", threads=1)))
+        worker = Worker(asdict(Job(str(project.remote), ref, baseline, "", threads=1)))
         workers.append(worker)
         return worker
 

@@ -82,7 +82,7 @@ def _filters(value: object) -> list[int] | Literal["auto"]:
     if value == "auto" or (widths and all(type(n) is int and n in _WIDTHS for n in widths)):
         return value  # type: ignore[return-value]
     raise ValueError(
-        f"model.filters: found {value!r}; allowed: auto, or a list with {_WIDTHS[0]} to "
+        f"model.filters: found {value!r}; allowed: auto, or a list of {_WIDTHS[0]} to "
         f"{_WIDTHS[-1]} filters for each block"
     )
 
@@ -124,8 +124,8 @@ class CNNParams(_Section):
         for name, values in (("filters", self.widths), ("kernel_size", self.kernels)):
             if len(values) != self.conv_layers:
                 raise ValueError(
-                    f"model.{name}: found {len(values)} entries; allowed: {self.conv_layers}, one "
-                    "for each block of model.conv_layers"
+                    f"model.{name}: found {len(values)} entries; allowed: one for each of "
+                    f"model.conv_layers: {self.conv_layers}"
                 )
         if max(self.widths) > _WIDTHS[-1]:
             raise ValueError(

@@ -25,7 +25,6 @@ from fieldguide.core.errors import StoreError
 
 FORMAT = 2
 SPLITS = ("train", "val", "test")
-_OTHER_FILES = 1024  # files that a process may open besides the shards of its store
 
 
 class Split:
@@ -35,8 +34,7 @@ class Split:
         self.name = "+".join(names)
         self._classes: list[str] = description["classes"]
         self._shape = (description["image_size"], description["image_size"], 3)
-        # The shards of all splits, because a training opens several splits.
-        _allow_open_files(sum(map(len, description["shards"].values())))
+        _allow_more_open_files(sum(len(description["shards"][name]) for name in names))
         self._shards: list[npt.NDArray[np.uint8]] = []
         self._rows_of: dict[Path, int] = {}  # rows by index file
         for name in names:
@@ -83,16 +81,15 @@ class Split:
         return pixels
 
 
-def _allow_open_files(shards: int) -> None:
-    """Raise this process's limit of open files, as each mapped shard counts as an open file."""
+def _allow_more_open_files(count: int) -> None:
+    """Raise this process's limit of open files, because each mapped shard is an open file."""
     try:
         import resource  # noqa: PLC0415 - Windows has neither this module nor such a limit
     except ImportError:
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = shards + _OTHER_FILES
-    if resource.RLIM_INFINITY not in (soft, hard) and soft < wanted <= hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    if resource.RLIM_INFINITY not in (soft, hard):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft + count, hard), hard))
 
 
 def _open_shard(file: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:

@@ -13,6 +13,7 @@ from fieldguide.core.files import write_csv, write_json
 from fieldguide.core.params import EvaluateParams
 from fieldguide.core.store import Store
 from fieldguide.evaluation.calibration import Bin, reliability
+from fieldguide.evaluation.intervals import wilson
 from fieldguide.evaluation.metrics import Evaluation, evaluate
 from fieldguide.evaluation.predict import predict_split
 from fieldguide.evaluation.predictions import Predictions, write_predictions
@@ -75,10 +76,8 @@ def _check_fit(bundle: Bundle, store: Store) -> None:
 
 
 def _accuracy(result: Evaluation) -> str:
-    return (
-        f"test accuracy {result.acc:.2%} (95 % interval {result.acc_low:.2%} to "
-        f"{result.acc_high:.2%})"
-    )
+    low, high = wilson(round(result.acc * result.photos), result.photos) or (0, 1)
+    return f"test accuracy {result.acc:.2%} (95 % interval {low:.2%} to {high:.2%})"
 
 
 def _print(result: Evaluation) -> None:

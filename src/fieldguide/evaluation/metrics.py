@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import binomtest
 from sklearn.metrics import f1_score, precision_recall_fscore_support, top_k_accuracy_score
 
 from fieldguide.evaluation.calibration import reliability
@@ -31,8 +30,6 @@ class Evaluation(NamedTuple):
 
     photos: int
     acc: float
-    acc_low: float  # ends of the 95 % interval of acc
-    acc_high: float
     macro_f1: float  # mean over the classes that occur or were predicted
     top3_acc: float
     ece: float  # expected calibration error
@@ -46,14 +43,11 @@ def evaluate(predictions: Predictions, *, bins: int) -> Evaluation:
         predictions: of the test set.
         bins: number of calibration bins.
 
-    Source: Wilson's interval, which also holds near 0 and 1 (Brown, Cai & DasGupta 2001,
-    https://doi.org/10.1214/ss/1009213286). ECE: Guo et al. 2017, section 2
-    (https://arxiv.org/abs/1706.04599).
+    Source of ECE: Guo et al. 2017, section 2 (https://arxiv.org/abs/1706.04599).
     """
     labels, guesses = predictions.labels, predictions.predicted
     count, classes = len(labels), np.arange(len(predictions.classes))
     hits = int((labels == guesses).sum())
-    interval = binomtest(hits, count).proportion_ci(0.95, method="wilson")
     top3 = 1.0  # with three classes or fewer, the true one is always among the first three
     if len(classes) > TOP:
         top3 = top_k_accuracy_score(labels, predictions.probabilities, k=TOP, labels=classes)
@@ -68,8 +62,6 @@ def evaluate(predictions: Predictions, *, bins: int) -> Evaluation:
     return Evaluation(
         photos=count,
         acc=hits / count,
-        acc_low=float(interval.low),
-        acc_high=float(interval.high),
         macro_f1=float(f1_score(labels, guesses, average="macro", zero_division=0)),
         top3_acc=float(top3),
         ece=sum(gaps) / count,

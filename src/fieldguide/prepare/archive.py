@@ -25,7 +25,7 @@ from fieldguide.core.errors import ArchiveError
 
 MAX_PHOTO_BYTES = 256 * 2**20
 # Deflate reaches at most 1032:1 (https://zlib.net/zlib_tech.html); photos stay below 2:1 and flat
-# drawings below 50:1. A small archive does no harm whatever its ratio.
+# drawings below 50:1. A small archive does no harm at any ratio.
 BOMB_RATIO = 200
 BOMB_MIN_BYTES = 64 * 2**20
 MAX_HEADER_BYTES = 2**20

@@ -31,7 +31,7 @@ class Decoded(NamedTuple):
 
 
 Chunks = Iterator[tuple[list[int], Iterable[bytes | Failure]]]  # rows, and their photos
-Results = Iterator[tuple[list[int], list[Decoded | Failure]]]  # rows, and their results
+DecodedChunks = Iterator[tuple[list[int], list[Decoded | Failure]]]  # rows, and their results
 
 
 def decode_chunk(photos: Iterable[bytes | Failure], params: DataParams) -> list[Decoded | Failure]:

@@ -75,9 +75,9 @@ def decode(
     """
     if not data:
         raise UnusablePhotoError("unreadable", "the file is empty")
-    square = _decode_plain_jpeg(data, size, resize, min_size=min_size, max_pixels=max_pixels)
-    if square is not None:
-        return square
+    plain = _decode_plain_jpeg(data, size, resize, min_size=min_size, max_pixels=max_pixels)
+    if plain is not None:
+        return plain
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if min(image.size) < min_size:
@@ -89,7 +89,9 @@ def decode(
                 )
             area, pixels = _reduce(image, size, streamed=is_streamed(data))
             with _one_large if pixels > LARGE_PIXELS else nullcontext():
-                return _square(image, area, size, resize)
+                turn = _orientation(image)
+                square = _resized(_to_rgb(image), area, size, resize)
+            return np.asarray(square if turn is None else square.transpose(turn))
     except (UnusablePhotoError, MemoryError):
         raise
     # For damaged files Pillow raises many types: OSError, SyntaxError, ValueError, ...
@@ -151,14 +153,6 @@ def _reduce(image: Image.Image, size: int, *, streamed: bool) -> tuple[Box, int]
             "any number in a baseline JPEG of one scan",
         )
     return area, pixels
-
-
-def _square(
-    image: Image.Image, area: Box, size: int, resize: Literal["crop", "squash"]
-) -> npt.NDArray[np.uint8]:
-    turn = _orientation(image)
-    square = _resized(_to_rgb(image), area, size, resize)
-    return np.asarray(square if turn is None else square.transpose(turn))
 
 
 def _resized(

@@ -59,7 +59,7 @@ def read_layout(path: str, members: Sequence[Member]) -> Layout:
             f"{path}: no picture found among {len(members):,} files; "
             f"allowed: {' '.join(PHOTO_SUFFIXES)}"
         )
-    # By name first, so that of several copies the same one is first, whatever its archive.
+    # By name before archive, so that the same one of several copies is first in any archive.
     pictures.sort(key=lambda picture: (picture[0].name, picture[0].archive, picture[0].place))
     shared = _shared_folders({folders for _, folders in pictures})
     split_of = _split_folders(path, {folders[shared:] for _, folders in pictures})

@@ -11,8 +11,8 @@ from fieldguide.core.params import DataParams
 from fieldguide.prepare.chunks import (
     Chunks,
     Decoded,
+    DecodedChunks,
     Failure,
-    Results,
     decode_chunk,
     pillow_without_limit,
 )
@@ -22,7 +22,7 @@ _AHEAD = 2  # chunks for each core of the cluster that are sent before results r
 _DECODERS = ("pillow", "simplejpeg")  # another version may round differently
 
 
-def decode_on_nodes(chunks: Chunks, params: DataParams) -> Results:
+def decode_on_nodes(chunks: Chunks, params: DataParams) -> DecodedChunks:
     """Decode chunks on the cluster at RAY_ADDRESS; results come in any order.
 
     If a node or process dies, Ray sends its chunk again.

@@ -23,8 +23,8 @@ from fieldguide.prepare.archive import Archive, Member, UnreadableMemberError
 from fieldguide.prepare.chunks import (
     Chunks,
     Decoded,
+    DecodedChunks,
     Failure,
-    Results,
     decode_chunk,
     pillow_without_limit,
 )
@@ -90,7 +90,7 @@ def stage_photos(
     return digests, failures
 
 
-def _decode_here(chunks: Chunks, params: DataParams, *, sequential: bool) -> Results:
+def _decode_here(chunks: Chunks, params: DataParams, *, sequential: bool) -> DecodedChunks:
     """Decode on the cores of this machine, in threads: Pillow, zlib and hashlib release the GIL."""
     affinity = getattr(os, "sched_getaffinity", None)  # macOS has none
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
@@ -141,15 +141,15 @@ def mean_and_std(blocks: Iterable[npt.NDArray[np.uint8]]) -> tuple[list[float], 
     Sums are integers, so the result does not depend on the order of the photos.
 
     Args:
-        blocks: each (n, H, W, 3).
+        blocks: each (n, H, W, 3), with n up to 66,051, as 32 bits hold so many squares of 255.
     """
     count = 0  # pixels
     sums = np.zeros((2, 3), np.uint64)  # of values and of their squares
     for block in blocks:
         flat = block.reshape(len(block), -1)  # (n, H × W × 3)
-        values = np.einsum("ij->j", flat, dtype=np.uint64)  # 15 times as fast as `sum`
-        squares = np.einsum("ij,ij->j", flat, flat, dtype=np.uint64)
-        sums += np.stack([values, squares]).reshape(2, -1, 3).sum(axis=1)  # -> (2, 3)
+        values = np.einsum("ij->j", flat, dtype=np.uint32)  # einsum is 10 times as fast as `sum`
+        squares = np.einsum("ij,ij->j", flat, flat, dtype=np.uint32)
+        sums += np.stack([values, squares]).reshape(2, -1, 3).sum(axis=1, dtype=np.uint64)
         count += flat.size // 3
     mean, square = sums / (count * np.array([[255], [255**2]]))  # (2, 3)
     std = np.sqrt(np.maximum(square - mean**2, 0))

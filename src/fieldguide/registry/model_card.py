@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 from fieldguide.core.errors import RegistryError, printable
 from fieldguide.pages import markdown
-from fieldguide.results.classes import wilson
 from fieldguide.results.dvc import without_credentials
 from fieldguide.results.paths import CONFUSION, FIGURES, MODEL, TEST_METRICS, TRAIN_METRICS
 from fieldguide.results.results import Results, need
@@ -57,7 +56,7 @@ def write_card(
     # Missing if the validation photos were trained on.
     has_val_acc = "best.val_acc" in need(results.train_metrics)
     classes = need(results.classes)
-    fewest = min(one.photos for one in classes if one.photos)
+    recalls = [one.recall_interval for one in classes if one.recall_interval is not None]
     figures = need(results.figure_paths) if FIGURES in results.outputs else []
     return markdown.render(
         "model_card.md",
@@ -77,8 +76,7 @@ def write_card(
         left_out=need(results.left_out),
         classes=classes,
         confusion=confusion,
-        fewest=fewest,
-        widest_recall=wilson(fewest // 2, fewest),
+        widest_recall=max(high - low for low, high in recalls),
         figures=[PurePosixPath(path).name for path in figures],
         params={
             key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Literal, NamedTuple
 
-from fieldguide.results.classes import Interval
+from fieldguide.evaluation.intervals import Interval
 from fieldguide.results.results import Missing, Results, known
 
 NONE = "–"

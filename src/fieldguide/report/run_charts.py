@@ -11,9 +11,10 @@ import numpy as np
 import plotly.graph_objects as go
 
 from fieldguide.evaluation.calibration import Bin
+from fieldguide.evaluation.intervals import Interval, wilson
 from fieldguide.figures.canvas import TRAIN, VAL
 from fieldguide.pages.plotly_style import COLOURS, add_curve, label, new_figure
-from fieldguide.results.classes import Confusion, Interval, wilson
+from fieldguide.results.classes import Confusion
 from fieldguide.results.results import Results, known
 
 CELLS = 100  # classes up to which the confusion matrix is drawn

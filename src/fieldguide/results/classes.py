@@ -8,17 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
+
+from fieldguide.evaluation.intervals import Interval, wilson
 
 _RESAMPLES = 2000
 _CHUNK = 1_000_000  # photos drawn at a time
-
-
-class Interval(NamedTuple):
-    """A 95 % interval; fractions in [0, 1]."""
-
-    low: float
-    high: float
 
 
 class ClassScores(NamedTuple):
@@ -80,17 +74,6 @@ class Confusion(NamedTuple):
             for row, column in zip(rows, columns, strict=True)
         ]
         return sorted(found, key=lambda one: (-one.photos, one.actual, one.predicted))
-
-
-def wilson(hits: int, count: int) -> Interval | None:
-    """Return Wilson's 95 % interval of a share; None if `count` is 0.
-
-    Source: Brown, Cai & DasGupta 2001, https://doi.org/10.1214/ss/1009213286.
-    """
-    if count == 0:
-        return None
-    found = binomtest(hits, count).proportion_ci(0.95, method="wilson")
-    return Interval(float(found.low), float(found.high))
 
 
 def confusion_of(pairs: Sequence[tuple[str, str]]) -> Confusion:

@@ -24,15 +24,14 @@ from fieldguide.core.errors import GitError, RevisionError
 from fieldguide.core.files import md5
 from fieldguide.core.store import SPLITS
 from fieldguide.evaluation.calibration import Bin
+from fieldguide.evaluation.intervals import Interval, wilson
 from fieldguide.evaluation.predictions import Predictions, parse_predictions
 from fieldguide.results.classes import (
     ClassScores,
     Confusion,
-    Interval,
     class_scores,
     confusion_of,
     macro_f1_interval,
-    wilson,
 )
 from fieldguide.results.git import git
 from fieldguide.results.paths import (
@@ -381,16 +380,6 @@ class Results:
         if key in ("test.acc", "test.top3_acc", "test_flip_averaged.acc"):
             return wilson(round(value * confusion.photos), confusion.photos)
         return macro_f1_interval(confusion) if key == "test.macro_f1" else None
-
-    def missing(self) -> list[Missing]:
-        """Return everything that is missing, in the order of the pipeline."""
-        names = (
-            *("lock", "params", "photos", "left_out", "model", "train_metrics", "curves"),
-            *("test_metrics", "confusion", "classes", "reliability", "predictions"),
-            *("environment", "timing", "figure_paths"),
-        )
-        found = [getattr(self, name) for name in names]
-        return list(dict.fromkeys(one for one in found if isinstance(one, Missing)))
 
     def _parsed(self, path: str, parse: Callable[[bytes], T]) -> T | Missing:
         data = self._read(path)

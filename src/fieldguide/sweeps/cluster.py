@@ -120,7 +120,7 @@ class RayPool:
         self._most = 0  # trials that remain
         self._looked = 0.0
         url = _url(root, remote)
-        self._job = Job(sweep, url, self._ref, start.baseline, start.subfolder, share.cpus)
+        self._job = Job(url, self._ref, start.baseline, start.subfolder, share.cpus)
         _check_is_commit(root, start)
         if jobs is None and self._capacity() == 0:
             raise SweepError(

@@ -1,8 +1,8 @@
 """The process that runs one trial on a node of a cluster.
 
 `python -m fieldguide.sweeps.node` reads an order, then answers at rungs, and writes events: JSON,
-one object a line. When its standard input closes, nobody waits for the trial any more, and it ends
-it. The clone of the project, DVC's cache and the slots stay in the node's folder for the next one.
+one object a line. When its standard input closes, nobody waits for the trial any more, and it is
+ended. The clone of the project, DVC's cache and the slots stay in the node's folder for later ones.
 """
 
 from __future__ import annotations
@@ -40,7 +40,6 @@ Event = dict[str, Any]
 class Job:
     """What all trials of a sweep share; sent as JSON."""
 
-    sweep: str
     url: str  # of the Git remote
     ref: str  # of the baseline, on the remote
     baseline: str  # commit

@@ -13,7 +13,7 @@ from fieldguide.evaluation.predictions import Predictions
 from fieldguide.gate.paired import Comparison, Hits, compare_shares, compare_sums
 from fieldguide.gate.scores import calibration_error, macro_f1, right, right_in_top3
 from fieldguide.gate.unpaired import Count, compare_counts
-from fieldguide.gate.values import signed
+from fieldguide.results.numbers import signed
 from fieldguide.results.paths import PREDICTIONS
 from fieldguide.results.results import Missing, Results, known, need
 

@@ -9,7 +9,7 @@ from fieldguide.gate.checks import Checks, ClassCheck, LimitCheck, MetricCheck
 from fieldguide.gate.evidence import SECONDS, Evidence
 from fieldguide.gate.outcome import CheckResult, Outcome, Status
 from fieldguide.gate.paired import Comparison, holm
-from fieldguide.gate.values import is_number, number, p_value, signed
+from fieldguide.results.numbers import is_number, number, p_value, signed
 from fieldguide.results.results import Missing, Results
 
 _ROUNDING = 1e-9  # 0.7 - 0.69 is a little more than 0.01

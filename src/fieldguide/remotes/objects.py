@@ -58,7 +58,7 @@ class RemoteObjects:
         outputs: Collection[TrackedOutput],
         advance: Advance,
     ) -> None:
-        """Ask nothing yet."""
+        """Store the arguments; `compare` asks the remote."""
         self._project, self._remote, self._advance = project, remote, advance
         self.outputs: dict[str, list[Use]] = defaultdict(list)
         for out in outputs:

@@ -10,13 +10,10 @@ from ruamel.yaml import YAML
 
 from fieldguide.core.errors import ParamsError
 from fieldguide.core.params import Seed, describe, read_yaml
+from fieldguide.gate.scores import SHARES, SUMS
 
-# Metrics that can be tested for significance, because each is known photo by photo, or as a count.
-TESTED = {
-    "test.acc": "maximize",
-    "test.top3_acc": "maximize",
-    "test.macro_f1": "maximize",
-    "test.ece": "minimize",
+TESTED = dict.fromkeys(SHARES, "maximize") | {
+    name: "maximize" if sign > 0 else "minimize" for name, (_, sign) in SUMS.items()
 }
 _ROUNDING = 1e-9  # 0.02 + 0.01 + 0.02 is a little more than 0.05
 

@@ -12,8 +12,8 @@ from rich.table import Table
 
 from fieldguide.core.errors import printable
 from fieldguide.gate.outcome import VERDICTS, CheckResult, Outcome, Status
-from fieldguide.results.numbers import number, p_value, signed
 from fieldguide.pages.markdown import escape, folded, join, table
+from fieldguide.results.numbers import number, p_value, signed
 
 _COLUMNS = ("check", "reference", "candidate", "change", "interval", "p", "")
 _ALIGN = "lrrrrrl"

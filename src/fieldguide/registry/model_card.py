@@ -155,7 +155,7 @@ def _number(results: Results, key: str, path: str) -> float:
     found = results.metrics.get(key)
     if not is_number(found):
         where = f"{path} of {results.label}"
-        raise RegistryError(f"{where}: '{key}': found {found!r}; allowed: a number")
+        raise RegistryError(f"{where}: '{key}': found {found!r}; allowed: a finite number")
     return found
 
 

@@ -158,9 +158,7 @@ def _is_registered(registry: VersionTags, version: str, commit: str) -> bool:
     if event is None:
         return False
     if event.withdraws:
-        raise RegistryError(
-            f"{version}: withdrawn by the tag {event.tag}; choose another version"
-        )
+        raise RegistryError(f"{version}: withdrawn by the tag {event.tag}; choose another version")
     if event.commit != commit:
         raise RegistryError(
             f"{version}: released already, as commit {event.commit[:7]}, and this is {commit[:7]}; "
@@ -184,8 +182,8 @@ def _check_clean(root: Path) -> None:
     if names:
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         raise RegistryError(
-            f"{', '.join(names[:_SHOWN])}{more}: changed or new, and not committed; commit or stash "
-            "first, because a release is a commit"
+            f"{', '.join(names[:_SHOWN])}{more}: changed or new, and not committed; commit or "
+            "stash first, because a release is a commit"
         )
 
 
@@ -217,8 +215,7 @@ def _check_pushed(revision: Revision) -> None:
     if not report.outputs:
         why = ", ".join(report.left_out) or "DVC does not cache it"
         raise RegistryError(
-            f"{MODEL} of {revision.label}: not on the DVC remote ({why}); let `dvc push` "
-            "upload it"
+            f"{MODEL} of {revision.label}: not on the DVC remote ({why}); let `dvc push` upload it"
         )
     if not report.complete:
         uses = [f"{use.path} ({one.state})" for one in report.findings for use in one.uses]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from fieldguide.evaluation.intervals import Interval
+from fieldguide.results.numbers import MINUS, is_number, number, signed
 from fieldguide.results.results import Missing, Results, known
 
 NONE = "–"
@@ -100,12 +101,13 @@ def _row(metric: Metric, value: Any, other: Any, interval: Interval | None) -> M
     difference, better = NONE, None
     if is_number(value) and is_number(other):
         change = value - other
-        difference = _minus(f"{100 * change:+.1f} points") if metric.share else signed(change)
+        difference = f"{100 * change:+.1f} points" if metric.share else signed(change)
+        difference = difference.replace("-", MINUS)
         better = change * metric.better > 0 if change and metric.better else None
     return MetricRow(
         metric=metric,
         value=_show(metric, value),
-        interval=show_interval(interval, share=metric.kind == share=True),
+        interval=show_interval(interval, share=metric.share),
         other=_show(metric, other),
         difference=difference,
         better=better,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, TypeGuard
 
-_MINUS = "−"
+MINUS = "−"
 _LARGE = 100
 _SMALLEST_P = 0.0001  # a smaller p value is shown as "< 0.0001"
 
@@ -20,7 +20,7 @@ def number(value: float | None, *, same_scale_as: float | None = None) -> str:
     if value is None:
         return ""
     is_large = max(abs(value), abs(same_scale_as or 0.0)) >= _LARGE
-    return f"{value:,.{0 if is_large or isinstance(value, int) else 3}f}".replace("-", _MINUS)
+    return f"{value:,.{0 if is_large or isinstance(value, int) else 3}f}".replace("-", MINUS)
 
 
 def signed(value: float | None, *, same_scale_as: float | None = None) -> str:

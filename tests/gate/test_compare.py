@@ -144,7 +144,7 @@ def test_files_are_written_before_anything_is_printed(project, tmp_path):
 def test_a_photo_replaced_under_its_name_is_another_test_set(project):
     outcome = compare(project.folder, "main", candidate="new-photo")
     assert outcome.exit_status == 2
-    assert "differ in 1 photos, such as test/b/099.png: scores on different" in outcome.refused
+    assert "differ in 1 photos, such as test/b/099.png. Scores on different" in outcome.refused
 
 
 @pytest.mark.slow

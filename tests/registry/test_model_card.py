@@ -216,10 +216,10 @@ def test_limits_follow_from_the_results(made):
     ("value", "message"),
     [
         (1.5, r"'test\.acc': found 1\.5; allowed: 0 to 1"),
-        (float("nan"), r"'test\.acc': found nan; allowed: 0 to 1"),
-        (None, r"'test\.acc': found None; allowed: a number"),
-        (True, r"'test\.acc': found True; allowed: a number"),
-        ("0.9", r"'test\.acc': found '0\.9'; allowed: a number"),
+        (float("nan"), r"'test\.acc': found nan; allowed: a finite number"),
+        (None, r"'test\.acc': found None; allowed: a finite number"),
+        (True, r"'test\.acc': found True; allowed: a finite number"),
+        ("0.9", r"'test\.acc': found '0\.9'; allowed: a finite number"),
     ],
 )
 def test_a_score_that_is_no_share_is_named(value, message, made):

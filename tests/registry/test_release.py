@@ -97,13 +97,13 @@ def test_what_is_refused_leaves_nothing_behind(project, tmp_path):
     head = project.head()
     refused(project, r"version: found '1\.0\.0'; allowed: like v1\.2\.0", "1.0.0")
     refused(project, "stage: found 'pord'; allowed, by the file .gto: dev, prod", stage="pord")
-    refused(project, "--push: no Git remote origin; allowed: after `git remote add", push=True)
+    refused(project, "--push: no Git remote origin; run `git remote add", push=True)
 
     project.write("notes.txt", "new")
-    refused(project, r"notes\.txt: changed or new, not committed; allowed: a clean `git status`")
+    refused(project, r"notes\.txt: changed or new, and not committed; commit or stash first")
     (project.folder / "notes.txt").unlink()
     project.write(CARD, "by hand\n")
-    refused(project, rf"{CARD}: changed by hand and not committed; allowed: commit it")
+    refused(project, rf"{CARD}: changed by hand and not committed; commit it")
     (project.folder / CARD).unlink()
 
     text = (project.folder / "metrics/test.json").read_text()
@@ -114,7 +114,7 @@ def test_what_is_refused_leaves_nothing_behind(project, tmp_path):
     project.git("reset", "--quiet", "--hard", head)
     project.write("models/weights/none", "changed")
     project.commit("a dep by hand")
-    refused(project, r"train: not as dvc\.lock says; allowed: a clean `dvc status`")
+    refused(project, r"train: not as dvc\.lock says; run `dvc repro` and commit")
     project.git("reset", "--quiet", "--hard", head)
 
     # DVC's own memory of the remote says that all is there.

@@ -8,7 +8,7 @@ import pytest
 
 from fieldguide.core.errors import GitError, RegistryError, RevisionError
 from fieldguide.registry import tags
-from fieldguide.results.versions import Registry
+from fieldguide.results.versions import VersionTags
 
 
 class Repository:
@@ -44,7 +44,7 @@ def repository(tmp_path):
 
 @pytest.fixture
 def registry(repository):
-    return Registry(repository.folder)
+    return VersionTags(repository.folder)
 
 
 def test_the_newest_assignment_holds_even_of_an_older_version(repository, registry):
@@ -80,7 +80,7 @@ def test_each_folder_has_versions_of_its_own(repository, registry):
     folder.mkdir(parents=True)
     repository.tag("classifier@v1.0.0", 0, at=1000)
     repository.tag("animals/my-birds=classifier@v1.0.0", 1, at=1001)
-    birds = Registry(folder)
+    birds = VersionTags(folder)
     assert birds.artifact == "animals/my-birds:classifier"
     assert birds.find_commit("v1.0.0") == repository.commits[1]
     assert registry.find_commit("v1.0.0") == repository.commits[0]
@@ -104,7 +104,7 @@ def test_no_two_of_our_tags_share_a_second_and_gto_and_dvc_agree(folder, reposit
     from scmrepo.git import Git  # noqa: PLC0415
 
     (repository.folder / folder).mkdir(exist_ok=True)
-    registry = Registry(repository.folder / folder)
+    registry = VersionTags(repository.folder / folder)
     start = f"{folder}=classifier" if folder else "classifier"
     first, second = repository.commits[:2]
     repository.tag(f"{start}@v1.0.0", 0, at=1000)
@@ -139,11 +139,11 @@ def test_names_that_gto_would_refuse(repository):
     folder = repository.folder / "my birds"
     folder.mkdir()
     with pytest.raises(RegistryError, match=r"my birds:classifier: .* allowed: letters, digits"):
-        tags.check_names(Registry(folder))
+        tags.check_names(VersionTags(folder))
     # In each folder: .gto is GTO's file, and GTO reads it from Git's top folder.
     (repository.folder / ".gto").write_text("stages: [dev, prod]\n")
     (repository.folder / "birds").mkdir()
-    for registry in (Registry(repository.folder), Registry(repository.folder / "birds")):
+    for registry in (VersionTags(repository.folder), VersionTags(repository.folder / "birds")):
         tags.check_names(registry, version="v1.2.0-rc.1", stage="prod")
         for version in ("1.0.0", "v1.0", "v01.0.0", "v1.0.0 ", "v1.0.0\n", "latest"):
             with pytest.raises(RegistryError, match=r"version: found '.*'; allowed: like v1\.2\.0"):
@@ -152,9 +152,9 @@ def test_names_that_gto_would_refuse(repository):
             tags.check_names(registry, stage="pord")
     (repository.folder / ".gto").unlink()
     with pytest.raises(RegistryError, match="stage: found 'a b'; allowed: letters, digits"):
-        tags.check_names(Registry(repository.folder), stage="a b")
+        tags.check_names(VersionTags(repository.folder), stage="a b")
 
 
 def test_a_folder_in_no_repository(tmp_path):
     with pytest.raises(GitError, match="not a git repository"):
-        Registry(tmp_path)
+        VersionTags(tmp_path)

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from project import remote_at
 
-from fieldguide.core.errors import RemoteError
+from fieldguide.core.errors import DvcError, RemoteError
 from fieldguide.remotes.verify import verify
 from fieldguide.results.dvc import Scope
 
@@ -262,7 +262,7 @@ def test_what_cannot_be_checked_ends_with_status_2(small, tmp_path):
     assert "remote elsewhere: remote 'elsewhere' doesn't exist; `dvc remote list`" in output
     (small.folder / "code").mkdir()
     for folder, error in ((tmp_path, "no DVC project"), (small.folder / "code", "no output of it")):
-        with pytest.raises(RemoteError, match=error):
+        with pytest.raises((DvcError, RemoteError), match=error):
             verify(folder)
 
 

@@ -155,12 +155,12 @@ def test_values_that_are_no_numbers_are_shown_as_what_they_are(folder):
     report = read(folder)
     page = render_page(report)
     for value in ("&#39;NaN&#39;", "nan", "True", "inf"):
-        assert f"no number: {value}" in page
+        assert f"not a number: {value}" in page
     blocks = page.split('type="application/json"')[1:]
     assert len(blocks) == 4
     for block in blocks:
         json.loads(block.split(">", 1)[1].split("</script>")[0], parse_constant=pytest.fail)
-    assert "| no number: 'NaN' |" in render_markdown(report)
+    assert "| not a number: 'NaN' |" in render_markdown(report)
 
 
 def test_a_metric_of_an_unknown_name_is_no_markup(folder):

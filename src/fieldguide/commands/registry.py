@@ -52,7 +52,7 @@ def release(
 
 @app.command()
 def assign(version: Version, stage: Stage, message: Message = None, push: Push = False) -> None:
-    """Assign a stage to a version; an older one rolls back."""
+    """Assign a stage to a version, also an older one."""
     from fieldguide.registry.release import assign as make
 
     done = make(Path(), version, stage, message=message, push=push)
@@ -63,7 +63,7 @@ def assign(version: Version, stage: Stage, message: Message = None, push: Push =
 
 @app.command()
 def unassign(stage: Stage, message: Message = None, push: Push = False) -> None:
-    """Leave a stage without a version; naming it is then refused."""
+    """Leave a stage without a version."""
     from fieldguide.registry.release import unassign as make
 
     done = make(Path(), stage, message=message, push=push)

@@ -44,9 +44,9 @@ def verify_remote(
         bool, typer.Option("--repair", help="upload what is not right from the local cache")
     ] = False,
 ) -> None:
-    """Look on the remote for every file that DVC tracks.
+    """Compare every hash with what lies on the remote.
 
-    For every hash in dvc.lock and the .dvc files.
+    The hashes are those of dvc.lock and the .dvc files.
 
     Exit status: 0 if all is there, 1 if something is missing or damaged, 2 if it cannot be checked.
     """

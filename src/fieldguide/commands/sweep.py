@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fieldguide.core.errors import SweepError
+from fieldguide.core.errors import GitError, SweepError
 
 if TYPE_CHECKING:
     from fieldguide.core.params import Params
@@ -235,10 +236,18 @@ def gc(
 def _load(file: Path) -> tuple[Sweep, Params]:
     from fieldguide.core.params import load_params
     from fieldguide.results.git import subfolder_of
+    from fieldguide.sweeps.names import name_in_repository
+    from fieldguide.sweeps.slot import check_project
     from fieldguide.sweeps.sweep_file import load_sweep
 
     base = load_params()
-    return load_sweep(file, base, subfolder_of(ROOT)), base
+    sweep = load_sweep(file, base)
+    try:
+        subfolder = subfolder_of(ROOT)
+    except GitError:
+        check_project(ROOT)  # says more plainly what is wrong
+        raise
+    return replace(sweep, name=name_in_repository(sweep.name, subfolder)), base
 
 
 def _ranked(sweep: Sweep) -> list[Configuration]:

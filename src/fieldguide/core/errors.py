@@ -6,7 +6,7 @@ class FieldguideError(Exception):
 
 
 class ParamsError(FieldguideError):
-    """params.yaml holds an unknown, missing, mistyped or contradictory key."""
+    """A YAML file of the project has an unknown, missing, mistyped or contradictory key."""
 
 
 class ArchiveError(FieldguideError):
@@ -14,7 +14,7 @@ class ArchiveError(FieldguideError):
 
 
 class StoreError(FieldguideError):
-    """The prepared store is missing or damaged, or `prepare` did not write it."""
+    """A file that a stage wrote is missing or damaged."""
 
 
 class BundleError(FieldguideError):
@@ -34,7 +34,7 @@ class GitError(FieldguideError):
 
 
 class DvcError(FieldguideError):
-    """A DVC command fails."""
+    """A DVC command fails, or the folder is in no DVC project."""
 
 
 class RevisionError(FieldguideError):

@@ -1,9 +1,14 @@
-"""Output for a terminal of any encoding."""
+"""Text for people: in a terminal of any encoding, and not too long."""
 
 from __future__ import annotations
 
 import io
 import sys
+
+
+def cut(text: str, longest: int = 28) -> str:
+    """Shorten a text, by default so that a name fits above a photo or beside an axis."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def accept_any_text() -> None:

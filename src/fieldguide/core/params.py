@@ -13,6 +13,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    FiniteFloat,
     PlainValidator,
     ValidationError,
     model_validator,
@@ -22,7 +23,6 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from fieldguide.core.errors import ParamsError
 
-Fraction = Annotated[float, Field(allow_inf_nan=False)]
 _SIZES = range(8, 513)  # pixels
 PixelSize = Annotated[int, Field(ge=_SIZES[0], le=_SIZES[-1])]
 _WIDTHS = range(1, 8193)  # filters of a block; more in a single layer would fill a GPU
@@ -50,10 +50,10 @@ class DataParams(_Section):
     archive: Annotated[str | list[str], PlainValidator(_archive)]  # relative to the project
     image_size: PixelSize
     resize: Literal["crop", "squash"]
-    val_fraction: Fraction = Field(ge=0.01, le=0.5)
-    test_fraction: Fraction = Field(ge=0.01, le=0.5)
+    val_fraction: FiniteFloat = Field(ge=0.01, le=0.5)
+    test_fraction: FiniteFloat = Field(ge=0.01, le=0.5)
     min_size: int = Field(ge=1, le=512)  # pixels
-    max_unreadable: Fraction = Field(ge=0, le=1)
+    max_unreadable: FiniteFloat = Field(ge=0, le=1)
     shard_size: int = Field(ge=1, le=1024)  # MiB
     engine: Literal["local", "ray"]
     seed: Seed
@@ -92,7 +92,7 @@ class CNNParams(_Section):
 
     conv_layers: int = Field(ge=1, le=8)
     first_layer_filters: int = Field(ge=1, le=1024)
-    filter_org: Fraction = Field(ge=0.25, le=4)
+    filter_org: FiniteFloat = Field(ge=0.25, le=4)
     filters: Annotated[list[int] | Literal["auto"], PlainValidator(_filters)]
     kernel_size: Annotated[int | list[int], PlainValidator(_kernels)]  # pixels
     residual_units: int = Field(ge=0, le=4)
@@ -101,7 +101,7 @@ class CNNParams(_Section):
     norm_after_activation: bool
     pooling: Literal["flatten", "average"]
     num_neurons_dense: int = Field(ge=0, le=8192)
-    dropout: Fraction = Field(ge=0, le=0.95)
+    dropout: FiniteFloat = Field(ge=0, le=0.95)
 
     @property
     def widths(self) -> list[int]:
@@ -144,7 +144,7 @@ class ModelParams(CNNParams):
     weights: str  # none, pretrained, or a file or classifier in models/weights/
     finetune: Literal["head", "last_k", "gradual", "full"]
     last_k: int = Field(ge=1, le=1000)  # blocks
-    layer_decay: Fraction = Field(gt=0, le=1)
+    layer_decay: FiniteFloat = Field(gt=0, le=1)
 
     @property
     def architecture(self) -> CNNParams | str:
@@ -221,21 +221,21 @@ class TrainParams(_Section):
     epochs: int = Field(ge=1, le=10_000)
     patience: int = Field(ge=1, le=10_000)  # epochs
     optimizer: Literal["adam", "adamw", "muon", "nadam", "rmsprop", "sgd"]
-    learning_rate: Fraction = Field(gt=0, le=10)
+    learning_rate: FiniteFloat = Field(gt=0, le=10)
     schedule: Literal["one_cycle", "cosine", "constant"]
-    warmup: Fraction = Field(ge=0, le=0.9)  # of all steps
-    weight_decay: Fraction = Field(ge=0, le=1)
-    gradient_clipping: Fraction = Field(ge=0)
-    ema_decay: Fraction = Field(ge=0, lt=1)
-    label_smoothing: Fraction = Field(ge=0, le=0.5)
+    warmup: FiniteFloat = Field(ge=0, le=0.9)  # of all steps
+    weight_decay: FiniteFloat = Field(ge=0, le=1)
+    gradient_clipping: FiniteFloat = Field(ge=0)
+    ema_decay: FiniteFloat = Field(ge=0, lt=1)
+    label_smoothing: FiniteFloat = Field(ge=0, le=0.5)
     use_augmentation: bool
     crop: Literal["shift", "resized", "none"]
-    crop_area: Fraction = Field(gt=0, le=1)
-    color_jitter: Fraction = Field(ge=0, le=0.9)
-    random_erasing: Fraction = Field(ge=0, le=1)
-    mixup: Fraction = Field(ge=0, le=10)  # alpha of a Beta distribution; 0: none
-    cutmix: Fraction = Field(ge=0, le=10)
-    start_size: Fraction = Field(ge=0.25, le=1)
+    crop_area: FiniteFloat = Field(gt=0, le=1)
+    color_jitter: FiniteFloat = Field(ge=0, le=0.9)
+    random_erasing: FiniteFloat = Field(ge=0, le=1)
+    mixup: FiniteFloat = Field(ge=0, le=10)  # alpha of a Beta distribution; 0: none
+    cutmix: FiniteFloat = Field(ge=0, le=10)
+    start_size: FiniteFloat = Field(ge=0.25, le=1)
     train_on_val: bool
     # `dvc exp run -S train.precision=32` writes a number.
     precision: Annotated[

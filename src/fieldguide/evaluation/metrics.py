@@ -11,9 +11,7 @@ import numpy as np
 from sklearn.metrics import f1_score, precision_recall_fscore_support, top_k_accuracy_score
 
 from fieldguide.evaluation.calibration import reliability
-from fieldguide.evaluation.predictions import Predictions
-
-TOP = 3
+from fieldguide.evaluation.predictions import TOP, Predictions
 
 
 class PerClass(NamedTuple):

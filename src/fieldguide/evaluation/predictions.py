@@ -13,6 +13,7 @@ import numpy.typing as npt
 from fieldguide.core.errors import StoreError
 from fieldguide.core.files import write_csv
 
+TOP = 3  # most probable classes that count for test.top3_acc
 _FIXED = ["source", "true", "predicted"]  # columns before those of the probabilities
 
 

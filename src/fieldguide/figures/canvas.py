@@ -13,6 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 
+from fieldguide.core.output import cut
+
 RIGHT, WRONG = "#1a7f37", "#c62828"  # readable as text; distinct for the colour-blind
 TRAIN, VAL = "#8a8a8a", "#1f5fa8"  # colours of the splits in all charts
 GREY = "#444444"
@@ -63,13 +65,13 @@ def bare(axes: Axes) -> None:
 
 
 def short(name: str, longest: int = 28) -> str:
-    """Cut a class name to `longest` characters; 28 fit above a photo or beside an axis.
+    """Shorten a class name that Matplotlib draws to `longest` characters.
 
     A character that the font lacks becomes its code point, such as U+8C93, because Matplotlib would
     draw the same box for all of them.
     """
     name = "".join(c if ord(c) in _glyphs() else f"U+{ord(c):04X} " for c in name).strip()
-    return name if len(name) <= longest else f"{name[: longest - 1]}…"
+    return cut(name, longest)
 
 
 @functools.cache

@@ -5,18 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 from ruamel.yaml import YAML
 
 from fieldguide.core.errors import ParamsError
-from fieldguide.core.params import Fraction, Seed, describe, read_yaml
+from fieldguide.core.params import Seed, describe, read_yaml
+from fieldguide.gate.scores import SHARES, SUMS
 
-# Metrics that can be tested for significance, because each is known photo by photo, or as a count.
-TESTED = {
-    "test.acc": "maximize",
-    "test.top3_acc": "maximize",
-    "test.macro_f1": "maximize",
-    "test.ece": "minimize",
+TESTED = dict.fromkeys(SHARES, "maximize") | {
+    name: "maximize" if sign > 0 else "minimize" for name, (_, sign) in SUMS.items()
 }
 _ROUNDING = 1e-9  # 0.02 + 0.01 + 0.02 is a little more than 0.05
 
@@ -32,25 +29,25 @@ class MetricCheck(_Section):
     """What is required of one metric."""
 
     direction: Literal["maximize", "minimize"]
-    tolerated_loss: Fraction | None = Field(default=None, ge=0)  # in the metric's own unit
+    tolerated_loss: FiniteFloat | None = Field(default=None, ge=0)  # in the metric's own unit
     significance: Significance | None = None
-    floor: Fraction | None = None
-    ceiling: Fraction | None = None
+    floor: FiniteFloat | None = None
+    ceiling: FiniteFloat | None = None
 
 
 class ClassCheck(_Section):
     """What is required of the recall of every class."""
 
-    tolerated_loss: Fraction = Field(ge=0, lt=1)
+    tolerated_loss: FiniteFloat = Field(ge=0, lt=1)
     significance: Significance  # of all classes together
-    floor: Fraction | None = Field(default=None, ge=0, le=1)
+    floor: FiniteFloat | None = Field(default=None, ge=0, le=1)
 
 
 class LimitCheck(_Section):
     """What is required of a cost, such as the model's size."""
 
-    ratio: Fraction | None = Field(default=None, gt=0)  # candidate / reference, at most
-    ceiling: Fraction | None = None
+    ratio: FiniteFloat | None = Field(default=None, gt=0)  # candidate / reference, at most
+    ceiling: FiniteFloat | None = None
 
 
 class Checks(_Section):

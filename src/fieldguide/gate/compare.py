@@ -10,7 +10,7 @@ from fieldguide.gate.checks import load_checks
 from fieldguide.gate.judge import judge
 from fieldguide.gate.outcome import Outcome
 from fieldguide.results.paths import PREPARED
-from fieldguide.results.results import Missing, Results, need, read_results
+from fieldguide.results.results import Results, need, read_results, refuse_damaged
 
 
 def compare(
@@ -31,9 +31,10 @@ def compare(
     """
     required = load_checks(root / checks)
     try:
-        reference, new = (_read(name, root) for name in (against, candidate))
-        _check_same_test_set(reference, new)
-        outcome = judge(required, reference, new)
+        sides = [_read(name, root) for name in (against, candidate)]
+        _check_same_test_set(*sides)
+        outcome = judge(required, *sides)
+        reference = sides[0]
         inside = not checks.is_absolute() and ".." not in checks.parts
         if inside and reference.revision.read(checks.as_posix()) != (root / checks).read_bytes():
             note = f"{checks} is not the same as in {reference.label}: other things are required"
@@ -51,12 +52,8 @@ def _read(name: str, root: Path) -> Results:
             that is absent is no error here.
     """
     results = read_results(name, root)
-    for found in (
-        *(results.lock, results.model, results.data_metrics, results.train_metrics),
-        *(results.test_metrics, results.confusion, results.predictions),
-    ):
-        if isinstance(found, Missing) and found.damaged:
-            raise RevisionError(str(found))
+    refuse_damaged(results.lock, results.model, results.data_metrics, results.train_metrics)
+    refuse_damaged(results.test_metrics, results.confusion, results.predictions)
     return results
 
 
@@ -69,12 +66,13 @@ def _check_same_test_set(reference: Results, candidate: Results) -> None:
     stores = [side.outputs.get(PREPARED) for side in (reference, candidate)]
     if stores[0] is not None and stores[1] is not None and stores[0].md5 == stores[1].md5:
         return
-    old, new = need(reference.test_photos), need(candidate.test_photos)
-    if old == new:
+    photos, others = need(reference.test_photos), need(candidate.test_photos)
+    changed = {name for name, _ in photos.items() ^ others.items()}
+    if not changed:
         return
-    changed = [name for name in old.keys() | new.keys() if old.get(name) != new.get(name)]
     raise RevisionError(
         f"the test sets of {reference.label} and {candidate.label} differ in {len(changed):,} "
-        f"photos, such as {min(changed)}: scores on different photos are not compared; evaluate "
-        "the older model on the new photos, or first merge the new test set into the reference"
+        f"photos, such as {min(changed)}. Scores on different photos cannot be compared. "
+        "Evaluate the older model on the new photos, or first merge the new test set into the "
+        "reference."
     )

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from fieldguide.core.errors import RevisionError
 from fieldguide.evaluation.predictions import Predictions
-from fieldguide.gate.paired import Comparison, Hits, compare_shares, compare_sums
-from fieldguide.gate.scores import calibration_error, macro_f1, right, right_in_top3
+from fieldguide.gate.paired import Comparison, compare_shares, compare_sums
+from fieldguide.gate.scores import SHARES, SUMS, right
 from fieldguide.gate.unpaired import Count, compare_counts
-from fieldguide.gate.values import signed
+from fieldguide.results.numbers import signed
 from fieldguide.results.paths import PREDICTIONS
 from fieldguide.results.results import Missing, Results, known, need
 
 SIZE = "model.size"  # bytes, from dvc.lock
 SECONDS = "train.seconds"  # from the note that the training left
-_SHARES: dict[str, Callable[[Predictions], Hits]] = {
-    "test.acc": right,
-    "test.top3_acc": right_in_top3,
-}
 _MOST_NAMED = 3  # classes that lost most
 _WORTH_NAMING = 0.05  # loss of recall
 
@@ -38,7 +32,7 @@ class Evidence:
         Raises:
             RevisionError: the predictions are of different photos, or a matrix is missing.
         """
-        self.old, self.new = reference, candidate
+        self.reference, self.candidate = reference, candidate
         self.metrics = _metrics(reference), _metrics(candidate)
         self._resampling = {"resamples": resamples, "seed": seed}
         self.pair = _align(reference, candidate)
@@ -53,20 +47,17 @@ class Evidence:
     def metric(self, name: str, *, tolerated: float, level: float) -> Comparison | None:
         """Compare one of checks.TESTED; None if that needs predictions that are missing."""
         if self.pair is None:
-            if name not in _SHARES:
+            if name not in SHARES:
                 return None
             hits = (round(metrics[name] * self.photos) for metrics in self.metrics)
             counts = (Count(one, self.photos) for one in hits)
             return compare_counts(*counts, tolerated=tolerated, level=level)
-        if name in _SHARES:
-            return compare_shares(*map(_SHARES[name], self.pair), tolerated=tolerated, level=level)
-        bins = need(self.new.params)["evaluate.calibration_bins"]  # for both sides
-        is_error = name == "test.ece"
-        old, new = map(partial(calibration_error, bins=bins) if is_error else macro_f1, self.pair)
-        sign = -1 if is_error else 1
-        return compare_sums(
-            old, new, sign=sign, tolerated=tolerated, level=level, **self._resampling
-        )
+        if name in SHARES:
+            return compare_shares(*map(SHARES[name], self.pair), tolerated=tolerated, level=level)
+        bins = need(self.candidate.params)["evaluate.calibration_bins"]  # for both sides
+        score, sign = SUMS[name]
+        sums = (score(predictions, bins) for predictions in self.pair)
+        return compare_sums(*sums, sign=sign, tolerated=tolerated, level=level, **self._resampling)
 
     def classes(self) -> list[str]:
         """Return the classes that the test set has photos of."""
@@ -84,21 +75,23 @@ class Evidence:
         return compare_shares(*hits, tolerated=tolerated, level=level)
 
     def mistaken_for(self, name: str) -> str:
-        """Say which class most of a class's lost photos are taken for."""
+        """Name the wrong class that gained most photos of this class, with both counts."""
         k = self._names.index(name)
-        before, now = (table[k] for table in self._tables)
-        more = now - before
-        more[k] = 0
-        most = int(more.argmax())
+        reference, candidate = (table[k] for table in self._tables)
+        gain = candidate - reference
+        gain[k] = 0
+        most = int(gain.argmax())
         return (
-            f"{now[most]:,} of its {now.sum():,} photos are called {self._names[most]}, "
-            f"before {before[most]:,}"
+            f"{candidate[most]:,} of its {candidate.sum():,} photos are called "
+            f"{self._names[most]}, before {reference[most]:,}"
         )
 
     def most_lost(self) -> str:
         """Name the classes whose recall fell most, and what their photos are taken for."""
-        old, new = (t.diagonal() / np.maximum(t.sum(axis=1), 1) for t in self._tables)  # recalls
-        losses = dict(zip(self._names, (old - new).tolist(), strict=True))
+        reference, candidate = (
+            table.diagonal() / np.maximum(table.sum(axis=1), 1) for table in self._tables
+        )
+        losses = dict(zip(self._names, (reference - candidate).tolist(), strict=True))
         worst = sorted(losses, key=losses.__getitem__, reverse=True)[:_MOST_NAMED]
         parts = [
             f"{name} {signed(-losses[name])} ({self.mistaken_for(name)})"
@@ -124,17 +117,17 @@ def _align(reference: Results, candidate: Results) -> tuple[Predictions, Predict
     Raises:
         RevisionError: they are not of the same photos.
     """
-    old, new = reference.predictions, candidate.predictions
-    if isinstance(old, Missing) or isinstance(new, Missing):
+    found = reference.predictions, candidate.predictions
+    if isinstance(found[0], Missing) or isinstance(found[1], Missing):
         return None
-    classes = sorted({*old.classes, *new.classes})
-    old, new = _ordered(old, classes), _ordered(new, classes)
-    if old.sources != new.sources or not np.array_equal(old.labels, new.labels):
+    classes = sorted({*found[0].classes, *found[1].classes})
+    first, second = _ordered(found[0], classes), _ordered(found[1], classes)
+    if first.sources != second.sources or not np.array_equal(first.labels, second.labels):
         raise RevisionError(
             f"{PREDICTIONS} of {reference.label} and {candidate.label} are not of the same "
             "photos, though their test sets are the same; run `dvc repro`"
         )
-    return old, new
+    return first, second
 
 
 def _ordered(predictions: Predictions, classes: list[str]) -> Predictions:

@@ -9,7 +9,7 @@ from fieldguide.gate.checks import Checks, ClassCheck, LimitCheck, MetricCheck
 from fieldguide.gate.evidence import SECONDS, Evidence
 from fieldguide.gate.outcome import CheckResult, Outcome, Status
 from fieldguide.gate.paired import Comparison, holm
-from fieldguide.gate.values import is_number, number, p_value, signed
+from fieldguide.results.numbers import is_number, number, p_value, signed
 from fieldguide.results.results import Missing, Results
 
 _ROUNDING = 1e-9  # 0.7 - 0.69 is a little more than 0.01
@@ -49,20 +49,20 @@ def _judge_metric(name: str, check: MetricCheck, evidence: Evidence) -> CheckRes
     found = _numbers(name, evidence, reference_needed=tolerated is not None)
     if isinstance(found, CheckResult):
         return found
-    before, now = found
-    reasons = _out_of_bounds(name, now, floor=check.floor, ceiling=check.ceiling)
-    if tolerated is None or before is None:
-        return _result(name, reasons, before, now)
+    reference, candidate = found
+    reasons = _out_of_bounds(name, candidate, floor=check.floor, ceiling=check.ceiling)
+    if tolerated is None or reference is None:
+        return _result(name, reasons, reference, candidate)
     if check.significance is None:
-        loss = before - now if check.direction == "maximize" else now - before
+        loss = reference - candidate if check.direction == "maximize" else candidate - reference
         if loss > tolerated + _ROUNDING:
-            reasons.append(_worse(name, before, now, tolerated))
-        return _result(name, reasons, before, now, tolerated=tolerated)
+            reasons.append(_worse(name, reference, candidate, tolerated))
+        return _result(name, reasons, reference, candidate, tolerated=tolerated)
     comparison = evidence.metric(name, tolerated=tolerated, level=check.significance)
     if comparison is None:
         status = Status.FAILED if reasons else Status.UNTESTED
         reasons.append(f"{name}: its loss is tested only with the predictions of both sides")
-        return _result(name, reasons, before, now, status=status, tolerated=tolerated)
+        return _result(name, reasons, reference, candidate, status=status, tolerated=tolerated)
     return _tested(
         name,
         check,
@@ -94,16 +94,16 @@ def _judge_limit(name: str, limit: LimitCheck, evidence: Evidence) -> CheckResul
     found = _numbers(name, evidence, reference_needed=limit.ratio is not None)
     if isinstance(found, CheckResult):
         return found
-    before, now = found
-    reasons = _out_of_bounds(name, now, ceiling=limit.ceiling)
-    if limit.ratio is None or before is None:
-        return _result(name, reasons, before, now)
-    if now > limit.ratio * before * (1 + _ROUNDING):
+    reference, candidate = found
+    reasons = _out_of_bounds(name, candidate, ceiling=limit.ceiling)
+    if limit.ratio is None or reference is None:
+        return _result(name, reasons, reference, candidate)
+    if candidate > limit.ratio * reference * (1 + _ROUNDING):
         reasons.append(
-            f"{name} rose from {number(before)} to {number(now)}; allowed: {limit.ratio:g} times "
-            "as much"
+            f"{name} rose from {number(reference)} to {number(candidate)}; allowed: "
+            f"{limit.ratio:g} times as much"
         )
-    return _result(name, reasons, before, now)
+    return _result(name, reasons, reference, candidate)
 
 
 def _numbers(
@@ -114,17 +114,20 @@ def _numbers(
     If the candidate lost or spoilt the number, that is a regression. If the reference spoilt it, or
     neither side has it, they cannot be compared.
     """
-    (before, now), (old, new) = (side.get(name) for side in evidence.metrics), evidence.metrics
-    if is_number(now) and (is_number(before) or not reference_needed):
-        return float(before) if is_number(before) else None, float(now)
-    for results in (evidence.new, evidence.old):
+    metrics = evidence.metrics
+    reference, candidate = (side.get(name) for side in metrics)
+    if is_number(candidate) and (is_number(reference) or not reference_needed):
+        return float(reference) if is_number(reference) else None, float(candidate)
+    for results in (evidence.candidate, evidence.reference):
         if name == SECONDS and isinstance(results.timing, Missing) and not results.timing.damaged:
             return CheckResult(name, Status.UNTESTED, f"{name}: {results.timing}")
-    if not is_number(now) and (name in new or is_number(before)):
-        return CheckResult(name, Status.FAILED, _complaint(name, evidence.new.label, new))
-    if is_number(now) or name in old:
-        return CheckResult(name, Status.IMPOSSIBLE, _complaint(name, evidence.old.label, old))
-    hint = did_you_mean(name, sorted({*old, *new}))
+    if not is_number(candidate) and (name in metrics[1] or is_number(reference)):
+        complaint = _complaint(name, evidence.candidate.label, metrics[1])
+        return CheckResult(name, Status.FAILED, complaint)
+    if is_number(candidate) or name in metrics[0]:
+        complaint = _complaint(name, evidence.reference.label, metrics[0])
+        return CheckResult(name, Status.IMPOSSIBLE, complaint)
+    hint = did_you_mean(name, sorted({*metrics[0], *metrics[1]}))
     return CheckResult(name, Status.IMPOSSIBLE, f"{name}: missing on both sides{hint}")
 
 
@@ -148,8 +151,8 @@ def _out_of_bounds(
 def _result(
     name: str,
     reasons: list[str],
-    before: float | None,
-    now: float,
+    reference: float | None,
+    candidate: float,
     *,
     status: Status | None = None,
     tolerated: float | None = None,
@@ -159,9 +162,9 @@ def _result(
         name,
         status or (Status.FAILED if reasons else Status.PASSED),
         "; ".join(reasons),
-        reference=before,
-        candidate=now,
-        change=None if before is None else now - before,
+        reference=reference,
+        candidate=candidate,
+        change=None if reference is None else candidate - reference,
         tolerated_loss=tolerated,
     )
 
@@ -180,28 +183,30 @@ def _tested(
     """
     assert check.tolerated_loss is not None
     assert check.significance is not None
-    before, now, low, high, confidence, p, _ = comparison
+    reference, candidate, low, high, confidence, p, _ = comparison
     if p <= check.significance:  # the smallest p of so many resamples may be equal to it
         interval = f"{100 * confidence:.3g} % interval {signed(low)} to {signed(high)}"
         chance = f" ({interval}, p {p_value(p)})"
-        reason = _worse(name, before, now, check.tolerated_loss, chance)
+        reason = _worse(name, reference, candidate, check.tolerated_loss, chance)
         reasons = [*reasons, f"{reason}; {detail}" if detail else reason]
     return CheckResult(
         name,
         Status.FAILED if reasons else Status.PASSED,
         "; ".join(reasons),
-        change=now - before,
+        change=candidate - reference,
         significance=check.significance,
         tolerated_loss=check.tolerated_loss,
         **comparison._asdict(),
     )
 
 
-def _worse(name: str, before: float, now: float, tolerated: float, chance: str = "") -> str:
+def _worse(
+    name: str, reference: float, candidate: float, tolerated: float, chance: str = ""
+) -> str:
     """Say how much worse a value is."""
-    verb = "fell" if now < before else "rose"
-    change = signed(now - before, beside=now)
+    verb = "fell" if candidate < reference else "rose"
+    change = signed(candidate - reference, same_scale_as=candidate)
     return (
-        f"{name} {verb} from {number(before)} to {number(now)}: {change}{chance}; "
+        f"{name} {verb} from {number(reference)} to {number(candidate)}: {change}{chance}; "
         f"tolerated: {number(tolerated)}"
     )

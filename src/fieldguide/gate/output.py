@@ -12,8 +12,8 @@ from rich.table import Table
 
 from fieldguide.core.errors import printable
 from fieldguide.gate.outcome import VERDICTS, CheckResult, Outcome, Status
-from fieldguide.gate.values import number, p_value, signed
 from fieldguide.pages.markdown import escape, folded, join, table
+from fieldguide.results.numbers import number, p_value, signed
 
 _COLUMNS = ("check", "reference", "candidate", "change", "interval", "p", "")
 _ALIGN = "lrrrrrl"
@@ -101,7 +101,7 @@ def _cells(one: CheckResult) -> list[str]:
         one.name,
         number(one.reference),
         number(one.candidate),
-        signed(one.change, beside=one.candidate),
+        signed(one.change, same_scale_as=one.candidate),
         interval,
         p_value(one.p).replace(" ", ""),
         one.status,

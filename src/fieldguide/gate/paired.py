@@ -36,7 +36,7 @@ class Comparison(NamedTuple):
     low: float  # interval of the change, candidate − reference
     high: float
     confidence: float  # of the interval: 1 − 2 × level
-    p: float  # of the hypothesis that the models are equal, or that the loss is tolerated
+    p: float  # the larger of two p values: models equal; loss within tolerance
     method: str
 
 
@@ -113,8 +113,8 @@ def compare_sums(
         seed: of the resamples.
     """
 
-    def loss(old: Floats, new: Floats) -> Floats:
-        return sign * (reference.score(old) - candidate.score(new))
+    def loss(reference_sums: Floats, candidate_sums: Floats) -> Floats:
+        return sign * (reference.score(reference_sums) - candidate.score(candidate_sums))
 
     photos = reference.terms.shape[0]
     found = sign * (reference.value - candidate.value)
@@ -122,9 +122,9 @@ def compare_sums(
     extreme = 0
     for swapped in _chunks(resamples, photos, lambda size: rng.integers(0, 2, size)):
         kept = 1 - swapped
-        old = _add(kept, reference.terms) + _add(swapped, candidate.terms)
-        new = _add(kept, candidate.terms) + _add(swapped, reference.terms)
-        extreme += int((loss(old, new) >= found - _ROUNDING).sum())
+        first = _add(kept, reference.terms) + _add(swapped, candidate.terms)
+        second = _add(kept, candidate.terms) + _add(swapped, reference.terms)
+        extreme += int((loss(first, second) >= found - _ROUNDING).sum())
     losses = np.concatenate(
         [
             loss(_add(times, reference.terms), _add(times, candidate.terms))

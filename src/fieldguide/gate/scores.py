@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array, hstack
 
 from fieldguide.evaluation.calibration import bin_of
-from fieldguide.evaluation.predictions import Predictions
+from fieldguide.evaluation.predictions import TOP, Predictions
 from fieldguide.gate.paired import Floats, Hits, Sums
-
-_TOP = 3  # classes, of test.top3_acc
 
 
 def right(predictions: Predictions) -> Hits:
@@ -25,7 +25,7 @@ def right_in_top3(predictions: Predictions) -> Hits:
     `top_k_accuracy_score`.
     """
     order = np.argsort(predictions.probabilities, axis=1, kind="stable")[:, ::-1]
-    return np.asarray((order[:, :_TOP] == predictions.labels[:, None]).any(axis=1))
+    return np.asarray((order[:, :TOP] == predictions.labels[:, None]).any(axis=1))
 
 
 def macro_f1(predictions: Predictions) -> Sums:
@@ -47,7 +47,7 @@ def macro_f1(predictions: Predictions) -> Sums:
     return Sums(csr_array(terms), score)
 
 
-def calibration_error(predictions: Predictions, *, bins: int) -> Sums:
+def calibration_error(predictions: Predictions, bins: int) -> Sums:
     """Return the ECE (Guo et al. 2017, https://arxiv.org/abs/1706.04599), as sums.
 
     A bin's |accuracy − confidence| × its share of photos = |hits − sum of confidences| / photos.
@@ -63,6 +63,18 @@ def calibration_error(predictions: Predictions, *, bins: int) -> Sums:
         return np.asarray(np.abs(sums).sum(axis=1) / len(confidence))
 
     return Sums(terms, score)
+
+
+# Metrics that can be tested for significance, because each is known photo by photo.
+SHARES: dict[str, Callable[[Predictions], Hits]] = {
+    "test.acc": right,
+    "test.top3_acc": right_in_top3,
+}
+# Of the predictions and the number of calibration bins; 1 if higher is better, -1 if lower is.
+SUMS: dict[str, tuple[Callable[[Predictions, int], Sums], int]] = {
+    "test.macro_f1": (lambda predictions, _: macro_f1(predictions), 1),
+    "test.ece": (calibration_error, -1),
+}
 
 
 def _one_hot(columns: npt.NDArray[np.int64], width: int, values: Floats) -> csr_array:

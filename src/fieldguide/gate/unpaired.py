@@ -78,7 +78,10 @@ def newcombe(reference: Count, candidate: Count, *, level: float) -> tuple[float
 
 
 def _p_within(reference: Count, candidate: Count, tolerated: float) -> float:
-    """Return the p value of a tolerated loss: the level at which the interval begins there."""
+    """Return the p value of the hypothesis that the loss is at most the tolerated one.
+
+    It is the level at which the interval of the loss begins at the tolerated loss.
+    """
     if reference.share - candidate.share <= tolerated + _SMALLEST:
         return 1.0
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fieldguide.core.errors import RevisionError
 from fieldguide.inference.classifier import Classifier
-from fieldguide.results.results import Missing, Results
+from fieldguide.results.results import Missing, Results, refuse_damaged
 from fieldguide.results.revision import WORKSPACE, Revision
 
 if TYPE_CHECKING:  # the bundle imports PyTorch, which an .onnx file does not need
@@ -56,11 +55,8 @@ def make_card(classifier: Classifier, project: Path) -> Card:
 
 
 def _test_scores(results: Results) -> TestScores | None:
-    found = results.confusion, results.test_metrics
-    for one in found:
-        if isinstance(one, Missing) and one.damaged:
-            raise RevisionError(str(one))
-    confusion, interval = found[0], results.interval("test.acc")
+    confusion, interval = results.confusion, results.interval("test.acc")
+    refuse_damaged(confusion, results.test_metrics)
     if isinstance(confusion, Missing) or interval is None:
         return None
     return TestScores(confusion.photos, results.metrics["test.acc"], *interval)

@@ -45,10 +45,9 @@ def find_model(model: str, root: Path = Path()) -> Path:
 
 
 def _fetch(revision: Revision, folder: Path) -> None:
-    from fieldguide.results.results import Results, need  # noqa: PLC0415
+    from fieldguide.results.results import Results  # noqa: PLC0415
 
     results = Results(revision)
-    need(results.model)
     with new_folder(folder) as aside:
         for path, md5sum in results.folder(MODEL).items():
             file = aside / PurePosixPath(path).relative_to(MODEL)

@@ -14,6 +14,7 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    FiniteFloat,
     Tag,
     ValidationError,
 )
@@ -22,7 +23,7 @@ from safetensors.torch import load_file, save
 
 from fieldguide.core.errors import BundleError
 from fieldguide.core.files import new_folder, write_json
-from fieldguide.core.params import CNNParams, Fraction, PixelSize, check_timm_name
+from fieldguide.core.params import CNNParams, PixelSize, check_timm_name
 from fieldguide.network.backbones import build
 from fieldguide.network.interface import Network
 from fieldguide.network.preprocessing import Interpolation, Preprocessing
@@ -69,7 +70,7 @@ def _kind(architecture: object) -> str:
 _Architecture = Annotated[
     Annotated[_CNN, Tag("cnn")] | Annotated[_Timm, Tag("timm")], Discriminator(_kind)
 ]
-_Unit = Annotated[Fraction, Field(ge=0, le=1)]
+_Unit = Annotated[FiniteFloat, Field(ge=0, le=1)]
 _Channels = Annotated[list[_Unit], Field(min_length=3, max_length=3)]  # red, green, blue
 
 

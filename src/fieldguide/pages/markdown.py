@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from jinja2 import Environment
 from markupsafe import Markup
 
 from fieldguide.core.errors import printable
+from fieldguide.core.output import cut
 from fieldguide.pages.environment import new_environment
 
-_LONGEST = 60  # characters
 _NUMBER = re.compile(r"^(\d+)(?=[.)](\s|$))")  # of a list
 _GAP = "\u200b"  # zero-width space
 # GitHub and GitLab look for these in the rendered text, where a backslash does not help: mentions,
@@ -86,13 +86,9 @@ def render(template: str, **context: Any) -> str:
 @cache
 def _environment() -> Environment:
     environment = new_environment(autoescape=False, finalize=_finalize)  # autoescape is for HTML
-    environment.filters["cut"] = _cut
+    environment.filters["cut"] = partial(cut, longest=60)
     return environment
 
 
 def _finalize(value: Any) -> str:
     return value if isinstance(value, Markup) else escape(str(value))
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

@@ -8,12 +8,12 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from fieldguide.core.output import cut
 from fieldguide.figures.canvas import GREY
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart:
 # https://jfly.uni-koeln.de/color/
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")
-_LONGEST = 28  # characters of a name
 
 
 def new_figure(height: int) -> go.Figure:
@@ -39,11 +39,6 @@ def add_curve(figure: go.Figure, values: Sequence[float | None], **line: Any) ->
         mode="lines+markers" if len(values) == 1 else "lines",
         **line,
     )
-
-
-def cut(name: str) -> str:
-    """Shorten a name so that it fits beside an axis."""
-    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
 
 
 def label(name: str) -> str:

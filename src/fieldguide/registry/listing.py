@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from fieldguide.results.results import Results
 from fieldguide.results.revision import Revision
-from fieldguide.results.versions import Registry
+from fieldguide.results.versions import VersionTags
 
 
 class Release(NamedTuple):
@@ -27,7 +27,7 @@ def list_releases(root: Path) -> list[Release]:
     Raises:
         GitError: `root` is in no Git repository.
     """
-    registry = Registry(root)
+    registry = VersionTags(root)
     held = [(name, e.commit) for name, e in registry.stages().items() if not e.withdraws]
     return [
         Release(

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from fieldguide.core.errors import RegistryError, printable
 from fieldguide.pages import markdown
 from fieldguide.results.dvc import without_credentials
+from fieldguide.results.numbers import is_number
 from fieldguide.results.paths import CONFUSION, FIGURES, MODEL, TEST_METRICS, TRAIN_METRICS
 from fieldguide.results.results import Results, need
 from fieldguide.results.versions import ARTIFACT
@@ -27,7 +28,7 @@ class SourceFile(NamedTuple):
     """A file or folder that the classifier was made from, as dvc.lock names it."""
 
     path: str
-    md5: str  # of a folder with ".dir" behind it
+    md5: str  # that of a folder ends in .dir
     size: int | None  # bytes
     source: str | None  # where it was imported from, without credentials
 
@@ -152,15 +153,15 @@ def _artifact(results: Results) -> dict[str, Any]:
 
 def _number(results: Results, key: str, path: str) -> float:
     found = results.metrics.get(key)
-    if isinstance(found, bool) or not isinstance(found, int | float):
+    if not is_number(found):
         where = f"{path} of {results.label}"
-        raise RegistryError(f"{where}: '{key}': found {found!r}; allowed: a number")
+        raise RegistryError(f"{where}: '{key}': found {found!r}; allowed: a finite number")
     return found
 
 
 def _share(results: Results, key: str, path: str) -> float:
     found = _number(results, key, path)
-    if not 0 <= found <= 1:  # NaN as well
+    if not 0 <= found <= 1:
         raise RegistryError(f"{path} of {results.label}: '{key}': found {found}; allowed: 0 to 1")
     return found
 

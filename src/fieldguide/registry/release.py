@@ -13,11 +13,11 @@ from fieldguide.registry import tags
 from fieldguide.registry.model_card import CARD, write_card
 from fieldguide.remotes.verify import verify
 from fieldguide.results.dvc import Scope, dvc
-from fieldguide.results.git import git
+from fieldguide.results.git import git, subfolder_of
 from fieldguide.results.paths import MODEL
 from fieldguide.results.results import Results
 from fieldguide.results.revision import Revision
-from fieldguide.results.versions import Registry
+from fieldguide.results.versions import VersionTags
 
 _SHOWN = 5  # names in a message
 
@@ -61,7 +61,7 @@ def release(
         RemoteError: the DVC remote cannot be asked.
         GitError, DvcError: Git or DVC refuses.
     """
-    registry = Registry(root)
+    registry = VersionTags(root)
     tags.check_names(registry, version=version, stage=stage)
     upstream = _fetch(root, with_branch=True) if push else None
     head = Revision(root, "HEAD", git(root, "rev-parse", "HEAD").strip())
@@ -105,7 +105,7 @@ def assign(
         RemoteError: the DVC remote cannot be asked.
         GitError: Git refuses.
     """
-    registry = Registry(root)
+    registry = VersionTags(root)
     tags.check_names(registry, version=version, stage=stage)
     upstream = _fetch(root) if push else None
     if version not in registry.versions():
@@ -137,7 +137,7 @@ def unassign(root: Path, stage: str, *, message: str | None = None, push: bool =
         RegistryError: no version was ever assigned to it.
         GitError: Git refuses.
     """
-    registry = Registry(root)
+    registry = VersionTags(root)
     upstream = _fetch(root) if push else None
     last = registry.stages().get(stage)
     if last is None:
@@ -152,24 +152,22 @@ def unassign(root: Path, stage: str, *, message: str | None = None, push: bool =
     return done
 
 
-def _is_registered(registry: Registry, version: str, commit: str) -> bool:
-    """Return whether the version is this very commit's already; another commit's is refused."""
+def _is_registered(registry: VersionTags, version: str, commit: str) -> bool:
+    """Tell whether the commit is this version already; refuse the version of another commit."""
     event = registry.versions().get(version)
     if event is None:
         return False
     if event.withdraws:
-        raise RegistryError(
-            f"{version}: withdrawn by the tag {event.tag}; allowed: another version"
-        )
+        raise RegistryError(f"{version}: withdrawn by the tag {event.tag}; choose another version")
     if event.commit != commit:
         raise RegistryError(
             f"{version}: released already, as commit {event.commit[:7]}, and this is {commit[:7]}; "
-            "allowed: another version"
+            "choose another version"
         )
     return True
 
 
-def _holds(registry: Registry, stage: str, commit: str) -> bool:
+def _holds(registry: VersionTags, stage: str, commit: str) -> bool:
     last = registry.stages().get(stage)
     return last is not None and not last.withdraws and last.commit == commit
 
@@ -178,14 +176,14 @@ def _check_clean(root: Path) -> None:
     """Refuse changes that are not committed, in the project's folder; `_card` looks at the card."""
     options = ("--porcelain", "-z", "--untracked-files=all", "--no-renames")
     entries = git(root, "status", *options, "--", ".").split("\0")
-    folder = git(root, "rev-parse", "--show-prefix").rstrip("\n")
+    folder = subfolder_of(root)
     paths = [entry[3:].removeprefix(folder) for entry in entries if entry]
     names = [path for path in paths if path != CARD]
     if names:
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         raise RegistryError(
-            f"{', '.join(names[:_SHOWN])}{more}: changed or new, not committed; allowed: a clean "
-            "`git status`, because a release is a commit"
+            f"{', '.join(names[:_SHOWN])}{more}: changed or new, and not committed; commit or "
+            "stash first, because a release is a commit"
         )
 
 
@@ -196,8 +194,8 @@ def _card(head: Revision, version: str, artifact: str) -> str:
     card = write_card(Results(head), version, before=before, artifact=artifact)
     if path.exists() and path.read_bytes() not in (committed, card.encode()):
         raise RegistryError(
-            f"{CARD}: changed by hand and not committed; allowed: commit it (the words between its "
-            "two comments are kept), or delete it"
+            f"{CARD}: changed by hand and not committed; commit it (the words between its two "
+            "comments are kept), or delete it"
         )
     return card
 
@@ -205,8 +203,8 @@ def _card(head: Revision, version: str, artifact: str) -> str:
 def _check_reproduced(root: Path) -> None:
     if changed := json.loads(dvc(root, "status", "--json", "dvc.yaml")):
         raise RegistryError(
-            f"{', '.join(sorted(changed))}: not as dvc.lock says; allowed: a clean `dvc status`, "
-            "by `dvc repro` and a commit, or by `dvc pull` if files are only missing"
+            f"{', '.join(sorted(changed))}: not as dvc.lock says; run `dvc repro` and commit, or "
+            "run `dvc pull` if files are only missing"
         )
 
 
@@ -217,22 +215,20 @@ def _check_pushed(revision: Revision) -> None:
     if not report.outputs:
         why = ", ".join(report.left_out) or "DVC does not cache it"
         raise RegistryError(
-            f"{MODEL} of {revision.label}: not on the DVC remote ({why}); allowed: one that "
-            "`dvc push` uploads"
+            f"{MODEL} of {revision.label}: not on the DVC remote ({why}); let `dvc push` upload it"
         )
     if not report.complete:
         uses = [f"{use.path} ({one.state})" for one in report.findings for use in one.uses]
         raise RegistryError(
-            f"{', '.join(uses)}: not on the DVC remote as {revision.label} names it; allowed: "
-            "after `dvc push` or `fieldguide remote verify --repair`"
+            f"{', '.join(uses)}: not on the DVC remote as {revision.label} names it; run "
+            "`dvc push` or `fieldguide remote verify --repair` first"
         )
 
 
 def _commit_card(root: Path, card: str, version: str) -> str:
     if not git(root, "branch", "--show-current"):
         raise RegistryError(
-            "HEAD: no branch is checked out, which the card would be committed on; allowed: "
-            "`git switch main`"
+            "HEAD: no branch is checked out to commit the card on; run `git switch main` first"
         )
     write_text(root / CARD, card)
     git(root, "add", "--", CARD)
@@ -258,7 +254,7 @@ def _fetch(root: Path, *, with_branch: bool = False) -> _Upstream:
     remote, there = tracked or ("origin", f"refs/heads/{here}")
     if remote not in git(root, "remote").split():
         raise RegistryError(
-            f"--push: no Git remote {remote}; allowed: after `git remote add {remote} URL`"
+            f"--push: no Git remote {remote}; run `git remote add {remote} URL` first"
         )
     git(root, "fetch", "--quiet", "--tags", remote)
     copy = f"refs/remotes/{remote}/{there.removeprefix('refs/heads/')}"
@@ -266,8 +262,7 @@ def _fetch(root: Path, *, with_branch: bool = False) -> _Upstream:
         behind = git(root, "rev-list", "--count", f"HEAD..{copy}").strip()
         if behind != "0":
             raise RegistryError(
-                f"--push: {remote} has {behind} commits that {here} lacks; allowed: after "
-                "`git pull`"
+                f"--push: {remote} has {behind} commits that {here} lacks; run `git pull` first"
             )
     return _Upstream(remote, there if here else None)
 

@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fieldguide.core.errors import RegistryError
-from fieldguide.results.versions import Registry
+from fieldguide.results.versions import VersionTags
 
 CLOCK = 5  # seconds that another machine's clock may be ahead of this one's
 
 
 def check_names(
-    registry: Registry, *, version: str | None = None, stage: str | None = None
+    registry: VersionTags, *, version: str | None = None, stage: str | None = None
 ) -> None:
     """Check the names that go into new tags.
 
@@ -52,7 +52,7 @@ def check_names(
         raise RegistryError(f"stage: found {stage!r}; allowed: letters, digits, '-', '_' and '/'")
 
 
-def register(registry: Registry, version: str, *, commit: str, message: str | None) -> str:
+def register(registry: VersionTags, version: str, *, commit: str, message: str | None) -> str:
     """Tag a commit as a version; return the tag.
 
     Raises:
@@ -68,7 +68,7 @@ def register(registry: Registry, version: str, *, commit: str, message: str | No
     return str(made.ref)
 
 
-def assign(registry: Registry, stage: str, *, commit: str, message: str | None) -> str:
+def assign(registry: VersionTags, stage: str, *, commit: str, message: str | None) -> str:
     """Assign a stage to a version's commit; return the tag.
 
     Raises:
@@ -84,7 +84,7 @@ def assign(registry: Registry, stage: str, *, commit: str, message: str | None) 
     return str(made.ref)
 
 
-def unassign(registry: Registry, stage: str, *, message: str | None) -> list[str]:
+def unassign(registry: VersionTags, stage: str, *, message: str | None) -> list[str]:
     """Leave a stage without a version; return the tags.
 
     GTO alone would fall back to the version before. So the stage is withdrawn from every version
@@ -108,7 +108,7 @@ def unassign(registry: Registry, stage: str, *, message: str | None) -> list[str
     return [str(one.ref) for one in made]
 
 
-def _wait(registry: Registry) -> None:
+def _wait(registry: VersionTags) -> None:
     # GTO and DVC order tags by seconds alone, so each new tag needs a second of its own.
     last = max((event.time for event in registry.events()), default=0)
     behind = last - time.time()

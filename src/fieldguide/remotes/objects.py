@@ -1,4 +1,9 @@
-"""Compare the objects that the project needs with those of one remote, and upload them again."""
+"""Compare the objects that the project needs with those of one remote, and upload them again.
+
+An object is a stored file, named by its MD5: a file, or a folder's list of files. An output is a
+file or folder that DVC tracks, its members are its objects, and the uses of an object are the paths
+and revisions that need it.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +63,7 @@ class RemoteObjects:
         outputs: Collection[TrackedOutput],
         advance: Advance,
     ) -> None:
-        """Ask nothing yet."""
+        """Store the arguments; `compare` asks the remote."""
         self._project, self._remote, self._advance = project, remote, advance
         self.outputs: dict[str, list[Use]] = defaultdict(list)
         for out in outputs:

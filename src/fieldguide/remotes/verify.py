@@ -2,7 +2,8 @@
 
 DVC answers "Everything is up to date" from an index that it keeps of each remote, and takes a
 folder as complete when its list is there (https://github.com/treeverse/dvc/issues/10977). Here the
-storage itself is asked for every object, also for each file that a folder's list names.
+storage itself is asked for every object, also for each file that a folder's list names. (Objects,
+outputs, members and uses: see `objects`.)
 """
 
 from __future__ import annotations
@@ -73,6 +74,7 @@ def verify(
 
     Raises:
         RemoteError: there is no output, or a revision or remote cannot be read.
+        DvcError: the folder is in no DVC project.
     """
     project, report = DvcProject(root), Report()
     by_remote: dict[str, list[TrackedOutput]] = defaultdict(list)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from fieldguide.evaluation.intervals import Interval
+from fieldguide.results.numbers import MINUS, is_number, number, signed
 from fieldguide.results.results import Missing, Results, known
 
 NONE = "–"
@@ -17,7 +17,7 @@ class Metric(NamedTuple):
 
     key: str
     label: str
-    kind: Literal["number", "share", "count"] = "number"  # a share is a fraction in [0, 1]
+    share: bool = False  # a fraction in [0, 1], shown in percent
     better: int = 0  # 1: higher is better; -1: lower is better; 0: neither
 
 
@@ -33,21 +33,21 @@ class MetricRow(NamedTuple):
 
 
 METRICS = (
-    Metric("test.acc", "test accuracy", "share", 1),
+    Metric("test.acc", "test accuracy", True, 1),
     Metric("test.macro_f1", "test macro F1", better=1),
-    Metric("test.top3_acc", "test accuracy, first three guesses", "share", 1),
+    Metric("test.top3_acc", "test top-3 accuracy", True, 1),
     Metric("test.ece", "test calibration error (ECE)", better=-1),
-    Metric("test.photos", "test photos", "count"),
-    Metric("test_flip_averaged.acc", "test accuracy, averaged with mirror images", "share", 1),
-    Metric("best.val_acc", "validation accuracy, kept epoch", "share", 1),
+    Metric("test.photos", "test photos"),
+    Metric("test_flip_averaged.acc", "test accuracy, averaged with mirror images", True, 1),
+    Metric("best.val_acc", "validation accuracy, kept epoch", True, 1),
     Metric("best.val_loss", "validation loss, kept epoch", better=-1),
-    Metric("best.epoch", "kept epoch", "count"),
-    Metric("last.train_acc", "training accuracy, last epoch", "share"),
+    Metric("best.epoch", "kept epoch"),
+    Metric("last.train_acc", "training accuracy, last epoch", share=True),
     Metric("last.train_loss", "training loss, last epoch"),
-    Metric("last.val_acc", "validation accuracy, last epoch", "share"),
+    Metric("last.val_acc", "validation accuracy, last epoch", share=True),
     Metric("last.val_loss", "validation loss, last epoch"),
-    Metric("parameters.all", "parameters of the network", "count"),
-    Metric("parameters.trained", "parameters that were trained", "count"),
+    Metric("parameters.all", "parameters of the network"),
+    Metric("parameters.trained", "parameters that were trained"),
 )
 _BY_KEY = {metric.key: metric for metric in METRICS}
 
@@ -99,42 +99,24 @@ def _values(run: Results) -> dict[str, Any]:
 
 def _row(metric: Metric, value: Any, other: Any, interval: Interval | None) -> MetricRow:
     difference, better = NONE, None
-    if _is_number(value) and _is_number(other):
+    if is_number(value) and is_number(other):
         change = value - other
-        difference = _signed(metric, change)
+        difference = f"{100 * change:+.1f} points" if metric.share else signed(change)
+        difference = difference.replace("-", MINUS)
         better = change * metric.better > 0 if change and metric.better else None
     return MetricRow(
         metric=metric,
         value=_show(metric, value),
-        interval=show_interval(interval, share=metric.kind == "share"),
+        interval=show_interval(interval, share=metric.share),
         other=_show(metric, other),
         difference=difference,
         better=better,
     )
 
 
-def _is_number(value: Any) -> bool:
-    """Return whether a value is a finite number; JSON may hold text, true or NaN instead."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _show(metric: Metric, value: Any) -> str:
     if value is None:
         return NONE
-    return _digits(metric, value) if _is_number(value) else f"no number: {value!r}"
-
-
-def _digits(metric: Metric, value: float) -> str:
-    if metric.kind == "share":
-        return f"{value:.1%}"
-    if metric.kind == "count" or value == int(value):
-        return f"{value:,.0f}"
-    return f"{value:.3f}" if abs(value) >= 0.001 else f"{value:.3g}"  # noqa: PLR2004
-
-
-def _signed(metric: Metric, change: float) -> str:
-    if change == 0:
-        return "0"
-    size = abs(change)
-    text = f"{100 * size:.1f} points" if metric.kind == "share" else _digits(metric, size)
-    return f"{'+' if change > 0 else '−'}{text}"
+    if not is_number(value):
+        return f"not a number: {value!r}"
+    return f"{value:.1%}" if metric.share else number(value)

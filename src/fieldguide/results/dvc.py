@@ -72,7 +72,7 @@ def dvc(root: Path, *arguments: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Be `dvc` in this process, and return its exit status."""
+    """Run DVC's command line in this process, and return its exit status."""
     from dvc.cli import main  # noqa: PLC0415 - takes a second, and few processes need it
 
     return int(main(arguments))
@@ -144,7 +144,7 @@ class TrackedOutput(NamedTuple):
 
     rev: str  # name of the revision; empty for the workspace
     path: str  # in the project
-    md5: str  # of a folder with ".dir" behind it
+    md5: str  # that of a folder ends in .dir
     size: int | None  # bytes; of a folder all its files together
     remote: str | None  # None for the default one
     not_pushed: str | None  # the reason why `dvc push` leaves it out
@@ -154,7 +154,7 @@ class DvcProject:
     """A project as DVC sees it: its cache, its remotes and the outputs that it caches."""
 
     def __init__(self, root: Path) -> None:
-        """Open nothing yet: importing DVC takes a second.
+        """Store the folder; the first use imports DVC, which takes a second.
 
         Args:
             root: the project's folder.
@@ -197,6 +197,7 @@ class DvcProject:
 
         Raises:
             RemoteError: there is none of that name, or its settings are wrong.
+            DvcError: the folder is in no DVC project.
         """
         return Remote(self._repo, name)
 
@@ -256,9 +257,9 @@ class DvcProject:
         try:
             return Repo(str(self._root))
         except NotDvcRepoError as err:
-            raise RemoteError(f"{self._root.resolve()}: no DVC project") from err
+            raise DvcError(f"{self._root.resolve()}: no DVC project") from err
         except DvcException as err:
-            raise RemoteError(f"{self._root.resolve()}: {err}") from err
+            raise DvcError(f"{self._root.resolve()}: {err}") from err
 
 
 def _tracked(rev: str, path: str, out: Output) -> TrackedOutput:

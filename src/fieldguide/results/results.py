@@ -18,6 +18,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from fieldguide.core.errors import GitError, RevisionError
@@ -26,6 +27,7 @@ from fieldguide.core.store import SPLITS
 from fieldguide.evaluation.calibration import Bin
 from fieldguide.evaluation.intervals import Interval, wilson
 from fieldguide.evaluation.predictions import Predictions, parse_predictions
+from fieldguide.results import paths
 from fieldguide.results.classes import (
     ClassScores,
     Confusion,
@@ -34,26 +36,9 @@ from fieldguide.results.classes import (
     macro_f1_interval,
 )
 from fieldguide.results.git import git
-from fieldguide.results.paths import (
-    CLASSES,
-    CONFUSION,
-    CURVES,
-    DATA_METRICS,
-    ENVIRONMENT,
-    FIGURES,
-    LEFT_OUT,
-    MODEL,
-    PER_CLASS,
-    PREDICTIONS,
-    PREPARED,
-    RELIABILITY,
-    TEST_METRICS,
-    TIMING,
-    TRAIN_METRICS,
-)
 from fieldguide.results.revision import Revision, find_revision, flat
 
-_TEST_INDEX = re.compile(rf"{PREPARED}/test(-[01]+)?\.csv")
+_TEST_INDEX = re.compile(rf"{paths.PREPARED}/test(-[01]+)?\.csv")
 
 T = TypeVar("T")
 
@@ -82,6 +67,17 @@ def need(result: T | Missing) -> T:
     return result
 
 
+def refuse_damaged(*results: object) -> None:
+    """Refuse results that are damaged, stale or were changed since; others may be absent.
+
+    Raises:
+        RevisionError: one of them is; the message says why.
+    """
+    for one in results:
+        if isinstance(one, Missing) and one.damaged:
+            raise RevisionError(str(one))
+
+
 def known(result: T | Missing, default: T) -> T:
     """Return a result, or the default if it is missing."""
     return default if isinstance(result, Missing) else result
@@ -91,7 +87,7 @@ class Output(NamedTuple):
     """What dvc.lock says of a file or folder that a stage wrote."""
 
     path: str
-    md5: str  # of a folder with ".dir" behind it
+    md5: str  # that of a folder ends in .dir
     size: int | None  # bytes
     stage: str
 
@@ -140,7 +136,7 @@ class Results:
     """What one revision holds. Each property is a value or Missing, and is read once."""
 
     def __init__(self, revision: Revision) -> None:
-        """Read nothing yet."""
+        """Store the revision; the first use of a property reads."""
         self.revision = revision
         self.label = revision.label
 
@@ -208,30 +204,28 @@ class Results:
     def archives(self) -> list[str]:
         """Paths of the photos' archives."""
         found = known(self.params, {}).get("data.archive")
-        paths = found if isinstance(found, list) else [found]
-        return [path for path in paths if isinstance(path, str)]
+        listed = found if isinstance(found, list) else [found]
+        return [path for path in listed if isinstance(path, str)]
 
     @property
     def model(self) -> Output | Missing:
         """The classifier's folder, without its files."""
-        if MODEL in self.outputs:
-            return self._stale(self.outputs[MODEL]) or self.outputs[MODEL]
-        return self._not_made(MODEL)
+        return self._current(paths.MODEL)
 
     @cached_property
     def data_metrics(self) -> dict[str, Any] | Missing:
         """metrics/prepare.json, as photos.train; values may be anything that JSON has."""
-        return self._parsed(DATA_METRICS, _mapping)
+        return self._parsed(paths.DATA_METRICS, _mapping)
 
     @cached_property
     def train_metrics(self) -> dict[str, Any] | Missing:
         """metrics/train/metrics.json, as best.val_acc; values may be anything that JSON has."""
-        return self._parsed(TRAIN_METRICS, _mapping)
+        return self._parsed(paths.TRAIN_METRICS, _mapping)
 
     @cached_property
     def test_metrics(self) -> dict[str, Any] | Missing:
         """metrics/test.json, as test.acc; values may be anything that JSON has."""
-        return self._parsed(TEST_METRICS, _mapping)
+        return self._parsed(paths.TEST_METRICS, _mapping)
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -241,19 +235,19 @@ class Results:
     @cached_property
     def photos(self) -> dict[str, ClassCounts] | Missing:
         """Photos of each class and split."""
-        return self._parsed(CLASSES, _class_counts)
+        return self._parsed(paths.CLASSES, _class_counts)
 
     @cached_property
     def left_out(self) -> dict[str, int] | Missing:
         """Photos that `prepare` left out, by reason."""
         return self._parsed(
-            LEFT_OUT, lambda data: {row["reason"]: int(row["photos"]) for row in _rows(data)}
+            paths.LEFT_OUT, lambda data: {row["reason"]: int(row["photos"]) for row in _rows(data)}
         )
 
     @cached_property
     def curves(self) -> dict[str, list[float]] | Missing:
         """Values by epoch: train_loss, train_acc, val_loss, val_acc and learning_rate."""
-        return self._parsed(CURVES, _curves)
+        return self._parsed(paths.CURVES, _curves)
 
     @property
     def kept_epoch(self) -> int | None:
@@ -267,7 +261,7 @@ class Results:
     def confusion(self) -> Confusion | Missing:
         """Test photos by true and predicted class."""
         return self._parsed(
-            CONFUSION,
+            paths.CONFUSION,
             lambda data: confusion_of([(row["actual"], row["predicted"]) for row in _rows(data)]),
         )
 
@@ -278,7 +272,7 @@ class Results:
         if isinstance(confusion, Missing):
             return confusion
         return self._parsed(
-            PER_CLASS,
+            paths.PER_CLASS,
             lambda data: class_scores([row["class"] for row in _rows(data)], confusion),
         )
 
@@ -286,7 +280,7 @@ class Results:
     def reliability(self) -> list[Bin] | Missing:
         """Accuracy by confidence."""
         return self._parsed(
-            RELIABILITY,
+            paths.RELIABILITY,
             lambda data: [
                 Bin(float(row["confidence"]), float(row["accuracy"]), int(row["photos"]))
                 for row in _rows(data)
@@ -296,46 +290,43 @@ class Results:
     @cached_property
     def predictions(self) -> Predictions | Missing:
         """What the classifier said of every test photo."""
-        return self._parsed(PREDICTIONS, lambda data: parse_predictions(data.decode("utf-8")))
+        return self._parsed(paths.PREDICTIONS, lambda data: parse_predictions(data.decode("utf-8")))
 
     @cached_property
     def environment(self) -> dict[str, Any] | Missing:
         """What the classifier was trained with, as libraries.torch."""
-        return self._parsed(ENVIRONMENT, _mapping)
+        return self._parsed(paths.ENVIRONMENT, _mapping)
 
     @cached_property
     def timing(self) -> Timing | Missing:
         """How long this model's training took; Missing if DVC's run cache restored the model."""
         try:
-            found = json.loads(self.revision.read(TIMING) or b"{}").get("train", {})
-            if found.get("model") == known(self.model, Output("", "", None, "")).md5:
+            found = json.loads(self.revision.read(paths.TIMING) or b"{}").get("train", {})
+            if not isinstance(self.model, Missing) and found.get("model") == self.model.md5:
                 return Timing(
                     float(found["seconds"]),
                     int(found["epochs_run"]),
                     float(found["images_per_second"]),
                 )
         except (ValueError, KeyError, TypeError, AttributeError) as err:
-            return self._missing(TIMING, f"not what `train` writes ({err!r})", damaged=True)
-        return self._missing(TIMING, "not of this model, which was not trained in this place")
+            return self._missing(paths.TIMING, f"not what `train` writes ({err!r})", damaged=True)
+        return self._missing(paths.TIMING, "not of this model, which was not trained in this place")
 
     @cached_property
     def figure_paths(self) -> list[str] | Missing:
         """Paths of the figures of `visualize`, without reading them."""
-        if FIGURES not in self.outputs:
-            return self._not_made(FIGURES)
-        out = self.outputs[FIGURES]
-        if (stale := self._stale(out)) is not None:
-            return stale
+        if isinstance(out := self._current(paths.FIGURES), Missing):
+            return out
         try:
-            paths = self.revision.listing(FIGURES, out.md5)
+            found = self.revision.listing(out.path, out.md5)
         except RevisionError as err:
-            return self._missing(FIGURES, str(err))
-        return [path for path in paths if path.endswith(".png")]
+            return self._missing(paths.FIGURES, str(err))
+        return [path for path in found if path.endswith(".png")]
 
     def figure(self, path: str) -> bytes | Missing:
         """Return a figure of `figure_paths`, as PNG."""
         try:
-            return self.revision.fetch(path, self.folder(FIGURES)[path])
+            return self.revision.fetch(path, self.folder(paths.FIGURES)[path])
         except RevisionError as err:
             return self._missing(path, str(err))
 
@@ -343,12 +334,11 @@ class Results:
         """Return the MD5 of each file of a folder that a stage wrote, by its path in the project.
 
         Raises:
-            RevisionError: no stage wrote it, or its list of files cannot be had.
+            RevisionError: no stage wrote it, it is stale, or its list of files is missing.
         """
-        if path not in self.outputs:
-            raise RevisionError(str(self._not_made(path)))
+        out = need(self._current(path))
         try:
-            return self.revision.listing(path, self.outputs[path].md5)
+            return self.revision.listing(path, out.md5)
         except RevisionError as err:
             raise RevisionError(f"{path} of {self.label}: {err}") from err
 
@@ -357,14 +347,15 @@ class Results:
         """Every photo of the test set, by its name."""
         found: dict[str, PhotoIdentity] = {}
         try:
-            for path, md5sum in self.folder(PREPARED).items():
+            for path, md5sum in self.folder(paths.PREPARED).items():
                 if _TEST_INDEX.fullmatch(path):
                     for row in _rows(self.revision.fetch(path, md5sum)):
                         found[row["source"]] = PhotoIdentity(row["class"], row["sha256"])
         except RevisionError as err:
-            return self._missing(PREPARED, self._without_path(err, PREPARED))
+            return self._missing(paths.PREPARED, self._without_path(err, paths.PREPARED))
         except (KeyError, ValueError) as err:
-            return self._missing(PREPARED, f"not what `prepare` writes ({err!r})", damaged=True)
+            reason = f"not what `prepare` writes ({err!r})"
+            return self._missing(paths.PREPARED, reason, damaged=True)
         return found
 
     def interval(self, key: str) -> Interval | None:
@@ -393,11 +384,8 @@ class Results:
 
     def _read(self, path: str) -> bytes | Missing:
         """Read an output, if it is the one that dvc.lock names and fits what lies beside it."""
-        if path not in self.outputs:
-            return self._not_made(path)
-        out = self.outputs[path]
-        if (stale := self._stale(out)) is not None:
-            return stale
+        if isinstance(out := self._current(path), Missing):
+            return out
         data = self.revision.read(path)
         if data is None:
             try:
@@ -409,18 +397,18 @@ class Results:
             return self._missing(path, reason, damaged=True)
         return data
 
-    def _stale(self, out: Output) -> Missing | None:
-        assert not isinstance(self.lock, Missing)
-        dep = self.lock.stale_dep(out.stage)
-        if dep is None:
-            return None
-        reason = f"{out.stage} did not run on this {dep}, but on an earlier one; run `dvc repro`"
-        return self._missing(out.path, reason, damaged=True)
-
-    def _not_made(self, path: str) -> Missing:
+    def _current(self, path: str) -> Output | Missing:
+        """Return an output whose stage ran on the outputs that lie beside it now."""
         if isinstance(self.lock, Missing):
             return self._missing(path, f"dvc.lock: {self.lock.reason}", damaged=self.lock.damaged)
-        return self._missing(path, "not in its dvc.lock; run `dvc repro`")
+        if path not in self.outputs:
+            return self._missing(path, "not in its dvc.lock; run `dvc repro`")
+        out = self.outputs[path]
+        dep = self.lock.stale_dep(out.stage)
+        if dep is None:
+            return out
+        reason = f"{out.stage} did not run on this {dep}, but on an earlier one; run `dvc repro`"
+        return self._missing(path, reason, damaged=True)
 
     def _missing(self, path: str, reason: str, *, damaged: bool = False) -> Missing:
         return Missing(path, self.label, reason, damaged)
@@ -429,7 +417,7 @@ class Results:
         return str(err).removeprefix(f"{path} of {self.label}: ")
 
 
-def read_results(name: str, root: Any) -> Results:
+def read_results(name: str, root: Path) -> Results:
     """Return the results of a revision.
 
     Args:

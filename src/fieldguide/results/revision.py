@@ -12,11 +12,11 @@ from typing import Any
 
 import yaml
 
-from fieldguide.core.errors import GitError, RemoteError, RevisionError
+from fieldguide.core.errors import DvcError, GitError, RemoteError, RevisionError
 from fieldguide.core.files import md5
 from fieldguide.results.dvc import DvcProject
 from fieldguide.results.git import git, read_blobs
-from fieldguide.results.versions import Registry
+from fieldguide.results.versions import VersionTags
 
 WORKSPACE = "workspace"  # the name of the files as they lie here, committed or not
 
@@ -42,7 +42,7 @@ class Revision:
 
     @property
     def label(self) -> str:
-        """The name, followed by the commit unless the name says it."""
+        """The name, followed by the commit unless the name is the commit."""
         if self.rev is None:
             return self.name
         if self.rev.startswith(self.name):
@@ -84,7 +84,7 @@ class Revision:
             md5sum: of the file; other bytes are refused.
 
         Raises:
-            RevisionError: neither has it, or the bytes are others.
+            RevisionError: no place has it, or its bytes have another hash.
         """
         data = self.read(path) if self.rev is None else None
         if data is not None and md5(data) != md5sum:
@@ -112,7 +112,7 @@ class Revision:
     def _object(self, md5sum: str) -> bytes:
         try:
             return self._project.read(md5sum)
-        except RemoteError as err:
+        except (DvcError, RemoteError) as err:
             raise RevisionError(
                 f"cannot be had from DVC's cache or remote ({err}); run `dvc pull`, or `dvc push` "
                 "where it was made"
@@ -140,7 +140,7 @@ def find_revision(name: str, root: Path = Path()) -> Revision:
     if name == WORKSPACE:
         return Revision(root, name, None)
     try:
-        commit = Registry(root).find_commit(name) or _commit(root, name)
+        commit = VersionTags(root).find_commit(name) or _commit(root, name)
     except GitError as err:  # no repository, or one that belongs to another user
         raise RevisionError(f"{name}: {err}") from err
     if commit is None:

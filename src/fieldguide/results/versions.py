@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fieldguide.core.errors import RevisionError
-from fieldguide.results.git import git
+from fieldguide.results.git import git, subfolder_of, top_of
 
 ARTIFACT = "classifier"  # its name in dvc.yaml
 _FORMAT = "%(objecttype) %(*objectname) %(taggerdate:unix) %(refname:strip=2)"
@@ -31,8 +31,8 @@ class TagEvent(NamedTuple):
     withdraws: bool
 
 
-class Registry:
-    """The registry's tags of one project."""
+class VersionTags:
+    """The Git tags of one project that register versions and assign stages."""
 
     def __init__(self, root: Path) -> None:
         """Find the Git repository of the project.
@@ -40,9 +40,9 @@ class Registry:
         Raises:
             GitError: `root` is in no Git repository, or Git refuses it.
         """
-        top, folder = git(root, "rev-parse", "--show-toplevel", "--show-prefix").split("\n")[:2]
-        self.top = Path(top)  # the repository's folder
-        self.artifact = f"{folder.rstrip('/')}:{ARTIFACT}" if folder else ARTIFACT
+        folder = subfolder_of(root).rstrip("/")
+        self.top = top_of(root)
+        self.artifact = f"{folder}:{ARTIFACT}" if folder else ARTIFACT
 
     def events(self) -> list[TagEvent]:
         """Return what all tags say of the classifier, the oldest first.
@@ -87,7 +87,6 @@ class Registry:
             return None
         if event.withdraws:
             raise RevisionError(
-                f"{name}: withdrawn by the tag {event.tag}; allowed: a version, or a stage that "
-                "has one"
+                f"{name}: withdrawn by the tag {event.tag}; name a version, or a stage that has one"
             )
         return event.commit

@@ -21,7 +21,7 @@ def run_dvc(
     name: str,
     note: Path,
 ) -> None:
-    """Be `dvc <arguments>` in `folder`, with `settings` in the environment and output in `log`.
+    """Run DVC's command line in this process, in `folder` and with its output in `log`.
 
     First it writes the file `note`, by which another driver finds this process and the `name` of
     its trial: the driver that started it may be killed before it could write it.

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from fieldguide.core.output import cut
 from fieldguide.figures.canvas import RIGHT, TRAIN, VAL
-from fieldguide.pages.plotly_style import COLOURS, add_curve, cut, label, new_figure
+from fieldguide.pages.plotly_style import COLOURS, add_curve, label, new_figure
 from fieldguide.sweeps.analysis import Analysis, ended
 from fieldguide.sweeps.ranking import Configuration
 from fieldguide.sweeps.scales import FEW, Parameter, show_value

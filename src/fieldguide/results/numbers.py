@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, TypeGuard
 
-_MINUS = "−"
+MINUS = "−"
 _LARGE = 100
 _SMALLEST_P = 0.0001  # a smaller p value is shown as "< 0.0001"
 
@@ -15,17 +15,17 @@ def is_number(value: Any) -> TypeGuard[int | float]:
     return type(value) in (int, float) and math.isfinite(value)
 
 
-def number(value: float | None, *, beside: float | None = None) -> str:
-    """Show a number with 3 decimals, or with none if it or the number beside it is large."""
+def number(value: float | None, *, same_scale_as: float | None = None) -> str:
+    """Show a number with 3 decimals; with none if it is an integer or large, or its scale is."""
     if value is None:
         return ""
-    largest = max(abs(value), abs(beside or 0.0))
-    return f"{value:,.{3 if largest < _LARGE else 0}f}".replace("-", _MINUS)
+    is_large = max(abs(value), abs(same_scale_as or 0.0)) >= _LARGE
+    return f"{value:,.{0 if is_large or isinstance(value, int) else 3}f}".replace("-", MINUS)
 
 
-def signed(value: float | None, *, beside: float | None = None) -> str:
+def signed(value: float | None, *, same_scale_as: float | None = None) -> str:
     """Show a difference as `number` does, with its sign."""
-    text = number(value, beside=beside)
+    text = number(value, same_scale_as=same_scale_as)
     return f"+{text}" if value is not None and value > 0 else text
 
 

@@ -86,16 +86,16 @@ class Slot:
     the project's, but the run cache is the slot's own.
     """
 
-    def __init__(self, root: Path, folder: Path, start: StartingPoint) -> None:
+    def __init__(self, root: Path, folder: Path, starting_point: StartingPoint) -> None:
         """Choose the folders; nothing is written.
 
         Args:
             root: the project.
             folder: of the clone, whose parent is for all slots.
-            start: what trials start from.
+            starting_point: what trials start from.
         """
-        self.root, self.folder, self.start = root.resolve(), folder.resolve(), start
-        self.project = self.folder / start.subfolder
+        self.root, self.folder, self.starting_point = root.resolve(), folder.resolve(), starting_point
+        self.project = self.folder / starting_point.subfolder
         self._note = self.folder.with_suffix(".json")
         self._channel = Channel(self.folder.with_suffix(".channel"))
         self._trial = ""  # name of the latest one
@@ -274,9 +274,9 @@ class Slot:
         refs = self._git("for-each-ref", "--format=delete %(refname)", "refs/exps/")
         if refs:
             self._git("update-ref", "--no-deref", "--stdin", text=refs)
-        self._git("reset", "--quiet", "--soft", self.start.baseline)
+        self._git("reset", "--quiet", "--soft", self.starting_point.baseline)
         # The uncommitted changes are staged, so that new files are part of the trial too.
-        self._git("read-tree", "--reset", "-u", self.start.snapshot)
+        self._git("read-tree", "--reset", "-u", self.starting_point.snapshot)
         self._git("clean", "--quiet", "--force", "-d")
         # Test scores and seconds in Git are the baseline's.
         for path in [*_outputs_of_later_stages(self.project), str(TIMING)]:
@@ -288,8 +288,8 @@ class Slot:
         with new_folder(self.folder) as clone:
             top = str(top_of(self.root))
             git(clone, "clone", "--quiet", "--shared", "--no-checkout", top, ".")
-            git(clone, "checkout", "--quiet", "--detach", self.start.baseline)
-            project = clone / self.start.subfolder
+            git(clone, "checkout", "--quiet", "--detach", self.starting_point.baseline)
+            project = clone / self.starting_point.subfolder
             local = self.root / ".dvc" / "config.local"  # credentials of remotes
             if local.is_file():
                 shutil.copy(local, project / ".dvc" / "config.local")

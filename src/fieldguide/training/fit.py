@@ -203,9 +203,8 @@ def _explanation(err: BaseException, params: TrainParams) -> str | None:
             "model and data.image_size; try half of it"
         )
     if type(err).__module__.startswith(("torch._inductor", "torch._dynamo")):
-        why = str(err).strip().partition("\n")[0]
         return (
-            f"train.compile: true does not work here ({why}); it needs a C++ compiler, and on a "
+            f"train.compile: true does not work here ({first_line(err)}); it needs a C++ compiler, and on a "
             "GPU Triton; allowed here: false"
         )
     if "more than 1 value per channel" in str(err):  # what batch norm says of a single pixel

@@ -97,7 +97,7 @@ class RayPool:
         Args:
             root: the project.
             folder: for logs.
-            starting_point: what all trials start from; it must be a commit without further changes.
+            starting_point: of all trials; it must be a commit without further changes.
             sweep: its name.
             remote: Git's name of the remote that nodes reach.
             share: what each trial reserves.
@@ -109,9 +109,10 @@ class RayPool:
         """
         self._root, self._folder = root, folder
         self._remote, self._share, self._jobs = remote, share, jobs
+        baseline = starting_point.baseline
         owner = hashlib.sha256(ray.get_runtime_context().namespace.encode()).hexdigest()[:8]
-        self._ref = f"refs/fieldguide/{sweep}-{starting_point.baseline}-{owner}"
-        self._experiments = f"refs/exps/{starting_point.baseline[:2]}/{starting_point.baseline[2:]}"
+        self._ref = f"refs/fieldguide/{sweep}-{baseline}-{owner}"
+        self._experiments = f"refs/exps/{baseline[:2]}/{baseline[2:]}"
         self._actors: dict[str, _Actor] = {}  # by name
         self._breaks: defaultdict[str, _Break] = defaultdict(_Break)  # by node
         self._published: list[str] = []  # trials whose experiments are still to be fetched
@@ -119,14 +120,14 @@ class RayPool:
         self._unplaced = 0  # workers in a row that ended before Ray had placed them
         self._next_look = 0.0  # at the nodes
         url = _url(root, remote)
-        self._job = Job(url, self._ref, starting_point.baseline, starting_point.subfolder, share.cpus)
+        self._job = Job(url, self._ref, baseline, starting_point.subfolder, share.cpus)
         _check_is_commit(root, starting_point)
         if jobs is None and self._capacity() == 0:
             raise SweepError(
                 f"no node holds --cpus {share.cpus} and --gpus {share.gpus:g}; allowed: what one "
                 "has (`ray status`), or -j N, with which the sweep waits for such a node"
             )
-        _push(root, remote, f"{starting_point.baseline}:{self._ref}")
+        _push(root, remote, f"{baseline}:{self._ref}")
 
     def recover(self, wanted: Collection[str]) -> set[str]:  # noqa: D102 - Pool's, here and below
         self._fetch_missing(wanted)
@@ -135,7 +136,8 @@ class RayPool:
             with suppress(ValueError):  # it has just ended
                 handle = ray.get_actor(name)
                 found[handle.state.remote()] = (name, handle)
-        ready = ray.wait(list(found), num_returns=len(found), timeout=_ANSWER_TIMEOUT)[0] if found else []
+        waiting = {"num_returns": len(found), "timeout": _ANSWER_TIMEOUT}
+        ready = ray.wait(list(found), **waiting)[0] if found else []
         running: set[str] = set()
         for answer, (name, handle) in found.items():
             node, trial = "", None
@@ -337,10 +339,10 @@ def _url(root: Path, remote: str) -> str:
     return str(folder.resolve()) if folder.exists() else url
 
 
-def _check_is_commit(root: Path, starting_point: StartingPoint) -> None:
+def _check_is_commit(root: Path, point: StartingPoint) -> None:
     """Refuse uncommitted changes, which nodes would not get."""
-    changed = set(git(root, "diff", "--name-only", starting_point.baseline, starting_point.snapshot).splitlines())
-    if changed := changed - {f"{starting_point.subfolder}{TIMING}"}:  # changes with every `dvc repro`
+    changed = set(git(root, "diff", "--name-only", point.baseline, point.snapshot).splitlines())
+    if changed := changed - {f"{point.subfolder}{TIMING}"}:  # changes with every `dvc repro`
         raise SweepError(
             f"{', '.join(sorted(changed))}: changed and not committed, and a cluster gets the "
             "commit alone; commit it, or put it away with `git stash` (a sweep that has begun with "

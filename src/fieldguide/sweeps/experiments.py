@@ -14,13 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fieldguide.core.stage import TIMING
 from fieldguide.results.git import git, read_blobs
+from fieldguide.results.paths import CURVES, TIMING, TRAIN_METRICS
 from fieldguide.results.revision import flat, load_yaml
 
-METRICS = "metrics/train/metrics.json"
-_FILES = ("params.yaml", METRICS, str(TIMING))
-_CURVES = "plots/curves.csv"
+_FILES = ("params.yaml", TRAIN_METRICS, TIMING)
 _MEASURES = ("train/acc", "val/acc", "train/loss", "val/loss")
 # <sweep>-<number of the configuration>_<settings>[_s<seed>]; names.py writes it.
 _NAME = re.compile(
@@ -92,7 +90,7 @@ def sweep_names(root: Path) -> list[str]:
 
 def read_curves(root: Path, trial: Trial) -> dict[str, list[float]]:
     """Return the values by epoch of those of train/acc, val/acc, train/loss and val/loss it has."""
-    text = next(read_blobs(root, [f"{trial.rev}:./{_CURVES}"])) or b""
+    text = next(read_blobs(root, [f"{trial.rev}:./{CURVES}"])) or b""
     rows = list(csv.DictReader(text.decode().splitlines()))
     columns = {name: name.replace("/", "_") for name in _MEASURES}
     return {

@@ -39,7 +39,12 @@ class LocalPool:
             base: params.yaml's values.
             fixed: values that all trials of the sweep share.
         """
-        self._root, self._folder, self._starting_point, self._jobs = root, folder, starting_point, jobs
+        self._root, self._folder, self._starting_point, self._jobs = (
+            root,
+            folder,
+            starting_point,
+            jobs,
+        )
         self._busy: dict[str, Slot] = {}  # by the name of its trial
         self._gpus = gpus_of(base, fixed)
 
@@ -72,7 +77,9 @@ class LocalPool:
     def wait(self) -> Iterator[Reported | Ended]:  # noqa: D102
         time.sleep(_TICK)
         for name, slot in list(self._busy.items()):
-            running = slot.is_running  # checked before the reports are read, so that the last ones are read too
+            running = (
+                slot.is_running
+            )  # checked before the reports are read, so that the last ones are read too
             yield from slot.new_epochs()
             if not running:
                 del self._busy[name]

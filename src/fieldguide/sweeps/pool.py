@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Protocol
 from fieldguide.core.params import Params
 from fieldguide.core.stage import EXIT_NO_ROOM
 from fieldguide.sweeps.experiments import Trial
-from fieldguide.sweeps.space import Values
 
 if TYPE_CHECKING:
-    from fieldguide.sweeps.record import PlannedTrial  # loads Optuna, which no node needs
+    from fieldguide.sweeps.record import PlannedTrial  # loads samplers, which no node needs
+    from fieldguide.sweeps.space import Values
 
 
 @dataclass(frozen=True)

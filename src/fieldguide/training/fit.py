@@ -20,7 +20,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.model_summary.model_summary import summarize
 from torch import nn
 
-from fieldguide.core.errors import TrainingError, is_out_of_memory
+from fieldguide.core.errors import TrainingError, first_line, is_out_of_memory
 from fieldguide.core.files import folder_md5, write_json, write_text
 from fieldguide.core.params import ModelParams, TrainParams, epoch_size
 from fieldguide.core.store import Store

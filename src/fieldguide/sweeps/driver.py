@@ -98,9 +98,8 @@ def locked(root: Path, sweep: Sweep) -> Iterator[None]:
     """
     folder = state_folder(root, sweep.name)
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "driver.lock")
     try:
-        lock.acquire(timeout=0)
+        lock = FileLock(folder / "driver.lock").acquire(timeout=0)
     except Timeout as err:
         raise SweepError(f"{sweep.path}: another process runs this sweep already") from err
     with lock:
@@ -121,6 +120,7 @@ class Driver:
         self.folder = state_folder(root, record.sweep.name)
 
     def run(self) -> bool:
+        """Run the sweep to its end; return whether no trial failed."""
         with self.progress:
             try:
                 self._recover()

@@ -1,8 +1,9 @@
 """The process that runs one trial on a node of a cluster.
 
-`python -m fieldguide.sweeps.node` reads the trial to run, then the driver's answers at rungs, and writes
-events: JSON, one object a line. When its standard input closes, nobody waits for the trial any more, and it is
-ended. The clone of the project, DVC's cache and the slots stay in the node's folder for later trials.
+`python -m fieldguide.sweeps.node` reads the trial to run, then the driver's answers at rungs, and
+writes events: JSON, one object a line. When its standard input closes, nobody waits for the trial
+any more, and it is ended. The clone of the project, DVC's cache and the slots stay in the node's
+folder for later trials.
 """
 
 from __future__ import annotations

@@ -289,22 +289,16 @@ def _outputs_of_later_stages(project: Path) -> set[str]:
     """Return what the stages after TARGET write, by dvc.lock."""
     lock = project / "dvc.lock"
     stages = load_yaml(lock.read_bytes())["stages"] if lock.is_file() else {}
-    read = {name: {dep["path"] for dep in stages[name].get("deps", [])} for name in stages}
-    written = {name: {out["path"] for out in stages[name].get("outs", [])} for name in stages}
-    changed, found = written.pop(TARGET, set()), set[str]()
-    while changed:
-        later = [
-            name
-            for name in written
-            if any(_overlap(dep, out) for dep in read[name] for out in changed)
-        ]
-        changed = set[str]().union(*map(written.pop, later))
-        found |= changed
-    return found
-
-
-def _overlap(one: str, other: str) -> bool:
-    return Path(one).is_relative_to(other) or Path(other).is_relative_to(one)
+    read = {name: [Path(dep["path"]) for dep in stages[name].get("deps", [])] for name in stages}
+    written = {name: [out["path"] for out in stages[name].get("outs", [])] for name in stages}
+    found = written.pop(TARGET, [])
+    later = set[str]()
+    for out in found:  # grows meanwhile
+        for name in list(written):
+            if any(dep.is_relative_to(out) or Path(out).is_relative_to(dep) for dep in read[name]):
+                found += written[name]
+                later.update(written.pop(name))
+    return later
 
 
 def how_it_failed(log: Path) -> tuple[int | None, str]:

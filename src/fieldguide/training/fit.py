@@ -204,8 +204,8 @@ def _explanation(err: BaseException, params: TrainParams) -> str | None:
         )
     if type(err).__module__.startswith(("torch._inductor", "torch._dynamo")):
         return (
-            f"train.compile: true does not work here ({first_line(err)}); it needs a C++ compiler, and on a "
-            "GPU Triton; allowed here: false"
+            f"train.compile: true does not work here ({first_line(err)}); it needs a C++ "
+            "compiler, and on a GPU Triton; allowed here: false"
         )
     if "more than 1 value per channel" in str(err):  # what batch norm says of a single pixel
         return (

@@ -10,7 +10,7 @@ import hashlib
 import re
 import time
 import uuid
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -39,7 +39,7 @@ _INTERVAL = 5.0  # seconds between looks at the nodes, and between tries of the 
 _ANSWER_TIMEOUT = 10.0  # seconds for a worker of an earlier driver to answer
 _OUTAGE = 600.0  # seconds without the Git remote, after which the driver stops
 _MOST_UNPLACED = 5  # workers in a row that end before Ray placed them
-_LONGEST_BREAK = 60.0  # seconds
+_LONGEST_PAUSE = 60.0  # seconds, of a node that fails again and again
 
 
 @dataclass
@@ -52,22 +52,6 @@ class _Actor:
     trial: str | None = None
     seen: int = 0  # events of that trial
     is_old: bool = False  # of an earlier driver, perhaps with other options
-
-
-@dataclass
-class _Break:
-    """A pause after a failure.
-
-    Without it a broken node, which is always the first to be free, would get every trial.
-    """
-
-    failures: int = 0  # in a row
-    until: float = 0.0
-
-    def begin(self) -> None:
-        """Leave the next trials to other nodes for a while, longer after each failure."""
-        self.failures += 1
-        self.until = time.monotonic() + min(2**self.failures, _LONGEST_BREAK)
 
 
 @dataclass(frozen=True)
@@ -114,7 +98,10 @@ class RayPool:
         self._ref = f"refs/fieldguide/{sweep}-{baseline}-{owner}"
         self._experiments = f"refs/exps/{baseline[:2]}/{baseline[2:]}"
         self._actors: dict[str, _Actor] = {}  # by name
-        self._breaks: defaultdict[str, _Break] = defaultdict(_Break)  # by node
+        self._failures: Counter[str | None] = Counter()  # in a row, by node
+        # A pause after a failure. Without it a broken node, which is always the first to be free,
+        # would get every trial.
+        self._paused_until: dict[str, float] = {}  # by node
         self._published: list[str] = []  # trials whose experiments are still to be fetched
         self._next_fetch = self._remote_lost_at = 0.0
         self._unplaced = 0  # workers in a row that ended before Ray had placed them
@@ -160,7 +147,7 @@ class RayPool:
             git(self._root, *_FETCH, self._remote, *(f"{ref}:{ref}" for ref in refs))
 
     def expect(self, most: int) -> None:  # noqa: D102
-        failing = [name for name, actor in self._actors.items() if self._failures(actor)]
+        failing = [name for name, actor in self._actors.items() if self._failures[actor.node]]
         # Failing workers are not counted, so that their number never makes a good worker
         # superfluous.
         surplus = len(self._actors) - len(failing) - most
@@ -173,19 +160,17 @@ class RayPool:
             self._next_look = time.monotonic() + _INTERVAL
             self._start_workers(most)
 
-    def _failures(self, actor: _Actor) -> int:
-        return self._breaks[actor.node or ""].failures
-
     def room(self) -> int:  # noqa: D102
         return sum(map(self._is_free, self._actors.values()))
 
     def _is_free(self, actor: _Actor) -> bool:
         if actor.node is None or actor.trial is not None:
             return False
-        return time.monotonic() >= self._breaks[actor.node].until
+        return time.monotonic() >= self._paused_until.get(actor.node, 0)
 
     def start(self, planned: PlannedTrial, rungs: list[int]) -> None:  # noqa: D102
-        actor = min(filter(self._is_free, self._actors.values()), key=self._failures)
+        free = filter(self._is_free, self._actors.values())
+        actor = min(free, key=lambda one: self._failures[one.node])
         actor.trial, actor.seen = planned.name, 0
         actor.answer_ref = actor.handle.run.remote(planned.name, planned.overrides, rungs)
 
@@ -242,9 +227,12 @@ class RayPool:
         ended = Ended(name, None, event["status"], event["message"], node_failed=failed)
         assert actor.node is not None
         if ended.status == 0 or ended.is_its_own_fault:
-            self._breaks.pop(actor.node, None)
+            self._failures[actor.node] = 0
+            self._paused_until.pop(actor.node, None)
         else:
-            self._breaks[actor.node].begin()
+            self._failures[actor.node] += 1
+            pause = min(2 ** self._failures[actor.node], _LONGEST_PAUSE)
+            self._paused_until[actor.node] = time.monotonic() + pause
         if ended.status != 0:
             log = log_file(self._folder, name)
             log.parent.mkdir(parents=True, exist_ok=True)

@@ -168,7 +168,7 @@ def test_run_cap_may_grow_and_nothing_else_may_change(tmp_path):
     with pytest.raises(SweepError, match=r"search\.yaml: changed since .*search\.yaml\.study"):
         record(tmp_path, "bayes")
     other = BASE.model_copy(update={"train": BASE.train.model_copy(update={"epochs": 9})})
-    with pytest.raises(SweepError, match=r"params\.yaml: has changed"):
+    with pytest.raises(SweepError, match=r"params\.yaml: changed since"):
         record(tmp_path, base=other)
 
 

@@ -35,7 +35,7 @@ from typing import Any
 import yaml
 
 from fieldguide.core.params import load_params
-from fieldguide.sweeps.driver import _Driver
+from fieldguide.sweeps.driver import Driver
 from fieldguide.sweeps.experiments import Trial
 from fieldguide.sweeps.pool import Ended, Pool, Reported
 from fieldguide.sweeps.record import PlannedTrial, Record
@@ -179,9 +179,6 @@ class SimulatedPool:
             self._at(self.now, "finish", training)
         self._leave()
 
-    def log(self, name: str) -> Path:  # noqa: D102
-        return Path("logs") / f"{name}.log"
-
     def stop(self) -> None:  # noqa: D102
         pass
 
@@ -317,7 +314,7 @@ def simulate(folder: Path, trials: int, world: World) -> Result:
     with (folder / "output").open("w") as output, contextlib.redirect_stdout(output):
         record = Record(load_sweep(file, base), base)
         pool: Pool = (simulated := SimulatedPool(world))
-        _Driver(folder, record, pool).run()
+        Driver(folder, record, pool).run()
     return Result(record, simulated, time.perf_counter() - start)
 
 

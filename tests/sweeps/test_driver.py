@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
@@ -13,12 +12,12 @@ from stub import ROOT, Stub, stages_of, wait_for
 
 from fieldguide.core.errors import SweepError
 from fieldguide.core.params import load_params
-from fieldguide.sweeps.driver import run_sweep
+from fieldguide.sweeps.driver import run_sweep, take_snapshot
 from fieldguide.sweeps.experiments import read_trials
 from fieldguide.sweeps.local import gpus_of, threads
 from fieldguide.sweeps.pool import Ended
 from fieldguide.sweeps.record import Record
-from fieldguide.sweeps.slot import Slot, how_it_failed, take_snapshot
+from fieldguide.sweeps.slot import Slot, how_it_failed
 from fieldguide.sweeps.sweep_file import load_sweep
 
 # The warnings are of libraries that DVC uses.
@@ -337,9 +336,6 @@ class FailingNode:
     def wait(self):
         name, self.name = self.name, None
         yield Ended(name, message="the disk is full", node_failed=True)
-
-    def log(self, name):
-        return Path("logs", name)
 
     def stop(self):
         self.stopped += 1

@@ -165,10 +165,10 @@ def test_successive_halving_by_hand(tmp_path):
 def test_run_cap_may_grow_and_nothing_else_may_change(tmp_path):
     propose_all(record(tmp_path))
     assert [trial.number for trial in propose_all(record(tmp_path, run_cap=7))] == [5, 6]
-    with pytest.raises(SweepError, match=r"search\.yaml: has changed since .*search\.yaml\.study"):
+    with pytest.raises(SweepError, match=r"search\.yaml: changed since .*search\.yaml\.study"):
         record(tmp_path, "bayes")
     other = BASE.model_copy(update={"train": BASE.train.model_copy(update={"epochs": 9})})
-    with pytest.raises(SweepError, match=r"params\.yaml: has changed"):
+    with pytest.raises(SweepError, match=r"params\.yaml: changed since"):
         record(tmp_path, base=other)
 
 

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from fieldguide.sweeps.experiments import METRICS, read_trials
+from fieldguide.results.paths import TRAIN_METRICS
+from fieldguide.sweeps.experiments import read_trials
 
 pytestmark = pytest.mark.slow
 BASE, GOOD, BAD = 2.0e-3, 3.0e-3, 1.0e-6  # learning rates; the first is that of params.yaml
@@ -14,7 +15,7 @@ def train(project, rate):
     """Train outside of any sweep, return what DVC printed, and check the result."""
     project.git("checkout", "--quiet", ".")
     output = project.dvc("exp", "run", "--set-param", f"train.learning_rate={rate}", "train")
-    assert "pruned" not in json.loads(project.read(METRICS))
+    assert "pruned" not in json.loads(project.read(TRAIN_METRICS))
     assert project.read("plots/curves.csv").count(b"\n") == 1 + 6  # all epochs
     project.git("checkout", "--quiet", ".")
     return output

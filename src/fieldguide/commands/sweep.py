@@ -97,7 +97,7 @@ def _run_on_cluster(
     cpus: int,
     gpus: float | None,
 ) -> bool:
-    from fieldguide.prepare.cluster import connected
+    from fieldguide.prepare.ray_connection import connected
     from fieldguide.sweeps.driver import run_sweep
 
     root = Path.cwd()

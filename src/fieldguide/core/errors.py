@@ -62,6 +62,11 @@ def is_out_of_memory(err: BaseException) -> bool:
     return type(err).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(err)
 
 
+def first_line(err: object) -> str:
+    """Return the first line of an error's message; the class of an error that has no message."""
+    return str(err).strip().partition("\n")[0] or type(err).__name__
+
+
 def printable(text: str) -> str:
     """Replace control characters, which could change the terminal: names come from strangers."""
     return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)

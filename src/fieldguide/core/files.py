@@ -8,8 +8,11 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 
 def write_text(path: Path, text: str) -> None:
@@ -61,6 +64,24 @@ def new_folder(path: Path) -> Iterator[Path]:
         partial.rename(path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def first_free_folder(base: Path) -> Iterator[Path]:
+    """Yield the first of the folders `base`/0, `base`/1, ... that no other process uses.
+
+    The folder itself is not made. A lock file beside it keeps other processes away; if this process
+    is killed, the kernel frees the lock.
+    """
+    base.mkdir(parents=True, exist_ok=True)
+    for number in count():
+        try:
+            taken = FileLock(base / f"{number}.lock").acquire(timeout=0)
+        except Timeout:
+            continue
+        with taken:
+            yield base / str(number)
+        return
 
 
 def md5(data: bytes) -> str:

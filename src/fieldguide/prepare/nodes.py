@@ -6,7 +6,7 @@ import os
 from importlib.metadata import version
 from typing import Any
 
-from fieldguide.core.errors import ClusterError
+from fieldguide.core.errors import ClusterError, first_line
 from fieldguide.core.params import DataParams
 from fieldguide.prepare.chunks import (
     Chunks,
@@ -16,7 +16,7 @@ from fieldguide.prepare.chunks import (
     decode_chunk,
     pillow_without_limit,
 )
-from fieldguide.prepare.cluster import connected
+from fieldguide.prepare.ray_connection import connected
 
 _AHEAD = 2  # chunks for each core of the cluster that are sent before results return
 _DECODERS = ("pillow", "simplejpeg")  # another version may round differently
@@ -65,8 +65,8 @@ def decode_on_nodes(chunks: Chunks, params: DataParams) -> DecodedChunks:
                 raise err.cause from err
             raise
         except ray.exceptions.RayError as err:
-            reason = str(err).strip().partition("\n")[0]
-            raise ClusterError(f"{address}: photos could not be decoded there ({reason})") from err
+            why = first_line(err)
+            raise ClusterError(f"{address}: photos could not be decoded there ({why})") from err
 
 
 def _decode_on_node(

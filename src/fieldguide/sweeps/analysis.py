@@ -15,7 +15,6 @@ from fieldguide.sweeps.scales import Parameter, describe
 
 CURVES = 5  # configurations whose training curves are shown
 LISTED = 10  # best configurations that are listed
-_SHOWN = 6  # names of other sweeps in a message
 
 
 class Curves(NamedTuple):
@@ -137,5 +136,4 @@ def _known(root: Path) -> str:
     names = sweep_names(root)
     if not names:
         return "no sweep has one; start one with `fieldguide sweep run`"
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"sweeps that have one: {', '.join(names[:_SHOWN])}{more}"
+    return f"sweeps that have one: {', '.join(names)}"

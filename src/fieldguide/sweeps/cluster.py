@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-import sys
 import time
 import uuid
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -20,28 +19,27 @@ from typing import Any
 
 import ray
 
-from fieldguide.core.errors import DvcError, GitError, SweepError
+from fieldguide.core.errors import DvcError, GitError, SweepError, first_line
 from fieldguide.core.params import Params
-from fieldguide.core.stage import TIMING
 from fieldguide.results.dvc import cached_dependencies, dvc
 from fieldguide.results.git import git, top_of
+from fieldguide.results.paths import TIMING
 from fieldguide.sweeps.experiments import read_trials
 from fieldguide.sweeps.node import Event, Job
-from fieldguide.sweeps.pool import Ended, Reported
+from fieldguide.sweeps.pool import Ended, Reported, gpus_wanted
 from fieldguide.sweeps.record import PlannedTrial
-from fieldguide.sweeps.slot import TARGET, StartingPoint
+from fieldguide.sweeps.slot import TARGET, StartingPoint, log_file
 from fieldguide.sweeps.space import Values
 from fieldguide.sweeps.worker import Worker
 
 _FETCH = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head")
 _TICK = 1.0  # most seconds that the driver waits for an event
 _GONE = (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnavailableError)
-_LOOK = 5.0  # seconds between looks at the nodes, and between tries of the Git remote
-_STATE = 10.0  # seconds for a worker of an earlier driver to answer
+_INTERVAL = 5.0  # seconds between looks at the nodes, and between tries of the Git remote
+_ANSWER_TIMEOUT = 10.0  # seconds for a worker of an earlier driver to answer
 _OUTAGE = 600.0  # seconds without the Git remote, after which the driver stops
-_MOST_UNPLACED = 5
-_PLACED = 20.0  # seconds for Ray to place a worker, after which the driver prints what it waits for
-_LONGEST_BREAK = 60.0  # seconds
+_MOST_UNPLACED = 5  # workers in a row that end before Ray placed them
+_LONGEST_PAUSE = 60.0  # seconds, of a node that fails again and again
 
 
 @dataclass
@@ -49,24 +47,11 @@ class _Actor:
     """A worker as the driver sees it."""
 
     handle: Any
-    asked: Any  # Ray's reference to the next answer: first its state, then events
+    answer_ref: Any  # Ray's reference to the next answer: first its state, then events
     node: str | None = None  # known once Ray has placed it
     trial: str | None = None
     seen: int = 0  # events of that trial
     is_old: bool = False  # of an earlier driver, perhaps with other options
-
-
-@dataclass
-class _Break:
-    """A pause for a node that failed; without it the node, always free first, draws all trials."""
-
-    failures: int = 0  # in a row
-    until: float = 0.0
-
-    def begin(self) -> None:
-        """Leave the next trials to other nodes for a while, longer after each failure."""
-        self.failures += 1
-        self.until = time.monotonic() + min(2**self.failures, _LONGEST_BREAK)
 
 
 @dataclass(frozen=True)
@@ -78,13 +63,13 @@ class Share:
 
 
 class RayPool:
-    """Workers on a cluster that this process has joined (`prepare.cluster.connected`)."""
+    """Workers on a cluster that this process has joined (`prepare.ray_connection.connected`)."""
 
     def __init__(
         self,
         root: Path,
         folder: Path,
-        start: StartingPoint,
+        starting_point: StartingPoint,
         *,
         sweep: str,
         remote: str,
@@ -96,7 +81,7 @@ class RayPool:
         Args:
             root: the project.
             folder: for logs.
-            start: what all trials start from; it must be a commit without further changes.
+            starting_point: of all trials; it must be a commit without further changes.
             sweep: its name.
             remote: Git's name of the remote that nodes reach.
             share: what each trial reserves.
@@ -108,26 +93,28 @@ class RayPool:
         """
         self._root, self._folder = root, folder
         self._remote, self._share, self._jobs = remote, share, jobs
+        baseline = starting_point.baseline
         owner = hashlib.sha256(ray.get_runtime_context().namespace.encode()).hexdigest()[:8]
-        self._ref = f"refs/fieldguide/{sweep}-{start.baseline}-{owner}"
-        self._experiments = f"refs/exps/{start.baseline[:2]}/{start.baseline[2:]}"
+        self._ref = f"refs/fieldguide/{sweep}-{baseline}-{owner}"
+        self._experiments = f"refs/exps/{baseline[:2]}/{baseline[2:]}"
         self._actors: dict[str, _Actor] = {}  # by name
-        self._breaks: defaultdict[str, _Break] = defaultdict(_Break)  # by node
+        self._failures: Counter[str | None] = Counter()  # in a row, by node
+        # A pause after a failure. Without it a broken node, which is always the first to be free,
+        # would get every trial.
+        self._paused_until: dict[str, float] = {}  # by node
         self._published: list[str] = []  # trials whose experiments are still to be fetched
-        self._fetch_at = self._cut_since = 0.0  # next try, and when the remote went away
-        self._tell_at: float | None = time.monotonic() + _PLACED
+        self._next_fetch = self._remote_lost_at = 0.0
         self._unplaced = 0  # workers in a row that ended before Ray had placed them
-        self._most = 0  # trials that remain
-        self._looked = 0.0
+        self._next_look = 0.0  # at the nodes
         url = _url(root, remote)
-        self._job = Job(url, self._ref, start.baseline, start.subfolder, share.cpus)
-        _check_is_commit(root, start)
+        self._job = Job(url, self._ref, baseline, starting_point.subfolder, share.cpus)
+        _check_is_commit(root, starting_point)
         if jobs is None and self._capacity() == 0:
             raise SweepError(
                 f"no node holds --cpus {share.cpus} and --gpus {share.gpus:g}; allowed: what one "
                 "has (`ray status`), or -j N, with which the sweep waits for such a node"
             )
-        _push(root, remote, f"{start.baseline}:{self._ref}")
+        _push(root, remote, f"{baseline}:{self._ref}")
 
     def recover(self, wanted: Collection[str]) -> set[str]:  # noqa: D102 - Pool's, here and below
         self._fetch_missing(wanted)
@@ -136,7 +123,8 @@ class RayPool:
             with suppress(ValueError):  # it has just ended
                 handle = ray.get_actor(name)
                 found[handle.state.remote()] = (name, handle)
-        ready = ray.wait(list(found), num_returns=len(found), timeout=_STATE)[0] if found else []
+        waiting = {"num_returns": len(found), "timeout": _ANSWER_TIMEOUT}
+        ready = ray.wait(list(found), **waiting)[0] if found else []
         running: set[str] = set()
         for answer, (name, handle) in found.items():
             node, trial = "", None
@@ -159,43 +147,43 @@ class RayPool:
             git(self._root, *_FETCH, self._remote, *(f"{ref}:{ref}" for ref in refs))
 
     def expect(self, most: int) -> None:  # noqa: D102
-        self._most = most
-        failing = [name for name, actor in self._actors.items() if self._failures(actor)]
-        # Failing workers do not count: no good one is released because there are many of them.
+        failing = [name for name, actor in self._actors.items() if self._failures[actor.node]]
+        # Failing workers are not counted, so that their number never makes a good worker
+        # superfluous.
         surplus = len(self._actors) - len(failing) - most
         if surplus >= 0:
             idle = [name for name, actor in self._actors.items() if actor.trial is None]
             good = [name for name in idle if name not in failing]
             for name in [*(set(idle) & set(failing)), *good[:surplus]]:
                 self._drop(name)
-
-    def _failures(self, actor: _Actor) -> int:
-        return self._breaks[actor.node or ""].failures
+        if time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + _INTERVAL
+            self._start_workers(most)
 
     def room(self) -> int:  # noqa: D102
-        self._look()
         return sum(map(self._is_free, self._actors.values()))
 
     def _is_free(self, actor: _Actor) -> bool:
         if actor.node is None or actor.trial is not None:
             return False
-        return time.monotonic() >= self._breaks[actor.node].until
+        return time.monotonic() >= self._paused_until.get(actor.node, 0)
 
     def start(self, planned: PlannedTrial, rungs: list[int]) -> None:  # noqa: D102
-        actor = min(filter(self._is_free, self._actors.values()), key=self._failures)
+        free = filter(self._is_free, self._actors.values())
+        actor = min(free, key=lambda one: self._failures[one.node])
         actor.trial, actor.seen = planned.name, 0
-        actor.asked = actor.handle.run.remote(planned.name, planned.overrides, rungs)
+        actor.answer_ref = actor.handle.run.remote(planned.name, planned.overrides, rungs)
 
     def wait(self) -> Iterator[Reported | Ended]:  # noqa: D102
-        asked = {actor.asked: name for name, actor in self._actors.items()}
-        if not asked:
+        waiting = {actor.answer_ref: name for name, actor in self._actors.items()}
+        if not waiting:
             time.sleep(_TICK)
             return
-        ready, _ = ray.wait(list(asked), num_returns=1, timeout=_TICK)
+        ready, _ = ray.wait(list(waiting), num_returns=1, timeout=_TICK)
         if ready:  # others may have answered too
-            ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=0)
+            ready, _ = ray.wait(list(waiting), num_returns=len(waiting), timeout=0)
         for answer in ready:
-            for event in self._hear(asked[answer]):
+            for event in self._hear(waiting[answer]):
                 if isinstance(event, Ended) and event.status == 0:
                     self._published.append(event.name)
                 else:
@@ -206,16 +194,16 @@ class RayPool:
         """Take a worker's answer, and ask it again."""
         actor = self._actors[name]
         try:
-            answer = ray.get(actor.asked)
+            answer = ray.get(actor.answer_ref)
         except ray.exceptions.RayError as err:  # its node died, or it cannot work there
             self._drop(name)
             if actor.trial:
-                why = "its node is gone" if isinstance(err, _GONE) else _first_line(err)
+                why = "its node is gone" if isinstance(err, _GONE) else first_line(err)
                 yield Ended(actor.trial, message=why)
             elif actor.node is None:
                 self._unplaced += 1
                 if self._unplaced >= _MOST_UNPLACED:
-                    why = _first_line(err)
+                    why = first_line(err)
                     raise SweepError(f"no worker starts on the cluster: {why}") from err
             return
         if actor.node is None:
@@ -226,7 +214,7 @@ class RayPool:
             if actor.is_old and actor.trial is None:
                 self._drop(name)  # a new worker takes its place
                 return
-        actor.asked = actor.handle.events.remote(actor.trial or "", actor.seen)
+        actor.answer_ref = actor.handle.events.remote(actor.trial or "", actor.seen)
 
     def _translate(self, actor: _Actor, event: Event) -> Reported | Ended:
         """Return an event of node.py as the driver's, and keep the log of a trial that failed."""
@@ -239,11 +227,14 @@ class RayPool:
         ended = Ended(name, None, event["status"], event["message"], node_failed=failed)
         assert actor.node is not None
         if ended.status == 0 or ended.is_its_own_fault:
-            self._breaks.pop(actor.node, None)
+            self._failures[actor.node] = 0
+            self._paused_until.pop(actor.node, None)
         else:
-            self._breaks[actor.node].begin()
+            self._failures[actor.node] += 1
+            pause = min(2 ** self._failures[actor.node], _LONGEST_PAUSE)
+            self._paused_until[actor.node] = time.monotonic() + pause
         if ended.status != 0:
-            log = self.log(name)
+            log = log_file(self._folder, name)
             log.parent.mkdir(parents=True, exist_ok=True)
             log.write_text(event.get("log") or ended.message, encoding="utf-8")
         return ended
@@ -256,18 +247,18 @@ class RayPool:
     def _fetch(self) -> Iterator[Ended]:
         """Fetch the experiments of finished trials; later, if the remote is away."""
         now = time.monotonic()
-        if not self._published or now < self._fetch_at:
+        if not self._published or now < self._next_fetch:
             return
         refs = [f"{self._experiments}/{name}" for name in self._published]
         try:
             git(self._root, *_FETCH, self._remote, *(f"+{ref}:{ref}" for ref in refs))
         except GitError:
-            self._cut_since = self._cut_since or now
-            self._fetch_at = now + _LOOK
-            if now - self._cut_since > _OUTAGE:
+            self._remote_lost_at = self._remote_lost_at or now
+            self._next_fetch = now + _INTERVAL
+            if now - self._remote_lost_at > _OUTAGE:
                 raise
             return
-        self._cut_since = 0.0
+        self._remote_lost_at = 0.0
         names, self._published = self._published, []
         for name in names:
             yield Ended(name, read_trials(self._root, name=name)[0])
@@ -275,9 +266,6 @@ class RayPool:
     def answer(self, name: str, epoch: int, *, go_on: bool) -> None:  # noqa: D102
         actor = next(one for one in self._actors.values() if one.trial == name)
         actor.handle.answer.remote(epoch, go_on=go_on)
-
-    def log(self, name: str) -> Path:  # noqa: D102
-        return self._folder / "logs" / f"{name}.log"
 
     def stop(self) -> None:  # noqa: D102
         for name in list(self._actors):
@@ -288,22 +276,9 @@ class RayPool:
         with suppress(GitError):  # a ref that is left does no harm
             git(self._root, "push", "--quiet", self._remote, f":{self._ref}")
 
-    def _look(self) -> None:
+    def _start_workers(self, most: int) -> None:
         """Start as many workers as are wanted; one that finds no room waits in Ray for a node."""
-        now = time.monotonic()
-        if now - self._looked < _LOOK:
-            return
-        self._looked = now
-        if self._tell_at and now > self._tell_at:
-            self._tell_at = None
-            if not any(actor.node for actor in self._actors.values()):
-                print(
-                    f"No worker has a place yet: each needs {self._share.cpus} cores and "
-                    f"{self._share.gpus:g} GPUs of a node; `ray status` shows what is free",
-                    file=sys.stderr,
-                    flush=True,
-                )
-        while len(self._actors) < min(self._jobs or self._capacity(), self._most):
+        while len(self._actors) < min(self._jobs or self._capacity(), most):
             name = f"worker-{uuid.uuid4()}"
             handle = (
                 ray.remote(Worker)
@@ -334,14 +309,7 @@ class RayPool:
 
 def gpus_of_a_trial(base: Params, fixed: Values) -> int:
     """Return how many GPUs a trial trains on; 0 if the cluster has none."""
-    accelerator = fixed.get("train.accelerator", base.train.accelerator)
-    if accelerator not in ("auto", "gpu") or not ray.cluster_resources().get("GPU"):
-        return 0
-    return int(fixed.get("train.devices", base.train.devices))
-
-
-def _first_line(err: Exception) -> str:
-    return str(err).strip().partition("\n")[0] or type(err).__name__
+    return gpus_wanted(base, fixed) if ray.cluster_resources().get("GPU") else 0
 
 
 def _url(root: Path, remote: str) -> str:
@@ -359,10 +327,10 @@ def _url(root: Path, remote: str) -> str:
     return str(folder.resolve()) if folder.exists() else url
 
 
-def _check_is_commit(root: Path, start: StartingPoint) -> None:
+def _check_is_commit(root: Path, point: StartingPoint) -> None:
     """Refuse uncommitted changes, which nodes would not get."""
-    changed = set(git(root, "diff", "--name-only", start.baseline, start.snapshot).splitlines())
-    if changed := changed - {f"{start.subfolder}{TIMING}"}:  # changes with every `dvc repro`
+    changed = set(git(root, "diff", "--name-only", point.baseline, point.snapshot).splitlines())
+    if changed := changed - {f"{point.subfolder}{TIMING}"}:  # changes with every `dvc repro`
         raise SweepError(
             f"{', '.join(sorted(changed))}: changed and not committed, and a cluster gets the "
             "commit alone; commit it, or put it away with `git stash` (a sweep that has begun with "

@@ -17,17 +17,19 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from fieldguide.core.errors import SweepError
+from fieldguide.core.errors import GitError, SweepError
 from fieldguide.core.params import Params
-from fieldguide.results.git import subfolder_of
-from fieldguide.sweeps.experiments import METRICS, Trial, read_curves, read_trials
+from fieldguide.results.git import git, subfolder_of
+from fieldguide.results.paths import TRAIN_METRICS
+from fieldguide.sweeps.experiments import Trial, read_curves, read_trials
 from fieldguide.sweeps.pool import Ended, Pool, Reported
 from fieldguide.sweeps.progress import Progress
 from fieldguide.sweeps.record import DONE, FAILED, PRUNED, PlannedTrial, Record
-from fieldguide.sweeps.slot import StartingPoint, check_project, take_snapshot
+from fieldguide.sweeps.slot import StartingPoint, log_file
 from fieldguide.sweeps.space import Sweep
 
 _MOST_STARTS = 6  # of a trial that ends for a reason other than its params
+_MOST_NODE_FAILURES = 6  # in a row
 OpenPool = Callable[[Path, StartingPoint], Pool]
 
 
@@ -49,10 +51,14 @@ def run_sweep(root: Path, sweep: Sweep, base: Params, open_pool: OpenPool) -> bo
         Whether all trials finished, none having failed.
 
     Raises:
-        SweepError: another driver runs it, or its record or experiments are of another search.
+        SweepError: `root` is no DVC project or has no commit, another driver runs the sweep, or its
+            record or experiments are of another search.
         KeyboardInterrupt: on Ctrl-C, with the running trials stopped.
     """
-    check_project(root)
+    if not (root / ".dvc").is_dir():
+        raise SweepError(
+            f"{root}: has no folder .dvc; allowed: the folder of a DVC project, in a Git repository"
+        )
     with locked(root, sweep), _terminate_as_interrupt():
         record = Record(sweep, base)
         attrs = record.study.user_attrs
@@ -63,7 +69,24 @@ def run_sweep(root: Path, sweep: Sweep, base: Params, open_pool: OpenPool) -> bo
         pool = open_pool(state_folder(root, sweep.name), start)  # may refuse the starting point
         record.study.set_user_attr("snapshot", start.snapshot)
         record.study.set_user_attr("baseline", start.baseline)
-        return _Driver(root, record, pool).run()
+        return Driver(root, record, pool).run()
+
+
+def take_snapshot(root: Path, sweep: str) -> StartingPoint:
+    """Record the workspace with its uncommitted changes, as `dvc exp run --queue` does.
+
+    Raises:
+        SweepError: the repository has no commit.
+    """
+    try:
+        baseline = git(root, "rev-parse", "--verify", "HEAD").strip()
+    except GitError as err:
+        raise SweepError(f"{root}: has no commit yet, and experiments need one") from err
+    git(root, "status")  # refreshes the index, without which `stash create` may fail
+    snapshot = git(root, "stash", "create").strip() or baseline
+    # A ref keeps it from `git gc`. Other projects of the repository may have a sweep of this name.
+    git(root, "update-ref", f"refs/fieldguide/{sweep}-{snapshot}", snapshot)
+    return StartingPoint(baseline, snapshot, subfolder_of(root))
 
 
 @contextmanager
@@ -75,16 +98,17 @@ def locked(root: Path, sweep: Sweep) -> Iterator[None]:
     """
     folder = state_folder(root, sweep.name)
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "driver.lock")
     try:
-        lock.acquire(timeout=0)
+        lock = FileLock(folder / "driver.lock").acquire(timeout=0)
     except Timeout as err:
         raise SweepError(f"{sweep.path}: another process runs this sweep already") from err
     with lock:
         yield
 
 
-class _Driver:
+class Driver:
+    """Starts the trials that the record wants, and records how they end."""
+
     def __init__(self, root: Path, record: Record, pool: Pool) -> None:
         self.root, self.record, self.pool = root, record, pool
         self.waiting: deque[PlannedTrial] = deque()  # to be started before anything is proposed
@@ -93,8 +117,10 @@ class _Driver:
         self.starts: Counter[str] = Counter()  # of each trial, by this driver
         self.node_failures = 0  # in a row
         self.progress = Progress(record)
+        self.folder = state_folder(root, record.sweep.name)
 
     def run(self) -> bool:
+        """Run the sweep to its end; return whether no trial failed."""
         with self.progress:
             try:
                 self._recover()
@@ -160,7 +186,6 @@ class _Driver:
         """Record how a trial ended, or start it again if that was not its own fault."""
         trial = self.running.pop(event.name)
         self.epochs.pop(event.name, None)
-        log = str(self.pool.log(trial.name))
         if event.node_failed:
             self._try_elsewhere(trial, event)
             return
@@ -168,15 +193,15 @@ class _Driver:
         if event.trial:
             self._finish(trial, event.trial)
         elif event.is_its_own_fault:
-            self._end(trial, FAILED, reason=event.message, log=log)
+            self._fail(trial, event.message)
         elif self.starts[trial.name] < _MOST_STARTS:
             self.waiting.appendleft(trial)
             self.progress.again(trial, event.message)
         else:
             reason = f"was started {_MOST_STARTS} times and never ended: {event.message}"
             if not self.progress.any_ended:  # probably every trial will fail
-                raise SweepError(f"{trial.name}: {reason}; {log}")
-            self._end(trial, FAILED, reason=reason, log=log)
+                raise SweepError(f"{trial.name}: {reason}; {log_file(self.folder, trial.name)}")
+            self._fail(trial, reason)
 
     def _try_elsewhere(self, trial: PlannedTrial, event: Ended) -> None:
         """Keep a trial for another node; stop the sweep if no node seems to be good.
@@ -186,7 +211,7 @@ class _Driver:
         """
         self.starts[trial.name] -= 1
         self.node_failures += 1
-        if self.node_failures >= _MOST_STARTS and not self.running:
+        if self.node_failures >= _MOST_NODE_FAILURES and not self.running:
             raise SweepError(
                 f"{trial.name}: no node could run it, {self.node_failures} times in a row: "
                 f"{event.message}"
@@ -199,8 +224,7 @@ class _Driver:
         metric = self.record.sweep.metric
         score = trial.score(metric)
         if score is None or not math.isfinite(score):
-            reason = f"{METRICS} has no finite best score for {metric}"
-            self._end(planned, FAILED, reason=reason, log=str(self.pool.log(planned.name)))
+            self._fail(planned, f"{TRAIN_METRICS} has no finite best score for {metric}")
             return
         if planned.prunable and not trial.pruned and (unasked := self.record.unasked(planned)):
             # DVC's run cache had the whole training: the others are still compared with it.
@@ -210,6 +234,9 @@ class _Driver:
                     self.record.may_go_on(planned, epoch, curve[epoch - 1])
         state = PRUNED if trial.pruned else DONE
         self._end(planned, state, score=score, seconds=trial.seconds)
+
+    def _fail(self, trial: PlannedTrial, reason: str) -> None:
+        self._end(trial, FAILED, reason=reason, log=str(log_file(self.folder, trial.name)))
 
     def _end(self, trial: PlannedTrial, state: str, **facts: Any) -> None:
         self.waiting.extend(self.record.end(trial, state, **facts))

@@ -14,14 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fieldguide.core.stage import TIMING
 from fieldguide.results.git import git, read_blobs
+from fieldguide.results.paths import CURVES, TIMING, TRAIN_METRICS
 from fieldguide.results.revision import flat, load_yaml
 
-METRICS = "metrics/train/metrics.json"
-_FILES = ("params.yaml", METRICS, str(TIMING))
-_CURVES = "plots/curves.csv"
-_MEASURES = ("train/acc", "val/acc", "train/loss", "val/loss")
+_FILES = ("params.yaml", TRAIN_METRICS, TIMING)
 # <sweep>-<number of the configuration>_<settings>[_s<seed>]; names.py writes it.
 _NAME = re.compile(
     r"(?P<sweep>[A-Za-z0-9_.-]+?)-(?P<number>\d{4,})_(?P<settings>.*?)(_s(?P<seed>\d+))?"
@@ -91,14 +88,13 @@ def sweep_names(root: Path) -> list[str]:
 
 
 def read_curves(root: Path, trial: Trial) -> dict[str, list[float]]:
-    """Return the values by epoch of those of train/acc, val/acc, train/loss and val/loss it has."""
-    text = next(read_blobs(root, [f"{trial.rev}:./{_CURVES}"])) or b""
+    """Return the values by epoch of train/acc, val/acc, train/loss and val/loss, if it has them."""
+    text = next(read_blobs(root, [f"{trial.rev}:./{CURVES}"])) or b""
     rows = list(csv.DictReader(text.decode().splitlines()))
-    columns = {name: name.replace("/", "_") for name in _MEASURES}
     return {
-        name: [float(row[column]) for row in rows]
-        for name, column in columns.items()
-        if rows and column in rows[0]
+        column.replace("_", "/"): [float(row[column]) for row in rows]
+        for column in (rows[0] if rows else {})
+        if column.endswith(("_acc", "_loss"))
     }
 
 

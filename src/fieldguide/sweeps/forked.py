@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
 
 import psutil
 
+from fieldguide.core.files import write_json
 from fieldguide.results.dvc import main
 
 
@@ -29,9 +29,7 @@ def run_dvc(
     os.setsid()  # Ctrl-C is for the driver
     process = psutil.Process()
     facts = {"name": name, "pid": process.pid, "created": process.create_time()}
-    partial = note.with_suffix(".partial")
-    partial.write_text(json.dumps(facts), encoding="utf-8")
-    partial.replace(note)
+    write_json(note, facts)
     with log.open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)

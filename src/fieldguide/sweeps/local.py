@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from fieldguide.core.params import Params
-from fieldguide.sweeps.pool import Ended, Reported
+from fieldguide.sweeps.pool import Ended, Reported, gpus_wanted
 from fieldguide.sweeps.record import PlannedTrial
 from fieldguide.sweeps.slot import Slot, StartingPoint, remove_aside
 from fieldguide.sweeps.space import Values
@@ -23,7 +23,7 @@ class LocalPool:
         self,
         root: Path,
         folder: Path,
-        start: StartingPoint,
+        starting_point: StartingPoint,
         *,
         jobs: int,
         base: Params,
@@ -34,18 +34,23 @@ class LocalPool:
         Args:
             root: the project.
             folder: for slots and logs.
-            start: what all trials start from.
+            starting_point: what all trials start from.
             jobs: trials at a time.
             base: params.yaml's values.
             fixed: values that all trials of the sweep share.
         """
-        self._root, self._folder, self._start, self._jobs = root, folder, start, jobs
+        self._root, self._folder, self._starting_point, self._jobs = (
+            root,
+            folder,
+            starting_point,
+            jobs,
+        )
         self._busy: dict[str, Slot] = {}  # by the name of its trial
         self._gpus = gpus_of(base, fixed)
 
     def recover(self, wanted: Collection[str]) -> set[str]:  # noqa: D102 - Pool's, here and below
         for note in sorted(self._folder.glob("slot-*.json")):
-            slot = Slot(self._root, self._folder / note.stem, self._start)
+            slot = Slot(self._root, self._folder / note.stem, self._starting_point)
             name = slot.adopt() or ""
             if name in wanted and name not in self._busy:
                 self._busy[name] = slot
@@ -62,7 +67,7 @@ class LocalPool:
     def start(self, planned: PlannedTrial, rungs: list[int]) -> None:  # noqa: D102
         busy = {slot.folder.name for slot in self._busy.values()}
         number = next(k for k in range(self._jobs) if f"slot-{k}" not in busy)
-        slot = Slot(self._root, self._folder / f"slot-{number}", self._start)
+        slot = Slot(self._root, self._folder / f"slot-{number}", self._starting_point)
         env = threads(self._jobs)
         if self._gpus:
             env["CUDA_VISIBLE_DEVICES"] = self._gpus[number % len(self._gpus)]
@@ -72,7 +77,9 @@ class LocalPool:
     def wait(self) -> Iterator[Reported | Ended]:  # noqa: D102
         time.sleep(_TICK)
         for name, slot in list(self._busy.items()):
-            running = slot.is_running  # asked first: after the end, no report is missed
+            running = (
+                slot.is_running
+            )  # checked before the reports are read, so that the last ones are read too
             yield from slot.new_epochs()
             if not running:
                 del self._busy[name]
@@ -80,9 +87,6 @@ class LocalPool:
 
     def answer(self, name: str, epoch: int, *, go_on: bool) -> None:  # noqa: D102
         self._busy[name].answer(epoch, go_on=go_on)
-
-    def log(self, name: str) -> Path:  # noqa: D102
-        return self._folder / "logs" / f"{name}.log"
 
     def stop(self) -> None:  # noqa: D102
         for slot in self._busy.values():
@@ -103,9 +107,7 @@ def threads(jobs: int) -> dict[str, str]:
 
 def gpus_of(base: Params, fixed: Values) -> list[str]:
     """Return the GPUs that slots use in turn; none if one trial uses several, or none at all."""
-    # Not checked as a whole: a fixed value may be allowed only with one that is searched.
-    accelerator = fixed.get("train.accelerator", base.train.accelerator)
-    if accelerator not in ("auto", "gpu") or fixed.get("train.devices", base.train.devices) != 1:
+    if gpus_wanted(base, fixed) != 1:
         return []
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:

@@ -1,8 +1,9 @@
 """The process that runs one trial on a node of a cluster.
 
-`python -m fieldguide.sweeps.node` reads an order, then answers at rungs, and writes events: JSON,
-one object a line. When its standard input closes, nobody waits for the trial any more, and it is
-ended. The clone of the project, DVC's cache and the slots stay in the node's folder for later ones.
+`python -m fieldguide.sweeps.node` reads the trial to run, then the driver's answers at rungs, and
+writes events: JSON, one object a line. When its standard input closes, nobody waits for the trial
+any more, and it is ended. The clone of the project, DVC's cache and the slots stay in the node's
+folder for later trials.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from fieldguide.core.errors import DvcError, FieldguideError, GitError
+from fieldguide.core.files import first_free_folder
 from fieldguide.results.dvc import cached_dependencies, dvc
 from fieldguide.results.git import git
 from fieldguide.sweeps.experiments import Trial
@@ -84,19 +85,10 @@ class Node:
 
     @contextmanager
     def slot(self) -> Iterator[Slot]:
-        """Take the first free slot; if this process is killed, the kernel frees it."""
-        folder = self.folder / "slots"
-        folder.mkdir(parents=True, exist_ok=True)
-        for number in count():
-            lock = FileLock(folder / f"{number}.lock")
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                continue
-            with lock:
-                start = StartingPoint(self.job.baseline, self.job.baseline, self.job.subfolder)
-                yield Slot(self.project, folder / str(number), start)
-            return
+        """Take the first free slot."""
+        start = StartingPoint(self.job.baseline, self.job.baseline, self.job.subfolder)
+        with first_free_folder(self.folder / "slots") as folder:
+            yield Slot(self.project, folder, start)
 
     def publish(self, slot: Slot, trial: Trial) -> None:
         """Push what a trial read and wrote, then its ref: if the ref is there, the model is too.
@@ -141,7 +133,9 @@ def _run(
                 slot.kill()
                 return
             slot.answer(**answer)
-        running = slot.is_running  # asked first: after the end, no report is missed
+        running = (
+            slot.is_running
+        )  # checked before the reports are read, so that the last ones are read too
         for report in slot.new_epochs():
             yield {"event": "epoch", "epoch": report.epoch, "metrics": report.metrics}
     ended = slot.end()
@@ -161,7 +155,7 @@ def _read(answers: queue.Queue[dict[str, Any] | None]) -> None:
 
 
 def main() -> None:
-    """Run the trial that the first line of standard input orders."""
+    """Run the trial that the first line of standard input describes."""
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     # Only events go to standard output; what a library prints goes to standard error.
     output = os.fdopen(os.dup(1), "w", encoding="utf-8")

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from fieldguide.core.params import Params
 from fieldguide.core.stage import EXIT_NO_ROOM
 from fieldguide.sweeps.experiments import Trial
 
 if TYPE_CHECKING:
-    from fieldguide.sweeps.record import PlannedTrial  # loads Optuna, which no node needs
+    from fieldguide.sweeps.record import PlannedTrial  # loads samplers, which no node needs
+    from fieldguide.sweeps.space import Values
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Pool(Protocol):
     def recover(self, wanted: Collection[str]) -> set[str]:
         """Take up the trials that another driver left running, and return their names.
 
-        Of the trials that are not `wanted`, the processes are ended.
+        End the processes of all other trials.
         """
 
     def expect(self, most: int) -> None:
@@ -67,11 +68,16 @@ class Pool(Protocol):
     def answer(self, name: str, epoch: int, *, go_on: bool) -> None:
         """Let a trial go on after a rung, or end it there with its best epoch so far."""
 
-    def log(self, name: str) -> Path:
-        """Return the file that has, or will have, the output of a trial."""
-
     def stop(self) -> None:
         """End all trials now; what they have not finished is lost."""
 
     def close(self) -> None:
         """Free what the pool holds, once no trial runs."""
+
+
+def gpus_wanted(base: Params, fixed: Values) -> int:
+    """Return how many GPUs a trial trains on where there are some; 0 if it trains on a CPU."""
+    # Not checked as a whole: a fixed value may be allowed only with one that is searched.
+    accelerator = fixed.get("train.accelerator", base.train.accelerator)
+    devices = int(fixed.get("train.devices", base.train.devices))
+    return devices if accelerator in ("auto", "gpu") else 0

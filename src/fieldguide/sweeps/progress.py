@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from fieldguide.core.errors import first_line
 from fieldguide.sweeps.ranking import bound
 from fieldguide.sweeps.record import DONE, FAILED, PRUNED, PlannedTrial, Record
 
@@ -103,8 +104,7 @@ class Progress:
 
     def again(self, trial: PlannedTrial, why: str) -> None:
         """Print that a trial will be started again."""
-        line = why.strip().partition("\n")[0]
-        self._say(f"      again   {trial.name}  {line}")
+        self._say(f"      again   {trial.name}  {first_line(why)}")
 
     def stopped(self) -> None:
         """Print how to go on."""

@@ -2,7 +2,7 @@
 
 It is an Optuna study in a file beside the sweep file, written by one process, the driver, which
 holds the sweep's lock. Optuna's trial is a configuration; with several seeds it has several of our
-trials. Answers are kept up to date in memory, so that they cost no more in a long sweep.
+trials. Decisions use data in memory, so that their cost does not grow with the sweep.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Record:
         self._proposals = Proposals(sweep, base)
         self._view = View(sweep.goal, sweep.space)
         self._ids: list[int] = []  # of the storage, by number of the configuration
-        self._open: dict[int, int] = {}  # configuration -> its trials that have not ended
+        self._unfinished: dict[int, int] = {}  # configuration -> its trials that have not ended
         self._read()
 
     def _open_study(self) -> int:
@@ -95,9 +95,10 @@ class Record:
         if known is None:
             self.study.set_user_attr(key, value)
         elif known != value:
+            note = " (only run_cap may change)" if key == "sweep" else ""
             raise SweepError(
-                f"{file}: has changed since {self.path} was begun (only run_cap may); restore it, "
-                "or give the sweep another `name` and its file another one"
+                f"{file}: changed since {self.path} was begun{note}; restore it, or copy the sweep "
+                "file under a new file name and set a new `name`"
             )
 
     # What is planned.
@@ -113,7 +114,7 @@ class Record:
         A configuration's other seeds wait for its first.
         """
         found = []
-        for number in self._open:
+        for number in self._unfinished:
             trials = [trial for trial in self._trials_of(number) if self.ended(trial) is None]
             found += trials[:1] if trials[0].prunable else trials
         return found
@@ -125,7 +126,7 @@ class Record:
     def left(self) -> int:
         """Return how many trials have not ended, if none is pruned."""
         unproposed = self.planned - len(self._ids)
-        return sum(self._open.values()) + unproposed * self.sweep.seeds
+        return sum(self._unfinished.values()) + unproposed * self.sweep.seeds
 
     def propose(self) -> PlannedTrial | None:
         """Return the first trial of a new configuration; None if all are proposed."""
@@ -162,7 +163,8 @@ class Record:
         Returns:
             The trials that can run now: after a first seed that is done, the others.
         """
-        # The next proposal syncs the file. If the machine fails before, Git has the trial.
+        # No sync is needed: the next proposal syncs, and until then the experiment in Git is the
+        # record.
         with self._journal.operation(sync=len(self._ids) >= self.planned):
             end = {"state": state, **facts}
             trial_id = self._ids[trial.number]
@@ -203,14 +205,14 @@ class Record:
                     self._rungs.enter(epoch, trial.intermediate_values[epoch])
 
     def _add(self, number: int) -> None:
-        """Take up a configuration that was proposed, and what is known of it already."""
+        """Add a configuration and its recorded results."""
         trial = self._configuration(number)
         self._proposals.add(trial.params)
         self._view.started(trial)
         if trial.state.is_finished():
             self._view.ended(trial)
         else:
-            self._open[number] = self.sweep.seeds
+            self._unfinished[number] = self.sweep.seeds
             self._settle(number)
 
     def _settle(self, number: int) -> None:
@@ -218,7 +220,7 @@ class Record:
         trial = self._configuration(number)
         found = [trial.user_attrs.get(f"seed-{k}") for k in range(self.sweep.seeds)]
         ends = [end for end in found if end is not None]
-        self._open[number] = self.sweep.seeds - len(ends)
+        self._unfinished[number] = self.sweep.seeds - len(ends)
         first = found[0]["state"] if found[0] else None
         value: float | None = None
         if first == PRUNED:  # the other seeds are not tried
@@ -233,7 +235,7 @@ class Record:
             state = TrialState.FAIL
         values = None if value is None or math.isnan(value) else [value]
         self._storage.set_trial_state_values(self._ids[number], state, values)
-        del self._open[number]
+        del self._unfinished[number]
         self._view.ended(self._configuration(number))
 
     def _trials_of(self, number: int) -> list[PlannedTrial]:

@@ -12,12 +12,12 @@ from collections.abc import Container
 from typing import Any, Literal, cast
 
 import numpy as np
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from fieldguide.sweeps.space import Values
+from fieldguide.sweeps.space import Values, choices_of
 
 # Trials in view; docs/scale.md has their cost in time and quality. With fewer than 250 finished
 # ones, TPE would count fewer as good than it does among all trials.
@@ -157,14 +157,8 @@ def sample(
         values = tpe.relative(view)
     for key, distribution in space.items():
         if distribution.single():
-            values[key] = _only_value(distribution)
+            (values[key],) = choices_of(distribution)
         elif key not in values:
             study = cast("Study", view)
             values[key] = sampler.sample_independent(study, _NO_TRIAL, key, distribution)
     return {key: values[key] for key in space}
-
-
-def _only_value(distribution: BaseDistribution) -> Any:
-    if isinstance(distribution, CategoricalDistribution):
-        return distribution.choices[0]
-    return distribution.low  # type: ignore[attr-defined]

@@ -13,18 +13,17 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 import yaml
 
-from fieldguide.core.errors import GitError, SweepError
+from fieldguide.core.errors import GitError
 from fieldguide.core.files import new_folder
-from fieldguide.core.stage import TIMING
 from fieldguide.results.dvc import MODULES, cache_folder, cached_file, copy_runs, dvc
-from fieldguide.results.git import git, subfolder_of, top_of
+from fieldguide.results.git import git, top_of
+from fieldguide.results.paths import TIMING, TRAIN_METRICS
 from fieldguide.results.revision import load_yaml
-from fieldguide.sweeps.experiments import METRICS, Trial, read_trials
+from fieldguide.sweeps.experiments import Trial, read_trials
 from fieldguide.sweeps.forked import run_dvc
 from fieldguide.sweeps.pool import Ended, Reported
 from fieldguide.sweeps.space import Scalar, Values
@@ -49,33 +48,9 @@ class StartingPoint:
     subfolder: str  # of the project in the repository: "birds/", or "" for the top folder
 
 
-def check_project(root: Path) -> None:
-    """Refuse to work anywhere but in the folder of a DVC project.
-
-    Raises:
-        SweepError: it is another folder.
-    """
-    if not (root / ".dvc").is_dir():
-        raise SweepError(
-            f"{root}: has no folder .dvc; allowed: the folder of a DVC project, in a Git repository"
-        )
-
-
-def take_snapshot(root: Path, sweep: str) -> StartingPoint:
-    """Record the workspace with its uncommitted changes, as `dvc exp run --queue` does.
-
-    Raises:
-        SweepError: the repository has no commit.
-    """
-    try:
-        baseline = git(root, "rev-parse", "--verify", "HEAD").strip()
-    except GitError as err:
-        raise SweepError(f"{root}: has no commit yet, and experiments need one") from err
-    git(root, "status")  # refreshes the index, without which `stash create` may fail
-    snapshot = git(root, "stash", "create").strip() or baseline
-    # A ref keeps it from `git gc`. Other projects of the repository may have a sweep of this name.
-    git(root, "update-ref", f"refs/fieldguide/{sweep}-{snapshot}", snapshot)
-    return StartingPoint(baseline, snapshot, subfolder_of(root))
+def log_file(folder: Path, trial: str) -> Path:
+    """Return the file that has, or will have, the output of a trial; `folder` is the sweep's."""
+    return folder / "logs" / f"{trial}.log"
 
 
 class Slot:
@@ -86,16 +61,20 @@ class Slot:
     the project's, but the run cache is the slot's own.
     """
 
-    def __init__(self, root: Path, folder: Path, start: StartingPoint) -> None:
+    def __init__(self, root: Path, folder: Path, starting_point: StartingPoint) -> None:
         """Choose the folders; nothing is written.
 
         Args:
             root: the project.
             folder: of the clone, whose parent is for all slots.
-            start: what trials start from.
+            starting_point: what trials start from.
         """
-        self.root, self.folder, self.start = root.resolve(), folder.resolve(), start
-        self.project = self.folder / start.subfolder
+        self.root, self.folder, self.starting_point = (
+            root.resolve(),
+            folder.resolve(),
+            starting_point,
+        )
+        self.project = self.folder / starting_point.subfolder
         self._note = self.folder.with_suffix(".json")
         self._channel = Channel(self.folder.with_suffix(".channel"))
         self._trial = ""  # name of the latest one
@@ -105,7 +84,7 @@ class Slot:
     @property
     def log(self) -> Path:
         """File with the output of the latest trial."""
-        return self.folder.parent / "logs" / f"{self._trial}.log"
+        return log_file(self.folder.parent, self._trial)
 
     def run(self, trial: str, overrides: Values, rungs: list[int], *, env: dict[str, str]) -> None:
         """Start `dvc exp run` for a trial.
@@ -193,9 +172,9 @@ class Slot:
         self._channel.answer(epoch, go_on=go_on)
 
     def end(self) -> Ended:
-        """Fetch the experiment of the trial, whose process has ended, or say why there is none."""
+        """Fetch the experiment of the trial that has ended; if there is none, return the reason."""
         self.kill()  # a killed DVC leaves its stage running
-        found = read_trials(self.project, name=self._trial) if self._is_whole() else []
+        found = read_trials(self.project, name=self._trial) if self._clone_is_intact() else []
         if found:
             self._fetch(found[0])
             return Ended(self._trial, found[0])
@@ -219,8 +198,8 @@ class Slot:
             except psutil.Error:  # it has ended meanwhile, or is another user's
                 continue
         psutil.wait_procs(killed, timeout=10)
-        if self._is_whole():
-            copy_runs(self.project / CACHE, self._shared_cache(), is_wanted=self._is_complete)
+        if self._clone_is_intact():
+            copy_runs(self.project / CACHE, self._shared_cache(), is_wanted=self._may_leave_slot)
 
     def discard(self) -> None:
         """Delete the workspace; the next trial makes a new one."""
@@ -228,7 +207,7 @@ class Slot:
         self._note.unlink(missing_ok=True)
         remove_aside(self.folder)
 
-    def _is_whole(self) -> bool:
+    def _clone_is_intact(self) -> bool:
         """Return whether the clone is complete; without its .git, Git would use the project's."""
         files = (self.folder / ".git" / "HEAD", self.project / ".dvc" / "config.local")
         return all(file.is_file() for file in files) and (self.project / _FILES).is_symlink()
@@ -237,17 +216,17 @@ class Slot:
         """Return the project's cache."""
         return (self.project / _FILES).readlink().parent
 
-    def _is_complete(self, run: Path) -> bool:
-        """Return whether a run may leave the slot: it is not of a training that was stopped early.
+    def _may_leave_slot(self, run: Path) -> bool:
+        """Return whether the project may get a run: not that of a training that was stopped early.
 
         The params do not tell the two apart. In the project's run cache, DVC would take the result
         of a stopped training for that of the whole one.
         """
         try:
             md5 = {out["path"]: out["md5"] for out in load_yaml(run.read_bytes())["outs"]}
-            if METRICS not in md5:  # another stage
+            if TRAIN_METRICS not in md5:  # another stage
                 return True
-            metrics = cached_file(self.project / CACHE, md5[METRICS])
+            metrics = cached_file(self.project / CACHE, md5[TRAIN_METRICS])
             return "pruned" not in json.loads(metrics.read_bytes())
         except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError):  # damaged
             return False
@@ -268,18 +247,18 @@ class Slot:
 
     def _reset(self) -> None:
         """Bring the workspace to the sweep's start; data that DVC has linked stays."""
-        if not self._is_whole():
+        if not self._clone_is_intact():
             self._make()
         copy_runs(self._shared_cache(), self.project / CACHE)
         refs = self._git("for-each-ref", "--format=delete %(refname)", "refs/exps/")
         if refs:
             self._git("update-ref", "--no-deref", "--stdin", text=refs)
-        self._git("reset", "--quiet", "--soft", self.start.baseline)
+        self._git("reset", "--quiet", "--soft", self.starting_point.baseline)
         # The uncommitted changes are staged, so that new files are part of the trial too.
-        self._git("read-tree", "--reset", "-u", self.start.snapshot)
+        self._git("read-tree", "--reset", "-u", self.starting_point.snapshot)
         self._git("clean", "--quiet", "--force", "-d")
         # Test scores and seconds in Git are the baseline's.
-        for path in [*_outputs_of_later_stages(self.project), str(TIMING)]:
+        for path in [*_outputs_of_later_stages(self.project), TIMING]:
             remove_aside(self.project / path)
 
     def _make(self) -> None:
@@ -288,8 +267,8 @@ class Slot:
         with new_folder(self.folder) as clone:
             top = str(top_of(self.root))
             git(clone, "clone", "--quiet", "--shared", "--no-checkout", top, ".")
-            git(clone, "checkout", "--quiet", "--detach", self.start.baseline)
-            project = clone / self.start.subfolder
+            git(clone, "checkout", "--quiet", "--detach", self.starting_point.baseline)
+            project = clone / self.starting_point.subfolder
             local = self.root / ".dvc" / "config.local"  # credentials of remotes
             if local.is_file():
                 shutil.copy(local, project / ".dvc" / "config.local")
@@ -310,24 +289,16 @@ def _outputs_of_later_stages(project: Path) -> set[str]:
     """Return what the stages after TARGET write, by dvc.lock."""
     lock = project / "dvc.lock"
     stages = load_yaml(lock.read_bytes())["stages"] if lock.is_file() else {}
-    changed, found = _paths(stages.get(TARGET, {}), "outs"), set[str]()
-    while changed:
-        later = [
-            stage
-            for stage in stages.values()
-            if any(_overlap(dep, out) for dep in _paths(stage, "deps") for out in changed)
-        ]
-        changed = set[str]().union(*(_paths(stage, "outs") for stage in later)) - found
-        found |= changed
-    return found
-
-
-def _paths(stage: dict[str, Any], key: str) -> set[str]:
-    return {one["path"] for one in stage.get(key, [])}
-
-
-def _overlap(one: str, other: str) -> bool:
-    return Path(one).is_relative_to(other) or Path(other).is_relative_to(one)
+    read = {name: [Path(dep["path"]) for dep in stages[name].get("deps", [])] for name in stages}
+    written = {name: [out["path"] for out in stages[name].get("outs", [])] for name in stages}
+    found = written.pop(TARGET, [])
+    later = set[str]()
+    for out in found:  # grows meanwhile
+        for name in list(written):
+            if any(dep.is_relative_to(out) or Path(out).is_relative_to(dep) for dep in read[name]):
+                found += written[name]
+                later.update(written.pop(name))
+    return later
 
 
 def how_it_failed(log: Path) -> tuple[int | None, str]:
@@ -338,18 +309,21 @@ def how_it_failed(log: Path) -> tuple[int | None, str]:
     text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
     text = text.rpartition(_LOG_START)[2]
     lines: list[str] = []
-    status, break_at = None, 0
+    status, failed_after = None, 0
     for line in text.splitlines():
         if match := _EXIT.search(line):
-            status, break_at = int(match[1]), len(lines)
+            status, failed_after = int(match[1]), len(lines)
         elif line.strip():
             lines.append(line.strip())
-    before = lines[:break_at] if status is not None else lines
+    before = lines[:failed_after] if status is not None else lines
     return status, before[-1] if before else "its log is empty"
 
 
 def remove_aside(path: Path) -> None:
-    """Remove a folder, which is renamed first so that a kill leaves no half of it, or a file."""
+    """Remove a file or folder.
+
+    A folder is renamed first, so that a killed process leaves no partial folder under its name.
+    """
     aside = path.with_name(f".{path.name}.trash")
     shutil.rmtree(aside, ignore_errors=True)  # left by a kill
     if path.is_dir() and not path.is_symlink():

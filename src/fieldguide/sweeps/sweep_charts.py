@@ -15,13 +15,14 @@ import numpy as np
 import plotly.graph_objects as go
 
 from fieldguide.core.output import cut
-from fieldguide.figures.canvas import RIGHT, TRAIN, VAL
+from fieldguide.figures.canvas import RIGHT, VAL
 from fieldguide.pages.plotly_style import COLOURS, add_curve, label, new_figure
 from fieldguide.sweeps.analysis import Analysis, ended
 from fieldguide.sweeps.ranking import Configuration
 from fieldguide.sweeps.scales import FEW, Parameter, show_value
 
-_MARKS = {"complete": (VAL, "circle"), "incomplete": (VAL, "circle-open"), "pruned": (TRAIN, "x")}
+_PRUNED = "#8a8a8a"
+_MARKS = {"complete": (VAL, "circle"), "incomplete": (VAL, "circle-open"), "pruned": (_PRUNED, "x")}
 _TOLD = 200  # configurations up to which each point of a box plot tells its values
 
 

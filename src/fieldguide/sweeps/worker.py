@@ -34,13 +34,13 @@ class Worker:
         self._name: str | None = None  # of the latest trial
         self._events: list[dict[str, Any]] = []  # of that trial
         self._news = threading.Condition()
-        self._asked = time.monotonic()
+        self._last_call = time.monotonic()
         threading.Thread(target=self._leave_when_alone, daemon=True).start()
 
     def state(self) -> tuple[str, str | None]:
         """Return the node and the latest trial; the first answer comes once Ray has placed it."""
         with self._news:
-            self._asked = time.monotonic()
+            self._last_call = time.monotonic()
             # Nodes on one machine differ by their folder.
             return f"{socket.gethostname()} {os.environ.get(FOLDER, '')}", self._name
 
@@ -71,7 +71,7 @@ class Worker:
 
         with self._news:
             found = self._news.wait_for(is_new, timeout=_POLL)
-            self._asked = time.monotonic()
+            self._last_call = time.monotonic()
             return self._events[seen:] if found else []
 
     def _start(self) -> subprocess.Popen[str]:
@@ -139,5 +139,5 @@ class Worker:
                 busy = self._name is not None and not (
                     self._events and self._events[-1]["event"] == "ended"
                 )
-                if not busy and time.monotonic() - self._asked > _ALONE:
+                if not busy and time.monotonic() - self._last_call > _ALONE:
                     os._exit(0)

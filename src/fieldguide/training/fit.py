@@ -20,7 +20,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.model_summary.model_summary import summarize
 from torch import nn
 
-from fieldguide.core.errors import TrainingError, is_out_of_memory
+from fieldguide.core.errors import TrainingError, first_line, is_out_of_memory
 from fieldguide.core.files import folder_md5, write_json, write_text
 from fieldguide.core.params import ModelParams, TrainParams, epoch_size
 from fieldguide.core.store import Store
@@ -203,10 +203,9 @@ def _explanation(err: BaseException, params: TrainParams) -> str | None:
             "model and data.image_size; try half of it"
         )
     if type(err).__module__.startswith(("torch._inductor", "torch._dynamo")):
-        why = str(err).strip().partition("\n")[0]
         return (
-            f"train.compile: true does not work here ({why}); it needs a C++ compiler, and on a "
-            "GPU Triton; allowed here: false"
+            f"train.compile: true does not work here ({first_line(err)}); it needs a C++ "
+            "compiler, and on a GPU Triton; allowed here: false"
         )
     if "more than 1 value per channel" in str(err):  # what batch norm says of a single pixel
         return (

@@ -16,13 +16,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from fieldguide.core.files import first_free_folder
 
 CHECKPOINT = "last.ckpt"
 
@@ -111,22 +111,9 @@ def resume_folder(root: Path, key: str) -> Iterator[Path]:
     """Yield a folder for CHECKPOINT that no other process uses; delete it if the block succeeds.
 
     Two experiments may train the same thing at the same time, if they differ only in params of a
-    later stage. Each takes the first free folder, so that neither waits for the other. The lock of
-    a killed process is released by the kernel.
+    later stage. Each takes the first free folder, so that neither waits for the other.
     """
-    base = root / ".fieldguide" / "resume" / key
-    base.mkdir(parents=True, exist_ok=True)
-    for number in count():
-        lock = FileLock(base / f"{number}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            continue
-        break
-    folder = base / str(number)
-    try:
+    with first_free_folder(root / ".fieldguide" / "resume" / key) as folder:
         folder.mkdir(exist_ok=True)
         yield folder
         shutil.rmtree(folder)
-    finally:
-        lock.release()

@@ -71,10 +71,6 @@ class Channel:
                 found.setdefault(int(row.pop("epoch")), row)
         return found
 
-    def answered(self, epoch: int) -> bool:
-        """Return whether the sweep has answered at this rung."""
-        return (self.folder / f"rung-{epoch}.json").is_file()
-
     def answer(self, epoch: int, *, go_on: bool) -> None:
         """Let the trial continue after this rung, or stop it with its best epoch so far."""
         write_json(self.folder / f"rung-{epoch}.json", go_on)

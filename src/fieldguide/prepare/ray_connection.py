@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import fieldguide
-from fieldguide.core.errors import ClusterError
+from fieldguide.core.errors import ClusterError, first_line
 
 _REACH = 10.0  # seconds for the head to accept a connection
 _JOIN = 60.0  # seconds for Ray to join the cluster
-_LOOK = 5.0  # seconds between two connections to the head
+_INTERVAL = 5.0  # seconds between two connections to the head
 _SILENCE = 30.0  # seconds without a connection, after which the head is taken for dead
 
 
@@ -61,10 +61,9 @@ def connected(address: str, *, namespace: str) -> Iterator[None]:
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as err:
         left.set()
         # Ray does not tell a wrong token from another service on that port.
-        why = str(err).strip().partition("\n")[0]
         raise ClusterError(
             f"{address}: is no Ray cluster that this machine can join, or its token is another one "
-            f"({why}); `ray status --address {address}` tells more"
+            f"({first_line(err)}); `ray status --address {address}` tells more"
         ) from err
     try:
         joined.set()
@@ -80,7 +79,7 @@ def _watch(address: str, joined: threading.Event, left: threading.Event) -> None
     No file is left half-written: all are written under another name and renamed.
     """
     began = heard = time.monotonic()
-    while not left.wait(_LOOK):
+    while not left.wait(_INTERVAL):
         now, problem = time.monotonic(), None
         if not joined.is_set():
             if now - began > _JOIN:

@@ -19,7 +19,7 @@ from fieldguide.core.files import write_csv
 from fieldguide.training.trial import Channel
 
 MONITOR = "val/acc"
-_TRAIN, _VAL = ("train/loss", "train/acc"), ("val/loss", MONITOR)
+_VAL_LOSS = "val/loss"
 
 
 class History(L.Callback):
@@ -38,7 +38,8 @@ class History(L.Callback):
             validated: False if the validation photos are trained on.
         """
         self._folder, self._curves, self._validated = folder, curves, validated
-        self._columns = (*_TRAIN, *(_VAL if validated else ()), "learning_rate")
+        scores = (_VAL_LOSS, MONITOR) if validated else ()
+        self._columns = ("train/loss", "train/acc", *scores, "learning_rate")
         self.rows: list[dict[str, float]] = []
         self.seconds: list[float] = []  # of each epoch; never logged, because they differ by run
         self._live: Live | None = None
@@ -46,9 +47,9 @@ class History(L.Callback):
 
     @property
     def best_epoch(self) -> int:
-        """The epoch to keep, counted from 1: the best by MONITOR, the last if there is none.
+        """The epoch to keep, counted from 1: the first of those with the best score by MONITOR.
 
-        Of equally good epochs it is the first.
+        Without validation it is the last epoch.
         """
         if not self._validated:
             return len(self.rows)
@@ -115,7 +116,7 @@ class History(L.Callback):
     def _log(self) -> None:
         assert self._live is not None
         best = self.rows[self.best_epoch - 1]
-        for name in reversed(_VAL) if self._validated else ():  # accuracy first
+        for name in (MONITOR, _VAL_LOSS) if self._validated else ():
             self._live.log_metric(f"best/{name.replace('/', '_')}", best[name], plot=False)
         self._live.make_summary()
         names = [name.replace("/", "_") for name in self._columns]
@@ -158,8 +159,8 @@ class Averaging(WeightAveraging):
 class BestWeights(L.Callback):
     """Keeps the weights of the best epoch, or their averages, in memory and in the checkpoint.
 
-    A kill between two files would leave them with different epochs, hence the one file. `history`,
-    which knows the best epoch, must be an earlier callback.
+    Weights and metrics share one file, so that a kill cannot leave them at different epochs.
+    `history`, which knows the best epoch, must be an earlier callback.
     """
 
     def __init__(self, history: History, averaging: Averaging | None) -> None:
@@ -211,7 +212,8 @@ class Prune(L.Callback):
         epoch, go_on = trainer.current_epoch + 1, True
         if trainer.is_global_zero:
             metrics = trainer.callback_metrics
-            self._channel.report(epoch, {name: float(metrics[name]) for name in (MONITOR, _VAL[0])})
+            scores = {name: float(metrics[name]) for name in (MONITOR, _VAL_LOSS)}
+            self._channel.report(epoch, scores)
             go_on = self._channel.may_go_on(epoch)
         if not trainer.strategy.broadcast(go_on):
             self.pruned = True

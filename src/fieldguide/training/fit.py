@@ -97,57 +97,39 @@ def train(
     check_launcher(params)
     keep_freed_memory()
     initial = _build(params, model, store)
-    averaging = Averaging(decay=params.ema_decay) if params.ema_decay > 0 else None
-    history = History(outputs.metrics, outputs.curves, validated=not params.train_on_val)
-    best = BestWeights(history, averaging)
-    # Lightning runs it after the other callbacks, so that the checkpoint has what they recorded.
-    saver = ModelCheckpoint(
-        filename=Path(CHECKPOINT).stem, save_on_train_epoch_end=True, enable_version_counter=False
-    )
-    prune = Prune(channel) if channel else None
-    callbacks = [*freeze(initial.net, model, epochs=params.epochs), averaging, history, best]
+    callbacks = _make_callbacks(initial, params, model, outputs, channel)
+    history = callbacks.history
     parameters = count_parameters(initial.net)  # now, because `gradual` freezes more in some epochs
     files = AtomicCheckpointIO()
-    trainer = _make_trainer(
-        params, [one for one in (*callbacks, prune, saver) if one], model.finetune, files
-    )
-    first = trainer.is_global_zero
-    if first:
+    trainer = _make_trainer(params, callbacks.every, model.finetune, files)
+    is_main = trainer.is_global_zero
+    if is_main:
         _summarize(initial, params, outputs.summary, classes=len(store.classes))
     rank_slice = RankSlice() if trainer.world_size > 1 else None
     module = _make_module(initial, params, model, classes=len(store.classes), rank_slice=rank_slice)
     environment = describe_environment(trainer.strategy.root_device)
-    dataset = store.description_file
-    made_of: dict[str, object] = {
-        str(dataset): hashlib.sha256(dataset.read_bytes()).hexdigest(),
-        f"models/weights/{model.weights}": initial.origin,
-        "Python or library": [environment["python"], environment["libraries"]],
-        "src/fieldguide": code_sha256(),
-    }
-    settings = {"params.yaml": [params.model_dump(), model.model_dump()]}
-    details = (environment, vars(initial.preprocessing))
-    key = resume_key(made_of, settings, *details)
-    features = None
-    if model.head_only:
-        features_key = resume_key(made_of, model.backbone, *details)
-        features = project_root() / ".fieldguide" / "features" / features_key
+    key, features_key, facts = _keys(params, model, store, initial, environment)
+    features = project_root() / ".fieldguide" / "features" / features_key
     with (
-        _failures(outputs if first else None, params),
-        joined(trainer, made_of | settings | {"FIELDGUIDE_TRIAL": channel is not None}),
-        resume_folder(project_root(), key) if first else nullcontext() as folder,
+        _failures(outputs if is_main else None, params),
+        joined(trainer, facts | {"FIELDGUIDE_TRIAL": channel is not None}),
+        resume_folder(project_root(), key) if is_main else nullcontext() as folder,
     ):
         if folder is not None:
-            saver.dirpath = str(folder)  # Lightning sends it to the other processes
+            callbacks.saver.dirpath = str(folder)  # Lightning sends it to the other processes
         checkpoint = readable_checkpoint(folder) if folder is not None else None
         files.content = trainer.strategy.broadcast(checkpoint)
         resume = CHECKPOINT if files.content is not None else None
-        loaders = make_loaders(trainer, store, params, initial, features)
+        loaders = make_loaders(
+            trainer, store, params, initial, features if model.head_only else None
+        )
         trainer.fit(module, *loaders, ckpt_path=resume, weights_only=True)
-        if not first:
+        if not is_main:
             return {}
-        module.load_state_dict(best.weights)
+        module.load_state_dict(callbacks.best.weights)
         write_json(outputs.environment, environment)
-        history.finish(pruned=bool(prune and prune.pruned), parameters=parameters)
+        pruned = callbacks.prune is not None and callbacks.prune.pruned
+        history.finish(pruned=pruned, parameters=parameters)
         score = history.rows[history.best_epoch - 1].get(MONITOR)
         save_bundle(_bundle(initial, model, store, val_acc=score), outputs.bundle)
     why = f"{MONITOR} {score:.4f}" if score is not None else "the last, trained on all photos"
@@ -172,6 +154,62 @@ def _build(params: TrainParams, model: ModelParams, store: Store) -> InitialNetw
             check_size(initial.net, model, size)
     initial.net.to(memory_format=torch.channels_last)
     return initial
+
+
+class _Callbacks(NamedTuple):
+    """The callbacks that `train` needs by name, and all of them in their order."""
+
+    history: History
+    best: BestWeights
+    prune: Prune | None
+    saver: ModelCheckpoint
+    every: list[L.Callback]
+
+
+def _make_callbacks(
+    initial: InitialNetwork,
+    params: TrainParams,
+    model: ModelParams,
+    outputs: Outputs,
+    channel: Channel | None,
+) -> _Callbacks:
+    """Freeze the layers that are not trained, and make all callbacks but the progress bar."""
+    averaging = Averaging(decay=params.ema_decay) if params.ema_decay > 0 else None
+    history = History(outputs.metrics, outputs.curves, validated=not params.train_on_val)
+    best = BestWeights(history, averaging)
+    prune = Prune(channel) if channel else None
+    stopping = None
+    if not params.train_on_val:
+        stopping = ResumableEarlyStopping(MONITOR, mode="max", patience=params.patience)
+    # Lightning runs it after the other callbacks, so that the checkpoint has what they recorded.
+    saver = ModelCheckpoint(
+        filename=Path(CHECKPOINT).stem, save_on_train_epoch_end=True, enable_version_counter=False
+    )
+    frozen = freeze(initial.net, model, epochs=params.epochs)
+    every = [*frozen, averaging, history, best, prune, stopping, saver]
+    used = [callback for callback in every if callback is not None]
+    return _Callbacks(history, best, prune, saver, used)
+
+
+def _keys(
+    params: TrainParams,
+    model: ModelParams,
+    store: Store,
+    initial: InitialNetwork,
+    environment: dict[str, object],
+) -> tuple[str, str, dict[str, object]]:
+    """Return the keys of the checkpoint and of the features, and what all processes must share."""
+    dataset = store.description_file
+    inputs: dict[str, object] = {
+        str(dataset): hashlib.sha256(dataset.read_bytes()).hexdigest(),
+        f"models/weights/{model.weights}": initial.origin,
+        "Python or library": [environment["python"], environment["libraries"]],
+        "src/fieldguide": code_sha256(),
+    }
+    settings = {"params.yaml": [params.model_dump(), model.model_dump()]}
+    details = (environment, vars(initial.preprocessing))
+    features_key = resume_key(inputs, model.backbone, *details)
+    return resume_key(inputs, settings, *details), features_key, inputs | settings
 
 
 @contextmanager
@@ -237,7 +275,7 @@ def _make_module(
     model: ModelParams,
     *,
     classes: int,
-    rank_slice: RankSlice | None = None,
+    rank_slice: RankSlice | None,
 ) -> ClassifierModule:
     """Wrap the network, or only its head, for training. The summary must be written before."""
     net: nn.Module = initial.net
@@ -280,14 +318,11 @@ def _make_trainer(
     # In deterministic mode PyTorch also fills every new tensor with NaN, to show reads of memory
     # that nothing has written. That takes about a tenth of a step and changes no result.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    if not params.train_on_val:
-        stopping = ResumableEarlyStopping(MONITOR, mode="max", patience=params.patience)
-        callbacks = [*callbacks, stopping]
     watched = sys.stderr.isatty()
-    # By default DDP waits for every gradient, but frozen blocks have none.
-    ddp = DDPStrategy(find_unused_parameters=finetune == "gradual")
     if watched:
         callbacks = [*callbacks, TQDMProgressBar(leave=False)]
+    # By default DDP waits for every gradient, but frozen blocks have none.
+    ddp = DDPStrategy(find_unused_parameters=finetune == "gradual")
     try:
         trainer = L.Trainer(
             accelerator=params.accelerator,

@@ -64,7 +64,7 @@ def initial_network(model: ModelParams, store: Store, folder: Path = FOLDER) -> 
 
 
 def backbone_sha256(net: Network, *, with_head: bool = False) -> str:
-    """Return a hash of all weights and statistics; without a new output layer."""
+    """Return a hash of all weights; the output layer counts only with `with_head`."""
     head = {id(p) for layer in output_layers(net) for p in layer.parameters()}
     digest = hashlib.sha256()
     for name, value in net.state_dict(keep_vars=True).items():
@@ -95,7 +95,7 @@ def _size_error(model: ModelParams, size: int, err: Exception) -> TrainingError:
     own = _preprocessing(model.model_copy(update={"input_size": "auto"})).size
     return TrainingError(
         f"model.input_size, train.start_size: {model.name} does not take {size} pixels "
-        f"({type(err).__name__}: {_shortened(err)}); allowed: a size that it takes, such as {own}"
+        f"({type(err).__name__}: {_shortened(err)}); allowed: another size, such as {own}"
     )
 
 
@@ -255,7 +255,7 @@ def _from_classifier(
 
 
 def _layers(architecture: CNNParams | str) -> dict[str, object]:
-    """Describe the layers that have weights; the same layers can be written in several ways."""
+    """Resolve `filters` and `kernel_size`: equal layers compare equal however params write them."""
     if isinstance(architecture, str):
         return {"name": architecture}
     written = {"first_layer_filters", "filter_org", "dropout"}

@@ -42,6 +42,7 @@ class History(L.Callback):
         self._columns = ("train/loss", "train/acc", *scores, "learning_rate")
         self.rows: list[dict[str, float]] = []
         self.seconds: list[float] = []  # of each epoch; never logged, because they differ by run
+        self.pruned = False  # True if the sweep has stopped this trial
         self._live: Live | None = None
         self._start = 0.0
 
@@ -57,10 +58,11 @@ class History(L.Callback):
         return scores.index(max(scores)) + 1
 
     def state_dict(self) -> dict[str, Any]:  # noqa: D102 - a hook of Lightning, as all below
-        return {"rows": self.rows, "seconds": self.seconds}
+        return {"rows": self.rows, "seconds": self.seconds, "pruned": self.pruned}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: D102
         self.rows, self.seconds = list(state["rows"]), list(state["seconds"])
+        self.pruned = state["pruned"]
 
     def on_fit_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:  # noqa: ARG002, D102
         # Lightning skips on_train_start if the checkpoint is of the last epoch.
@@ -104,12 +106,12 @@ class History(L.Callback):
             bar = trainer.progress_bar_callback
             (bar.print if bar is not None else print)(line)
 
-    def finish(self, *, pruned: bool, parameters: dict[str, int]) -> None:
+    def finish(self, parameters: dict[str, int]) -> None:
         """Log the numbers of parameters and close the files."""
         assert self._live is not None
         for name, count in parameters.items():
             self._live.log_metric(f"parameters/{name}", count, plot=False)
-        if pruned:
+        if self.pruned:
             self._live.log_metric("pruned", 1, plot=False)
         self._live.end()
 
@@ -195,18 +197,13 @@ class Prune(L.Callback):
     alone would leave the others waiting.
     """
 
-    def __init__(self, channel: Channel) -> None:
-        self.pruned = False
-        self._channel = channel
-
-    def state_dict(self) -> dict[str, Any]:  # noqa: D102
-        return {"pruned": self.pruned}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: D102
-        self.pruned = state["pruned"]
+    def __init__(self, channel: Channel, history: History) -> None:
+        self._channel, self._history = channel, history
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:  # noqa: ARG002, D102
-        trainer.should_stop = trainer.should_stop or self.pruned  # killed before it was saved
+        trainer.should_stop = (
+            trainer.should_stop or self._history.pruned
+        )  # killed before it was saved
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:  # noqa: ARG002, D102
         epoch, go_on = trainer.current_epoch + 1, True
@@ -216,7 +213,7 @@ class Prune(L.Callback):
             self._channel.report(epoch, scores)
             go_on = self._channel.may_go_on(epoch)
         if not trainer.strategy.broadcast(go_on):
-            self.pruned = True
+            self._history.pruned = True
             trainer.should_stop = True
             if trainer.is_global_zero:
                 print(f"Stopped by the sweep after epoch {epoch}: other trials were better there.")

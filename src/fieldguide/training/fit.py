@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import lightning as L
 import torch
@@ -97,39 +97,36 @@ def train(
     check_launcher(params)
     keep_freed_memory()
     initial = _build(params, model, store)
-    callbacks = _make_callbacks(initial, params, model, outputs, channel)
-    history = callbacks.history
+    history, best, callbacks = _make_callbacks(initial, params, model, outputs, channel)
     parameters = count_parameters(initial.net)  # now, because `gradual` freezes more in some epochs
     files = AtomicCheckpointIO()
-    trainer = _make_trainer(params, callbacks.every, model.finetune, files)
+    trainer = _make_trainer(params, callbacks, model.finetune, files)
     is_main = trainer.is_global_zero
     if is_main:
         _summarize(initial, params, outputs.summary, classes=len(store.classes))
     rank_slice = RankSlice() if trainer.world_size > 1 else None
     module = _make_module(initial, params, model, classes=len(store.classes), rank_slice=rank_slice)
     environment = describe_environment(trainer.strategy.root_device)
-    key, features_key, facts = _keys(params, model, store, initial, environment)
-    features = project_root() / ".fieldguide" / "features" / features_key
+    key, features, facts = _keys(params, model, store, initial, environment)
     with (
         _failures(outputs if is_main else None, params),
         joined(trainer, facts | {"FIELDGUIDE_TRIAL": channel is not None}),
         resume_folder(project_root(), key) if is_main else nullcontext() as folder,
     ):
+        checkpoint = None
         if folder is not None:
-            callbacks.saver.dirpath = str(folder)  # Lightning sends it to the other processes
-        checkpoint = readable_checkpoint(folder) if folder is not None else None
+            checkpoint = readable_checkpoint(folder)
+            # Lightning sends it to the other processes.
+            cast("ModelCheckpoint", trainer.checkpoint_callback).dirpath = str(folder)
         files.content = trainer.strategy.broadcast(checkpoint)
         resume = CHECKPOINT if files.content is not None else None
-        loaders = make_loaders(
-            trainer, store, params, initial, features if model.head_only else None
-        )
+        loaders = make_loaders(trainer, store, params, initial, features)
         trainer.fit(module, *loaders, ckpt_path=resume, weights_only=True)
         if not is_main:
             return {}
-        module.load_state_dict(callbacks.best.weights)
+        module.load_state_dict(best.weights)
         write_json(outputs.environment, environment)
-        pruned = callbacks.prune is not None and callbacks.prune.pruned
-        history.finish(pruned=pruned, parameters=parameters)
+        history.finish(parameters)
         score = history.rows[history.best_epoch - 1].get(MONITOR)
         save_bundle(_bundle(initial, model, store, val_acc=score), outputs.bundle)
     why = f"{MONITOR} {score:.4f}" if score is not None else "the last, trained on all photos"
@@ -156,39 +153,29 @@ def _build(params: TrainParams, model: ModelParams, store: Store) -> InitialNetw
     return initial
 
 
-class _Callbacks(NamedTuple):
-    """The callbacks that `train` needs by name, and all of them in their order."""
-
-    history: History
-    best: BestWeights
-    prune: Prune | None
-    saver: ModelCheckpoint
-    every: list[L.Callback]
-
-
 def _make_callbacks(
     initial: InitialNetwork,
     params: TrainParams,
     model: ModelParams,
     outputs: Outputs,
     channel: Channel | None,
-) -> _Callbacks:
-    """Freeze the layers that are not trained, and make all callbacks but the progress bar."""
+) -> tuple[History, BestWeights, list[L.Callback]]:
+    """Freeze the layers that are not trained, and make all callbacks, two of which `train` reads.
+
+    Lightning runs the checkpoint's last, so that the checkpoint has what the others recorded.
+    """
     averaging = Averaging(decay=params.ema_decay) if params.ema_decay > 0 else None
     history = History(outputs.metrics, outputs.curves, validated=not params.train_on_val)
     best = BestWeights(history, averaging)
-    prune = Prune(channel) if channel else None
-    stopping = None
+    callbacks = [*freeze(initial.net, model, epochs=params.epochs), averaging, history, best]
+    if channel is not None:
+        callbacks.append(Prune(channel, history))
     if not params.train_on_val:
-        stopping = ResumableEarlyStopping(MONITOR, mode="max", patience=params.patience)
-    # Lightning runs it after the other callbacks, so that the checkpoint has what they recorded.
+        callbacks.append(ResumableEarlyStopping(MONITOR, mode="max", patience=params.patience))
     saver = ModelCheckpoint(
         filename=Path(CHECKPOINT).stem, save_on_train_epoch_end=True, enable_version_counter=False
     )
-    frozen = freeze(initial.net, model, epochs=params.epochs)
-    every = [*frozen, averaging, history, best, prune, stopping, saver]
-    used = [callback for callback in every if callback is not None]
-    return _Callbacks(history, best, prune, saver, used)
+    return history, best, [callback for callback in (*callbacks, saver) if callback is not None]
 
 
 def _keys(
@@ -197,8 +184,13 @@ def _keys(
     store: Store,
     initial: InitialNetwork,
     environment: dict[str, object],
-) -> tuple[str, str, dict[str, object]]:
-    """Return the keys of the checkpoint and of the features, and what all processes must share."""
+) -> tuple[str, Path | None, dict[str, object]]:
+    """Hash what a training depends on.
+
+    Returns:
+        The key of its checkpoint; the folder of the features, None if they are not used; and what
+        must be equal in all processes, by the name that a user knows.
+    """
     dataset = store.description_file
     inputs: dict[str, object] = {
         str(dataset): hashlib.sha256(dataset.read_bytes()).hexdigest(),
@@ -208,8 +200,11 @@ def _keys(
     }
     settings = {"params.yaml": [params.model_dump(), model.model_dump()]}
     details = (environment, vars(initial.preprocessing))
-    features_key = resume_key(inputs, model.backbone, *details)
-    return resume_key(inputs, settings, *details), features_key, inputs | settings
+    features = None
+    if model.head_only:
+        key = resume_key(inputs, model.backbone, *details)
+        features = project_root() / ".fieldguide" / "features" / key
+    return resume_key(inputs, settings, *details), features, inputs | settings
 
 
 @contextmanager

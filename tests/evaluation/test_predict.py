@@ -43,7 +43,7 @@ def softmax_by_hand(bundle, pixels):
 @pytest.mark.parametrize("name", ["train", "test"])
 def test_probabilities_equal_a_forward_pass_of_each_photo(name, bundle, store):
     split = store.split(name)
-    found = predict_split(bundle, split, torch.device("cpu"))
+    found = predict_split(bundle, split)
     bundle.net.eval()
     expected = [softmax_by_hand(bundle, photo) for photo in split.images(np.arange(len(split)))]
     assert found.shape == (len(split), 3)
@@ -54,8 +54,8 @@ def test_probabilities_equal_a_forward_pass_of_each_photo(name, bundle, store):
 
 def test_dropout_and_batch_norm_are_in_eval_mode(bundle, store):
     bundle.net.train()
-    first = predict_split(bundle, store.split("test"), torch.device("cpu"))
-    assert np.array_equal(first, predict_split(bundle, store.split("test"), torch.device("cpu")))
+    first = predict_split(bundle, store.split("test"))
+    assert np.array_equal(first, predict_split(bundle, store.split("test")))
 
 
 def test_network_is_left_on_the_cpu(bundle, store):

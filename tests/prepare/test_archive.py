@@ -198,21 +198,21 @@ def test_an_encrypted_zip_is_refused(tmp_path):
     data = bytearray(path.read_bytes())
     data[data.index(b"PK\x01\x02") + 8] |= 1  # general purpose flag, bit 0
     path.write_bytes(data)
-    with pytest.raises(ArchiveError, match=r"'train/ant/1\.jpg' is encrypted; allowed: members"):
+    with pytest.raises(ArchiveError, match=r"'train/ant/1\.jpg' is encrypted; unpack it"):
         names_in(path)
 
 
 @pytest.mark.parametrize("kind", ["photos.zip", "photos.tar.gz", "photos.tar.bz2", "photos.tar.xz"])
 def test_a_bomb_is_refused_before_it_is_unpacked(kind, tmp_path, pack):
     path = pack(tmp_path / kind, {"a/1.jpg": b"x", "a/2.jpg": bytes(65 * 2**20)})
-    with pytest.raises(ArchiveError, match=r"looks like a zip bomb: .*at 'a/2.jpg'.*200 times"):
+    with pytest.raises(ArchiveError, match=r"looks like a bomb: .*at 'a/2.jpg'.*200 times"):
         names_in(path)
 
 
 def test_a_bomb_of_many_members_is_refused(tmp_path, pack):
     zeros = bytes(2**20)
     path = pack(tmp_path / "photos.zip", {f"a/{k}.jpg": zeros for k in range(65)})
-    with pytest.raises(ArchiveError, match=r"looks like a zip bomb: .*at 'a/64.jpg'"):
+    with pytest.raises(ArchiveError, match=r"looks like a bomb: .*at 'a/64.jpg'"):
         names_in(path)
 
 

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -153,12 +154,16 @@ class TestDeps:
     """DVC cannot put a list into deps, so a list needs its own lines in dvc.yaml."""
 
     @pytest.fixture
-    def dvc_yaml(self, tmp_path):
+    def dvc_yaml(self, tmp_path, monkeypatch):
+        """Writes a text to dvc.yaml in the current folder."""
+        monkeypatch.chdir(tmp_path)
+        return Path("dvc.yaml").write_text
+
+    @pytest.fixture
+    def write_deps(self, dvc_yaml):
         def write(deps):
-            path = tmp_path / "dvc.yaml"
             lines = "\n".join(f"      - {dep}" for dep in deps)
-            path.write_text(f"stages:\n  prepare:\n    deps:\n{lines}\n", encoding="utf-8")
-            return path
+            dvc_yaml(f"stages:\n  prepare:\n    deps:\n{lines}\n", encoding="utf-8")
 
         return write
 
@@ -170,29 +175,36 @@ class TestDeps:
             ["${data.archive[1]}", "data/a.zip:\n          cache: false"],
         ],
     )
-    def test_a_list_with_its_deps_is_accepted(self, deps, dvc_yaml):
-        check_deps(["data/a.zip", "data/b.zip"], dvc_yaml(deps))
+    def test_a_list_with_its_deps_is_accepted(self, deps, write_deps):
+        write_deps(deps)
+        check_deps(["data/a.zip", "data/b.zip"])
 
-    def test_a_single_path_needs_no_check(self, tmp_path):
-        check_deps("data/a.zip", tmp_path / "no dvc.yaml")
+    def test_a_single_path_needs_no_check(self, write_deps):
+        write_deps([])
+        check_deps("data/a.zip")
 
     @pytest.mark.parametrize("deps", [["${data.archive}"], ["data/a.zip.dvc"], ["data"]])
-    def test_missing_deps_are_refused_with_the_lines_to_add(self, deps, dvc_yaml):
+    def test_missing_deps_are_refused_with_the_lines_to_add(self, deps, write_deps):
+        write_deps(deps)
         with pytest.raises(
             ArchiveError,
             match=r"2 of the list's 2 archives .*\n {6}- \$\{data\.archive\[0\]\}  # data/a\.zip\n"
             r" {6}- \$\{data\.archive\[1\]\}  # data/b\.zip$",
         ):
-            check_deps(["data/a.zip", "data/b.zip"], dvc_yaml(deps))
+            check_deps(["data/a.zip", "data/b.zip"])
 
-    def test_only_the_missing_deps_are_shown(self, dvc_yaml):
+    def test_only_the_missing_deps_are_shown(self, write_deps):
+        write_deps(["${data.archive[0]}"])
         with pytest.raises(ArchiveError, match=r"1 of the list's 2 .*:\n.*\[1\]\}  # data/b\.zip$"):
-            check_deps(["data/a.zip", "data/b.zip"], dvc_yaml(["${data.archive[0]}"]))
+            check_deps(["data/a.zip", "data/b.zip"])
 
     @pytest.mark.parametrize("text", ["", "stages: {}", "stages: {prepare: {}}", "[]"])
-    def test_a_dvc_yaml_without_the_stage_has_no_deps(self, text, tmp_path):
-        (tmp_path / "dvc.yaml").write_text(text, encoding="utf-8")
+    def test_a_dvc_yaml_without_the_stage_has_no_deps(self, text, dvc_yaml):
+        dvc_yaml(text, encoding="utf-8")
         with pytest.raises(ArchiveError, match=r"lacks 1 of the list's 1 archives"):
-            check_deps(["a.zip"], tmp_path / "dvc.yaml")
-        with pytest.raises(ParamsError, match=r"no\.yaml: cannot be read"):
-            check_deps(["a.zip"], tmp_path / "no.yaml")
+            check_deps(["a.zip"])
+
+    def test_a_missing_dvc_yaml_is_refused(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(ParamsError, match=r"dvc\.yaml: cannot be read"):
+            check_deps(["a.zip"])

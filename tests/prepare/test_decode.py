@@ -1,4 +1,4 @@
-"""Any picture becomes an upright RGB square, or is refused with a reason."""
+"""Any photo becomes an upright RGB square, or is refused with a reason."""
 
 import io
 import struct
@@ -51,7 +51,7 @@ def columns(*colors, width=10, height=20):
 
 
 def color_of(data, **options):
-    """Return the colour of a picture of one colour."""
+    """Return the colour of a photo of one colour."""
     pixels = decode(data, 4, resize="crop", **options)
     assert pixels.shape == (4, 4, 3)
     assert pixels.dtype == np.uint8
@@ -188,7 +188,7 @@ class TestModes:
         np.testing.assert_array_equal(found, np.repeat(np.array(expected)[..., None], 3, axis=2))
 
     @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
-    def test_the_first_of_several_pictures_is_taken(self, kind):
+    def test_the_first_of_several_photos_is_taken(self, kind):
         second = [flat(BLUE, "RGB")]
         data = encode(flat(RED, "RGB"), kind, save_all=True, append_images=second)
         assert np.allclose(color_of(data), RED, atol=3)
@@ -205,7 +205,7 @@ class TestShape:
         assert tuple(squashed[10, 10]) == GREEN
         assert tuple(squashed[10, -1]) == BLUE
 
-    def test_a_high_picture_is_cropped_above_and_below(self):
+    def test_a_high_photo_is_cropped_above_and_below(self):
         high = columns(RED, GREEN, GREEN, BLUE).swapaxes(0, 1)  # 40 × 20
         assert np.all(decode(encode(high), 20, resize="crop") == GREEN)
 
@@ -215,7 +215,7 @@ class TestShape:
         assert abs(found - 127.5).max() <= 1
 
     @pytest.mark.parametrize("shape", [(1, 1), (1, 50), (3, 7), (9, 8)])
-    def test_a_small_or_narrow_picture_is_enlarged(self, shape):
+    def test_a_small_or_narrow_photo_is_enlarged(self, shape):
         found = decode(encode(np.full(shape, 50, dtype=np.uint8)), 8, resize="crop")
         assert found.shape == (8, 8, 3)
         assert np.all(found == 50)
@@ -279,13 +279,13 @@ class TestSize:
 
 
 class TestBroken:
-    """A broken picture is unreadable, and the message says why."""
+    """A broken photo is unreadable, and the message says why."""
 
     @pytest.mark.parametrize(
         ("data", "detail"),
         [
             (b"", "the file is empty"),
-            (b"not a picture", "cannot identify image file"),
+            (b"not a photo", "cannot identify image file"),
             (b"\xff\xd8\xff", "cannot identify image file"),
             (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "cannot identify image file"),
             (encode(columns(RED, BLUE), "JPEG")[:-40], "truncated"),
@@ -294,7 +294,7 @@ class TestBroken:
             (encode(columns(RED, BLUE), "PNG")[:60], "."),
         ],
     )
-    def test_a_broken_picture_is_unreadable(self, data, detail):
+    def test_a_broken_photo_is_unreadable(self, data, detail):
         with pytest.raises(UnusablePhotoError, match=f"unreadable: .*{detail}") as caught:
             decode(data, 8, resize="crop")
         assert caught.value.reason == "unreadable"

@@ -193,5 +193,5 @@ def test_sides_are_divided_and_rounded_up(scale):
     assert (image.mode, image.size) == ("RGBX", (-(-90 // scale), -(-70 // scale)))
 
 
-def test_a_damaged_picture_is_left_to_pillow():
+def test_a_damaged_photo_is_left_to_pillow():
     assert decode_jpeg(encode(photo())[:-40], (90, 70), scale=1) is None

@@ -60,7 +60,7 @@ def test_folders_that_all_photos_share_are_ignored(top):
 
 
 @pytest.mark.parametrize("top", ["", "nature_12K/"])
-def test_a_picture_beside_the_split_folders_is_misplaced(top):
+def test_a_photo_beside_the_split_folders_is_misplaced(top):
     names = [f"{top}{name}" for name in [*under("train"), *under("val")]]
     found = layout_of(*names, f"{top}cover.jpg")
     assert found.misplaced == [f"{top}cover.jpg"]
@@ -68,13 +68,13 @@ def test_a_picture_beside_the_split_folders_is_misplaced(top):
     assert len(found.photos) == 8
 
 
-def test_a_picture_beside_the_class_folders_is_misplaced():
+def test_a_photo_beside_the_class_folders_is_misplaced():
     found = layout_of(*FLAT, "cover.jpg")
     assert found.misplaced == ["cover.jpg"]
     assert found.classes == ["ant", "bee"]
 
 
-def test_pictures_without_a_class_or_split_are_misplaced():
+def test_photos_without_a_class_or_split_are_misplaced():
     names = ["train/1.jpg", "extra/ant/1.jpg"]
     found = layout_of(*under("train"), *under("test"), *names)
     assert sorted(found.misplaced) == sorted(names)
@@ -145,9 +145,9 @@ def test_photos_are_sorted_by_name():
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ([], r"photos\.zip: no picture found among 0 files; allowed: \.avif .*\.webp"),
-        (["ant/1.txt", "a.csv"], "no picture found among 2 files"),
-        (["__MACOSX/ant/1.jpg"], "no picture found among 1 files"),
+        ([], r"photos\.zip: no photo found among 0 files; allowed: \.avif .*\.webp"),
+        (["ant/1.txt", "a.csv"], "no photo found among 2 files"),
+        (["__MACOSX/ant/1.jpg"], "no photo found among 1 files"),
         (["ant/1.jpg", "ant/2.jpg"], r"found 1 class folders \['ant'\]; allowed: two or more"),
         (["train/ant/1.jpg", "val/ant/1.jpg"], r"found 1 class folders \['ant'\]"),
         (["1.jpg", "2.jpg"], r"found 0 class folders \[\] \(1\.jpg is in none\); allowed: two"),

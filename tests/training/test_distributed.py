@@ -330,10 +330,10 @@ def test_all_machines_must_have_the_same_files(change, named, machine):
             {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1", "NODE_RANK": "2"},
             "NODE_RANK (found 2; allowed: 0 to 1); docs/distributed.md shows",
         ),
-        ({"SLURM_NTASKS": "3"}, "is 2 processes; found SLURM_NTASKS: 3; allowed: the same"),
+        ({"SLURM_NTASKS": "3"}, "SLURM_NTASKS: found 3; allowed: 2"),
         (
             {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "1"},
-            "train.devices: 1 × train.num_nodes: 2 is 2 processes; found WORLD_SIZE: 1; allowed",
+            "WORLD_SIZE: found 1; allowed: 2, which is train.devices: 1 × train.num_nodes: 2",
         ),
     ],
     ids=["missing", "range", "slurm", "torchrun"],

@@ -280,7 +280,7 @@ def test_features_of_frozen_blocks_are_never_mixed(mix, tiny_params):
     params = tiny_params(**{mix: 1.0}).train
     net = CNN(model, image_size=16, num_classes=3)
     initial = InitialNetwork(net, Preprocessing(16, "bilinear", [0.5] * 3, [0.5] * 3), "none")
-    assert _make_module(initial, params, model, classes=3).mix is None
+    assert _make_module(initial, params, model, classes=3, rank_slice=None).mix is None
 
 
 def test_a_start_size_that_leads_to_a_size_the_network_does_not_take_is_refused(run_training):

@@ -29,9 +29,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def folder(tmp_path):
-    path = tmp_path / "weights"
-    path.mkdir()
+def folder(tmp_path, monkeypatch):
+    """The folder of weights of a new project, which is the current folder."""
+    monkeypatch.chdir(tmp_path)
+    path = Path("models/weights")
+    path.mkdir(parents=True)
     return path
 
 
@@ -45,7 +47,7 @@ def start(store, folder, make_params):
         data = {"image_size": 16}
         model = make_params(data=data, model={"conv_layers": 2} | changes).model
         torch.manual_seed(seed)
-        return initial_network(model, of, folder)
+        return initial_network(model, of)
 
     return run
 
@@ -429,7 +431,7 @@ def test_weights_that_timm_does_not_have_are_refused(start):
         start("pretrained", name="test_mambaout")
 
 
-# Arguments: folder of the store, folder of weights. For each line of its input, params as JSON, it
+# Argument: folder of the store. For each line of its input, params as JSON, it
 # saves the network in a file and prints its origin, or the error.
 SCRIPT = """
 import sys
@@ -440,15 +442,15 @@ from fieldguide.core.errors import TrainingError
 from fieldguide.training.initial import initial_network
 from fieldguide.core.params import Params
 
-store, folder = Store(Path(sys.argv[1])), Path(sys.argv[2])
+store = Store(Path(sys.argv[1]))
 for line in sys.stdin:
     torch.manual_seed(0)
     try:
-        initial = initial_network(Params.model_validate_json(line).model, store, folder)
+        initial = initial_network(Params.model_validate_json(line).model, store)
     except TrainingError as err:
         print(err, flush=True)
     else:
-        torch.save(initial.net.state_dict(), folder.parent / "out.pth")
+        torch.save(initial.net.state_dict(), "out.pth")
         print(initial.origin, flush=True)
 """
 
@@ -460,7 +462,7 @@ def process(store, folder, tmp_path, make_params):
     @contextmanager
     def running(**env):
         with subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, str(store.folder), str(folder)],
+            [sys.executable, "-c", SCRIPT, str(store.folder)],
             env={
                 **os.environ,
                 "PYTHONPATH": str(ROOT / "src"),

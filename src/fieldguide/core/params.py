@@ -160,7 +160,7 @@ class ModelParams(CNNParams):
 
     @property
     def backbone(self) -> dict[str, object]:
-        """The params that the features depend on; they depend on the weights too."""
+        """The params that the features depend on; the features depend on the weights too."""
         architecture = self.architecture
         if isinstance(architecture, str):
             return {"name": architecture}

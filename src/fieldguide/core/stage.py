@@ -91,8 +91,9 @@ def _copy_small_outputs(name: str) -> None:
     only if it has all outputs. The copies have the same hash as the files in Git.
     """
     stages = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    outputs = [one for kind in ("metrics", "plots") for one in stages.get(name, {}).get(kind, ())]
-    in_git = [path for one in outputs if isinstance(one, dict) for path in one]
+    stage = stages.get(name, {})
+    outputs = [out for kind in ("metrics", "plots") for out in stage.get(kind, ())]
+    in_git = [path for out in outputs if isinstance(out, dict) for path in out]
     if not in_git:
         return
     with new_folder(COPIES / name) as folder:
@@ -101,7 +102,7 @@ def _copy_small_outputs(name: str) -> None:
 
 
 def _is_first() -> bool:
-    """Tell whether this process reports: rank 0 of those that torchrun or `train` started."""
+    """Return whether this is process 0, the only one that writes and prints."""
     return os.environ.get("RANK", "0") == "0"
 
 

@@ -57,6 +57,7 @@ def evaluate_bundle(
     write_csv(plots / "confusion.csv", ["actual", "predicted"], rows)
     write_csv(plots / "reliability.csv", Bin._fields, reliability(predictions, bins=bins))
     columns = ["class", "precision", "recall", "photos"]
+    # Precision and recall follow from confusion.csv, but `dvc plots` draws only what is in a file.
     write_csv(plots / "per_class.csv", columns, result.per_class)
 
     _print(result)

@@ -54,8 +54,8 @@ def evaluate(predictions: Predictions, *, bins: int) -> Evaluation:
     )
     columns = (values.tolist() for values in (precision, recall, photos))
     gaps = (
-        one.photos * abs(one.accuracy - one.confidence)
-        for one in reliability(predictions, bins=bins)
+        part.photos * abs(part.accuracy - part.confidence)
+        for part in reliability(predictions, bins=bins)
     )
     return Evaluation(
         photos=count,

@@ -13,21 +13,19 @@ from fieldguide.network.bundle import Bundle
 
 @torch.inference_mode()
 def predict_split(
-    bundle: Bundle, split: Split, device: torch.device | None = None, *, mirrored: bool = False
+    bundle: Bundle, split: Split, *, mirrored: bool = False
 ) -> npt.NDArray[np.float64]:
-    """Compute the probability of each class for each photo, in the order of the split.
+    """Compute the probability of each class for each photo, on the GPU if there is one.
 
     Args:
         bundle: the classifier.
         split: photos of the size that the classifier takes.
-        device: where to compute; None: on the GPU if there is one.
         mirrored: show the classifier the mirror image of each photo.
 
     Returns:
-        (N, K), each row summing to 1.
+        (N, K), in the order of the split; each row sums to 1.
     """
-    if device is None:
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     net = bundle.net.eval().to(device)
     batches = in_order(split, bundle.preprocessing, device)
     shown = (images.flip(-1) if mirrored else images for images, _ in batches)

@@ -11,8 +11,9 @@ from fieldguide.network.cnn import CNN
 from fieldguide.network.interface import Network
 
 _STAGES = 5  # largest number of layers of a timm network whose responses are drawn
-# A network of these layers alone can be explained by guided backprop: its only activations are ReLU
-# and ReLU6, and it has no gate (sigmoid) or attention (softmax), for which there is no rule.
+# A timm network of these layers alone can be explained by guided backprop: its only activations are
+# ReLU and ReLU6, and it has no gate (sigmoid) or attention (softmax), for which there is no rule.
+# The CNN of this project can always be explained, also with another activation.
 _GUIDED = (
     *(nn.Conv2d, nn.BatchNorm2d, nn.Linear, nn.Dropout, nn.ReLU, nn.ReLU6, nn.Identity, nn.Flatten),
     *(nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Upsample, nn.ConstantPad2d),

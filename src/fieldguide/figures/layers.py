@@ -95,5 +95,6 @@ def responses(net: Network, image: Tensor) -> dict[str, Tensor]:
             )
         net(image)
     # A layer that returns several tensors has no response to draw.
-    maps = {name: as_maps(net, one) for name, one in outputs.items() if isinstance(one, Tensor)}
-    return {name: one for name, one in maps.items() if one is not None}
+    tensors = {name: output for name, output in outputs.items() if isinstance(output, Tensor)}
+    maps = {name: as_maps(net, output) for name, output in tensors.items()}
+    return {name: channels for name, channels in maps.items() if channels is not None}

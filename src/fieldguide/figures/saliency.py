@@ -74,7 +74,7 @@ def guided_gradient(
 ) -> Tensor:
     """Compute the gradient of a neuron, passing only positive gradients back through activations.
 
-    The paper's rule is for ReLU. GELU, SiLU and Mish let small negative values through; here the
+    The paper's rule is for ReLU. The CNN's other activations let small negative values through; the
     gradient goes through them by their own derivative, then its negative values are set to zero,
     which is the same as the paper's rule for ReLU. ReLU6 is treated as if it had no upper bound:
     a value above 6 does not mean that the neuron is not excited.

@@ -48,7 +48,7 @@ _DAMAGED = (
 
 
 class Member(NamedTuple):
-    """One file of an archive."""
+    """A member: one file of an archive, whether it is a photo or not."""
 
     name: str  # as in the archive, with forward slashes
     size: int  # bytes when unpacked; the archive claims so, and may be wrong
@@ -65,11 +65,11 @@ class UnreadableMemberError(Exception):
     """The bytes of one member cannot be read; the other members may be fine."""
 
 
-class Archive(Protocol):
-    """An open archive."""
+class OpenArchive(Protocol):
+    """One open archive, or several that are read as one."""
 
     members: list[Member]
-    # True if reading is fast only in the order of `archive` and `place`.
+    # True if reading is fast only in the order of `Member.archive`, then `Member.place`.
     sequential: bool
 
     def read(self, member: Member) -> bytes:
@@ -81,7 +81,7 @@ class Archive(Protocol):
 
 
 @contextmanager
-def open_archive(path: Path) -> Iterator[Archive]:
+def open_archive(path: Path) -> Iterator[OpenArchive]:
     """Open a zip, a tar (also gzip, bzip2 or xz) or a folder; the content decides, not the name.
 
     Raises:
@@ -92,7 +92,7 @@ def open_archive(path: Path) -> Iterator[Archive]:
         yield _open(path, stack)
 
 
-def _open(path: Path, stack: ExitStack) -> Archive:
+def _open(path: Path, stack: ExitStack) -> OpenArchive:
     try:
         if path.is_dir():
             return _Folder(path)
@@ -136,7 +136,9 @@ class _Zip:
             if stat.S_ISLNK(info.external_attr >> 16):
                 raise ArchiveError(f"{path}: {name!r} is a link; allowed: files and folders")
             if info.flag_bits & 0x1:
-                raise ArchiveError(f"{path}: {name!r} is encrypted; allowed: members without it")
+                raise ArchiveError(
+                    f"{path}: {name!r} is encrypted; unpack it and pack it without a password"
+                )
             budget.add(name, info.file_size)
             yield Member(name, info.file_size, place)
 
@@ -265,7 +267,7 @@ class _Budget:
         self._unpacked += size
         if self._unpacked > max(BOMB_MIN_BYTES, BOMB_RATIO * self._packed):
             raise ArchiveError(
-                f"{self._path}: looks like a zip bomb: {self._packed:,} bytes unpack to at least "
+                f"{self._path}: looks like a bomb: {self._packed:,} bytes unpack to at least "
                 f"{self._unpacked:,} (at {name!r}); allowed: up to {BOMB_RATIO} times"
             )
 

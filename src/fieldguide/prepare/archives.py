@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from fieldguide.core.errors import ArchiveError
 from fieldguide.core.params import read_yaml
-from fieldguide.prepare.archive import Archive, Member, open_archive
+from fieldguide.prepare.archive import Member, OpenArchive, open_archive
 from fieldguide.prepare.layout import PHOTO_SUFFIXES
 
 _ARCHIVE = re.compile(r"[^.].*\.(zip|tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz))", re.IGNORECASE)
@@ -21,7 +21,7 @@ _ARCHIVE = re.compile(r"[^.].*\.(zip|tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz))", re.IG
 class Archives:
     """The members of all archives. If there are several, a member knows its archive's name."""
 
-    def __init__(self, archives: dict[str, Archive], shown: str) -> None:
+    def __init__(self, archives: dict[str, OpenArchive], shown: str) -> None:
         self.shown = shown  # name of the whole in messages
         self.sequential = any(archive.sequential for archive in archives.values())
         self._archives = archives
@@ -32,7 +32,7 @@ class Archives:
         ]
 
     def read(self, member: Member) -> bytes:
-        """Return a member's bytes; see `Archive`."""
+        """Return a member's bytes; see `OpenArchive`."""
         return self._archives[member.archive].read(member)
 
 
@@ -48,7 +48,7 @@ def open_archives(value: str | Sequence[str]) -> Iterator[Archives]:
             archives and photos.
     """
     given = [Path(value)] if isinstance(value, str) else [Path(path) for path in value]
-    paths = [path for one in given for path in _archives_in(one) or [one]]
+    paths = [path for place in given for path in _archives_in(place) or [place]]
     several = not isinstance(value, str) or paths != given
     by_name: dict[str, Path] = {}
     for path in paths:
@@ -74,26 +74,25 @@ def _archives_in(path: Path) -> list[Path]:
         files = [file for file in sorted(path.iterdir()) if not file.is_dir()]
     except OSError as err:
         raise ArchiveError(f"data.archive: {path} cannot be read ({err.strerror})") from err
-    found = [file for file in files if _ARCHIVE.fullmatch(file.name)]
-    if found:
+    archives = [file for file in files if _ARCHIVE.fullmatch(file.name)]
+    if archives:
         with open_archive(path) as folder:
             for member in folder.members:
                 if member.name.lower().endswith(PHOTO_SUFFIXES):
                     raise ArchiveError(
-                        f"data.archive: {path} holds archives ({found[0].name}) and photos "
+                        f"data.archive: {path} holds archives ({archives[0].name}) and photos "
                         f"({member.name}); allowed: only archives, or only photos"
                     )
-    return found
+    return archives
 
 
-def check_deps(value: str | Sequence[str], path: Path = Path("dvc.yaml")) -> None:
+def check_deps(value: str | Sequence[str]) -> None:
     """Refuse a list of archives if DVC would not notice a change of each of them.
 
     For a single path, dvc.yaml has the dep ${data.archive}; DVC cannot put a list there.
 
     Args:
         value: `data.archive`.
-        path: of dvc.yaml.
 
     Raises:
         ArchiveError: an archive is no dep of the stage `prepare`.
@@ -102,7 +101,9 @@ def check_deps(value: str | Sequence[str], path: Path = Path("dvc.yaml")) -> Non
     if isinstance(value, str):
         return
     try:
-        deps = read_yaml(path, YAML(typ="safe", pure=True).load)["stages"]["prepare"]["deps"]
+        deps = read_yaml(Path("dvc.yaml"), YAML(typ="safe", pure=True).load)["stages"]["prepare"][
+            "deps"
+        ]
         names = {name for dep in deps for name in ([dep] if isinstance(dep, str) else dep)}
     except (KeyError, TypeError):
         names = set()
@@ -114,7 +115,7 @@ def check_deps(value: str | Sequence[str], path: Path = Path("dvc.yaml")) -> Non
     if missing:
         lines = "\n".join(missing)
         raise ArchiveError(
-            f"data.archive: {path} lacks {len(missing)} of the list's {len(value)} archives among "
-            "the deps of prepare, so DVC would not notice their changes; in place of "
+            f"data.archive: dvc.yaml lacks {len(missing)} of the list's {len(value)} archives "
+            "among the deps of prepare, so DVC would not notice their changes; in place of "
             f"${{data.archive}} add:\n{lines}"
         )

@@ -51,12 +51,12 @@ def _decode_photo(photo: bytes, params: DataParams) -> Decoded | Failure:
 
 @contextmanager
 def pillow_without_limit() -> Iterator[None]:
-    """Let Pillow open pictures of any size, because `decode` has its own limit of memory."""
+    """Let Pillow open photos of any size, because `decode` has its own limit of memory."""
     limit = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about odd metadata; a broken picture is an error
+            warnings.simplefilter("ignore")  # about odd metadata; a broken photo is an error
             yield
     finally:
         Image.MAX_IMAGE_PIXELS = limit

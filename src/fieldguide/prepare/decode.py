@@ -1,4 +1,4 @@
-"""Decode a picture of any format, mode and orientation to a small RGB square."""
+"""Decode a photo of any format, mode and orientation to a small RGB square."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from PIL import ExifTags, Image
 from fieldguide.prepare.jpeg import decode_jpeg, is_streamed, plain_size
 
 # Without EPS, which starts Ghostscript, and without Pillow's rarely tested formats. An MPO of a
-# phone, which is a JPEG followed by a second picture, is opened as a JPEG.
+# phone, which is a JPEG followed by a second image, is opened as a JPEG.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 # Pillow's own limit for a "decompression bomb" (2 × Image.MAX_IMAGE_PIXELS): 0.5 GB as RGB.
 MAX_PIXELS = 178_956_970
-# Larger pictures are decoded one at a time, so that memory does not grow with the number of cores.
+# Larger photos are decoded one at a time, so that memory does not grow with the number of cores.
 LARGE_PIXELS = 16_000_000
 _one_large = threading.Lock()
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
@@ -35,7 +35,7 @@ _TURNS = {
 
 
 class UnusablePhotoError(Exception):
-    """The picture cannot be used; reason and detail are those in dataset.json."""
+    """The photo cannot be used; reason and detail are those in dataset.json."""
 
     def __init__(
         self, reason: Literal["unreadable", "too small", "too large"], detail: str
@@ -53,25 +53,25 @@ def decode(
     min_size: int = 1,
     max_pixels: int | None = None,
 ) -> npt.NDArray[np.uint8]:
-    """Decode a picture as RGB, turn it upright, and resize it with antialiasing.
+    """Decode a photo as RGB, turn it upright, and resize it with antialiasing.
 
     A large JPEG is decoded at a reduced DCT scale (1/2, 1/4 or 1/8) of at least twice the final
     size, so the result differs from a full decode only by rounding. simplejpeg decodes plain JPEGs
-    and Pillow all other pictures; for plain JPEGs both give the same pixels. Transparent pixels
+    and Pillow all other photos; for plain JPEGs both give the same pixels. Transparent pixels
     become white.
 
     Args:
         data: a whole file in one of FORMATS.
         size: pixels of a side of the result.
-        resize: "crop" takes the centre square, "squash" the whole picture.
-        min_size: smallest shorter side of the picture, in pixels.
-        max_pixels: largest number of pixels in the picture; None for the limit of memory.
+        resize: "crop" takes the centre square, "squash" the whole photo.
+        min_size: smallest shorter side of the photo, in pixels.
+        max_pixels: largest number of pixels in the photo; None for the limit of memory.
 
     Returns:
         (size, size, 3), RGB.
 
     Raises:
-        UnusablePhotoError: the picture is empty, broken, in another format, too small or too large.
+        UnusablePhotoError: the photo is empty, broken, in another format, too small or too large.
     """
     if not data:
         raise UnusablePhotoError("unreadable", "the file is empty")
@@ -135,10 +135,10 @@ def _twice(width: int, height: int, size: int) -> tuple[int, int]:
 
 
 def _reduce(image: Image.Image, size: int, *, streamed: bool) -> tuple[Box, int]:
-    """Make libjpeg decode at a smaller scale, if the picture is a JPEG.
+    """Make libjpeg decode at a smaller scale, if the photo is a JPEG.
 
     Returns:
-        The area that the picture then fills: if the scale does not divide a side, there is a border
+        The area that the photo then fills: if the scale does not divide a side, there is a border
         of less than a pixel. And the number of pixels that decoding holds in memory.
     """
     width, height = image.size
@@ -167,7 +167,7 @@ def _resized(
 
 
 def _orientation(image: Image.Image) -> Image.Transpose | None:
-    """Return how to turn the picture upright, from its EXIF; None if that is damaged."""
+    """Return how to turn the photo upright, from its EXIF; None if that is damaged."""
     if image.format == "TIFF":
         return None  # Pillow turns a TIFF itself
     try:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import simplejpeg
 from PIL import Image
 
-# Markers (ITU-T T.81 table B.1) that say nothing about the picture except how to decode it. Others,
+# Markers (ITU-T T.81 table B.1) that say nothing about the photo except how to decode it. Others,
 # such as APP1 with EXIF, need Pillow, because they may hold a rotation or a colour profile.
 _QUIET = frozenset({0xDB, 0xC4, 0xDD, 0xE0, 0xFE})  # DQT, DHT, DRI, APP0 (JFIF), COM
 _MARKER = 0xFF  # the first of a marker's two bytes
@@ -81,7 +81,7 @@ def decode_jpeg(data: bytes, size: tuple[int, int], *, scale: int) -> Image.Imag
         scale: 1, 2, 4 or 8; sides are divided by it and rounded up.
 
     Returns:
-        A picture of mode RGBX, the only colour mode that Pillow takes without a copy.
+        An image of mode RGBX, the only colour mode that Pillow takes without a copy.
     """
     if min(size) < _SMALLEST:
         return None

@@ -24,7 +24,7 @@ Folders = tuple[str, ...]  # names of the folders that a path goes through
 
 
 class Photo(NamedTuple):
-    """A member that should be a picture."""
+    """A member whose name ends like a photo's, with its split and class."""
 
     member: Member
     split: str  # "train", "val" or "test"
@@ -36,8 +36,8 @@ class Layout(NamedTuple):
 
     photos: list[Photo]
     classes: list[str]  # sorted
-    misplaced: list[str]  # pictures outside every class folder
-    other_files: int  # neither pictures nor hidden files
+    misplaced: list[str]  # photos outside every class folder
+    other_files: int  # neither photos nor hidden files
 
 
 def read_layout(path: str, members: Sequence[Member]) -> Layout:
@@ -50,21 +50,21 @@ def read_layout(path: str, members: Sequence[Member]) -> Layout:
         members: its files.
 
     Raises:
-        ArchiveError: there is no picture, there are fewer than two classes, only the test set has
-            some class, or at least half of the pictures are outside the class folders.
+        ArchiveError: there is no photo, there are fewer than two classes, only the test set has
+            some class, or at least half of the photos are outside the class folders.
     """
-    pictures, other_files = _pictures(members)
-    if not pictures:
+    photo_files, other_files = _photo_files(members)
+    if not photo_files:
         raise ArchiveError(
-            f"{path}: no picture found among {len(members):,} files; "
+            f"{path}: no photo found among {len(members):,} files; "
             f"allowed: {' '.join(PHOTO_SUFFIXES)}"
         )
     # By name before archive, so that the same one of several copies is first in any archive.
-    pictures.sort(key=lambda picture: (picture[0].name, picture[0].archive, picture[0].place))
-    shared = _shared_folders({folders for _, folders in pictures})
-    split_of = _split_folders(path, {folders[shared:] for _, folders in pictures})
+    photo_files.sort(key=lambda pair: (pair[0].name, pair[0].archive, pair[0].place))
+    shared = _shared_folders({folders for _, folders in photo_files})
+    split_of = _split_folders(path, {folders[shared:] for _, folders in photo_files})
     photos, misplaced = [], []
-    for member, folders in pictures:
+    for member, folders in photo_files:
         place = _place(folders[shared:], split_of)
         if place is None:
             misplaced.append(member.source)
@@ -72,15 +72,15 @@ def read_layout(path: str, members: Sequence[Member]) -> Layout:
             photos.append(Photo(member, *place))
     if photos and len(misplaced) >= len(photos):
         raise ArchiveError(
-            f"{path}: {len(misplaced):,} of {len(pictures):,} photos, such as {misplaced[0]}, are "
-            "outside the class folders; allowed: fewer than half"
+            f"{path}: {len(misplaced):,} of {len(photo_files):,} photos, such as {misplaced[0]}, "
+            "are outside the class folders; allowed: fewer than half"
         )
     return Layout(photos, _classes(path, photos, misplaced), misplaced, other_files)
 
 
-def _pictures(members: Sequence[Member]) -> tuple[list[tuple[Member, Folders]], int]:
-    """Return each picture with its folders, and the number of other files, without hidden ones."""
-    pictures = []
+def _photo_files(members: Sequence[Member]) -> tuple[list[tuple[Member, Folders]], int]:
+    """Return each photo with its folders, and the number of other files; skip hidden files."""
+    photos = []
     other_files = 0
     folders_of = cache(_folders)  # many photos share one tuple, which saves memory
     for member in members:
@@ -89,10 +89,10 @@ def _pictures(members: Sequence[Member]) -> tuple[list[tuple[Member, Folders]], 
         if any(map(_is_hidden, folders)) or _is_hidden(file):
             continue
         if file.lower().endswith(PHOTO_SUFFIXES):
-            pictures.append((member, folders))
+            photos.append((member, folders))
         else:
             other_files += 1
-    return pictures, other_files
+    return photos, other_files
 
 
 def _folders(folder: str) -> Folders:
@@ -107,7 +107,10 @@ def _is_hidden(name: str) -> bool:
 
 
 def _shared_folders(every: Collection[Folders]) -> int:
-    """Count the leading folders that all pictures share; the last folder of a path is no such."""
+    """Count the leading folders that all photos share.
+
+    The last folder of a path is the class and is never shared.
+    """
     first, last = min(every), max(every)  # all other paths share what these two share
     shared = 0
     while shared < min(len(first), len(last)) and first[shared] == last[shared]:
@@ -120,7 +123,7 @@ def _split_folders(path: str, every: Collection[Folders]) -> dict[str, str]:
     # train/<class>/photo. A class that is called train holds photos, not folders.
     splits = {_SPLIT_OF.get(folders[0].lower()) for folders in every if len(folders) > 1}
     if "train" not in splits:
-        _refuse_hidden_splits(path, every)
+        _refuse_splits_as_classes(path, every)
         return {}
     if "test" not in splits:
         return {name: "test" if split == "val" else split for name, split in _SPLIT_OF.items()}
@@ -135,7 +138,7 @@ def _place(folders: Folders, split_of: dict[str, str]) -> tuple[str, str] | None
     return (split, folders[1]) if split else None
 
 
-def _refuse_hidden_splits(path: str, every: Collection[Folders]) -> None:
+def _refuse_splits_as_classes(path: str, every: Collection[Folders]) -> None:
     """Refuse splits in place of classes: seg_train/ and seg_test/, or train/ below other folders.
 
     A classifier that tells training photos from test photos would look like a good one.

@@ -50,18 +50,18 @@ def prepare(params: DataParams, target: Path) -> Prepared:
         ArchiveError: see `open_archives`, `read_layout` and `stratified_split`; also if more than
             `data.max_unreadable` of the photos are unreadable, or the disk is too small.
     """
-    with open_archives(params.archive) as archive, new_folder(target) as folder:
-        layout = read_layout(archive.shown, archive.members)
+    with open_archives(params.archive) as archives, new_folder(target) as folder:
+        layout = read_layout(archives.shown, archives.members)
         _check_space(folder, len(layout.photos) * params.image_size**2 * 3)
         staged = Staged(folder / "staged", params.image_size)
         members = [photo.member for photo in layout.photos]
-        digests, failures = stage_photos(archive, members, params, staged.path)
-        _check_unreadable(archive.shown, layout, failures, params.max_unreadable)
+        digests, failures = stage_photos(archives, members, params, staged.path)
+        _check_unreadable(archives.shown, layout, failures, params.max_unreadable)
         rows_of, left_out = _assign(layout, digests, failures, params)
         counts = {}
         for split, rows in rows_of.items():
-            found = Counter(layout.photos[row].label for row in rows)
-            counts[split] = {label: found[label] for label in layout.classes}
+            photos_of = Counter(layout.photos[row].label for row in rows)
+            counts[split] = {label: photos_of[label] for label in layout.classes}
         shards = {
             split: write_shards(
                 folder,

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import track
 
 from fieldguide.core.params import DataParams
-from fieldguide.prepare.archive import Archive, Member, UnreadableMemberError
+from fieldguide.prepare.archive import Member, OpenArchive, UnreadableMemberError
 from fieldguide.prepare.chunks import (
     Chunks,
     Decoded,
@@ -59,7 +59,7 @@ class Staged(NamedTuple):
 
 
 def stage_photos(
-    archive: Archive, members: Sequence[Member], params: DataParams, path: Path
+    archive: OpenArchive, members: Sequence[Member], params: DataParams, path: Path
 ) -> tuple[list[bytes], dict[int, Failure]]:
     """Decode each member into its row of the file at `path`.
 
@@ -111,7 +111,7 @@ def _decode_here(chunks: Chunks, params: DataParams, *, sequential: bool) -> Dec
             pool.shutdown(cancel_futures=True)
 
 
-def _chunks(archive: Archive, members: Sequence[Member], params: DataParams) -> list[list[int]]:
+def _chunks(archive: OpenArchive, members: Sequence[Member], params: DataParams) -> list[list[int]]:
     """Return the rows of each chunk: fewer where files or pixels are large."""
     order: Sequence[int] = range(len(members))
     if archive.sequential:
@@ -128,7 +128,7 @@ def _chunks(archive: Archive, members: Sequence[Member], params: DataParams) -> 
     return chunks
 
 
-def _read(archive: Archive, member: Member) -> bytes | Failure:
+def _read(archive: OpenArchive, member: Member) -> bytes | Failure:
     try:
         return archive.read(member)
     except UnreadableMemberError as err:

@@ -19,7 +19,7 @@ from fieldguide.core.files import write_csv
 from fieldguide.training.trial import Channel
 
 MONITOR = "val/acc"
-_TRAIN, _VAL = ("train/loss", "train/acc"), ("val/loss", MONITOR)
+_VAL_LOSS = "val/loss"
 
 
 class History(L.Callback):
@@ -38,17 +38,19 @@ class History(L.Callback):
             validated: False if the validation photos are trained on.
         """
         self._folder, self._curves, self._validated = folder, curves, validated
-        self._columns = (*_TRAIN, *(_VAL if validated else ()), "learning_rate")
+        scores = (_VAL_LOSS, MONITOR) if validated else ()
+        self._columns = ("train/loss", "train/acc", *scores, "learning_rate")
         self.rows: list[dict[str, float]] = []
         self.seconds: list[float] = []  # of each epoch; never logged, because they differ by run
+        self.pruned = False  # True if the sweep has stopped this trial
         self._live: Live | None = None
         self._start = 0.0
 
     @property
     def best_epoch(self) -> int:
-        """The epoch to keep, counted from 1: the best by MONITOR, the last if there is none.
+        """The epoch to keep, counted from 1: the first of those with the best score by MONITOR.
 
-        Of equally good epochs it is the first.
+        Without validation it is the last epoch.
         """
         if not self._validated:
             return len(self.rows)
@@ -56,10 +58,11 @@ class History(L.Callback):
         return scores.index(max(scores)) + 1
 
     def state_dict(self) -> dict[str, Any]:  # noqa: D102 - a hook of Lightning, as all below
-        return {"rows": self.rows, "seconds": self.seconds}
+        return {"rows": self.rows, "seconds": self.seconds, "pruned": self.pruned}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: D102
         self.rows, self.seconds = list(state["rows"]), list(state["seconds"])
+        self.pruned = state["pruned"]
 
     def on_fit_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:  # noqa: ARG002, D102
         # Lightning skips on_train_start if the checkpoint is of the last epoch.
@@ -103,19 +106,19 @@ class History(L.Callback):
             bar = trainer.progress_bar_callback
             (bar.print if bar is not None else print)(line)
 
-    def finish(self, *, pruned: bool, parameters: dict[str, int]) -> None:
+    def finish(self, parameters: dict[str, int]) -> None:
         """Log the numbers of parameters and close the files."""
         assert self._live is not None
         for name, count in parameters.items():
             self._live.log_metric(f"parameters/{name}", count, plot=False)
-        if pruned:
+        if self.pruned:
             self._live.log_metric("pruned", 1, plot=False)
         self._live.end()
 
     def _log(self) -> None:
         assert self._live is not None
         best = self.rows[self.best_epoch - 1]
-        for name in reversed(_VAL) if self._validated else ():  # accuracy first
+        for name in (MONITOR, _VAL_LOSS) if self._validated else ():
             self._live.log_metric(f"best/{name.replace('/', '_')}", best[name], plot=False)
         self._live.make_summary()
         names = [name.replace("/", "_") for name in self._columns]
@@ -158,8 +161,8 @@ class Averaging(WeightAveraging):
 class BestWeights(L.Callback):
     """Keeps the weights of the best epoch, or their averages, in memory and in the checkpoint.
 
-    A kill between two files would leave them with different epochs, hence the one file. `history`,
-    which knows the best epoch, must be an earlier callback.
+    Weights and metrics share one file, so that a kill cannot leave them at different epochs.
+    `history`, which knows the best epoch, must be an earlier callback.
     """
 
     def __init__(self, history: History, averaging: Averaging | None) -> None:
@@ -194,27 +197,23 @@ class Prune(L.Callback):
     alone would leave the others waiting.
     """
 
-    def __init__(self, channel: Channel) -> None:
-        self.pruned = False
-        self._channel = channel
-
-    def state_dict(self) -> dict[str, Any]:  # noqa: D102
-        return {"pruned": self.pruned}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: D102
-        self.pruned = state["pruned"]
+    def __init__(self, channel: Channel, history: History) -> None:
+        self._channel, self._history = channel, history
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:  # noqa: ARG002, D102
-        trainer.should_stop = trainer.should_stop or self.pruned  # killed before it was saved
+        trainer.should_stop = (
+            trainer.should_stop or self._history.pruned
+        )  # killed before it was saved
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:  # noqa: ARG002, D102
         epoch, go_on = trainer.current_epoch + 1, True
         if trainer.is_global_zero:
             metrics = trainer.callback_metrics
-            self._channel.report(epoch, {name: float(metrics[name]) for name in (MONITOR, _VAL[0])})
+            scores = {name: float(metrics[name]) for name in (MONITOR, _VAL_LOSS)}
+            self._channel.report(epoch, scores)
             go_on = self._channel.may_go_on(epoch)
         if not trainer.strategy.broadcast(go_on):
-            self.pruned = True
+            self._history.pruned = True
             trainer.should_stop = True
             if trainer.is_global_zero:
                 print(f"Stopped by the sweep after epoch {epoch}: other trials were better there.")

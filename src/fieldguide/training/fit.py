@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import lightning as L
 import torch
@@ -97,57 +97,36 @@ def train(
     check_launcher(params)
     keep_freed_memory()
     initial = _build(params, model, store)
-    averaging = Averaging(decay=params.ema_decay) if params.ema_decay > 0 else None
-    history = History(outputs.metrics, outputs.curves, validated=not params.train_on_val)
-    best = BestWeights(history, averaging)
-    # Lightning runs it after the other callbacks, so that the checkpoint has what they recorded.
-    saver = ModelCheckpoint(
-        filename=Path(CHECKPOINT).stem, save_on_train_epoch_end=True, enable_version_counter=False
-    )
-    prune = Prune(channel) if channel else None
-    callbacks = [*freeze(initial.net, model, epochs=params.epochs), averaging, history, best]
+    history, best, callbacks = _make_callbacks(initial, params, model, outputs, channel)
     parameters = count_parameters(initial.net)  # now, because `gradual` freezes more in some epochs
     files = AtomicCheckpointIO()
-    trainer = _make_trainer(
-        params, [one for one in (*callbacks, prune, saver) if one], model.finetune, files
-    )
-    first = trainer.is_global_zero
-    if first:
+    trainer = _make_trainer(params, callbacks, model.finetune, files)
+    is_main = trainer.is_global_zero
+    if is_main:
         _summarize(initial, params, outputs.summary, classes=len(store.classes))
     rank_slice = RankSlice() if trainer.world_size > 1 else None
     module = _make_module(initial, params, model, classes=len(store.classes), rank_slice=rank_slice)
     environment = describe_environment(trainer.strategy.root_device)
-    dataset = store.description_file
-    made_of: dict[str, object] = {
-        str(dataset): hashlib.sha256(dataset.read_bytes()).hexdigest(),
-        f"models/weights/{model.weights}": initial.origin,
-        "Python or library": [environment["python"], environment["libraries"]],
-        "src/fieldguide": code_sha256(),
-    }
-    settings = {"params.yaml": [params.model_dump(), model.model_dump()]}
-    details = (environment, vars(initial.preprocessing))
-    key = resume_key(made_of, settings, *details)
-    features = None
-    if model.head_only:
-        features_key = resume_key(made_of, model.backbone, *details)
-        features = project_root() / ".fieldguide" / "features" / features_key
+    key, features, facts = _keys(params, model, store, initial, environment)
     with (
-        _failures(outputs if first else None, params),
-        joined(trainer, made_of | settings | {"FIELDGUIDE_TRIAL": channel is not None}),
-        resume_folder(project_root(), key) if first else nullcontext() as folder,
+        _failures(outputs if is_main else None, params),
+        joined(trainer, facts | {"FIELDGUIDE_TRIAL": channel is not None}),
+        resume_folder(project_root(), key) if is_main else nullcontext() as folder,
     ):
+        checkpoint = None
         if folder is not None:
-            saver.dirpath = str(folder)  # Lightning sends it to the other processes
-        checkpoint = readable_checkpoint(folder) if folder is not None else None
+            checkpoint = readable_checkpoint(folder)
+            # Lightning sends it to the other processes.
+            cast("ModelCheckpoint", trainer.checkpoint_callback).dirpath = str(folder)
         files.content = trainer.strategy.broadcast(checkpoint)
         resume = CHECKPOINT if files.content is not None else None
         loaders = make_loaders(trainer, store, params, initial, features)
         trainer.fit(module, *loaders, ckpt_path=resume, weights_only=True)
-        if not first:
+        if not is_main:
             return {}
         module.load_state_dict(best.weights)
         write_json(outputs.environment, environment)
-        history.finish(pruned=bool(prune and prune.pruned), parameters=parameters)
+        history.finish(parameters)
         score = history.rows[history.best_epoch - 1].get(MONITOR)
         save_bundle(_bundle(initial, model, store, val_acc=score), outputs.bundle)
     why = f"{MONITOR} {score:.4f}" if score is not None else "the last, trained on all photos"
@@ -172,6 +151,60 @@ def _build(params: TrainParams, model: ModelParams, store: Store) -> InitialNetw
             check_size(initial.net, model, size)
     initial.net.to(memory_format=torch.channels_last)
     return initial
+
+
+def _make_callbacks(
+    initial: InitialNetwork,
+    params: TrainParams,
+    model: ModelParams,
+    outputs: Outputs,
+    channel: Channel | None,
+) -> tuple[History, BestWeights, list[L.Callback]]:
+    """Freeze the layers that are not trained, and make all callbacks, two of which `train` reads.
+
+    Lightning runs the checkpoint's last, so that the checkpoint has what the others recorded.
+    """
+    averaging = Averaging(decay=params.ema_decay) if params.ema_decay > 0 else None
+    history = History(outputs.metrics, outputs.curves, validated=not params.train_on_val)
+    best = BestWeights(history, averaging)
+    callbacks = [*freeze(initial.net, model, epochs=params.epochs), averaging, history, best]
+    if channel is not None:
+        callbacks.append(Prune(channel, history))
+    if not params.train_on_val:
+        callbacks.append(ResumableEarlyStopping(MONITOR, mode="max", patience=params.patience))
+    saver = ModelCheckpoint(
+        filename=Path(CHECKPOINT).stem, save_on_train_epoch_end=True, enable_version_counter=False
+    )
+    return history, best, [callback for callback in (*callbacks, saver) if callback is not None]
+
+
+def _keys(
+    params: TrainParams,
+    model: ModelParams,
+    store: Store,
+    initial: InitialNetwork,
+    environment: dict[str, object],
+) -> tuple[str, Path | None, dict[str, object]]:
+    """Hash what a training depends on.
+
+    Returns:
+        The key of its checkpoint; the folder of the features, None if they are not used; and what
+        must be equal in all processes, by the name that a user knows.
+    """
+    dataset = store.description_file
+    inputs: dict[str, object] = {
+        str(dataset): hashlib.sha256(dataset.read_bytes()).hexdigest(),
+        f"models/weights/{model.weights}": initial.origin,
+        "Python or library": [environment["python"], environment["libraries"]],
+        "src/fieldguide": code_sha256(),
+    }
+    settings = {"params.yaml": [params.model_dump(), model.model_dump()]}
+    details = (environment, vars(initial.preprocessing))
+    features = None
+    if model.head_only:
+        key = resume_key(inputs, model.backbone, *details)
+        features = project_root() / ".fieldguide" / "features" / key
+    return resume_key(inputs, settings, *details), features, inputs | settings
 
 
 @contextmanager
@@ -236,7 +269,7 @@ def _make_module(
     model: ModelParams,
     *,
     classes: int,
-    rank_slice: RankSlice | None = None,
+    rank_slice: RankSlice | None,
 ) -> ClassifierModule:
     """Wrap the network, or only its head, for training. The summary must be written before."""
     net: nn.Module = initial.net
@@ -279,14 +312,11 @@ def _make_trainer(
     # In deterministic mode PyTorch also fills every new tensor with NaN, to show reads of memory
     # that nothing has written. That takes about a tenth of a step and changes no result.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    if not params.train_on_val:
-        stopping = ResumableEarlyStopping(MONITOR, mode="max", patience=params.patience)
-        callbacks = [*callbacks, stopping]
     watched = sys.stderr.isatty()
-    # By default DDP waits for every gradient, but frozen blocks have none.
-    ddp = DDPStrategy(find_unused_parameters=finetune == "gradual")
     if watched:
         callbacks = [*callbacks, TQDMProgressBar(leave=False)]
+    # By default DDP waits for every gradient, but frozen blocks have none.
+    ddp = DDPStrategy(find_unused_parameters=finetune == "gradual")
     try:
         trainer = L.Trainer(
             accelerator=params.accelerator,

@@ -31,7 +31,7 @@ class InitialNetwork:
     origin: str  # "none", or name and SHA-256 of the weights
 
 
-def initial_network(model: ModelParams, store: Store, folder: Path = FOLDER) -> InitialNetwork:
+def initial_network(model: ModelParams, store: Store) -> InitialNetwork:
     """Build the network of `model`, with its weights and an output layer for the store's classes.
 
     The output layer is new, from PyTorch's global generator, unless an earlier classifier has
@@ -42,7 +42,7 @@ def initial_network(model: ModelParams, store: Store, folder: Path = FOLDER) -> 
         TrainingError: weights cannot be read or downloaded, or are of another network; or the
             network does not take the input size.
     """
-    path, head_kept = folder / model.weights, False
+    path, head_kept = FOLDER / model.weights, False
     if model.weights == "none":
         net, preprocessing = _random(model, store)
     elif model.weights == "pretrained":
@@ -64,7 +64,7 @@ def initial_network(model: ModelParams, store: Store, folder: Path = FOLDER) -> 
 
 
 def backbone_sha256(net: Network, *, with_head: bool = False) -> str:
-    """Return a hash of all weights and statistics; without a new output layer."""
+    """Return a hash of all weights; the output layer counts only with `with_head`."""
     head = {id(p) for layer in output_layers(net) for p in layer.parameters()}
     digest = hashlib.sha256()
     for name, value in net.state_dict(keep_vars=True).items():
@@ -95,7 +95,7 @@ def _size_error(model: ModelParams, size: int, err: Exception) -> TrainingError:
     own = _preprocessing(model.model_copy(update={"input_size": "auto"})).size
     return TrainingError(
         f"model.input_size, train.start_size: {model.name} does not take {size} pixels "
-        f"({type(err).__name__}: {_shortened(err)}); allowed: a size that it takes, such as {own}"
+        f"({type(err).__name__}: {_shortened(err)}); allowed: another size, such as {own}"
     )
 
 
@@ -215,11 +215,10 @@ def _preprocessing(model: ModelParams) -> Preprocessing:
     from timm.data import resolve_data_config  # noqa: PLC0415 - slow, and not for the CNN
 
     config = _config_of(model.name)
-    found = resolve_data_config(pretrained_cfg=config.to_dict() if config else None)
-    size = found["input_size"][-1] if model.input_size == "auto" else model.input_size
-    bicubic: Interpolation = "bicubic"
-    interpolation = bicubic if found["interpolation"] == bicubic else "bilinear"
-    return Preprocessing(size, interpolation, list(found["mean"]), list(found["std"]))
+    data = resolve_data_config(pretrained_cfg=config.to_dict() if config else None)
+    size = data["input_size"][-1] if model.input_size == "auto" else model.input_size
+    interpolation: Interpolation = "bicubic" if data["interpolation"] == "bicubic" else "bilinear"
+    return Preprocessing(size, interpolation, list(data["mean"]), list(data["std"]))
 
 
 def _from_classifier(
@@ -230,10 +229,13 @@ def _from_classifier(
         old = load_bundle(path)
     except BundleError as err:
         raise TrainingError(f"model.weights: {err}") from err
-    asked, found = _layers(model.architecture), _layers(old.architecture)
-    if asked != found:
-        differ = [key for key in asked if key in found and asked[key] != found[key]]
-        values = [f"model.{key}: found {asked[key]}, allowed: {found[key]}" for key in differ]
+    new_layers, old_layers = _layers(model.architecture), _layers(old.architecture)
+    if new_layers != old_layers:
+        values = [
+            f"model.{key}: found {value}, allowed: {old_layers[key]}"
+            for key, value in new_layers.items()
+            if key in old_layers and value != old_layers[key]
+        ]
         raise TrainingError(f"model.weights: {path} is another network; {'; '.join(values)}")
     preprocessing = old.preprocessing
     if model.input_size not in ("auto", preprocessing.size):
@@ -255,7 +257,7 @@ def _from_classifier(
 
 
 def _layers(architecture: CNNParams | str) -> dict[str, object]:
-    """Describe the layers that have weights; the same layers can be written in several ways."""
+    """Resolve `filters` and `kernel_size`: equal layers compare equal however params write them."""
     if isinstance(architecture, str):
         return {"name": architecture}
     written = {"first_layer_filters", "filter_org", "dropout"}

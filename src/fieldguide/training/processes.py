@@ -54,8 +54,8 @@ def check_launcher(params: TrainParams) -> None:
     if launched is not None and (torchrun or params.processes > 1):
         if launched != str(params.processes):
             raise TrainingError(
-                f"train.devices: {params.devices} × train.num_nodes: {params.num_nodes} is "
-                f"{params.processes} processes; found {variable}: {launched}; allowed: the same"
+                f"{variable}: found {launched}; allowed: {params.processes}, which is "
+                f"train.devices: {params.devices} × train.num_nodes: {params.num_nodes}"
             )
         return
     if params.num_nodes == 1:

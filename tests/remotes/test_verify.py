@@ -261,7 +261,10 @@ def test_what_cannot_be_checked_ends_with_status_2(small, tmp_path):
     assert output.count("\n") == 1
     assert "remote elsewhere: remote 'elsewhere' doesn't exist; `dvc remote list`" in output
     (small.folder / "code").mkdir()
-    for folder, error in ((tmp_path, "no DVC project"), (small.folder / "code", "no output of it")):
+    for folder, error in (
+        (tmp_path, "not inside of a DVC repository"),
+        (small.folder / "code", "no output of it"),
+    ):
         with pytest.raises((DvcError, RemoteError), match=error):
             verify(folder)
 

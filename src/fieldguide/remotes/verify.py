@@ -70,7 +70,7 @@ def verify(
 
     Raises:
         RemoteError: there is no output, or a revision or remote cannot be read.
-        DvcError: the folder is in no DVC project.
+        DvcError: the folder is in no DVC project, or its config is wrong.
     """
     project, report = DvcProject(root), Report()
     by_remote: dict[str, list[TrackedOutput]] = defaultdict(list)

@@ -197,7 +197,7 @@ class DvcProject:
 
         Raises:
             RemoteError: there is none of that name, or its settings are wrong.
-            DvcError: the folder is in no DVC project.
+            DvcError: the folder is in no DVC project, or its config is wrong.
         """
         return Remote(self._repo, name)
 

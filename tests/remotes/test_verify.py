@@ -233,7 +233,7 @@ def test_an_error_names_its_remedy(small, bucket, what, monkeypatch):
         path = small.folder / ".dvc" / name
         path.write_text(path.read_text().replace(old, new))
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    with pytest.raises(RemoteError, match=error) as caught:
+    with pytest.raises((DvcError, RemoteError), match=error) as caught:
         small.verify()
     message = str(caught.value)
     assert remedy in message
@@ -261,7 +261,10 @@ def test_what_cannot_be_checked_ends_with_status_2(small, tmp_path):
     assert output.count("\n") == 1
     assert "remote elsewhere: remote 'elsewhere' doesn't exist; `dvc remote list`" in output
     (small.folder / "code").mkdir()
-    for folder, error in ((tmp_path, "no DVC project"), (small.folder / "code", "no output of it")):
+    for folder, error in (
+        (tmp_path, "not inside of a DVC repository"),
+        (small.folder / "code", "no output of it"),
+    ):
         with pytest.raises((DvcError, RemoteError), match=error):
             verify(folder)
 

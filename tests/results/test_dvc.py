@@ -68,7 +68,7 @@ def test_without_a_remote_the_cache_is_all_there_is(copy, found):
 
 
 def test_a_folder_that_is_no_dvc_project(tmp_path):
-    with pytest.raises(DvcError, match=f"{tmp_path}: no DVC project"):
+    with pytest.raises(DvcError, match=f"{tmp_path}: you are not inside of a DVC repository"):
         DvcProject(tmp_path).read("0" * 32)
 
 

@@ -34,7 +34,7 @@ class GitError(FieldguideError):
 
 
 class DvcError(FieldguideError):
-    """A DVC command fails, or the folder is in no DVC project."""
+    """A DVC command fails, or the folder is in no DVC project, or its config is wrong."""
 
 
 class RevisionError(FieldguideError):

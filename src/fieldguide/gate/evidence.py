@@ -56,8 +56,10 @@ class Evidence:
             return compare_shares(*map(SHARES[name], self.pair), tolerated=tolerated, level=level)
         bins = need(self.candidate.params)["evaluate.calibration_bins"]  # for both sides
         score, sign = SUMS[name]
-        sums = (score(predictions, bins) for predictions in self.pair)
-        return compare_sums(*sums, sign=sign, tolerated=tolerated, level=level, **self._resampling)
+        reference, candidate = (score(predictions, bins) for predictions in self.pair)
+        return compare_sums(
+            reference, candidate, sign=sign, tolerated=tolerated, level=level, **self._resampling
+        )
 
     def classes(self) -> list[str]:
         """Return the classes that the test set has photos of."""

@@ -13,6 +13,7 @@ https://doi.org/10.1080/00401706.1982.10487790):
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -180,14 +181,7 @@ def _bootstrap_of_share(lost: int, won: int, photos: int) -> Callable[[int], flo
 
 def _quantile(at_most: Callable[[int], float], level: float, photos: int) -> int:
     """Return the smallest k with at_most(k) >= level."""
-    below, found = -photos - 1, photos
-    while found - below > 1:
-        middle = (below + found) // 2
-        if at_most(middle) >= level:
-            found = middle
-        else:
-            below = middle
-    return found
+    return bisect_left(range(-photos, photos), level, key=at_most) - photos
 
 
 def _chunks(

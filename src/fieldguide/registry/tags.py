@@ -11,6 +11,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from gto import api
+from gto.constants import fullname_re, name_re, semver
+from gto.exceptions import GTOException
+from scmrepo.exceptions import SCMError
+
 from fieldguide.core.errors import RegistryError
 from fieldguide.results.versions import VersionTags
 
@@ -30,9 +35,6 @@ def check_names(
     Raises:
         RegistryError: GTO would refuse one of them.
     """
-    from gto import api  # noqa: PLC0415 - it takes a second
-    from gto.constants import fullname_re, name_re, semver  # noqa: PLC0415
-
     if version is not None and not re.fullmatch(f"v{semver}", version):
         raise RegistryError(f"version: found {version!r}; allowed: like v1.2.0 or v1.2.0-rc.1")
     if not fullname_re.search(registry.artifact):
@@ -58,8 +60,6 @@ def register(registry: VersionTags, version: str, *, commit: str, message: str |
     Raises:
         RegistryError: GTO refuses, or the clock is behind.
     """
-    from gto import api  # noqa: PLC0415
-
     _wait(registry)
     with _explained():
         made = api.register(
@@ -74,8 +74,6 @@ def assign(registry: VersionTags, stage: str, *, commit: str, message: str | Non
     Raises:
         RegistryError: GTO refuses, or the clock is behind.
     """
-    from gto import api  # noqa: PLC0415
-
     _wait(registry)
     with _explained():  # force: GTO counts an older version as still assigned
         made = api.assign(
@@ -93,8 +91,6 @@ def unassign(registry: VersionTags, stage: str, *, message: str | None) -> list[
     Raises:
         RegistryError: GTO refuses, or the clock is behind.
     """
-    from gto import api  # noqa: PLC0415
-
     last = {event.commit: event for event in registry.events() if event.stage == stage}
     had = [commit for commit, event in last.items() if not event.withdraws]
     _wait(registry)
@@ -122,9 +118,6 @@ def _wait(registry: VersionTags) -> None:
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    from gto.exceptions import GTOException  # noqa: PLC0415
-    from scmrepo.exceptions import SCMError  # noqa: PLC0415
-
     try:
         yield
     except (GTOException, SCMError) as err:

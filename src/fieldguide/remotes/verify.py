@@ -47,10 +47,6 @@ class Report:
         return all(one.repaired for one in self.findings) and not self.damaged_here
 
 
-def _silent(_what: str, _done: int, _total: int) -> None:
-    """Show no progress."""
-
-
 def verify(
     root: Path,
     scope: Scope | None = None,
@@ -59,7 +55,7 @@ def verify(
     only: Collection[str] = (),
     deep: bool = False,
     repair: bool = False,
-    advance: Advance = _silent,
+    advance: Advance = lambda *_: None,
 ) -> Report:
     """Look for every object on the remotes; upload again what is not right, if asked to.
 
@@ -74,7 +70,7 @@ def verify(
 
     Raises:
         RemoteError: there is no output, or a revision or remote cannot be read.
-        DvcError: the folder is in no DVC project.
+        DvcError: the folder is in no DVC project, or its config is wrong.
     """
     project, report = DvcProject(root), Report()
     by_remote: dict[str, list[TrackedOutput]] = defaultdict(list)

@@ -49,7 +49,6 @@ METRICS = (
     Metric("parameters.all", "parameters of the network"),
     Metric("parameters.trained", "parameters that were trained"),
 )
-_BY_KEY = {metric.key: metric for metric in METRICS}
 
 
 def metric_rows(run: Results, other: Results | None) -> list[MetricRow]:
@@ -57,7 +56,7 @@ def metric_rows(run: Results, other: Results | None) -> list[MetricRow]:
     values, before = _values(run), _values(other) if other else {}
     keys = values.keys() | before.keys()
     metrics = [metric for metric in METRICS if metric.key in keys]
-    metrics += [Metric(key, key) for key in sorted(keys - _BY_KEY.keys())]
+    metrics += [Metric(key, key) for key in sorted(keys - {metric.key for metric in METRICS})]
     return [
         _row(metric, values.get(metric.key), before.get(metric.key), run.interval(metric.key))
         for metric in metrics

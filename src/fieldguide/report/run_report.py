@@ -8,12 +8,7 @@ from fieldguide.core.store import SPLITS
 from fieldguide.pages import html, markdown
 from fieldguide.report import run_charts
 from fieldguide.report.changes import compare, data_facts, same_photos
-from fieldguide.report.metric_rows import (
-    metric_rows,
-    show_interval,
-    show_seconds,
-    show_value,
-)
+from fieldguide.report.metric_rows import metric_rows, show_interval, show_seconds, show_value
 from fieldguide.report.pictures import Picture, read_pictures
 from fieldguide.results.results import Missing, Results, known
 

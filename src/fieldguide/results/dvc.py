@@ -197,7 +197,7 @@ class DvcProject:
 
         Raises:
             RemoteError: there is none of that name, or its settings are wrong.
-            DvcError: the folder is in no DVC project.
+            DvcError: the folder is in no DVC project, or its config is wrong.
         """
         return Remote(self._repo, name)
 
@@ -236,8 +236,6 @@ class DvcProject:
                     path = fs.relpath(out.fs_path, top)
                     if out.use_cache and out.is_in_repo and not path.startswith(".."):
                         found.append(_tracked(label, path, out))
-        except RemoteError:
-            raise
         except Exception as err:  # DVC's, Git's and YAML's own have nothing in common
             raise RemoteError(f"{rev}: its dvc.yaml or .dvc files cannot be read ({err})") from err
         return found
@@ -251,14 +249,12 @@ class DvcProject:
 
     @cached_property
     def _repo(self) -> Repo:
-        from dvc.exceptions import DvcException, NotDvcRepoError  # noqa: PLC0415
+        from dvc.exceptions import DvcException  # noqa: PLC0415
         from dvc.repo import Repo  # noqa: PLC0415
 
         try:
             return Repo(str(self._root))
-        except NotDvcRepoError as err:
-            raise DvcError(f"{self._root.resolve()}: no DVC project") from err
-        except DvcException as err:
+        except DvcException as err:  # no DVC project, or wrong settings
             raise DvcError(f"{self._root.resolve()}: {err}") from err
 
 

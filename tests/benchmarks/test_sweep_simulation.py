@@ -20,7 +20,7 @@ def result(tmp_path_factory):
 
 
 def test_every_configuration_is_proposed_once_and_ends_once(result):
-    runs = result.record.runs()
+    runs = result.record.proposed()
     assert [run.number for run in runs] == list(range(TRIALS))
     assert len({json.dumps(run.overrides) for run in runs}) == TRIALS
     assert result.pool.log_.ends == Counter(run.name for run in runs)
@@ -31,9 +31,9 @@ def test_every_configuration_is_proposed_once_and_ends_once(result):
 def test_lost_trials_are_started_again_and_faulty_ones_are_not(result):
     log = result.pool.log_
     assert log.lost.total() > 20
-    for run in result.record.runs():
+    for run in result.record.proposed():
         assert log.starts[run.name] == 1 + log.lost[run.name]
-    failed = [run for run in result.record.runs() if result.record.ended(run)["state"] == "failed"]
+    failed = [run for run in result.record.proposed() if result.record.ended(run)["state"] == "failed"]
     assert 5 < len(failed) < 50
     reasons = {result.record.ended(run)["reason"] for run in failed}
     assert reasons == {"simulated: the params are at fault"}

@@ -123,8 +123,8 @@ class RayPool:
             with suppress(ValueError):  # it has just ended
                 handle = ray.get_actor(name)
                 found[handle.state.remote()] = (name, handle)
-        waiting = {"num_returns": len(found), "timeout": _ANSWER_TIMEOUT}
-        ready = ray.wait(list(found), **waiting)[0] if found else []
+        refs = list(found)
+        ready = ray.wait(refs, num_returns=len(refs), timeout=_ANSWER_TIMEOUT)[0] if refs else []
         running: set[str] = set()
         for answer, (name, handle) in found.items():
             node, trial = "", None

@@ -77,9 +77,8 @@ class LocalPool:
     def wait(self) -> Iterator[Reported | Ended]:  # noqa: D102
         time.sleep(_TICK)
         for name, slot in list(self._busy.items()):
-            running = (
-                slot.is_running
-            )  # checked before the reports are read, so that the last ones are read too
+            # Checked before the reports are read, so that the last ones are read too.
+            running = slot.is_running
             yield from slot.new_epochs()
             if not running:
                 del self._busy[name]

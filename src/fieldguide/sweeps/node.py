@@ -133,9 +133,8 @@ def _run(
                 slot.kill()
                 return
             slot.answer(**answer)
-        running = (
-            slot.is_running
-        )  # checked before the reports are read, so that the last ones are read too
+        # Checked before the reports are read, so that the last ones are read too.
+        running = slot.is_running
         for report in slot.new_epochs():
             yield {"event": "epoch", "epoch": report.epoch, "metrics": report.metrics}
     ended = slot.end()

@@ -115,10 +115,13 @@ def test_exactly_the_shards_that_added_photos_fall_into_are_pushed(
         next(out["md5"] for out in outs if out["path"] == path)
         for outs, path in (
             (lock["stages"]["prepare"]["outs"], "data/prepared"),
+            (lock["stages"]["prepare"]["outs"], "metrics/copies/prepare"),
             (photos["outs"], "photos"),
         )
     }
     expected = {md5(prepared / name) for name in new | {"dataset.json"}} | {md5(second)} | listings
+    copies = project.folder / "metrics" / "copies" / "prepare"  # no photo more is left out
+    expected |= {md5(copies / name) for name in ("prepare.json", "classes.csv")}
     assert stored(tmp_path / "storage") - had == expected
 
 

@@ -50,7 +50,8 @@ def test_first_repro_makes_every_output_and_says_where(finished):
     assert timing["train"]["model"] == hashes["models/classifier"]
     in_git = finished.git("ls-files", "metrics", "plots").split()
     assert in_git == [
-        *("metrics/.gitignore", "metrics/prepare.json", "metrics/test.json"),
+        *("metrics/.gitignore", "metrics/copies/.gitignore"),
+        *("metrics/prepare.json", "metrics/test.json"),
         *("metrics/timing.json", "metrics/train/metrics.json", "plots/.gitignore"),
         *("plots/classes.csv", "plots/confusion.csv", "plots/curves.csv", "plots/left_out.csv"),
         *("plots/per_class.csv", "plots/reliability.csv"),

@@ -49,6 +49,7 @@ def machine(uneven_store, tiny_params, tmp_path_factory):
         folder.mkdir()
         for code in ("src", "stages"):
             (folder / code).symlink_to(ROOT / code)
+        (folder / "dvc.yaml").symlink_to(ROOT / "dvc.yaml")
         shutil.copytree(uneven_store.folder, folder / "data" / "prepared")
         # With dropout, augmentation and batch norm, as by default.
         params = tiny_params(**{"learning_rate": 2e-3, "batch_size": 64, **changes})

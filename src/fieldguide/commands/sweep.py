@@ -237,16 +237,14 @@ def _load(file: Path) -> tuple[Sweep, Params]:
     from fieldguide.core.params import load_params
     from fieldguide.results.git import subfolder_of
     from fieldguide.sweeps.names import name_in_repository
-    from fieldguide.sweeps.slot import check_project
     from fieldguide.sweeps.sweep_file import load_sweep
 
     base = load_params()
     sweep = load_sweep(file, base)
     try:
         subfolder = subfolder_of(ROOT)
-    except GitError:
-        check_project(ROOT)  # says more plainly what is wrong
-        raise
+    except GitError as err:
+        raise SweepError(f"{err}; allowed: the folder of a DVC project, in a Git repository") from err
     return replace(sweep, name=name_in_repository(sweep.name, subfolder)), base
 
 

@@ -33,7 +33,8 @@ def test_lost_trials_are_started_again_and_faulty_ones_are_not(result):
     assert log.lost.total() > 20
     for run in result.record.proposed():
         assert log.starts[run.name] == 1 + log.lost[run.name]
-    failed = [run for run in result.record.proposed() if result.record.ended(run)["state"] == "failed"]
+    runs = result.record.proposed()
+    failed = [run for run in runs if result.record.ended(run)["state"] == "failed"]
     assert 5 < len(failed) < 50
     reasons = {result.record.ended(run)["reason"] for run in failed}
     assert reasons == {"simulated: the params are at fault"}

@@ -17,7 +17,6 @@ from fieldguide.network.cnn import CNN
 from fieldguide.network.preprocessing import Preprocessing
 from fieldguide.training.fit import _make_module
 from fieldguide.training.initial import InitialNetwork
-from fieldguide.training.trial import Channel
 
 # With these params, weights and running statistics do not change.
 STILL = {
@@ -266,12 +265,6 @@ def test_training_on_val_uses_all_photos_and_keeps_the_last_epoch(run_training, 
     scores = scores_of(load_bundle(Path("still/classifier")), both)
     expected = smoothed_loss(scores, both.labels, 0.0)
     assert curve(files, "train_loss") == [pytest.approx(expected, rel=1e-5)]
-
-
-def test_a_trial_that_trains_on_val_is_refused(run_training, tmp_path):
-    with pytest.raises(TrainingError, match=r"train.train_on_val: true .* allowed in a sweep"):
-        run_training(train_on_val=True, channel=Channel(tmp_path))
-    assert not Path("run").exists()
 
 
 @pytest.mark.parametrize("mix", ["mixup", "cutmix"])

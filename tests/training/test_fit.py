@@ -354,7 +354,7 @@ def test_a_val_split_without_photos_is_refused(run_training, store, tmp_path):
 
 def test_fp16_is_refused_on_a_cpu(run_training):
     with pytest.raises(
-        ValidationError, match=r'"16-mixed" needs a GPU and train\.accelerator is cpu'
+        ValidationError, match=r'"16-mixed" needs a GPU, and train\.accelerator is cpu'
     ):
         run_training(precision="16-mixed")
     # With train.accelerator: auto, params cannot know that there is no GPU.

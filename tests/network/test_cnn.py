@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from typing import get_args
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from fieldguide.core.params import CNNParams, Params
-from fieldguide.network.cnn import CNN
+from fieldguide.network.cnn import ACTIVATIONS, CNN
 
 BASE = SETTINGS | {"conv_layers": 3, "num_neurons_dense": 10}
 
@@ -100,6 +101,10 @@ def test_activation_is_used_in_every_block_and_the_dense_layer(name, kind):
     net = net_of(activation=name)
     assert sum(isinstance(module, kind) for module in net.modules()) == 4
     assert all(isinstance(block.activation, kind) for block in net.blocks.values())
+
+
+def test_every_activation_that_params_allow_has_a_layer():
+    assert list(ACTIVATIONS) == list(get_args(CNNParams.model_fields["activation"].annotation))
 
 
 def test_order_of_layers_in_a_block():

@@ -5,7 +5,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -320,17 +319,6 @@ class TestFailure:
             files |= make_photos("test", seed=2, pixels=9)  # too small
         with pytest.raises(ArchiveError, match=emptied):
             run(files)
-
-    def test_a_disk_that_is_too_small_is_refused_before_decoding(
-        self, run, make_photos, monkeypatch
-    ):
-        usage = shutil.disk_usage
-        full = usage("/")._replace(free=12 * 16 * 16 * 3 * 2 - 1)
-        monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
-        with pytest.raises(
-            ArchiveError, match=r"the prepared store needs 0 MiB, and 0 MiB are free"
-        ):
-            run(make_photos())
 
 
 def on_one_core(folder, target, **changes):

@@ -5,7 +5,7 @@ from dvc.repo import Repo
 from synthetic import Experiment
 
 from fieldguide.core.errors import SweepError
-from fieldguide.sweeps.disk import free_models, parse_size
+from fieldguide.sweeps.disk import free_models
 from fieldguide.sweeps.experiments import read_trials
 from fieldguide.sweeps.ranking import rank
 
@@ -84,14 +84,6 @@ def test_losers_models_go_and_what_others_need_stays(project):
     assert free(project, keep_top=2).files == []
 
 
-def test_budget_keeps_fewer(project):
-    # One model takes a little over 2,000 bytes, each further one a little over 1,000.
-    assert [one.number for one in free(project, keep_top=4, budget=10**6).kept] == [0, 1, 2, 3]
-    freed = free(project, keep_top=4, budget=3_500)
-    assert [one.number for one in freed.kept] == [0, 1]
-    assert [one.number for one in free(project, keep_top=4, budget=1).kept] == [0]  # the best
-
-
 def test_files_that_the_workspace_needs_stay(project):
     (project / "dvc.lock").write_text(lock(f"{HASHES['d']}.dir"))
     free(project, keep_top=1)
@@ -119,16 +111,3 @@ def test_a_shared_cache_is_left_alone(project, tmp_path):
     (project / ".dvc/config").write_text(f"[cache]\n    dir = {tmp_path / 'shared'}\n")
     with pytest.raises(SweepError, match="lies outside the project"):
         free(project, keep_top=1)
-
-
-@pytest.mark.parametrize(
-    ("text", "size"), [("500MB", 500_000_000), ("1.5 gb", 1_500_000_000), ("12b", 12)]
-)
-def test_sizes(text, size):
-    assert parse_size(text) == size
-
-
-@pytest.mark.parametrize("text", ["", "20", "GB", "-1GB", "20 GiB", "1e3GB"])
-def test_text_that_is_no_size_is_refused(text):
-    with pytest.raises(SweepError, match=r"--budget: .* allowed: a size such as 500MB or 20GB"):
-        parse_size(text)

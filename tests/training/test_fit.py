@@ -17,7 +17,6 @@ from fieldguide.network.cnn import CNN
 from fieldguide.network.preprocessing import Preprocessing
 from fieldguide.training.fit import _make_module
 from fieldguide.training.initial import InitialNetwork
-from fieldguide.training.trial import Channel
 
 # With these params, weights and running statistics do not change.
 STILL = {
@@ -268,12 +267,6 @@ def test_training_on_val_uses_all_photos_and_keeps_the_last_epoch(run_training, 
     assert curve(files, "train_loss") == [pytest.approx(expected, rel=1e-5)]
 
 
-def test_a_trial_that_trains_on_val_is_refused(run_training, tmp_path):
-    with pytest.raises(TrainingError, match=r"train.train_on_val: true .* allowed in a sweep"):
-        run_training(train_on_val=True, channel=Channel(tmp_path))
-    assert not Path("run").exists()
-
-
 @pytest.mark.parametrize("mix", ["mixup", "cutmix"])
 def test_features_of_frozen_blocks_are_never_mixed(mix, tiny_params):
     model = tiny_params().model.model_copy(update={"finetune": "head"})
@@ -361,7 +354,7 @@ def test_a_val_split_without_photos_is_refused(run_training, store, tmp_path):
 
 def test_fp16_is_refused_on_a_cpu(run_training):
     with pytest.raises(
-        ValidationError, match=r'"16-mixed" needs a GPU and train\.accelerator is cpu'
+        ValidationError, match=r'"16-mixed" needs a GPU, and train\.accelerator is cpu'
     ):
         run_training(precision="16-mixed")
     # With train.accelerator: auto, params cannot know that there is no GPU.

@@ -209,22 +209,18 @@ def report(file: SweepFile) -> None:
 def gc(
     file: SweepFile,
     keep_top: Annotated[int, typer.Option(min=1, help="configurations that keep their models")],
-    budget: Annotated[
-        str | None, typer.Option(help="most that the kept models may take, as 500MB or 20GB")
-    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would go")] = False,
 ) -> None:
     """Delete the models of trials that lost.
 
     They leave DVC's cache; their metrics stay.
     """
-    from fieldguide.sweeps.disk import free_models, parse_size
+    from fieldguide.sweeps.disk import free_models
     from fieldguide.sweeps.driver import locked
 
     sweep, _ = _load(file)
-    limit = None if budget is None else parse_size(budget)
     with locked(ROOT, sweep):
-        freed = free_models(ROOT, _ranked(sweep), keep_top=keep_top, budget=limit, dry_run=dry_run)
+        freed = free_models(ROOT, _ranked(sweep), keep_top=keep_top, dry_run=dry_run)
     for one in freed.kept:
         print(f"keep  {one.trials[0].name}")
     print(
@@ -241,11 +237,12 @@ def _load(file: Path) -> tuple[Sweep, Params]:
 
     base = load_params()
     sweep = load_sweep(file, base)
-    try:
-        subfolder = subfolder_of(ROOT)
-    except GitError as err:
-        raise SweepError(f"{err}; allowed: the folder of a DVC project, in a Git repository") from err
-    return replace(sweep, name=name_in_repository(sweep.name, subfolder)), base
+    if not Path(ROOT, ".dvc").is_dir():
+        raise SweepError(
+            f"{ROOT.resolve()}: has no folder .dvc; allowed: the folder of a DVC project, in a Git "
+            "repository"
+        )
+    return replace(sweep, name=name_in_repository(sweep.name, subfolder_of(ROOT))), base
 
 
 def _ranked(sweep: Sweep) -> list[Configuration]:

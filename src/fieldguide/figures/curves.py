@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from fieldguide.core.curves import kept_epoch, parse_curves
 from fieldguide.core.errors import StoreError
 from fieldguide.figures.canvas import GREY, RIGHT, TRAIN, VAL
-
-_TRAINED = ("epoch", "train_loss", "train_acc", "learning_rate")
-_VALIDATED = ("val_loss", "val_acc")  # not with train.train_on_val
 
 
 def training_curves(path: Path) -> Figure:
@@ -26,9 +22,11 @@ def training_curves(path: Path) -> Figure:
     Raises:
         StoreError: the file is missing or is not a table of curves.
     """
-    curves = _read(path)
-    epochs = curves["epoch"].astype(int)
-    validated = "val_acc" in curves
+    try:
+        curves = parse_curves(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as err:
+        raise StoreError(f"{path}: not a table of curves ({err}); run `dvc repro`") from err
+    epochs = np.arange(1, len(curves["train_loss"]) + 1)
     figure = Figure(figsize=(13, 4.2), layout="constrained")
     loss, accuracy, rate = figure.subplots(1, 3)
     for axes, name in ((loss, "loss"), (accuracy, "acc")):
@@ -40,11 +38,11 @@ def training_curves(path: Path) -> Figure:
     rate.plot(epochs, curves["learning_rate"], color=GREY, marker="o", markersize=3)
     loss.set_title("Cross-entropy; train: with smoothing and mixing")
     rate.set_title("Learning rate at the end of the epoch")
-    if validated:
-        best = int(np.argmax(curves["val_acc"]))
-        accuracy.axvline(epochs[best], color=RIGHT, linewidth=1, linestyle="--")
-        kept = f"epoch {epochs[best]}, val {curves['val_acc'][best]:.1%}"
-        accuracy.set_title(f"Accuracy; kept: {kept}")
+    if "val_acc" in curves:
+        kept = kept_epoch(curves)
+        accuracy.axvline(kept, color=RIGHT, linewidth=1, linestyle="--")
+        score = curves["val_acc"][kept - 1]
+        accuracy.set_title(f"Accuracy; kept: epoch {kept}, val {score:.1%}")
     else:
         accuracy.set_title("Accuracy; trained on val too, kept: the last epoch")
     accuracy.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -55,19 +53,3 @@ def training_curves(path: Path) -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(f"Training of {len(epochs)} epochs", fontsize=14)
     return figure
-
-
-def _read(path: Path) -> dict[str, npt.NDArray[np.float64]]:
-    """Return the values of each column by its name."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            header, *lines = list(csv.reader(file)) or [[]]
-        needed = _TRAINED + _VALIDATED if set(_VALIDATED) & set(header) else _TRAINED
-        if missing := [name for name in needed if name not in header]:
-            raise ValueError(f"no column {', '.join(missing)}")
-        if not lines:
-            raise ValueError("no epoch")
-        values = np.array(lines, dtype=np.float64).T  # (epochs, columns) -> (columns, epochs)
-        return dict(zip(header, values, strict=True))
-    except (OSError, ValueError, csv.Error) as err:
-        raise StoreError(f"{path}: not a table of curves ({err}); run `dvc repro`") from err

@@ -6,9 +6,6 @@ several times faster.
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,19 +36,6 @@ def load(path: str | Path, device: str | torch.device | None = None) -> Classifi
         raise BundleError(
             f"{path}: not a classifier; allowed: a classifier's folder, or an .onnx file"
         )
-    with _without_garbage_collection():
-        from fieldguide.inference.torch_classifier import TorchClassifier  # noqa: PLC0415
+    from fieldguide.inference.torch_classifier import TorchClassifier  # noqa: PLC0415
 
     return TorchClassifier(path, device)
-
-
-@contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """Pause garbage collection: importing PyTorch leaves no garbage and takes a tenth less time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
@@ -48,11 +47,10 @@ def prepare(params: DataParams, target: Path) -> Prepared:
 
     Raises:
         ArchiveError: see `open_archives`, `read_layout` and `stratified_split`; also if more than
-            `data.max_unreadable` of the photos are unreadable, or the disk is too small.
+            `data.max_unreadable` of the photos are unreadable.
     """
     with open_archives(params.archive) as archives, new_folder(target) as folder:
         layout = read_layout(archives.shown, archives.members)
-        _check_space(folder, len(layout.photos) * params.image_size**2 * 3)
         staged = Staged(folder / "staged", params.image_size)
         members = [photo.member for photo in layout.photos]
         digests, failures = stage_photos(archives, members, params, staged.path)
@@ -91,15 +89,6 @@ def prepare(params: DataParams, target: Path) -> Prepared:
             },
         )
     return Prepared(layout.classes, counts, left_out, layout.other_files)
-
-
-def _check_space(folder: Path, staged_bytes: int) -> None:
-    free, needed = shutil.disk_usage(folder).free, 2 * staged_bytes
-    if needed > free:
-        raise ArchiveError(
-            f"{folder.parent}: the prepared store needs {needed / _MIB:,.0f} MiB, and "
-            f"{free / _MIB:,.0f} MiB are free; lower data.image_size or free some space"
-        )
 
 
 def _check_unreadable(

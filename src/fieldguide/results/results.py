@@ -21,6 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from fieldguide.core.curves import kept_epoch, parse_curves
 from fieldguide.core.errors import GitError, RevisionError
 from fieldguide.core.files import md5
 from fieldguide.core.store import SPLITS
@@ -247,15 +248,12 @@ class Results:
     @cached_property
     def curves(self) -> dict[str, list[float]] | Missing:
         """Values by epoch: train_loss, train_acc, val_loss, val_acc and learning_rate."""
-        return self._parsed(paths.CURVES, _curves)
+        return self._parsed(paths.CURVES, lambda data: parse_curves(data.decode("utf-8")))
 
     @property
     def kept_epoch(self) -> int | None:
         """The epoch whose weights were kept, counted from 1; None if the curves are missing."""
-        curves = known(self.curves, {})
-        if "val_acc" in curves:
-            return curves["val_acc"].index(max(curves["val_acc"])) + 1
-        return len(curves["train_acc"]) if "train_acc" in curves else None
+        return None if isinstance(self.curves, Missing) else kept_epoch(self.curves)
 
     @cached_property
     def confusion(self) -> Confusion | Missing:
@@ -468,9 +466,3 @@ def _class_counts(data: bytes) -> dict[str, ClassCounts]:
     for row in _rows(data):
         found.setdefault(row["class"], {})[row["split"]] = int(row["photos"])
     return {name: ClassCounts(*(by[split] for split in SPLITS)) for name, by in found.items()}
-
-
-def _curves(data: bytes) -> dict[str, list[float]]:
-    rows = list(_rows(data))
-    names = [name for name in (rows[0] if rows else {}) if name != "epoch"]
-    return {name: [float(row[name]) for row in rows] for name in names}

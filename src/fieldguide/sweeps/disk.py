@@ -37,7 +37,6 @@ def free_models(
     ranked: list[Configuration],
     *,
     keep_top: int,
-    budget: int | None = None,
     dry_run: bool = False,
 ) -> Freed:
     """Delete from the cache the files that only losing trials have.
@@ -49,8 +48,6 @@ def free_models(
         root: the project.
         ranked: configurations, best first.
         keep_top: how many keep their models.
-        budget: bytes that the kept models may take; the worst of them are deleted until they fit,
-            but never the best.
         dry_run: delete nothing.
 
     Raises:
@@ -58,10 +55,7 @@ def free_models(
     """
     cache = _own_cache(root)
     models = {one.number: _models(root, cache, one.trials) for one in ranked}
-    kept = ranked[:keep_top]
-    while budget is not None and len(kept) > 1 and _size(_files_of(kept, models)) > budget:
-        kept = kept[:-1]
-    lost = ranked[len(kept) :]
+    kept, lost = ranked[:keep_top], ranked[keep_top:]
     doomed = _files_of(lost, models) - _needed(root, cache, lost)
     files = sorted(path for path in doomed if path.is_file())
     size = _size(files)
@@ -69,19 +63,6 @@ def free_models(
         for path in files:
             path.unlink()
     return Freed(kept, lost, files, size)
-
-
-def parse_size(text: str) -> int:
-    """20GB -> 20,000,000,000 bytes.
-
-    Raises:
-        SweepError: it is not a number with B, kB, MB, GB or TB.
-    """
-    units = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?b)", text.strip().lower())
-    if not match:
-        raise SweepError(f"--budget: {text!r}; allowed: a size such as 500MB or 20GB")
-    return int(float(match[1]) * units[match[2]])
 
 
 def _own_cache(root: Path) -> Path:

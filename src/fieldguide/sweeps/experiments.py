@@ -5,7 +5,6 @@ They are read from Git directly: `dvc exp show` takes minutes for a thousand.
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from fieldguide.core.curves import parse_curves
 from fieldguide.results.git import git, read_blobs
 from fieldguide.results.paths import CURVES, TIMING, TRAIN_METRICS
 from fieldguide.results.revision import flat, load_yaml
@@ -89,13 +89,10 @@ def sweep_names(root: Path) -> list[str]:
 
 def read_curves(root: Path, trial: Trial) -> dict[str, list[float]]:
     """Return the values by epoch of train/acc, val/acc, train/loss and val/loss, if it has them."""
-    text = next(read_blobs(root, [f"{trial.rev}:./{CURVES}"])) or b""
-    rows = list(csv.DictReader(text.decode().splitlines()))
-    return {
-        column.replace("_", "/"): [float(row[column]) for row in rows]
-        for column in (rows[0] if rows else {})
-        if column.endswith(("_acc", "_loss"))
-    }
+    text = next(read_blobs(root, [f"{trial.rev}:./{CURVES}"]))
+    curves = parse_curves(text.decode()) if text else {}
+    curves.pop("learning_rate", None)
+    return {name.replace("_", "/"): values for name, values in curves.items()}
 
 
 def _refs(root: Path) -> Iterator[tuple[re.Match[str], str, str, datetime]]:

@@ -137,11 +137,7 @@ class Averaging(WeightAveraging):
     """
 
     def __init__(self, decay: float) -> None:
-        """Start with the weights after the first step.
-
-        Args:
-            decay: factor of the old average in each step, in (0, 1).
-        """
+        """Start with the weights after the first step; `decay` in (0, 1) weighs the old average."""
         super().__init__(multi_avg_fn=self._update)
         self._decay = decay
 

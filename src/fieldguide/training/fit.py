@@ -89,11 +89,6 @@ def train(
     Raises:
         TrainingError: the loss is not finite, memory runs out, or the machine has no such device.
     """
-    if params.train_on_val and channel is not None:
-        raise TrainingError(
-            "train.train_on_val: true leaves no score by which a sweep compares trials; allowed in "
-            "a sweep: false"
-        )
     check_launcher(params)
     keep_freed_memory()
     initial = _build(params, model, store)

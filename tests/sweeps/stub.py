@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import zlib
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from fieldguide.core.params import load_params
 from fieldguide.results.git import subfolder_of
 from fieldguide.sweeps.driver import run_sweep
 from fieldguide.sweeps.local import LocalPool
+from fieldguide.sweeps.names import name_in_repository
 from fieldguide.sweeps.sweep_file import load_sweep
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -169,7 +171,8 @@ class Stub:
     def search(self, file, jobs=2):
         """Run a sweep in this process: its forked DVC processes start at once."""
         base = load_params(self.folder / "params.yaml")
-        sweep = load_sweep(self.folder / file, base, subfolder_of(self.folder))
+        sweep = load_sweep(self.folder / file, base)
+        sweep = replace(sweep, name=name_in_repository(sweep.name, subfolder_of(self.folder)))
         pool = partial(LocalPool, self.folder, jobs=jobs, base=base, fixed=sweep.fixed)
         return run_sweep(self.folder, sweep, base, pool)
 

@@ -9,6 +9,7 @@ import lightning as L
 import pytest
 import timm
 import torch
+from curves import curves_of
 from safetensors.torch import load_file, save_file
 
 from fieldguide.core.errors import TrainingError
@@ -109,7 +110,10 @@ def test_frozen_weights_and_statistics_stay_and_the_others_change(
     first = {"head": last, "last_k": last - strategy.get("last_k", 0), "gradual": 0, "full": 0}
     in_the_end = first[strategy["finetune"]]
     # In the first of two epochs `gradual` trains only the head, and either epoch may be kept.
-    only_head = strategy["finetune"] == "gradual" and metrics["best"]["val_acc"] == curve(files, "val_acc")[0]
+    only_head = (
+        strategy["finetune"] == "gradual"
+        and metrics["best"]["val_acc"] == curves_of(files["curves.csv"])["val_acc"][0]
+    )
     head = {key for key in old if block_of(key, name) == last}
     assert all(after[key].shape[0] == 3 for key in head)
     rest = [{k: v for k, v in state.items() if k not in head} for state in (old, after)]

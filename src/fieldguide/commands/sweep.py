@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fieldguide.core.errors import GitError, SweepError
+from fieldguide.core.errors import SweepError
 
 if TYPE_CHECKING:
     from fieldguide.core.params import Params

@@ -13,8 +13,6 @@ from fieldguide.core.store import Split
 from fieldguide.network.augmentation import DRAWS, Augmentation
 from fieldguide.network.preprocessing import Preprocessing, to_unit
 
-# Largest share of the free GPU memory that the store may take; the network needs the rest.
-RESIDENT_SHARE = 0.5
 # First number of a key of `derive_seed`: what is drawn.
 WEIGHTS, ORDER, DROPOUT = range(3)
 
@@ -109,7 +107,6 @@ class Batches:
         self._augmentation, self._size_of = augmentation, size_of
         self._device = order.device
         self._labels = torch.from_numpy(split.labels)
-        self._resident = self._load() if _fits(split, self._device) else None
 
     def __len__(self) -> int:
         return self.order.steps
@@ -134,19 +131,10 @@ class Batches:
 
     def _images(self, rows: Tensor) -> Tensor:
         """(B,) -> (B, H, W, 3) uint8 on the device."""
-        if self._resident is not None:
-            return self._resident[rows.to(self._device)]
         images = torch.from_numpy(self._split.images(rows.numpy()))
         if self._device.type == "cuda":
             return images.pin_memory().to(self._device, non_blocking=True)
         return images.to(self._device)
-
-    def _load(self) -> Tensor:
-        """Copy all photos to the device, 256 MiB at a time."""
-        chunks = np.array_split(np.arange(len(self._split)), -(-self._split.nbytes // 2**28))
-        return torch.cat(
-            [torch.from_numpy(self._split.images(rows)).to(self._device) for rows in chunks]
-        )
 
 
 def eval_batch(image_size: int) -> int:
@@ -155,15 +143,6 @@ def eval_batch(image_size: int) -> int:
     It limits the memory; results differ only by rounding.
     """
     return max(1, min(256, 2**20 // image_size**2))
-
-
-def _fits(split: Split, device: torch.device) -> bool:
-    """Return whether this GPU has room for the whole split."""
-    if device.type != "cuda" or len(split) == 0:
-        return False
-    free, _ = torch.cuda.mem_get_info(device)
-    # Twice, because joining the chunks makes a copy.
-    return 2 * split.nbytes < RESIDENT_SHARE * free
 
 
 def in_order(split: Split, preprocessing: Preprocessing, device: torch.device) -> Batches:

@@ -26,7 +26,6 @@ from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from fieldguide.core.errors import ParamsError
 from fieldguide.core.params import Params, Seed, describe, did_you_mean, read_yaml
-from fieldguide.sweeps.names import name_in_repository
 from fieldguide.sweeps.space import (
     GOALS,
     MOST_LISTED,
@@ -90,20 +89,18 @@ class _SweepFile(_Strict):
     command: Any = None
 
 
-def load_sweep(path: Path, base: Params, subfolder: str = "") -> Sweep:
+def load_sweep(path: Path, base: Params) -> Sweep:
     """Read and check a sweep file.
 
     Args:
         path: YAML.
         base: params.yaml's values, for the parameters that are not swept.
-        subfolder: the project's folder in its Git repository, such as "birds/"; see
-            `name_in_repository`.
 
     Raises:
         ParamsError: something in it is unknown, contradictory or refused by the schema of
             params.yaml; the message names the line.
     """
-    return _Checker(path, base).sweep(subfolder)
+    return _Checker(path, base).sweep()
 
 
 class _Checker:
@@ -119,7 +116,7 @@ class _Checker:
         self.places: dict[str, Place] = {}
         self.drawn: list[Values] | None = None
 
-    def sweep(self, subfolder: str) -> Sweep:
+    def sweep(self) -> Sweep:
         file = self._parse()
         goal = GOALS[file.metric.name]
         if file.metric.goal not in (None, goal):
@@ -140,7 +137,7 @@ class _Checker:
             raise self.error(("name",), f"name: {name!r}; allowed: {allowed}")
         return Sweep(
             path=self.path,
-            name=name_in_repository(name, subfolder),
+            name=name,
             method=file.method,
             metric=file.metric.name,
             space=self.space,

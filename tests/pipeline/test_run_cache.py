@@ -1,6 +1,9 @@
 """Params that were trained before are restored from DVC's run cache, on the real dvc.yaml."""
 
+import shutil
+
 import pytest
+from project import Project
 from test_experiments import queue_states
 
 pytestmark = pytest.mark.slow
@@ -21,10 +24,13 @@ def run_experiment(project, rate, *options):
     return project.dvc("exp", "run", *options, *settings)
 
 
-@pytest.fixture
-def trained(project, tmp_path):
+@pytest.fixture(scope="module")
+def trained(finished, tmp_path_factory):
     """Has run A, B, A, and has pushed its run cache to a folder; with the output of each run."""
-    project.dvc("remote", "add", "--quiet", "--default", "storage", str(tmp_path / "storage"))
+    base = tmp_path_factory.mktemp("run_cache")
+    shutil.copytree(finished.folder, base / "project", symlinks=True)
+    project = Project(base / "project")
+    project.dvc("remote", "add", "--quiet", "--default", "storage", str(base / "storage"))
     project.git("commit", "--quiet", "--all", "--message", "remote")
     project.dvc("push", "--quiet")
     project.outputs = [run_experiment(project, rate) for rate in RATES]

@@ -136,7 +136,7 @@ def test_a_detached_head(project):
     first = release(project.folder, "v1.0.0")
     project.git("checkout", "--quiet", "--detach", "HEAD~1")
     # The card's commit would be on no branch.
-    with pytest.raises(RegistryError, match="HEAD: no branch is checked out, which the card would"):
+    with pytest.raises(RegistryError, match="HEAD: no branch is checked out to commit the card on"):
         release(project.folder, "v1.1.0")
     project.git("checkout", "--quiet", "--detach", first.commit)
     assert release(project.folder, "v1.0.0", stage="dev").tags == ["classifier#dev#1"]

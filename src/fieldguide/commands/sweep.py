@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fieldguide.core.errors import SweepError
+from fieldguide.core.errors import GitError, SweepError
 
 if TYPE_CHECKING:
     from fieldguide.core.params import Params
@@ -237,12 +237,16 @@ def _load(file: Path) -> tuple[Sweep, Params]:
 
     base = load_params()
     sweep = load_sweep(file, base)
-    if not Path(ROOT, ".dvc").is_dir():
+    try:
+        subfolder = subfolder_of(ROOT)
+    except GitError as err:
+        if Path(ROOT, ".dvc").is_dir():
+            raise
         raise SweepError(
             f"{ROOT.resolve()}: has no folder .dvc; allowed: the folder of a DVC project, in a Git "
             "repository"
-        )
-    return replace(sweep, name=name_in_repository(sweep.name, subfolder_of(ROOT))), base
+        ) from err
+    return replace(sweep, name=name_in_repository(sweep.name, subfolder)), base
 
 
 def _ranked(sweep: Sweep) -> list[Configuration]:

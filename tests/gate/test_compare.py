@@ -251,7 +251,7 @@ def test_a_detached_head(clone):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "kind"),
-    [(["--depth", "1"], "is shallow"), (["--single-branch"], "has a single branch")],
+    [(["--depth", "1"], "is shallow")],
 )
 def test_the_advice_in_a_partial_clone_brings_the_revision(project, tmp_path, options, kind):
     project.git("clone", "--quiet", *options, project.folder.as_uri(), str(tmp_path / "part"))

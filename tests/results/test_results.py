@@ -205,7 +205,7 @@ def test_the_time_is_that_of_this_model_or_missing(copy):
         note.write_text(text, encoding="utf-8")
         found = read_results(WORKSPACE, copy.folder).timing
         assert (found.reason, found.damaged) == (
-            "not of this model, which was not trained in this place",
+            "not of this model: DVC restored it from an earlier run",
             False,
         )
     for text in ("[]", "{", json.dumps({"train": train | {"seconds": "long"}})):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fieldguide.core.errors import FieldguideError, printable
+from fieldguide.core.output import print_utf8
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -76,8 +77,8 @@ def _check(
             write_text(path, document)
     for path, document in documents:
         if path == _STDOUT:
-            sys.stdout.buffer.write(document.encode())  # UTF-8 on every terminal
-            sys.stdout.buffer.flush()
+            print_utf8()
+            print(document, end="", flush=True)
     print_table(outcome, errors if _STDOUT in files or outcome.refused else _console())
     return outcome.exit_status
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fieldguide.core.errors import printable
+from fieldguide.core.output import print_utf8
 
 if TYPE_CHECKING:
     from fieldguide.registry.release import Done
@@ -41,6 +42,7 @@ def release(
         Path(), version, stage=stage, message=message, push=push and not dry_run, dry_run=dry_run
     )
     if done.card is not None:
+        print_utf8()
         print(done.card, end="")
         return
     if done.committed:

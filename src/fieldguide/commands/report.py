@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from fieldguide.core.errors import printable
+from fieldguide.core.output import print_utf8
 
 app = typer.Typer()
 ROOT = Path()  # commands run in the project's folder, as dvc repro does
@@ -59,6 +60,7 @@ def report(
     size = output.stat().st_size / 1e6
     print(f"{output}  {size:,.1f} MB, {len(found.pictures)} figures", file=out)
     if markdown == Path("-"):
+        print_utf8()
         print(text, end="")
     elif markdown is not None:
         print(markdown)

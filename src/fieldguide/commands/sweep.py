@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fieldguide.core.errors import GitError, SweepError
+from fieldguide.core.errors import SweepError
 
 if TYPE_CHECKING:
     from fieldguide.core.params import Params
@@ -237,16 +237,7 @@ def _load(file: Path) -> tuple[Sweep, Params]:
 
     base = load_params()
     sweep = load_sweep(file, base)
-    try:
-        subfolder = subfolder_of(ROOT)
-    except GitError as err:
-        if Path(ROOT, ".dvc").is_dir():
-            raise
-        raise SweepError(
-            f"{ROOT.resolve()}: has no folder .dvc; allowed: the folder of a DVC project, in a Git "
-            "repository"
-        ) from err
-    return replace(sweep, name=name_in_repository(sweep.name, subfolder)), base
+    return replace(sweep, name=name_in_repository(sweep.name, subfolder_of(ROOT))), base
 
 
 def _ranked(sweep: Sweep) -> list[Configuration]:

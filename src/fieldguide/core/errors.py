@@ -69,4 +69,4 @@ def first_line(err: object) -> str:
 
 def printable(text: str) -> str:
     """Replace control characters, which could change the terminal: names come from strangers."""
-    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)

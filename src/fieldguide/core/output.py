@@ -20,3 +20,9 @@ def accept_any_text() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a test may have replaced it
             stream.reconfigure(errors="backslashreplace")
+
+
+def print_utf8() -> None:
+    """Write UTF-8 to stdout from now on, on every terminal: a program reads what follows."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from fieldguide.core.errors import PhotoError, printable
+from fieldguide.core.output import print_utf8
 from fieldguide.inference.classifier import Classifier, Prediction
 from fieldguide.prepare.layout import PHOTO_SUFFIXES
 
@@ -91,6 +92,7 @@ def write_json(answers: Iterable[Answer], top: int) -> None:
 def write_csv(answers: Iterable[Answer], top: int) -> None:
     """Print one row per photo, with columns photo, class_1, probability_1, class_2, ..., error."""
     columns = [f"{name}_{k}" for k in range(1, top + 1) for name in ("class", "probability")]
+    print_utf8()
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(["photo", *columns, "error"])
     for photo, answer in answers:

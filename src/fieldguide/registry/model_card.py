@@ -52,6 +52,8 @@ def write_card(
     confusion = need(results.confusion)
     if not confusion.photos:
         raise RegistryError(f"{CONFUSION} of {results.label}: found no photo")
+    for metrics in (results.test_metrics, results.train_metrics):
+        need(metrics)  # its reason says more than a number that is missing
     scores = {name: _share(results, f"test.{name}", TEST_METRICS) for name in _SCORES}
     params = need(results.lock).params
     # Missing if the validation photos were trained on.

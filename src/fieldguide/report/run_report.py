@@ -15,7 +15,12 @@ from fieldguide.results.results import Missing, Results, known
 # The predictions of single photos are not needed: calibration has its photos in reliability.csv.
 _NEEDED = (
     *("params", "photos", "left_out", "model", "train_metrics", "curves", "test_metrics"),
-    *("confusion", "classes", "reliability", "environment", "timing"),
+    *(
+        "confusion",
+        "classes",
+        "reliability",
+        "environment",
+    ),
 )
 
 

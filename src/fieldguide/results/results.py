@@ -308,7 +308,7 @@ class Results:
                 )
         except (ValueError, KeyError, TypeError, AttributeError) as err:
             return self._missing(paths.TIMING, f"not what `train` writes ({err!r})", damaged=True)
-        return self._missing(paths.TIMING, "not of this model, which was not trained in this place")
+        return self._missing(paths.TIMING, "not of this model: DVC restored it from an earlier run")
 
     @cached_property
     def figure_paths(self) -> list[str] | Missing:

@@ -178,17 +178,11 @@ def _experiment(root: Path, name: str) -> str | None:
 
 
 def _how_to_fetch(root: Path) -> str:
-    """Advice for a clone that has only a part of the history or of the branches."""
+    """Advice for a clone that has only a part of the history, and perhaps one branch."""
+    if git(root, "rev-parse", "--is-shallow-repository").strip() != "true":
+        return ""
     branches = "origin '+refs/heads/*:refs/remotes/origin/*'"
-    if git(root, "rev-parse", "--is-shallow-repository").strip() == "true":
-        return f"; this clone is shallow: `git fetch --tags --unshallow {branches}`"
-    try:
-        wanted = git(root, "config", "--get-all", "remote.origin.fetch")
-    except GitError:  # no remote
-        return ""
-    if "refs/heads/*" in wanted:
-        return ""
-    return f"; this clone has a single branch: `git fetch --tags {branches}`"
+    return f"; this clone is shallow: `git fetch --tags --unshallow {branches}`"
 
 
 def load_yaml(text: bytes) -> Any:

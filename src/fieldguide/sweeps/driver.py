@@ -56,9 +56,7 @@ def run_sweep(root: Path, sweep: Sweep, base: Params, open_pool: OpenPool) -> bo
         KeyboardInterrupt: on Ctrl-C, with the running trials stopped.
     """
     if not (root / ".dvc").is_dir():
-        raise SweepError(
-            f"{root}: has no folder .dvc; allowed: the folder of a DVC project, in a Git repository"
-        )
+        raise SweepError(f"{root}: has no folder .dvc; allowed: a DVC project in a Git repository")
     with locked(root, sweep), _terminate_as_interrupt():
         record = Record(sweep, base)
         attrs = record.study.user_attrs

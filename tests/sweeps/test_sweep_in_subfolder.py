@@ -78,7 +78,7 @@ def test_another_folder_is_refused_with_the_cause(original, tmp_path):
     (inner.folder / "params.yaml").write_text((original.folder / "params.yaml").read_text())
     try:
         refused = inner.sweep("run", "elsewhere.yaml", status=1)
-        assert "has no folder .dvc; allowed: the folder of a DVC project" in refused
+        assert "has no folder .dvc; allowed: a DVC project" in refused
     finally:
         (inner.folder / "params.yaml").unlink()
     outside = original.at(tmp_path)

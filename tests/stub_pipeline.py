@@ -40,12 +40,15 @@ if stage == "prepare":
     for name, rows in shards.items():
         write_csv(Path(f"data/prepared/{name}.csv"), ["source", "class", "sha256"], rows)
     write_json(Path("data/prepared/dataset.json"), params["data"])
+    left_out = [["a/1.png", "a", "duplicate", "copy of another photo"]]
+    header = ["file", "class", "reason", "detail"]
+    write_csv(Path("data/prepared/left_out.csv"), header, left_out)
     counts = {"train": 8, "val": 4, "test": 2 * each, "left_out": 1}
     write_json(Path("metrics/prepare.json"), {"photos": counts})
     splits = [[c, s, n // 2] for c in "ab" for s, n in list(counts.items())[:3]]
     write_csv(Path("plots/classes.csv"), ["class", "split", "photos"], splits)
     reasons = [["unreadable", 0], ["duplicate", 1]]
-    write_csv(Path("plots/left_out.csv"), ["reason", "photos"], reasons)
+    write_csv(Path("plots/left_out.csv"), ["reason", "files"], reasons)
 elif stage == "train":
     model = Path("models/classifier")
     write_json(model / "model.json", params["train"])

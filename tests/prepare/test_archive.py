@@ -6,15 +6,18 @@ import os
 import random
 import stat
 import struct
+import subprocess
 import tarfile
 import zipfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from fieldguide.core.errors import ArchiveError
-from fieldguide.prepare import archive as archive_module
-from fieldguide.prepare.archive import UnreadableMemberError, open_archive
+from fieldguide.prepare import member as member_module
+from fieldguide.prepare.archive import open_archive
+from fieldguide.prepare.member import UnreadableMemberError
 
 KINDS = ["photos.zip", "photos.tar", "photos.tar.gz", "photos.tar.bz2", "photos.tar.xz", "photos"]
 FILES = {
@@ -27,7 +30,6 @@ LEAVING = [
     "train/../../x.jpg",
     "/etc/x.jpg",
     "C:/x.jpg",
-    "c:x.jpg",
     "..\\x.jpg",
     "C:\\x.jpg",
     "\\\\server\\x.jpg",
@@ -107,6 +109,12 @@ def test_two_members_with_one_name_keep_their_own_bytes(tmp_path):
         assert [archive.read(member) for member in archive.members] == [b"one", b"two"]
 
 
+def test_a_pipe_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "photos.zip")
+    with pytest.raises(ArchiveError, match=r"photos\.zip is a device or pipe"):
+        names_in(tmp_path / "photos.zip")
+
+
 def test_a_missing_archive_is_named_with_advice(tmp_path):
     with pytest.raises(ArchiveError, match=r"data\.archive: .*no\.zip does not exist.*dvc pull"):
         names_in(tmp_path / "no.zip")
@@ -163,33 +171,71 @@ def test_a_name_that_leaves_the_archive_is_refused(name, kind, tmp_path, pack):
 
 
 @pytest.mark.parametrize("kind", KINDS[:3])
-def test_backslashes_inside_an_archive_are_folders(kind, tmp_path, pack):
-    path = pack(tmp_path / kind, {"train\\ant\\1.jpg": b"x", "a..b/..c.jpg": b"y"})
-    assert names_in(path) == ["train/ant/1.jpg", "a..b/..c.jpg"]
+def test_backslashes_are_folders_in_a_name_without_slashes(kind, tmp_path, pack):
+    path = pack(tmp_path / kind, {"train\\ant\\1.jpg": b"x", "a..b/..c\\d.jpg": b"y"})
+    assert names_in(path) == ["train/ant/1.jpg", "a..b/..c\\d.jpg"]
+
+
+@pytest.mark.parametrize("kind", KINDS[:3])
+def test_a_colon_in_a_name_is_a_letter_like_others(kind, tmp_path, pack):
+    files = {"c: elegans/12:30.jpg": b"x", "b:1.jpg": b"y"}
+    assert read_all(pack(tmp_path / kind, files)) == files
 
 
 @pytest.mark.parametrize(
-    ("fields", "kind"),
+    ("fields", "message"),
     [
-        ({"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"}, "link"),
-        ({"type": tarfile.LNKTYPE, "linkname": "train/ant/2.jpg"}, "link"),
-        ({"type": tarfile.CHRTYPE}, "device or special file"),
+        ({"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"}, "symbolic link.*--dereference"),
+        ({"type": tarfile.LNKTYPE, "linkname": "train/ant/2.jpg"}, "hard link.*--hard-dereference"),
+        ({"type": tarfile.CHRTYPE}, "device or special file.*pack only files"),
         ({"type": tarfile.BLKTYPE}, "device or special file"),
         ({"type": tarfile.FIFOTYPE}, "device or special file"),
+        ({"type": b"D"}, "device or special file"),  # a folder of an incremental backup
+        (
+            {"pax_headers": {"GNU.sparse.size": "9", "GNU.sparse.map": "0,0"}},
+            "sparse file.*without `--sparse`",
+        ),
     ],
 )
-def test_links_and_devices_in_a_tar_are_refused(fields, kind, tmp_path):
+def test_special_members_of_a_tar_are_refused_with_the_cure(fields, message, tmp_path):
     path = tar_info(tmp_path / "photos.tar", **fields)
-    with pytest.raises(ArchiveError, match=rf"'train/ant/1\.jpg' is a {kind}; allowed: files"):
+    with pytest.raises(ArchiveError, match=rf"'train/ant/1\.jpg' is a {message}"):
         names_in(path)
 
 
-def test_links_in_a_zip_are_refused(tmp_path):
-    def make_link(info):
-        info.external_attr = (stat.S_IFLNK | 0o777) << 16
+def test_a_sparse_file_that_gnu_tar_wrote_is_refused(tmp_path):
+    with (tmp_path / "1.jpg").open("wb") as file:
+        file.truncate(2**20)
+    for version in ("gnu", "0.0", "0.1", "1.0"):
+        options = ["--format=gnu"] if version == "gnu" else ["--format=posix"]
+        options += [] if version == "gnu" else [f"--sparse-version={version}"]
+        subprocess.run(
+            ["tar", "--sparse", *options, "-cf", "photos.tar", "1.jpg"], cwd=tmp_path, check=True
+        )
+        with pytest.raises(ArchiveError, match=r"1\.jpg' is a sparse file"):
+            names_in(tmp_path / "photos.tar")
 
-    path = zip_info(tmp_path / "photos.zip", make_link)
-    with pytest.raises(ArchiveError, match=r"'train/ant/1\.jpg' is a link; allowed: files"):
+
+@pytest.mark.parametrize(
+    ("mode", "kind"), [(stat.S_IFLNK, "link"), (stat.S_IFIFO, "folder, device or special file")]
+)
+def test_special_members_of_a_zip_are_refused_with_the_cure(mode, kind, tmp_path):
+    def change(info):
+        info.external_attr = (mode | 0o777) << 16
+
+    path = zip_info(tmp_path / "photos.zip", change)
+    with pytest.raises(ArchiveError, match=rf"'train/ant/1\.jpg' is a {kind}; .*`zip -r`"):
+        names_in(path)
+
+
+@pytest.mark.parametrize(("method", "name"), [(9, "Deflate64"), (98, "PPMd"), (77, "unknown")])
+def test_a_zip_with_an_unknown_compression_is_refused_with_the_cure(method, name, tmp_path):
+    path = zip_info(tmp_path / "photos.zip", lambda info: None)
+    data = bytearray(path.read_bytes())
+    for start in (data.index(b"PK\x03\x04") + 8, data.index(b"PK\x01\x02") + 10):
+        struct.pack_into("<H", data, start, method)
+    path.write_bytes(data)
+    with pytest.raises(ArchiveError, match=rf"method {method} \({name}\); .*pack it again"):
         names_in(path)
 
 
@@ -236,7 +282,7 @@ def test_a_small_archive_of_flat_drawings_is_no_bomb(kind, tmp_path, pack):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_member_larger_than_any_photo_is_unreadable(kind, tmp_path, pack, monkeypatch):
-    monkeypatch.setattr(archive_module, "MAX_PHOTO_BYTES", 10)
+    monkeypatch.setattr(member_module, "MAX_PHOTO_BYTES", 10)
     with open_archive(pack(tmp_path / kind, {"a.jpg": b"x" * 10, "b.jpg": b"x" * 11})) as archive:
         assert archive.read(archive.members[0]) == b"x" * 10
         with pytest.raises(UnreadableMemberError, match="11 bytes; allowed: up to 10 a photo"):
@@ -291,10 +337,80 @@ def test_damage_to_a_zip_causes_no_other_error(method, tmp_path):
             continue
 
 
-def test_a_name_that_is_not_utf8_becomes_text_that_can_be_stored(tmp_path):
-    with tarfile.open(tmp_path / "photos.tar", "w") as packed:
-        packed.addfile(tarfile.TarInfo("a/\udcff.jpg"))
-    assert names_in(tmp_path / "photos.tar") == ["a/\ufffd.jpg"]
+class TestNotTheWhole:
+    """An archive of which only a part would be read is refused."""
+
+    @pytest.mark.parametrize("kind", ["photos.zip", "photos.tar", "photos.tar.gz", "photos.tar.xz"])
+    def test_two_archives_joined(self, kind, tmp_path, pack):
+        first = pack(tmp_path / kind, {"a/1.jpg": b"x"}).read_bytes()
+        second = pack(tmp_path / kind, {"b/2.jpg": b"y"}).read_bytes()
+        (tmp_path / kind).write_bytes(first + second)
+        with pytest.raises(ArchiveError, match=r"joined by `cat`; unpack"):
+            names_in(tmp_path / kind)
+
+    def test_a_tar_after_a_zip(self, tmp_path, pack):
+        tar = pack(tmp_path / "photos.tar", {"b/2.jpg": b"y"}).read_bytes()
+        path = pack(tmp_path / "photos.zip", {"a/1.jpg": b"x"})
+        path.write_bytes(path.read_bytes() + tar)
+        with pytest.raises(ArchiveError, match=r"holds more than its directory lists"):
+            names_in(path)
+
+    def test_padding_is_allowed(self, tmp_path, pack):
+        for kind in ("photos.zip", "photos.tar"):
+            path = pack(tmp_path / kind, FILES)
+            path.write_bytes(path.read_bytes() + bytes(40_000))
+            assert read_all(path) == FILES
+
+    def test_a_comment_of_a_zip_is_no_rest(self, tmp_path, pack):
+        path = pack(tmp_path / "photos.zip", FILES)
+        with zipfile.ZipFile(path, "a") as packed:
+            packed.comment = b"made by hand PK"
+        assert read_all(path) == FILES
+
+
+class TestEncodingOfNames:
+    """Names that say nothing about their encoding."""
+
+    NAME = "fotos/caf\u00e9/1.jpg"
+
+    def packed(self, path, raw, extra=b""):
+        """Write a zip (without the flag for UTF-8) or a tar with one member of this raw name."""
+        if path.suffix == ".tar":
+            with tarfile.open(path, "w") as packed:
+                packed.addfile(tarfile.TarInfo(raw.decode("utf-8", "surrogateescape")))
+            return path
+        info = zipfile.ZipInfo("x" * len(raw))
+        info.extra = extra
+        with zipfile.ZipFile(path, "w") as packed:
+            packed.writestr(info, b"")
+        path.write_bytes(path.read_bytes().replace(b"x" * len(raw), raw))
+        return path
+
+    @pytest.mark.parametrize("kind", ["photos.zip", "photos.tar"])
+    def test_valid_utf8_is_utf8(self, kind, tmp_path):
+        with open_archive(self.packed(tmp_path / kind, self.NAME.encode())) as archive:
+            assert [member.name for member in archive.members] == [self.NAME]
+            assert archive.warnings == []
+
+    def test_a_zip_may_carry_the_name_in_utf8_beside_it(self, tmp_path):
+        """WinZip and Info-ZIP write this extra field."""
+        raw = self.NAME.encode("cp850")
+        field = b"\1" + zlib.crc32(raw).to_bytes(4, "little") + self.NAME.encode()
+        extra = struct.pack("<HH", 0x7075, len(field)) + field
+        with open_archive(self.packed(tmp_path / "photos.zip", raw, extra)) as archive:
+            assert [member.name for member in archive.members] == [self.NAME]
+            assert archive.warnings == []
+
+    @pytest.mark.parametrize("encoding", ["gbk", "shift-jis", "big5", "cp1251"])
+    @pytest.mark.parametrize("kind", ["photos.zip", "photos.tar"])
+    def test_another_encoding_keeps_names_apart_and_gives_a_warning(self, kind, encoding, tmp_path):
+        word = {"gbk": "狗", "shift-jis": "ソース", "big5": "功", "cp1251": "чай"}[encoding]
+        raw = b"fotos/" + word.encode(encoding) + b"/1.jpg"
+        with open_archive(self.packed(tmp_path / kind, raw)) as archive:
+            (member,) = archive.members
+            assert member.name.encode("cp437") == raw
+            (warning,) = archive.warnings
+        assert "1 names are not in UTF-8 and were read as CP437, such as 'fotos/" in warning
 
 
 class TestFolder:
@@ -326,8 +442,14 @@ class TestFolder:
                 archive.read(archive.members[0])
 
     def test_a_file_whose_name_is_not_utf8_is_read(self, tmp_path):
-        (tmp_path / os.fsdecode(b"\xff.jpg")).write_bytes(b"x")
-        assert read_all(tmp_path) == {"\ufffd.jpg": b"x"}
+        (tmp_path / os.fsdecode(b"\x82.jpg")).write_bytes(b"x")
+        assert read_all(tmp_path) == {"\u00e9.jpg": b"x"}
+
+    def test_hidden_folders_are_not_entered(self, tmp_path, pack):
+        photos = pack(tmp_path / "photos", {"a/1.jpg": b"x", "@eaDir/1.jpg": b"y"})
+        (photos / "lost+found").mkdir()
+        (photos / "lost+found" / "loop").symlink_to(photos)
+        assert names_in(photos) == ["a/1.jpg"]
 
     def test_the_order_does_not_depend_on_the_file_system(self, tmp_path, pack):
         files = {f"{label}/{k}.jpg": b"" for label in "cab" for k in (2, 0, 1)}

@@ -103,7 +103,7 @@ def test_photos_left_out_are_listed_with_their_archive(photos, stored, pack, mak
     photo = next(iter(make_photos("val", each=3, seed=2).values()))
     pack(photos / "d.zip", {"train/bee/y.png": photo, "z.png": photo})
     stored(str(photos))
-    assert {item.source: item.reason for item in stored.prepared.left_out} == {
+    assert {item.file: item.reason for item in stored.prepared.left_out} == {
         "d.zip/train/bee/y.png": "duplicate",
         "d.zip/z.png": "misplaced",
     }

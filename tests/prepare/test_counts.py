@@ -6,7 +6,8 @@ import json
 import pytest
 
 from fieldguide.prepare.counts import write_counts
-from fieldguide.prepare.prepare import LeftOut, Prepared
+from fieldguide.prepare.left_out import LeftOut
+from fieldguide.prepare.prepare import Prepared
 
 COUNTS = {
     "train": {"ant": 1200, "bee[red]": 8},
@@ -14,10 +15,12 @@ COUNTS = {
     "test": {"ant": 5, "bee[red]": 0},
 }
 LEFT_OUT = [
-    LeftOut("train/a.jpg", "unreadable", "the file is empty"),
-    LeftOut("train/[b].jpg", "unreadable", "truncated"),
-    LeftOut("train/c.jpg", "too small", "9×9 pixels"),
-    LeftOut("d.jpg", "misplaced", "outside the class folders that are read"),
+    LeftOut("d.jpg", "", "misplaced", "outside the class folders"),
+    LeftOut("train/a.jpg", "ant", "unreadable", "the file is empty"),
+    LeftOut("train/[b].jpg", "ant", "unreadable", "truncated"),
+    LeftOut("train/c.jpg", "bee[red]", "too small", "9×9 pixels"),
+    *(LeftOut(f"a/{k}.cr2", "ant", "not a photo", ".cr2") for k in range(4)),
+    LeftOut("train/ant/x", "ant", "not a photo", "no suffix"),
 ]
 
 
@@ -25,8 +28,8 @@ LEFT_OUT = [
 def written(tmp_path, capsys):
     """Write counts; return the metrics, the rows of both plots, and what was printed."""
 
-    def write(left_out=LEFT_OUT, other_files=3):
-        prepared = Prepared(["ant", "bee[red]"], COUNTS, left_out, other_files)
+    def write(left_out=LEFT_OUT, warnings=()):
+        prepared = Prepared(["ant", "bee[red]"], COUNTS, left_out, list(warnings))
         metrics = tmp_path / "metrics" / "prepare.json"
         plots = [tmp_path / "plots" / name for name in ("classes.csv", "left_out.csv")]
         write_counts(prepared, metrics=metrics, classes=plots[0], left_out=plots[1])
@@ -34,7 +37,8 @@ def written(tmp_path, capsys):
         for plot in plots:
             with plot.open(encoding="utf-8", newline="") as file:
                 rows.append(list(csv.reader(file)))
-        return json.loads(metrics.read_text(encoding="utf-8")), *rows, capsys.readouterr().out
+        write.stdout, write.stderr = capsys.readouterr()
+        return json.loads(metrics.read_text(encoding="utf-8")), *rows, write.stdout
 
     return write
 
@@ -60,12 +64,13 @@ def test_one_plot_has_a_row_for_each_class_and_split(written):
 def test_the_other_plot_has_a_row_for_each_reason(written):
     _, _, left_out, _ = written()
     assert left_out == [
-        ["reason", "photos"],
+        ["reason", "files"],
         ["unreadable", "2"],
         ["too small", "1"],
         ["too large", "0"],
         ["duplicate", "0"],
         ["misplaced", "1"],
+        ["not a photo", "5"],
     ]
 
 
@@ -78,31 +83,35 @@ def test_the_table_shows_all_classes_and_the_totals(written):
     assert ["all", "1,208", "302", "5"] in lines
 
 
-def test_photos_left_out_are_listed(written):
+def test_files_left_out_are_counted_by_reason_class_and_suffix(written):
     *_, text = written()
-    joined = " ".join(text.split())  # long lines are wrapped
-    assert (
-        "left out: 2 unreadable, 1 too small, 0 too large, 0 duplicate, 1 misplaced; 3 other files"
-        in joined
-    )
-    assert "train/[b].jpg: unreadable (truncated)" in text
-    assert "dataset.json" not in text
+    assert text.partition("9 files left out")[2].splitlines() == [
+        ", all named in data/prepared/left_out.csv:",
+        "       2  unreadable   ant       the file is empty: train/a.jpg, train/[b].jpg",
+        "       1  too small    bee[red]  9×9 pixels: train/c.jpg",
+        "       1  misplaced    -         outside the class folders: d.jpg",
+        "       4  not a photo  ant       .cr2: a/0.cr2, a/1.cr2, a/2.cr2, ...",
+        "       1  not a photo  ant       no suffix: train/ant/x",
+    ]
 
 
-def test_other_files_are_mentioned_only_if_there_are_any(written):
-    *_, text = written(left_out=[], other_files=0)
-    assert "left out: 0 unreadable, 0 too small, 0 too large, 0 duplicate, 0 misplaced\n" in text
-    assert "other files" not in text
+def test_nothing_left_out_is_said(written):
+    *_, text = written(left_out=[])
+    assert text.endswith("no file left out\n")
 
 
-def test_only_the_first_ten_photos_left_out_are_listed(written):
-    *_, text = written([LeftOut(f"{k:02d}.jpg", "too small", "9×9") for k in range(11)])
-    assert "09.jpg" in text
-    assert "10.jpg" not in text
-    assert "the rest is in data/prepared/dataset.json" in text
+def test_many_groups_are_cut(written):
+    *_, text = written([LeftOut("a", f"class {k}", "too small", "9×9") for k in range(31)])
+    assert "class 29" not in text.splitlines()[-1]
+    assert text.endswith("and 1 more reasons and classes\n")
+
+
+def test_warnings_go_to_stderr(written):
+    written(warnings=["a.zip: 2 names\x1b"])
+    assert written.stderr == "warning: a.zip: 2 names\ufffd\n"
 
 
 def test_a_name_cannot_change_the_terminal(written):
-    *_, text = written([LeftOut("a/\x1b[31m\x1b]0;pwn\x07.png", "unreadable", "broken")])
+    *_, text = written([LeftOut("a/\x1b[31m\x1b]0;pwn\x07.png", "a\x1b", "unreadable", "broken")])
     assert "\x1b" not in text
     assert "a/\ufffd[31m\ufffd]0;pwn\ufffd.png" in text

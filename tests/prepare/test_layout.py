@@ -1,12 +1,15 @@
 """The path of a photo decides its class and its split."""
 
+import re
 import unicodedata
 
 import pytest
 
 from fieldguide.core.errors import ArchiveError
-from fieldguide.prepare.archive import Member
-from fieldguide.prepare.layout import PHOTO_SUFFIXES, read_layout
+from fieldguide.prepare.layout import read_layout
+from fieldguide.prepare.left_out import LeftOut
+from fieldguide.prepare.member import Member
+from fieldguide.prepare.names import PHOTO_SUFFIXES
 
 FLAT = ["ant/1.jpg", "ant/2.jpg", "bee/1.jpg", "bee/2.jpg"]
 
@@ -19,6 +22,12 @@ def layout_of(*names):
 def places_of(*names):
     """Return {name: "split class"} of each photo."""
     return {photo.member.name: f"{photo.split} {photo.label}" for photo in layout_of(*names).photos}
+
+
+def left_out_of(*names):
+    """Return {name: "class reason: detail"} of each file left out."""
+    items = layout_of(*names).left_out
+    return {item.file: f"{item.label} {item.reason}: {item.detail}" for item in items}
 
 
 def under(folder, names=FLAT):
@@ -59,25 +68,22 @@ def test_folders_that_all_photos_share_are_ignored(top):
     assert layout_of(*under(top)).classes == ["ant", "bee"]
 
 
-@pytest.mark.parametrize("top", ["", "nature_12K/"])
-def test_a_photo_beside_the_split_folders_is_misplaced(top):
-    names = [f"{top}{name}" for name in [*under("train"), *under("val")]]
-    found = layout_of(*names, f"{top}cover.jpg")
-    assert found.misplaced == [f"{top}cover.jpg"]
-    assert found.classes == ["ant", "bee"]
-    assert len(found.photos) == 8
-
-
-def test_a_photo_beside_the_class_folders_is_misplaced():
-    found = layout_of(*FLAT, "cover.jpg")
-    assert found.misplaced == ["cover.jpg"]
-    assert found.classes == ["ant", "bee"]
+@pytest.mark.parametrize("top", ["", "nature_12K/", "a/b/"])
+@pytest.mark.parametrize("names", [FLAT, [*under("train"), *under("val")]])
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_a_picture_above_or_beside_the_folders_is_named_and_changes_nothing(top, names, level):
+    folders = top.split("/")[:level]
+    stray = "/".join(name for name in [*folders, "cover.jpg"] if name)
+    names = [f"{top}{name}" for name in names]
+    found = layout_of(*names, stray)
+    assert found.left_out == [LeftOut(stray, "", "misplaced", "outside the class folders")]
+    assert found._replace(left_out=[]) == layout_of(*names)
 
 
 def test_photos_without_a_class_or_split_are_misplaced():
     names = ["train/1.jpg", "extra/ant/1.jpg"]
     found = layout_of(*under("train"), *under("test"), *names)
-    assert sorted(found.misplaced) == sorted(names)
+    assert sorted(item.file for item in found.left_out) == sorted(names)
 
 
 def test_folders_inside_a_class_belong_to_it():
@@ -109,14 +115,53 @@ def test_a_class_may_be_named_train():
         ".git/ant/1.jpg",
         "ant/.thumbnails/1.jpg",
         "ant/.jpg",
+        *("Thumbs.db", "ant/thumbs.db", "ant/desktop.ini", "ant/@eaDir/1.jpg/SYNO_1.jpg"),
+        *("#recycle/ant/1.jpg", "$RECYCLE.BIN/1.jpg", ".Trash-1000/files/1.jpg"),
+        *("lost+found/1.jpg", ".ipynb_checkpoints/1-checkpoint.jpg", "System Volume Information/x"),
     ],
 )
 def test_hidden_files_are_ignored(name):
     assert layout_of(*FLAT, name) == layout_of(*FLAT)
 
 
-def test_other_files_are_counted():
-    assert layout_of(*FLAT, "README.md", "ant/notes.txt", "ant/photo.jpg.part").other_files == 3
+def test_files_that_are_not_photos_are_named_with_class_and_suffix():
+    others = ["README.md", "ant/notes.txt", "ant/photo.jpg.part", "bee/IMG_1", "docs/x.pdf"]
+    assert left_out_of(*FLAT, *others) == {
+        "README.md": " not a photo: .md",
+        "ant/notes.txt": "ant not a photo: .txt",
+        "ant/photo.jpg.part": "ant not a photo: .part",
+        "bee/IMG_1": "bee not a photo: no suffix",
+        "docs/x.pdf": "docs not a photo: .pdf",
+    }
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            ["dog/1.CR2", "dog/2.cr2", "dog/3.xmp"],
+            r"dog \(train\): 3 files \(2 \.cr2, 1 \.xmp\), such",
+        ),
+        (["dog/IMG_1", "dog/IMG_2"], r"dog \(train\): 2 files \(2 no suffix\), such as dog/IMG_1"),
+        (["dog/deep/er/1.jp2"], r"dog \(train\): 1 files \(1 \.jp2\), such as dog/deep/er/1\.jp2"),
+        (["dog/dog.zip", "cow/1.mov"], r"2 class folders hold files .*\n  cow .*\n  dog "),
+    ],
+)
+@pytest.mark.parametrize("top", ["", "photos/"])
+def test_a_class_folder_without_any_photo_is_refused(names, message, top):
+    with pytest.raises(ArchiveError, match=r"allowed: \.avif .*convert the files") as caught:
+        layout_of(*(f"{top}{name}" for name in [*FLAT, *names]))
+    assert re.search(message.replace("such as ", f"such as {top}"), str(caught.value))
+
+
+def test_a_class_of_a_split_without_any_photo_is_refused():
+    with pytest.raises(ArchiveError, match=r"bee \(test\): 1 files \(1 \.nef\)"):
+        layout_of(*under("train"), "val/ant/1.jpg", "val/bee/1.nef")
+
+
+def test_the_class_that_vanishes_may_be_all_but_one():
+    with pytest.raises(ArchiveError, match=r"dog \(train\): 1 files"):
+        layout_of("ant/a/1.jpg", "ant/b/1.jpg", "dog/1.dng")
 
 
 @pytest.mark.parametrize("suffix", sorted(PHOTO_SUFFIXES))
@@ -146,14 +191,14 @@ def test_photos_are_sorted_by_name():
     ("names", "message"),
     [
         ([], r"photos\.zip: no photo found among 0 files; allowed: \.avif .*\.webp"),
-        (["ant/1.txt", "a.csv"], "no photo found among 2 files"),
-        (["__MACOSX/ant/1.jpg"], "no photo found among 1 files"),
+        (["ant/1.txt", "a.csv"], r"no photo found among 2 files \(1 \.csv, 1 \.txt\); allowed"),
+        (["__MACOSX/ant/1.jpg"], "no photo found among 0 files"),
         (["ant/1.jpg", "ant/2.jpg"], r"found 1 class folders \['ant'\]; allowed: two or more"),
         (["train/ant/1.jpg", "val/ant/1.jpg"], r"found 1 class folders \['ant'\]"),
         (["1.jpg", "2.jpg"], r"found 0 class folders \[\] \(1\.jpg is in none\); allowed: two"),
         (
-            ["a/images/ant/1.jpg", "a/images/bee/1.jpg", "a/readme.png"],
-            r"found 1 class folders \['images'\] \(a/readme\.png is in none\); allowed: two",
+            ["a/images/ant/1.jpg", "a/images/ant/2.jpg", "a/readme.png"],
+            r"found 1 class folders \['ant'\] \(a/readme\.png is in none\); allowed: two",
         ),
         (
             [*under("train"), *under("val"), *(f"ant/{k}.jpg" for k in range(8))],

@@ -49,7 +49,7 @@ def sources(folder, name, target="prepared"):
 
 
 def left_out(prepared):
-    return {item.source: f"{item.reason}: {item.detail}" for item in prepared.left_out}
+    return {item.file: f"{item.reason}: {item.detail}" for item in prepared.left_out}
 
 
 class TestOutputs:
@@ -58,7 +58,7 @@ class TestOutputs:
     def test_exactly_these_files_are_written(self, run, make_photos, tmp_path):
         run(make_photos(each=10))
         assert sorted(contents(tmp_path / "prepared")) == [
-            *["dataset.json", "test.csv", "test.npy", "train.csv", "train.npy"],
+            *["dataset.json", "left_out.csv", "test.csv", "test.npy", "train.csv", "train.npy"],
             *["val.csv", "val.npy"],
         ]
         assert sorted(path.name for path in tmp_path.iterdir()) == ["photos.zip", "prepared"]
@@ -221,11 +221,17 @@ class TestLeftOut:
             "train/crab/of test.png": "duplicate: copy of a test photo",
             "train/ant/both.png": "duplicate: copies in several classes",
             "train/crab/01.png": "duplicate: copies in several classes",
-            "train/cover.png": "misplaced: outside the class folders that are read",
+            "train/cover.png": "misplaced: outside the class folders",
+            "train/readme.txt": "not a photo: .txt",
         }
-        assert prepared.other_files == 1
-        recorded = described(tmp_path / "prepared")["left_out"]
-        assert recorded == [item._asdict() for item in prepared.left_out]
+        with (tmp_path / "prepared" / "left_out.csv").open(encoding="utf-8", newline="") as file:
+            header, *rows = csv.reader(file)
+        assert header == ["file", "class", "reason", "detail"]
+        assert rows == [list(item) for item in prepared.left_out]
+        assert rows[:2] == [
+            ["train/ant/both.png", "ant", "duplicate", "copies in several classes"],
+            ["train/ant/broken.png", "ant", "unreadable", "cannot identify image file"],
+        ]
         assert {name: sum(prepared.counts[name].values()) for name in SPLITS} == {
             "train": 14,  # 6, 6 and 5; one of each class goes to val
             "val": 3,

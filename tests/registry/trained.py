@@ -94,7 +94,7 @@ def write_results(folder, *, classes=CLASSES, libraries=(("torch", "2.15.0"),), 
     splits = [[name[c], split, n] for c in CLASSES for split, n in SPLITS.items()]
     _table(folder, "plots/classes.csv", ["class", "split", "photos"], splits)
     reasons = [["unreadable", 2], ["too_small", 0], ["duplicate", 1]]
-    _table(folder, "plots/left_out.csv", ["reason", "photos"], reasons)
+    _table(folder, "plots/left_out.csv", ["reason", "files"], reasons)
     metrics = {"best": {"val_acc": 0.875}, "parameters": {"trained": 1234, "all": 1234}}
     _write(folder, "metrics/train/metrics.json", json.dumps(metrics))
     machine = {"python": "3.11.7", "system": "Linux x86_64", "device": "cpu", "cuda": None}

@@ -47,8 +47,8 @@ def write_train(root, *, epochs=3, machine="cpu: A"):
     counts = [[name, split, n] for name in CLASSES for split, n in photos]
     _json(root, "metrics/prepare.json", {"photos": {"train": 30}})
     _table(root, "plots/classes.csv", ["class", "split", "photos"], counts)
-    left_out = [["unreadable", 2], ["too_small", 0]]
-    _table(root, "plots/left_out.csv", ["reason", "photos"], left_out)
+    left_out = [["unreadable", 2], ["too small", 0]]
+    _table(root, "plots/left_out.csv", ["reason", "files"], left_out)
     best = {"val_acc": 0.7, "val_loss": 1.0}
     metrics = {"best": best, "parameters": {"all": 1234567}, "step": 2}
     _json(root, "metrics/train/metrics.json", metrics)

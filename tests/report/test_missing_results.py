@@ -1,11 +1,13 @@
 """What a report says of results that are missing, changed or damaged."""
 
 import json
+import re
 import shutil
 
 import pytest
 import yaml
 from results import FIGURES, PARAMS, write_lock, write_test, write_train
+from stub_pipeline import StubProject
 
 from fieldguide.report.changes import Change, compare
 from fieldguide.report.run_report import read_report, render_markdown, render_page
@@ -54,6 +56,17 @@ def test_a_commit_is_read_without_the_workspace(copy):
     page = render_page(bare)
     assert "plots/figures: cannot be had from DVC&#39;s cache or remote" in page
     assert 'data-chart="calibration-chart"' in page
+
+
+@pytest.mark.slow
+def test_every_file_left_out_is_named(tmp_path):
+    stub = StubProject(tmp_path / "project")
+    stub.start_repository()
+    stub.write_pipeline()
+    stub.dvc("repro", "--quiet", "prepare")
+    page = render_page(read(stub.folder))
+    row = "<td class=.text.>a/1.png</td><td class=.text.>a</td><td>duplicate</td>"
+    assert re.search(f"<h3>Files left out</h3>.*{row}", page, re.DOTALL)
 
 
 @pytest.mark.slow

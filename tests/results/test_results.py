@@ -10,6 +10,7 @@ from fieldguide.core.errors import RevisionError
 from fieldguide.evaluation.calibration import Bin
 from fieldguide.results.results import (
     ClassCounts,
+    LeftOutFile,
     Missing,
     PhotoIdentity,
     Timing,
@@ -49,8 +50,8 @@ def damaged(copy, part, pattern):
 def missing_of(results):
     """All results that are missing."""
     names = (
-        *("lock", "params", "photos", "left_out", "model", "train_metrics", "curves"),
-        *("test_metrics", "confusion", "classes", "reliability", "predictions"),
+        *("lock", "params", "photos", "left_out", "left_out_files", "model", "train_metrics"),
+        *("curves", "test_metrics", "confusion", "classes", "reliability", "predictions"),
         *("environment", "timing", "figure_paths"),
     )
     found = [getattr(results, name) for name in names]
@@ -69,6 +70,8 @@ def test_every_value_of_a_revision(stub, name, hits):
     assert results.data_metrics["photos.left_out"] == 1
     assert results.photos == {"a": ClassCounts(4, 2, 100), "b": ClassCounts(4, 2, 100)}
     assert results.left_out == {"unreadable": 0, "duplicate": 1}
+    (left_out,) = results.left_out_files
+    assert left_out == LeftOutFile("a/1.png", "a", "duplicate", "copy of another photo")
     assert results.curves["val_acc"] == [0.4, 0.5]
     assert results.confusion.counts.tolist() == [[hits, 100 - hits], [20, 80]]
     assert [(one.name, one.recall) for one in results.classes] == [("a", hits / 100), ("b", 0.8)]

@@ -36,7 +36,9 @@ def test_files_of_each_revision(stub):
 def test_files_of_a_folder(stub):
     revision = find_revision("first", stub.folder)
     found = revision.listing("data/prepared", locked(revision, "data/prepared"))
-    assert list(found) == ["data/prepared/dataset.json", "data/prepared/test.csv"]
+    assert list(found) == [
+        f"data/prepared/{name}" for name in ("dataset.json", "left_out.csv", "test.csv")
+    ]
     data = revision.fetch("data/prepared/test.csv", found["data/prepared/test.csv"])
     assert md5(data) == found["data/prepared/test.csv"]
 

@@ -14,19 +14,22 @@ from rich.progress import Progress
 from fieldguide.core.errors import PhotoError, printable
 from fieldguide.core.output import print_utf8
 from fieldguide.inference.classifier import Classifier, Prediction
-from fieldguide.prepare.layout import PHOTO_SUFFIXES
+from fieldguide.prepare.folder import photos_below
 
 Answer = tuple[Path, Prediction | PhotoError]
 _MAX_WIDTH = 60  # characters; columns are not aligned below a longer name of a photo
 
 
 def find_photos(paths: Iterable[Path]) -> list[Path]:
-    """List photos: every given file, and the files in given folders that have a photo's suffix."""
+    """List photos: every given file, and the photos below given folders.
+
+    Raises:
+        ArchiveError: a folder cannot be read, or is a link below a given one.
+    """
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            files = (file for file in path.rglob("*") if file.suffix.lower() in PHOTO_SUFFIXES)
-            found += sorted(file for file in files if file.is_file())
+            found += photos_below(path)
         else:
             found.append(path)
     return found

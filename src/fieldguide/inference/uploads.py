@@ -9,6 +9,8 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from fieldguide.prepare.names import is_hidden
+
 MAX_BYTES = 20_000_000  # of a request's body
 UPLOAD_SECONDS = 120.0
 
@@ -42,7 +44,15 @@ async def _file_of_form(request: Request) -> bytes:
         async with request.form(max_files=1, max_fields=10) as form:
             files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
             if files:
+                _refuse_hidden(files[0].filename or "")
                 return await files[0].read()
     except ValueError as err:  # the form names a charset that cannot decode its field names
         raise HTTPException(400, f"the form is broken ({err})") from err
     raise HTTPException(400, "no file in the form; send one as `curl -F photo=@photo.jpg` does")
+
+
+def _refuse_hidden(name: str) -> None:
+    if is_hidden(name.replace("\\", "/").rpartition("/")[2]):
+        raise HTTPException(
+            422, f"{name}: a file that a camera or a disk leaves behind, not a photo"
+        )

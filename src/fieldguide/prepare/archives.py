@@ -12,10 +12,11 @@ from ruamel.yaml import YAML
 
 from fieldguide.core.errors import ArchiveError
 from fieldguide.core.params import read_yaml
-from fieldguide.prepare.archive import Member, OpenArchive, open_archive
-from fieldguide.prepare.layout import PHOTO_SUFFIXES
+from fieldguide.prepare.archive import open_archive
+from fieldguide.prepare.member import Member, OpenArchive
+from fieldguide.prepare.names import decode_name, is_hidden, is_photo
 
-_ARCHIVE = re.compile(r"[^.].*\.(zip|tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz))", re.IGNORECASE)
+_ARCHIVE = re.compile(r".+\.(zip|tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz))", re.IGNORECASE)
 
 
 class Archives:
@@ -29,6 +30,11 @@ class Archives:
             member._replace(archive=name) if name else member
             for name, archive in sorted(archives.items())
             for member in archive.members
+        ]
+        self.warnings = [
+            f"{name or shown}: {warning}"
+            for name, archive in sorted(archives.items())
+            for warning in archive.warnings
         ]
 
     def read(self, member: Member) -> bytes:
@@ -52,8 +58,7 @@ def open_archives(value: str | Sequence[str]) -> Iterator[Archives]:
     several = not isinstance(value, str) or paths != given
     by_name: dict[str, Path] = {}
     for path in paths:
-        # A name that is not UTF-8 is shown with replacement characters.
-        name = os.fsencode(path.name).decode("utf-8", "replace") if several else ""
+        name = decode_name(os.fsencode(path.name))[0] if several else ""
         first = by_name.setdefault(name, path)
         if first is not path:
             raise ArchiveError(
@@ -74,11 +79,13 @@ def _archives_in(path: Path) -> list[Path]:
         files = [file for file in sorted(path.iterdir()) if not file.is_dir()]
     except OSError as err:
         raise ArchiveError(f"data.archive: {path} cannot be read ({err.strerror})") from err
-    archives = [file for file in files if _ARCHIVE.fullmatch(file.name)]
+    archives = [
+        file for file in files if _ARCHIVE.fullmatch(file.name) and not is_hidden(file.name)
+    ]
     if archives:
         with open_archive(path) as folder:
             for member in folder.members:
-                if member.name.lower().endswith(PHOTO_SUFFIXES):
+                if is_photo(member.name):
                     raise ArchiveError(
                         f"data.archive: {path} holds archives ({archives[0].name}) and photos "
                         f"({member.name}); allowed: only archives, or only photos"

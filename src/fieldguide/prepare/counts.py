@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich import box
@@ -11,51 +13,76 @@ from rich.table import Table
 
 from fieldguide.core.errors import printable
 from fieldguide.core.files import write_csv, write_json
+from fieldguide.core.output import cut
 from fieldguide.core.store import SPLITS
+from fieldguide.prepare.left_out import NOT_A_PHOTO, REASONS, LeftOut
 from fieldguide.prepare.prepare import Prepared
 
-_REASONS = ("unreadable", "too small", "too large", "duplicate", "misplaced")
-_SHOWN = 10  # photos left out that are printed
+_NAMES = 3  # files named of each group
+_GROUPS = 30  # groups that are printed
 
 
 def write_counts(prepared: Prepared, *, metrics: Path, classes: Path, left_out: Path) -> None:
-    """Print and write the photos of each class and split, and those left out by reason.
+    """Print and write the photos of each class and split, and the files left out by reason.
 
     Args:
         prepared: what to count.
         metrics: JSON file for the photos of each split and the number left out.
         classes: CSV file with class, split, photos.
-        left_out: CSV file with reason, photos.
+        left_out: CSV file with reason, files.
     """
     totals = {split: sum(prepared.counts[split].values()) for split in SPLITS}
     reasons = Counter(item.reason for item in prepared.left_out)
-    write_json(metrics, {"photos": {**totals, "left_out": reasons.total()}})
+    photos_left_out = reasons.total() - reasons[NOT_A_PHOTO]
+    write_json(metrics, {"photos": {**totals, "left_out": photos_left_out}})
     rows = [
         [label, split, prepared.counts[split][label]]
         for label in prepared.classes
         for split in SPLITS
     ]
     write_csv(classes, ["class", "split", "photos"], rows)
-    write_csv(left_out, ["reason", "photos"], [[reason, reasons[reason]] for reason in _REASONS])
-    _print(prepared, totals, reasons)
+    write_csv(left_out, ["reason", "files"], [[reason, reasons[reason]] for reason in REASONS])
+    _print_counts(prepared, totals)
+    _print_left_out(prepared.left_out)
+    for warning in prepared.warnings:
+        print(printable(f"warning: {warning}"), file=sys.stderr)
 
 
-def _print(prepared: Prepared, totals: dict[str, int], reasons: Counter[str]) -> None:
+def _print_counts(prepared: Prepared, totals: dict[str, int]) -> None:
     table = Table("class", box=box.SIMPLE_HEAD, show_footer=True)
     table.columns[0].footer = "all"
     for split in SPLITS:
         table.add_column(split, justify="right", footer=f"{totals[split]:,}")
     for label in prepared.classes:
-        table.add_row(label, *(f"{prepared.counts[split][label]:,}" for split in SPLITS))
-    console = Console(highlight=False, markup=False, emoji=False)
-    console.print(table)
-    console.print(
-        "left out: "
-        + ", ".join(f"{reasons[reason]:,} {reason}" for reason in _REASONS)
-        + (f"; {prepared.other_files:,} other files ignored" if prepared.other_files else "")
-    )
-    for item in prepared.left_out[:_SHOWN]:
-        line = f"  {item.source}: {item.reason} ({item.detail})"
-        console.print(printable(line), soft_wrap=True)
-    if len(prepared.left_out) > _SHOWN:
-        console.print("  the rest is in data/prepared/dataset.json")
+        table.add_row(printable(label), *(f"{prepared.counts[split][label]:,}" for split in SPLITS))
+    Console(highlight=False, markup=False, emoji=False).print(table)
+
+
+def _print_left_out(left_out: Sequence[LeftOut]) -> None:
+    """Print the number of files by reason and class, and a few of their names.
+
+    Files that are not photos are also counted by their suffix.
+    """
+    if not left_out:
+        print("no file left out")
+        return
+    groups: dict[tuple[str, str, str], list[LeftOut]] = defaultdict(list)
+    for item in left_out:
+        suffix = item.detail if item.reason == NOT_A_PHOTO else ""
+        groups[item.reason, item.label, suffix].append(item)
+    order = sorted(groups, key=lambda key: (REASONS.index(key[0]), -len(groups[key]), key))
+    print(f"{len(left_out):,} files left out, all named in data/prepared/left_out.csv:")
+    reason_width = max(len(reason) for reason, *_ in order)
+    class_width = max(len(cut(label)) for _, label, _ in order)
+    for key in order[:_GROUPS]:
+        reason, label, _ = key
+        items = groups[key]
+        start = f"{len(items):>8,}  {reason:<{reason_width}}  {cut(label) or '-':<{class_width}}"
+        print(printable(f"{start}  {items[0].detail}: {_names(items)}"))
+    if len(order) > _GROUPS:
+        print(f"          and {len(order) - _GROUPS:,} more reasons and classes")
+
+
+def _names(items: Sequence[LeftOut]) -> str:
+    shown = ", ".join(item.file for item in items[:_NAMES])
+    return f"{shown}, ..." if len(items) > _NAMES else shown

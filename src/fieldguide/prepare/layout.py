@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from functools import cache
 from typing import NamedTuple
 
 from fieldguide.core.errors import ArchiveError
-from fieldguide.prepare.archive import Member
+from fieldguide.prepare.left_out import MISPLACED, NOT_A_PHOTO, LeftOut
+from fieldguide.prepare.member import Member
+from fieldguide.prepare.names import PHOTO_SUFFIXES, is_hidden, suffix_of
 
-PHOTO_SUFFIXES = (
-    *(".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg"),
-    *(".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
-)
 _SPLIT_OF = {"train": "train", "training": "train"}  # by name of the folder
 _SPLIT_OF |= {"val": "val", "valid": "val", "validation": "val", "test": "test", "testing": "test"}
 # train_images, seg-test, Validation: most likely a split, not a class.
 _SPLIT_LIKE = re.compile(rf"(?<![a-z])({'|'.join(_SPLIT_OF)})(?![a-z])", re.IGNORECASE)
+# Files that come with photos and are none. A folder of other files may be a class in a format that
+# is not read.
+_NEVER_PHOTOS = (
+    *(".bib", ".cfg", ".css", ".csv", ".db", ".doc", ".docx", ".h5", ".htm", ".html", ".ini"),
+    *(".ipynb", ".js", ".json", ".jsonl", ".log", ".mat", ".md", ".md5", ".npy", ".npz", ".ods"),
+    *(".parquet", ".pdf", ".pickle", ".pkl", ".pt", ".pth", ".py", ".r", ".rst", ".sh", ".sha1"),
+    *(".sha256", ".sqlite", ".tex", ".toml", ".tsv", ".txt", ".xls", ".xlsx", ".xml", ".yaml"),
+    ".yml",
+)
 Folders = tuple[str, ...]  # names of the folders that a path goes through
+Place = tuple[str, str]  # split and class
 
 
 class Photo(NamedTuple):
@@ -32,12 +40,20 @@ class Photo(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """What the paths in an archive say; photos are sorted by name."""
+    """What the paths in an archive say; both lists are sorted by name."""
 
     photos: list[Photo]
     classes: list[str]  # sorted
-    misplaced: list[str]  # photos outside every class folder
-    other_files: int  # neither photos nor hidden files
+    left_out: list[LeftOut]  # photos outside the class folders, and files that are not photos
+
+
+class _Found(NamedTuple):
+    """A file that is not hidden."""
+
+    member: Member
+    folders: Folders
+    is_photo: bool  # by its suffix
+    may_be_photo: bool  # also in a format that is not read
 
 
 def read_layout(path: str, members: Sequence[Member]) -> Layout:
@@ -51,48 +67,55 @@ def read_layout(path: str, members: Sequence[Member]) -> Layout:
 
     Raises:
         ArchiveError: there is no photo, there are fewer than two classes, only the test set has
-            some class, or at least half of the photos are outside the class folders.
+            some class, a class folder holds files but no photo, or at least half of the photos are
+            outside the class folders.
     """
-    photo_files, other_files = _photo_files(members)
-    if not photo_files:
-        raise ArchiveError(
-            f"{path}: no photo found among {len(members):,} files; "
-            f"allowed: {' '.join(PHOTO_SUFFIXES)}"
-        )
-    # By name before archive, so that the same one of several copies is first in any archive.
-    photo_files.sort(key=lambda pair: (pair[0].name, pair[0].archive, pair[0].place))
-    shared = _shared_folders({folders for _, folders in photo_files})
-    split_of = _split_folders(path, {folders[shared:] for _, folders in photo_files})
-    photos, misplaced = [], []
-    for member, folders in photo_files:
-        place = _place(folders[shared:], split_of)
-        if place is None:
-            misplaced.append(member.source)
-        else:
+    found = _visible(members)
+    _check_photos(path, found)
+    every = {one.folders for one in found if one.may_be_photo}
+    top = _top_folder(every)
+    split_of = _split_folders(path, {folders[len(top) :] for folders in every})
+    photos, left_out = [], []
+    strange: dict[Place, list[Member]] = defaultdict(list)  # files in class folders
+    for member, folders, is_photo, may_be_photo in found:
+        place = _place(folders[len(top) :], split_of) if folders[: len(top)] == top else None
+        label = place[1] if place else ""
+        if is_photo and place:
             photos.append(Photo(member, *place))
+        elif is_photo:
+            left_out.append(LeftOut(member.source, "", MISPLACED, "outside the class folders"))
+        else:
+            detail = suffix_of(member.name) or "no suffix"
+            left_out.append(LeftOut(member.source, label, NOT_A_PHOTO, detail))
+            if place and may_be_photo:
+                strange[place].append(member)
+    misplaced = [one.file for one in left_out if one.reason == MISPLACED]
     if photos and len(misplaced) >= len(photos):
         raise ArchiveError(
-            f"{path}: {len(misplaced):,} of {len(photo_files):,} photos, such as {misplaced[0]}, "
-            "are outside the class folders; allowed: fewer than half"
+            f"{path}: {len(misplaced):,} of {len(misplaced) + len(photos):,} photos, such as "
+            f"{misplaced[0]}, are outside the class folders; allowed: fewer than half"
         )
-    return Layout(photos, _classes(path, photos, misplaced), misplaced, other_files)
+    _check_no_class_vanishes(path, photos, strange)
+    return Layout(photos, _classes(path, photos, misplaced), left_out)
 
 
-def _photo_files(members: Sequence[Member]) -> tuple[list[tuple[Member, Folders]], int]:
-    """Return each photo with its folders, and the number of other files; skip hidden files."""
-    photos = []
-    other_files = 0
+def _visible(members: Sequence[Member]) -> list[_Found]:
+    """Return the files that are not hidden, by name before archive.
+
+    So the first of several copies is the same one in any archive.
+    """
     folders_of = cache(_folders)  # many photos share one tuple, which saves memory
+    hidden = cache(lambda folders: any(map(is_hidden, folders)))
+    found = []
     for member in members:
         folder, _, file = member.name.rpartition("/")
         folders = folders_of(folder)
-        if any(map(_is_hidden, folders)) or _is_hidden(file):
-            continue
-        if file.lower().endswith(PHOTO_SUFFIXES):
-            photos.append((member, folders))
-        else:
-            other_files += 1
-    return photos, other_files
+        if not hidden(folders) and not is_hidden(file):
+            name = file.lower()
+            is_photo, is_other = name.endswith(PHOTO_SUFFIXES), name.endswith(_NEVER_PHOTOS)
+            found.append(_Found(member, folders, is_photo, not is_other))
+    found.sort(key=lambda one: (one.member.name, one.member.archive, one.member.place))
+    return found
 
 
 def _folders(folder: str) -> Folders:
@@ -101,21 +124,33 @@ def _folders(folder: str) -> Folders:
     return tuple(unicodedata.normalize("NFC", name) for name in names)
 
 
-def _is_hidden(name: str) -> bool:
-    """Tell whether it is like .DS_Store, ._photo.jpg, .git, or macOS's folder __MACOSX."""
-    return name.startswith(".") or name == "__MACOSX"
+def _check_photos(path: str, found: Sequence[_Found]) -> None:
+    if not any(one.is_photo for one in found):
+        raise ArchiveError(
+            f"{path}: no photo found among {len(found):,} files"
+            f"{_by_suffix([one.member for one in found])}; allowed: {' '.join(PHOTO_SUFFIXES)}"
+        )
 
 
-def _shared_folders(every: Collection[Folders]) -> int:
-    """Count the leading folders that all photos share.
+def _by_suffix(members: Sequence[Member]) -> str:
+    """Return the number of files by suffix, as text in brackets; empty for no file."""
+    counts = Counter(suffix_of(member.name) or "no suffix" for member in members)
+    text = ", ".join(f"{count:,} {suffix}" for suffix, count in counts.most_common(5))
+    return f" ({text}{', ...' if len(counts) > 5 else ''})" if counts else ""  # noqa: PLR2004
 
-    The last folder of a path is the class and is never shared.
+
+def _top_folder(every: Collection[Folders]) -> Folders:
+    """Return the folders above the splits or classes: each holds one folder, which holds others.
+
+    Photos beside a folder do not matter.
     """
-    first, last = min(every), max(every)  # all other paths share what these two share
-    shared = 0
-    while shared < min(len(first), len(last)) and first[shared] == last[shared]:
-        shared += 1
-    return max(0, min(shared, max(map(len, every)) - 1))
+    top: Folders = ()
+    while True:
+        below = {folders[: len(top) + 2] for folders in every if folders[: len(top)] == top}
+        first = {folders[: len(top) + 1] for folders in below if len(folders) > len(top)}
+        if len(first) != 1 or max(map(len, below)) < len(top) + 2:
+            return top
+        (top,) = first
 
 
 def _split_folders(path: str, every: Collection[Folders]) -> dict[str, str]:
@@ -130,7 +165,7 @@ def _split_folders(path: str, every: Collection[Folders]) -> dict[str, str]:
     return _SPLIT_OF
 
 
-def _place(folders: Folders, split_of: dict[str, str]) -> tuple[str, str] | None:
+def _place(folders: Folders, split_of: dict[str, str]) -> Place | None:
     """Return split and class of the photos in a folder; None if they have none."""
     if not split_of:
         return ("train", folders[0]) if folders else None
@@ -157,6 +192,26 @@ def _refuse_splits_as_classes(path: str, every: Collection[Folders]) -> None:
             f"{path}: {', '.join(sorted(suspects)[:4])} look like splits, not classes; allowed: "
             "train/<class>/ and beside it val/<class>/ or test/<class>/, or only <class>/"
         )
+
+
+def _check_no_class_vanishes(
+    path: str, photos: Sequence[Photo], strange: dict[Place, list[Member]]
+) -> None:
+    """Refuse a class folder of which no file is read: its class would be missing in silence."""
+    places = {(photo.split, photo.label) for photo in photos}
+    vanished = sorted(strange.keys() - places)
+    if not vanished:
+        return
+    lines = "\n".join(
+        f"  {label} ({split}): {len(strange[split, label]):,} files"
+        f"{_by_suffix(strange[split, label])}, such as {strange[split, label][0].source}"
+        for split, label in vanished[:10]
+    )
+    raise ArchiveError(
+        f"{path}: {len(vanished)} class folders hold files but no photo that can be read; allowed: "
+        f"{' '.join(PHOTO_SUFFIXES)}; convert the files, or give them the suffix of their format, "
+        f"or take the folder out if it is no class\n{lines}"
+    )
 
 
 def _classes(path: str, photos: Sequence[Photo], misplaced: Sequence[str]) -> list[str]:

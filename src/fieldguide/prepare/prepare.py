@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fieldguide.core.errors import ArchiveError
-from fieldguide.core.files import new_folder, write_json
+from fieldguide.core.files import new_folder, write_csv, write_json
 from fieldguide.core.params import DataParams
 from fieldguide.core.store import FORMAT, SPLITS
 from fieldguide.prepare.archives import open_archives
 from fieldguide.prepare.chunks import Failure
 from fieldguide.prepare.layout import Layout, read_layout
+from fieldguide.prepare.left_out import DUPLICATE, NOT_A_PHOTO, UNREADABLE, LeftOut
 from fieldguide.prepare.shards import write_shards
 from fieldguide.prepare.splits import find_copies, stratified_split
 from fieldguide.prepare.staging import Staged, mean_and_std, stage_photos
@@ -21,21 +22,13 @@ _SHOWN = 10  # names listed in a message
 _MIB = 2**20
 
 
-class LeftOut(NamedTuple):
-    """A photo that is in no split."""
-
-    source: str
-    reason: str  # "unreadable", "too small", "too large", "duplicate" or "misplaced"
-    detail: str
-
-
 class Prepared(NamedTuple):
     """Counts of a store that was written."""
 
     classes: list[str]
     counts: dict[str, dict[str, int]]  # split -> class -> photos
     left_out: list[LeftOut]
-    other_files: int
+    warnings: list[str]  # about the archives
 
 
 def prepare(params: DataParams, target: Path) -> Prepared:
@@ -56,6 +49,7 @@ def prepare(params: DataParams, target: Path) -> Prepared:
         digests, failures = stage_photos(archives, members, params, staged.path)
         _check_unreadable(archives.shown, layout, failures, params.max_unreadable)
         rows_of, left_out = _assign(layout, digests, failures, params)
+        write_csv(folder / "left_out.csv", ["file", "class", "reason", "detail"], left_out)
         counts = {}
         for split, rows in rows_of.items():
             photos_of = Counter(layout.photos[row].label for row in rows)
@@ -85,16 +79,15 @@ def prepare(params: DataParams, target: Path) -> Prepared:
                 "std": std,
                 "counts": counts,
                 "shards": shards,
-                "left_out": [item._asdict() for item in left_out],
             },
         )
-    return Prepared(layout.classes, counts, left_out, layout.other_files)
+    return Prepared(layout.classes, counts, left_out, archives.warnings)
 
 
 def _check_unreadable(
     path: str, layout: Layout, failures: dict[int, Failure], allowed: float
 ) -> None:
-    broken = [row for row in sorted(failures) if failures[row].reason == "unreadable"]
+    broken = [row for row in sorted(failures) if failures[row].reason == UNREADABLE]
     if len(broken) <= allowed * len(layout.photos):
         return
     names = "\n".join(
@@ -113,25 +106,24 @@ def _assign(
 ) -> tuple[dict[str, list[int]], list[LeftOut]]:
     """Return the rows of each split, sorted, and the photos that are left out."""
     photos = layout.photos
-    names = [photo.member.source for photo in photos]
     copies = find_copies(
         digests, [photo.label for photo in photos], [photo.split for photo in photos]
     )
+    reasons = failures | {row: Failure(DUPLICATE, why) for row, why in copies.items()}
     left_out = [
-        *(
-            LeftOut(name, "misplaced", "outside the class folders that are read")
-            for name in layout.misplaced
-        ),
-        *(LeftOut(names[row], *failures[row]) for row in sorted(failures)),
-        *(LeftOut(names[row], "duplicate", why) for row, why in copies.items()),
+        *(LeftOut(photos[row].member.source, photos[row].label, *reasons[row]) for row in reasons),
+        *layout.left_out,
     ]
+    left_out.sort()
     rows_of: dict[str, list[int]] = {split: [] for split in SPLITS}
     for row, photo in enumerate(photos):
-        if row not in failures and row not in copies:
+        if row not in reasons:
             rows_of[photo.split].append(row)
     emptied = set(layout.classes) - {photos[row].label for row in rows_of["train"]}
     if emptied:
-        raise ArchiveError(_nothing_left(f"class {min(emptied)!r} of the training", left_out))
+        label = min(emptied)
+        of_class = [item for item in left_out if item.label == label]
+        raise ArchiveError(_nothing_left(f"class {label!r} of the training", of_class))
     for split, fraction in (("test", params.test_fraction), ("val", params.val_fraction)):
         if any(photo.split == split for photo in photos):
             if not rows_of[split]:
@@ -151,10 +143,10 @@ def _assign(
 
 
 def _nothing_left(where: str, left_out: list[LeftOut]) -> str:
-    counts = Counter(item.reason for item in left_out)
+    photos = [item for item in left_out if item.reason != NOT_A_PHOTO]
+    counts = Counter(item.reason for item in photos)
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(counts.items()))
     return (
-        f"no usable photo left in the {where} folder; left out of the whole archive: {reasons}, "
-        f"such as {left_out[0].source} ({left_out[0].detail}); see data.min_size and "
-        "data.max_unreadable"
+        f"no usable photo left in the {where} folder; left out: {reasons}, such as "
+        f"{photos[0].file} ({photos[0].detail}); see data.min_size and data.max_unreadable"
     )

@@ -19,7 +19,6 @@ from rich.console import Console
 from rich.progress import track
 
 from fieldguide.core.params import DataParams
-from fieldguide.prepare.archive import Member, OpenArchive, UnreadableMemberError
 from fieldguide.prepare.chunks import (
     Chunks,
     Decoded,
@@ -28,6 +27,7 @@ from fieldguide.prepare.chunks import (
     decode_chunk,
     pillow_without_limit,
 )
+from fieldguide.prepare.member import Member, OpenArchive, UnreadableMemberError
 
 # Limits of a chunk: photos, bytes of their files and bytes of their pixels. Starting a chunk costs
 # as much as a tenth of a small photo, and a waiting chunk is in memory.

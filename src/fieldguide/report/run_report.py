@@ -15,13 +15,9 @@ from fieldguide.results.results import Missing, Results, known
 # The predictions of single photos are not needed: calibration has its photos in reliability.csv.
 _NEEDED = (
     *("params", "photos", "left_out", "model", "train_metrics", "curves", "test_metrics"),
-    *(
-        "confusion",
-        "classes",
-        "reliability",
-        "environment",
-    ),
+    *("confusion", "classes", "reliability", "environment"),
 )
+_MOST_FILES = 1000  # files left out that the page names
 
 
 class Report(NamedTuple):
@@ -61,6 +57,7 @@ def render_page(report: Report) -> str:
         param_sections=sections,
         pictures=report.pictures,
         unread=report.unread,
+        most_files=_MOST_FILES,
         data_facts=data_facts(report.run),
     )
 

@@ -118,6 +118,15 @@ class ClassCounts(NamedTuple):
     test: int
 
 
+class LeftOutFile(NamedTuple):
+    """A file that is in no split."""
+
+    file: str  # name in the archive
+    label: str  # class; empty if the file is in no class folder
+    reason: str
+    detail: str
+
+
 class Timing(NamedTuple):
     """How long the training of this very model took."""
 
@@ -240,10 +249,25 @@ class Results:
 
     @cached_property
     def left_out(self) -> dict[str, int] | Missing:
-        """Photos that `prepare` left out, by reason."""
+        """Files that `prepare` left out, by reason."""
         return self._parsed(
-            paths.LEFT_OUT, lambda data: {row["reason"]: int(row["photos"]) for row in _rows(data)}
+            paths.LEFT_OUT, lambda data: {row["reason"]: int(row["files"]) for row in _rows(data)}
         )
+
+    @cached_property
+    def left_out_files(self) -> list[LeftOutFile] | Missing:
+        """Every file that `prepare` left out."""
+        try:
+            hashes = self.folder(paths.PREPARED)
+            rows = _rows(self.revision.fetch(paths.LEFT_OUT_FILES, hashes[paths.LEFT_OUT_FILES]))
+            return [
+                LeftOutFile(row["file"], row["class"], row["reason"], row["detail"]) for row in rows
+            ]
+        except RevisionError as err:
+            return self._missing(paths.LEFT_OUT_FILES, self._without_path(err, paths.PREPARED))
+        except (KeyError, ValueError) as err:
+            reason = f"not what `prepare` writes ({err!r})"
+            return self._missing(paths.LEFT_OUT_FILES, reason, damaged=True)
 
     @cached_property
     def curves(self) -> dict[str, list[float]] | Missing:

@@ -1,0 +1,81 @@
+"""Read the files of a folder in place."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from fieldguide.core.errors import ArchiveError
+from fieldguide.prepare.member import Member, UnreadableMemberError, check_size
+from fieldguide.prepare.names import decode_name, is_hidden, is_photo, uncertain_names
+
+
+class Folder:
+    """The files below a folder; see `OpenArchive`.
+
+    Links to files are followed, because DVC's cache makes them. Links to folders are refused,
+    because they could form a circle. Hidden folders are not entered.
+    """
+
+    sequential = False
+
+    def __init__(self, path: Path) -> None:
+        """List the files.
+
+        Raises:
+            ArchiveError: a folder is a link, or cannot be read.
+        """
+        self.files: list[Path] = []  # by `Member.place`
+        self.members: list[Member] = []
+        uncertain: list[str] = []
+        for folder, folders, names in os.walk(path, onerror=_refuse):
+            folders[:] = sorted(name for name in folders if not is_hidden(name))
+            for name in folders:
+                if Path(folder, name).is_symlink():
+                    raise ArchiveError(
+                        f"{Path(folder, name)}: a link to a folder; allowed: files, folders and "
+                        "links to files"
+                    )
+            for name in sorted(names):
+                file = Path(folder, name)
+                shown, certain = decode_name(os.fsencode(file.relative_to(path)))
+                if not certain:
+                    uncertain.append(shown)
+                size = file.stat().st_size if file.is_file() else 0
+                self.members.append(Member(shown, size, len(self.files)))
+                self.files.append(file)
+        self.warnings = uncertain_names(uncertain)
+
+    def read(self, member: Member) -> bytes:
+        """Return a file's bytes; see `OpenArchive`."""
+        return read_file(self.files[member.place])
+
+
+def photos_below(folder: Path) -> list[Path]:
+    """Return the photos below a folder that `prepare` would read, sorted.
+
+    Raises:
+        ArchiveError: a folder is a link, or cannot be read.
+    """
+    found = Folder(folder)
+    return sorted(found.files[one.place] for one in found.members if is_photo(one.name))
+
+
+def read_file(file: Path) -> bytes:
+    """Return the bytes of a photo's file.
+
+    Raises:
+        UnreadableMemberError: it is no file, too large, or cannot be read.
+    """
+    try:
+        # Read nothing else: a pipe would wait for its writer forever.
+        if not file.is_file():
+            raise UnreadableMemberError("not a file, or a link to nothing")
+        check_size(file.stat().st_size)
+        return file.read_bytes()
+    except OSError as err:
+        raise UnreadableMemberError(f"cannot be read ({err.strerror})") from err
+
+
+def _refuse(err: OSError) -> None:
+    raise ArchiveError(f"{err.filename}: cannot be read ({err.strerror})") from err

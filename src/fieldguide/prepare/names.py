@@ -1,0 +1,67 @@
+"""Tell photos from other files by their names, and decode names of files."""
+
+from __future__ import annotations
+
+import re
+
+PHOTO_SUFFIXES = (
+    *(".avif", ".bmp", ".gif", ".heic", ".heif", ".hif", ".jfif", ".jpe", ".jpeg", ".jpg"),
+    *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
+)
+# What cameras, operating systems and network drives leave behind, besides names with a first dot
+# (.DS_Store, ._photo.jpg, .Trash-1000, .thumbnails, .ipynb_checkpoints).
+_LEFT_BEHIND = re.compile(
+    r"__MACOSX|Thumbs\.db|ehthumbs\.db|desktop\.ini|Icon\r|@eaDir|@SynoResource|@Recycle|#recycle"
+    r"|\$RECYCLE\.BIN|RECYCLER|RECYCLED|System Volume Information|lost\+found|FOUND\.\d{3}"
+    r"|Network Trash Folder|Temporary Items|Picasa\.ini",
+    re.IGNORECASE,
+)
+
+
+def is_hidden(name: str) -> bool:
+    """Tell whether a file or folder is hidden, or left behind by a camera or a disk.
+
+    Args:
+        name: without the folders above it.
+    """
+    return name.startswith(".") or _LEFT_BEHIND.fullmatch(name) is not None
+
+
+def is_photo(path: str) -> bool:
+    """Tell whether a path names a photo: by its suffix, and no folder in it is hidden.
+
+    Args:
+        path: relative to the archive or folder, with forward slashes.
+    """
+    if not path.lower().endswith(PHOTO_SUFFIXES):
+        return False
+    return not any(is_hidden(name) for name in path.split("/") if name not in ("", "."))
+
+
+def suffix_of(name: str) -> str:
+    """Return a file's suffix in lower case, with its dot; empty if it has none."""
+    stem, dot, suffix = name.rpartition(".")
+    return f".{suffix.lower()}" if dot and stem and " " not in suffix else ""
+
+
+def decode_name(raw: bytes) -> tuple[str, bool]:
+    """Decode the name of a file, and tell whether its encoding is certain.
+
+    Bytes that are valid UTF-8 are UTF-8: text in another encoding hardly ever is by chance. Other
+    bytes are read as CP437, the encoding of old zip programs, which keeps different names apart.
+    """
+    try:
+        return raw.decode("utf-8"), True
+    except UnicodeDecodeError:
+        return raw.decode("cp437"), False
+
+
+def uncertain_names(names: list[str]) -> list[str]:
+    """Return a warning, with an example, if there are names in an unknown encoding."""
+    if not names:
+        return []
+    warning = (
+        f"{len(names):,} names are not in UTF-8 and were read as CP437, such as {names[0]!r}; if "
+        "that looks wrong, pack the photos again with UTF-8 names"
+    )
+    return [warning]

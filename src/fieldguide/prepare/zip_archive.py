@@ -1,0 +1,136 @@
+"""Read the members of a zip."""
+
+from __future__ import annotations
+
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from fieldguide.core.errors import ArchiveError
+from fieldguide.prepare.member import (
+    DAMAGED,
+    MAX_PHOTO_BYTES,
+    Budget,
+    Member,
+    UnreadableMemberError,
+    check_size,
+    checked_name,
+)
+from fieldguide.prepare.names import decode_name, uncertain_names
+
+_UTF8, _ENCRYPTED = 0x800, 0x1  # bits of the general purpose flag
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+_OTHER_METHODS = {9: "Deflate64", 20: "Zstandard", 93: "Zstandard", 95: "XZ", 98: "PPMd"}
+_UNICODE_PATH = 0x7075  # Info-ZIP's extra field (APPNOTE.TXT 4.6.9)
+_END = b"PK\x05\x06"  # of the end record, which has 22 bytes and a comment (APPNOTE.TXT 4.3.16)
+_END_BYTES = 22
+_MAX_COMMENT = 2**16 - 1
+
+
+class ZipArchive:
+    """A zip file; see `OpenArchive`."""
+
+    sequential = False
+
+    def __init__(self, path: Path, file: zipfile.ZipFile) -> None:
+        """List the members.
+
+        Raises:
+            ArchiveError: a member cannot be read, or the file holds more than its directory lists.
+        """
+        self._zip = file
+        self._infos = file.infolist()
+        _check_all_is_listed(path, self._infos)
+        uncertain: list[str] = []
+        self.members = list(self._list(path, uncertain))
+        self.warnings = uncertain_names(uncertain)
+
+    def _list(self, path: Path, uncertain: list[str]) -> Iterator[Member]:
+        budget = Budget(path)
+        for place, info in enumerate(self._infos):
+            name, certain = _name_of(info)
+            if name.endswith("/"):  # `is_dir` fails on an empty name before Python 3.12
+                continue
+            name = checked_name(path, name)
+            if not certain:
+                uncertain.append(name)
+            _check_kind(path, name, info)
+            budget.add(name, info.file_size)
+            yield Member(name, info.file_size, place)
+
+    def read(self, member: Member) -> bytes:
+        """Return a member's bytes; see `OpenArchive`."""
+        check_size(member.size)
+        try:
+            with self._zip.open(self._infos[member.place]) as file:
+                # Limited, because a member may unpack to more than it declares.
+                return file.read(MAX_PHOTO_BYTES + 1)
+        except DAMAGED as err:
+            raise UnreadableMemberError(f"damaged in the archive ({err})") from err
+
+
+def _check_kind(path: Path, name: str, info: zipfile.ZipInfo) -> None:
+    """Refuse a member that is no file, is encrypted, or is compressed in a way Python lacks."""
+    kind = stat.S_IFMT(info.external_attr >> 16)  # 0 if it was not packed on Unix
+    if kind not in (0, stat.S_IFREG):
+        what = "link" if kind == stat.S_IFLNK else "folder, device or special file"
+        raise ArchiveError(
+            f"{path}: {name!r} is a {what}; allowed: files and folders; pack it again with "
+            "`zip -r`, which packs the files that links lead to"
+        )
+    if info.flag_bits & _ENCRYPTED:
+        raise ArchiveError(
+            f"{path}: {name!r} is encrypted; unpack it and pack it without a password"
+        )
+    if info.compress_type not in _METHODS:
+        method = _OTHER_METHODS.get(info.compress_type, "unknown")
+        raise ArchiveError(
+            f"{path}: {name!r} is compressed with method {info.compress_type} ({method}); allowed: "
+            "stored, Deflate, bzip2 and LZMA; unpack it and pack it again, for example with `zip "
+            "-r`"
+        )
+
+
+def _name_of(info: zipfile.ZipInfo) -> tuple[str, bool]:
+    """Return a member's name, and whether its encoding is certain.
+
+    Finder and Info-ZIP write UTF-8 without the flag that says so.
+    """
+    if info.flag_bits & _UTF8 or info.filename.isascii():
+        return info.filename, True
+    raw = info.filename.encode("cp437")  # zipfile has decoded it so
+    name = _unicode_path(info.extra, raw)
+    return decode_name(raw) if name is None else (name, True)
+
+
+def _unicode_path(extra: bytes, raw: bytes) -> str | None:
+    """Return the UTF-8 name in the extra fields, if it belongs to this name."""
+    at = 0
+    while at + 4 <= len(extra):
+        kind, size = struct.unpack_from("<HH", extra, at)
+        field = extra[at + 4 : at + 4 + size]
+        if kind == _UNICODE_PATH and field[1:5] == zlib.crc32(raw).to_bytes(4, "little"):
+            return field[5:].decode("utf-8", "replace")
+        at += 4 + size
+    return None
+
+
+def _check_all_is_listed(path: Path, infos: list[zipfile.ZipInfo]) -> None:
+    """Refuse a file of which zipfile reads only a part, such as two zips joined by `cat`."""
+    with path.open("rb") as file:
+        starts_with_member = file.read(4) == b"PK\x03\x04"
+        size = file.seek(0, 2)
+        file.seek(max(0, size - _END_BYTES - _MAX_COMMENT))
+        tail = file.read()
+    end = tail.rfind(_END)
+    comment = int.from_bytes(tail[end + 20 : end + 22], "little")
+    rest = tail[end + _END_BYTES + comment :].strip(b"\0\r\n ")
+    first = min((info.header_offset for info in infos), default=0)
+    if rest or (starts_with_member and first > 0):
+        raise ArchiveError(
+            f"{path}: holds more than its directory lists, as when two archives are joined by "
+            "`cat`; unpack each archive and pack the photos again"
+        )

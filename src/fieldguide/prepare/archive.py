@@ -9,7 +9,6 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -59,7 +58,7 @@ def _open(path: Path, stack: ExitStack) -> OpenArchive:
         raise ArchiveError(f"data.archive: {path} cannot be read ({err.strerror})") from err
     try:
         if head.startswith(b"PK"):
-            return ZipArchive(path, stack.enter_context(zipfile.ZipFile(path)))
+            return ZipArchive(path, stack.enter_context(path.open("rb")))
         for magic, opener in _COMPRESSED.items():
             if head.startswith(magic):
                 return TarArchive(path, stack.enter_context(opener(path)), sequential=True)

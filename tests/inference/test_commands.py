@@ -56,6 +56,9 @@ def folder(tmp_path, make_photos):
         (tmp_path / name).write_bytes(data)
     (tmp_path / "trip" / "notes.txt").write_text("not a photo, so it is not read")
     (tmp_path / "trip" / "bee" / "broken.JPG").write_bytes(b"broken")
+    for hidden in ("._00.png", "@eaDir/00.png"):
+        (tmp_path / "trip" / "ant" / hidden).parent.mkdir(exist_ok=True)
+        (tmp_path / "trip" / "ant" / hidden).write_bytes(b"not read either")
     return tmp_path / "trip"
 
 
@@ -75,6 +78,7 @@ def test_a_folder_as_json(command, folder):
         found = {one["class"]: one["probability"] for one in answers[k]["classes"]}
         assert found == pytest.approx(expected, abs=1e-6)
     assert "3 of 4 photos classified" in done.stderr
+    assert "1 files skipped, which are not photos: 1 .txt" in done.stderr
 
 
 def test_csv_and_table(command, folder):
@@ -99,7 +103,7 @@ def test_csv_and_table(command, folder):
     ("arguments", "message"),
     [
         (["predict", "none.jpg"], "none.jpg: cannot be read (No such file or directory)"),
-        (["predict", "empty"], "fieldguide: empty: found no photo"),
+        (["predict", "empty"], "empty: found no photo; allowed: .avif"),
         (["predict", "trip", "--json", "--csv"], "--json and --csv: found both"),
         (["predict", "trip", "--model", "nowhere"], "--model nowhere: no such folder"),
         (["predict", "trip", "--model", "x.onnx"], "x.onnx: cannot be read"),

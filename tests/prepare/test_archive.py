@@ -430,15 +430,21 @@ class TestFolder:
         (tmp_path / "dangling.jpg").symlink_to("nowhere")
         (tmp_path / "loop.jpg").symlink_to("loop.jpg")
         with open_archive(tmp_path) as archive:
-            assert len(archive.members) == 3
+            reasons = {}
             for member in archive.members:
-                with pytest.raises(UnreadableMemberError, match="not a file, or a link to nothing"):
+                with pytest.raises(UnreadableMemberError) as caught:
                     archive.read(member)
+                reasons[member.name] = str(caught.value)
+        assert reasons == {
+            "pipe.jpg": "cannot be read (not a file)",
+            "dangling.jpg": "cannot be read (No such file or directory)",
+            "loop.jpg": "cannot be read (Too many levels of symbolic links)",
+        }
 
     def test_a_file_that_vanished_is_unreadable(self, tmp_path, pack):
         with open_archive(pack(tmp_path / "photos", {"a.jpg": b"x"})) as archive:
             (tmp_path / "photos" / "a.jpg").unlink()
-            with pytest.raises(UnreadableMemberError, match="not a file, or a link to nothing"):
+            with pytest.raises(UnreadableMemberError, match="No such file or directory"):
                 archive.read(archive.members[0])
 
     def test_a_file_whose_name_is_not_utf8_is_read(self, tmp_path):

@@ -36,12 +36,18 @@ def predict(
     from fieldguide.inference import answers
     from fieldguide.inference.find import find_model
     from fieldguide.inference.load import load
+    from fieldguide.prepare.names import PHOTO_SUFFIXES, by_suffix
 
     if as_json and as_csv:
         raise FieldguideError("--json and --csv: found both; allowed: one of them")
-    files = answers.find_photos(photos)
+    files, skipped = answers.find_photos(photos)
+    others = by_suffix(file.name for file in skipped)
     if not files:
-        raise FieldguideError(f"{', '.join(map(str, photos))}: found no photo; allowed: pictures")
+        but = f", but {others}" if others else ""
+        raise FieldguideError(
+            f"{', '.join(map(str, photos))}: found no photo{but}; "
+            f"allowed: {' '.join(PHOTO_SUFFIXES)}"
+        )
     classifier = load(find_model(model))
     top = min(top, len(classifier.classes))
     unreadable: list[Path] = []
@@ -55,6 +61,8 @@ def predict(
     if len(files) > 1:
         count = len(files) - len(unreadable)
         print(f"{count:,} of {len(files):,} photos classified", file=sys.stderr)
+    if skipped:
+        print(f"{len(skipped):,} files skipped, which are not photos: {others}", file=sys.stderr)
     if unreadable:
         raise typer.Exit(1)
 

@@ -20,19 +20,25 @@ Answer = tuple[Path, Prediction | PhotoError]
 _MAX_WIDTH = 60  # characters; columns are not aligned below a longer name of a photo
 
 
-def find_photos(paths: Iterable[Path]) -> list[Path]:
+def find_photos(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
     """List photos: every given file, and the photos below given folders.
+
+    Returns:
+        The photos, and the files in the folders that are not photos.
 
     Raises:
         ArchiveError: a folder cannot be read, or is a link below a given one.
     """
     found: list[Path] = []
+    skipped: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found += photos_below(path)
+            photos, others = photos_below(path)
+            found += photos
+            skipped += others
         else:
             found.append(path)
-    return found
+    return found, skipped
 
 
 def classify(

@@ -93,7 +93,7 @@ def pixels_to_compare(classifier: Classifier, folder: Path | None) -> npt.NDArra
         FieldguideError: there are none, or one cannot be read.
     """
     if folder is not None:
-        files = find_photos([folder])
+        files, _ = find_photos([folder])
         if not files:
             raise FieldguideError(f"--photos {folder}: found no photo; allowed: one or more")
         return np.stack([classifier.pixels(files[k]) for k in _spread(len(files))])

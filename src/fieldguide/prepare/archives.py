@@ -14,7 +14,7 @@ from fieldguide.core.errors import ArchiveError
 from fieldguide.core.params import read_yaml
 from fieldguide.prepare.archive import open_archive
 from fieldguide.prepare.member import Member, OpenArchive
-from fieldguide.prepare.names import decode_name, is_hidden, is_photo
+from fieldguide.prepare.names import decode_name, has_photo_suffix, is_hidden
 
 _ARCHIVE = re.compile(r".+\.(zip|tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz))", re.IGNORECASE)
 
@@ -85,7 +85,7 @@ def _archives_in(path: Path) -> list[Path]:
     if archives:
         with open_archive(path) as folder:
             for member in folder.members:
-                if is_photo(member.name):
+                if has_photo_suffix(member.name):
                     raise ArchiveError(
                         f"data.archive: {path} holds archives ({archives[0].name}) and photos "
                         f"({member.name}); allowed: only archives, or only photos"

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 from fieldguide.core.errors import ArchiveError
 from fieldguide.prepare.member import Member, UnreadableMemberError, check_size
-from fieldguide.prepare.names import decode_name, is_hidden, is_photo, uncertain_names
+from fieldguide.prepare.names import decode_name, has_photo_suffix, is_hidden, uncertain_names
 
 
 class Folder:
     """The files below a folder; see `OpenArchive`.
 
     Links to files are followed, because DVC's cache makes them. Links to folders are refused,
-    because they could form a circle. Hidden folders are not entered.
+    because they could form a circle. Hidden files and folders are skipped.
     """
 
     sequential = False
@@ -36,7 +37,7 @@ class Folder:
                         f"{Path(folder, name)}: a link to a folder; allowed: files, folders and "
                         "links to files"
                     )
-            for name in sorted(names):
+            for name in sorted(name for name in names if not is_hidden(name)):
                 file = Path(folder, name)
                 shown, certain = decode_name(os.fsencode(file.relative_to(path)))
                 if not certain:
@@ -51,14 +52,17 @@ class Folder:
         return read_file(self.files[member.place])
 
 
-def photos_below(folder: Path) -> list[Path]:
-    """Return the photos below a folder that `prepare` would read, sorted.
+def photos_below(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the photos below a folder that `prepare` would read, and the other files.
+
+    Both are sorted; neither holds hidden files.
 
     Raises:
         ArchiveError: a folder is a link, or cannot be read.
     """
-    found = Folder(folder)
-    return sorted(found.files[one.place] for one in found.members if is_photo(one.name))
+    files = sorted(Folder(folder).files)
+    photos = [file for file in files if has_photo_suffix(file.name)]
+    return photos, [file for file in files if not has_photo_suffix(file.name)]
 
 
 def read_file(file: Path) -> bytes:
@@ -68,10 +72,10 @@ def read_file(file: Path) -> bytes:
         UnreadableMemberError: it is no file, too large, or cannot be read.
     """
     try:
-        # Read nothing else: a pipe would wait for its writer forever.
-        if not file.is_file():
-            raise UnreadableMemberError("not a file, or a link to nothing")
-        check_size(file.stat().st_size)
+        found = file.stat()
+        if not stat.S_ISREG(found.st_mode):  # a pipe would wait for its writer forever
+            raise UnreadableMemberError("cannot be read (not a file)")
+        check_size(found.st_size)
         return file.read_bytes()
     except OSError as err:
         raise UnreadableMemberError(f"cannot be read ({err.strerror})") from err

@@ -12,7 +12,13 @@ from typing import NamedTuple
 from fieldguide.core.errors import ArchiveError
 from fieldguide.prepare.left_out import MISPLACED, NOT_A_PHOTO, LeftOut
 from fieldguide.prepare.member import Member
-from fieldguide.prepare.names import PHOTO_SUFFIXES, is_hidden, suffix_of
+from fieldguide.prepare.names import (
+    PHOTO_SUFFIXES,
+    by_suffix,
+    has_photo_suffix,
+    is_hidden,
+    suffix_of,
+)
 
 _SPLIT_OF = {"train": "train", "training": "train"}  # by name of the folder
 _SPLIT_OF |= {"val": "val", "valid": "val", "validation": "val", "test": "test", "testing": "test"}
@@ -105,15 +111,13 @@ def _visible(members: Sequence[Member]) -> list[_Found]:
     So the first of several copies is the same one in any archive.
     """
     folders_of = cache(_folders)  # many photos share one tuple, which saves memory
-    hidden = cache(lambda folders: any(map(is_hidden, folders)))
+    is_hidden_folder = cache(is_hidden)
     found = []
     for member in members:
         folder, _, file = member.name.rpartition("/")
-        folders = folders_of(folder)
-        if not hidden(folders) and not is_hidden(file):
-            name = file.lower()
-            is_photo, is_other = name.endswith(PHOTO_SUFFIXES), name.endswith(_NEVER_PHOTOS)
-            found.append(_Found(member, folders, is_photo, not is_other))
+        if not is_hidden_folder(folder) and not is_hidden(file):
+            is_other = file.lower().endswith(_NEVER_PHOTOS)
+            found.append(_Found(member, folders_of(folder), has_photo_suffix(file), not is_other))
     found.sort(key=lambda one: (one.member.name, one.member.archive, one.member.place))
     return found
 
@@ -128,15 +132,12 @@ def _check_photos(path: str, found: Sequence[_Found]) -> None:
     if not any(one.is_photo for one in found):
         raise ArchiveError(
             f"{path}: no photo found among {len(found):,} files"
-            f"{_by_suffix([one.member for one in found])}; allowed: {' '.join(PHOTO_SUFFIXES)}"
+            f"{_in_brackets([one.member for one in found])}; allowed: {' '.join(PHOTO_SUFFIXES)}"
         )
 
 
-def _by_suffix(members: Sequence[Member]) -> str:
-    """Return the number of files by suffix, as text in brackets; empty for no file."""
-    counts = Counter(suffix_of(member.name) or "no suffix" for member in members)
-    text = ", ".join(f"{count:,} {suffix}" for suffix, count in counts.most_common(5))
-    return f" ({text}{', ...' if len(counts) > 5 else ''})" if counts else ""  # noqa: PLR2004
+def _in_brackets(members: Sequence[Member]) -> str:
+    return f" ({by_suffix(member.name for member in members)})" if members else ""
 
 
 def _top_folder(every: Collection[Folders]) -> Folders:
@@ -204,7 +205,7 @@ def _check_no_class_vanishes(
         return
     lines = "\n".join(
         f"  {label} ({split}): {len(strange[split, label]):,} files"
-        f"{_by_suffix(strange[split, label])}, such as {strange[split, label][0].source}"
+        f"{_in_brackets(strange[split, label])}, such as {strange[split, label][0].source}"
         for split, label in vanished[:10]
     )
     raise ArchiveError(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Iterable
 
 PHOTO_SUFFIXES = (
     *(".avif", ".bmp", ".gif", ".heic", ".heif", ".hif", ".jfif", ".jpe", ".jpeg", ".jpg"),
@@ -18,30 +20,35 @@ _LEFT_BEHIND = re.compile(
 )
 
 
-def is_hidden(name: str) -> bool:
-    """Tell whether a file or folder is hidden, or left behind by a camera or a disk.
-
-    Args:
-        name: without the folders above it.
-    """
-    return name.startswith(".") or _LEFT_BEHIND.fullmatch(name) is not None
+_SUFFIXES = 5  # that a message names
 
 
-def is_photo(path: str) -> bool:
-    """Tell whether a path names a photo: by its suffix, and no folder in it is hidden.
+def is_hidden(path: str) -> bool:
+    """Tell whether a file or a folder above it is hidden, or left behind by a camera or a disk.
 
     Args:
         path: relative to the archive or folder, with forward slashes.
     """
-    if not path.lower().endswith(PHOTO_SUFFIXES):
-        return False
-    return not any(is_hidden(name) for name in path.split("/") if name not in ("", "."))
+    names = (name for name in path.split("/") if name not in ("", "."))
+    return any(name.startswith(".") or _LEFT_BEHIND.fullmatch(name) for name in names)
+
+
+def has_photo_suffix(path: str) -> bool:
+    """Tell whether a file is a photo by its name."""
+    return path.lower().endswith(PHOTO_SUFFIXES)
 
 
 def suffix_of(name: str) -> str:
     """Return a file's suffix in lower case, with its dot; empty if it has none."""
     stem, dot, suffix = name.rpartition(".")
     return f".{suffix.lower()}" if dot and stem and " " not in suffix else ""
+
+
+def by_suffix(names: Iterable[str]) -> str:
+    """Return the number of files by suffix, such as "5 .cr2, 1 no suffix"."""
+    counts = Counter(suffix_of(name) or "no suffix" for name in names)
+    shown = [f"{count:,} {suffix}" for suffix, count in counts.most_common(_SUFFIXES)]
+    return ", ".join(shown + ["..."] * (len(counts) > _SUFFIXES))
 
 
 def decode_name(raw: bytes) -> tuple[str, bool]:

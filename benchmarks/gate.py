@@ -66,14 +66,15 @@ def main() -> None:
     if not folder.exists():
         clone(folder)
     train_all(folder, options.epochs)
-    from fieldguide.gate.checks import load_checks
+    from fieldguide.core.params import load_yaml
+    from fieldguide.gate.checks import Checks
     from fieldguide.results.results import read_results
 
     names = [f"seed-{seed}" for seed in SEEDS], list(BAD)
     seeds, bad = ({name: read_results(name, folder) for name in half} for half in names)
     show_scores({**seeds, **bad})
     show_spread(list(seeds.values()))
-    checks = load_checks(ROOT / "checks.yaml")
+    checks = load_yaml(ROOT / "checks.yaml", Checks)
     show_pairs(checks, list(seeds.values()))
     show_bad(checks, seeds, bad)
     if options.outcomes:

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fieldguide.core.params import load_yaml
 from fieldguide.evaluation.predictions import Predictions
-from fieldguide.gate.checks import load_checks
+from fieldguide.gate.checks import Checks
 from fieldguide.results.classes import confusion_of
 from fieldguide.results.results import Lock, Missing, Output, Results, Timing
 from fieldguide.results.revision import Revision
@@ -66,6 +67,6 @@ def make_checks(tmp_path):
     def make(text):
         path = tmp_path / "checks.yaml"
         path.write_text(f"significance: 0.05\nresamples: 999\nseed: 0\n{text}", encoding="utf-8")
-        return load_checks(path)
+        return load_yaml(path, Checks)
 
     return make

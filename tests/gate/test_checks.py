@@ -5,14 +5,15 @@ from pathlib import Path
 import pytest
 
 from fieldguide.core.errors import ParamsError
-from fieldguide.gate.checks import load_checks
+from fieldguide.core.params import load_yaml
+from fieldguide.gate.checks import Checks
 
 ROOT = Path(__file__).resolve().parents[2]
 ACC = "metrics: {test.acc: {direction: maximize, tolerated_loss: 0.01, significance: 0.02}}\n"
 
 
 def test_the_file_of_this_project():
-    checks = load_checks(ROOT / "checks.yaml")
+    checks = load_yaml(ROOT / "checks.yaml", Checks)
     assert set(checks.metrics) == {"test.acc", "test.macro_f1", "test.ece"}
     shares = [one.significance for one in checks.metrics.values()]
     assert sum(shares) + checks.per_class.significance == pytest.approx(checks.significance)
@@ -83,7 +84,7 @@ def test_the_shares_of_all_checks_are_added(make_checks):
 
 def test_a_missing_file_and_a_list_are_refused(tmp_path):
     with pytest.raises(ParamsError, match=r"none\.yaml: cannot be read \(No such file"):
-        load_checks(tmp_path / "none.yaml")
+        load_yaml(tmp_path / "none.yaml", Checks)
     (tmp_path / "list.yaml").write_text("[1]", encoding="utf-8")
-    with pytest.raises(ParamsError, match=r"list\.yaml: found \[1\]; allowed: a mapping"):
-        load_checks(tmp_path / "list.yaml")
+    with pytest.raises(ParamsError, match=r"list\.yaml: found list; allowed: a mapping"):
+        load_yaml(tmp_path / "list.yaml", Checks)

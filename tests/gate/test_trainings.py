@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fieldguide.core.params import load_yaml
 from fieldguide.evaluation.predictions import Predictions
-from fieldguide.gate.checks import load_checks
+from fieldguide.gate.checks import Checks
 from fieldguide.gate.judge import judge
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,7 +42,7 @@ def models(make_results):
 @pytest.fixture(scope="module")
 def checks():
     """The project's own checks, with a tenth of the resamples."""
-    return load_checks(ROOT / "checks.yaml").model_copy(update={"resamples": 999})
+    return load_yaml(ROOT / "checks.yaml", Checks).model_copy(update={"resamples": 999})
 
 
 def test_seeds_pass_each_other(models, checks):

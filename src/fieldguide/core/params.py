@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -30,7 +30,10 @@ _WEIGHTS_FILES = (".safetensors", ".pth", ".pt", ".bin")
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # the range of NumPy and scikit-learn
 
 
-class _Section(BaseModel):
+M = TypeVar("M", bound=BaseModel)
+
+
+class Section(BaseModel):
     """Base class: frozen; unknown keys and conversions (such as "3" to 3) are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -44,7 +47,7 @@ def _archive(value: object) -> str | list[str]:
     raise ValueError(f"data.archive: found {value!r}; allowed: a path, or a list of paths")
 
 
-class DataParams(_Section):
+class DataParams(Section):
     """What `prepare` reads."""
 
     archive: Annotated[str | list[str], PlainValidator(_archive)]  # relative to the project
@@ -87,7 +90,7 @@ def _filters(value: object) -> list[int] | Literal["auto"]:
     )
 
 
-class CNNParams(_Section):
+class CNNParams(Section):
     """The network of the course; the names are those of the original search space."""
 
     conv_layers: int = Field(ge=1, le=8)
@@ -214,7 +217,7 @@ def check_timm_name(name: str) -> str:
     return name
 
 
-class TrainParams(_Section):
+class TrainParams(Section):
     """How the network is trained."""
 
     batch_size: int = Field(ge=1, le=8192)  # images per step and device
@@ -270,14 +273,14 @@ class TrainParams(_Section):
         return self
 
 
-class EvaluateParams(_Section):
+class EvaluateParams(Section):
     """What `evaluate` reads."""
 
     calibration_bins: int = Field(ge=2, le=100)
     flip_averaging: bool
 
 
-class VisualizeParams(_Section):
+class VisualizeParams(Section):
     """What `visualize` reads."""
 
     photos_per_class: int = Field(ge=1, le=10)
@@ -285,7 +288,7 @@ class VisualizeParams(_Section):
     seed: Seed
 
 
-class Params(_Section):
+class Params(Section):
     """All of params.yaml."""
 
     data: DataParams
@@ -353,7 +356,16 @@ def epoch_size(size: int, start: float, epoch: int, *, of: int) -> int:
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:
-    """Read and check every section.
+    """Read and check every section; see `load_yaml`."""
+    return load_yaml(path, Params)
+
+
+def load_yaml(path: Path, model: type[M]) -> M:
+    """Read a YAML file and check it.
+
+    Args:
+        path: of the file.
+        model: says which keys the file has.
 
     Raises:
         ParamsError: the file is missing or not YAML, or a key is unknown, missing, duplicate, of
@@ -363,9 +375,9 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     if not isinstance(raw, dict):
         raise ParamsError(f"{path}: found {type(raw).__name__}; allowed: a mapping of sections")
     try:
-        return Params.model_validate(raw)
+        return model.model_validate(raw)
     except ValidationError as err:
-        problems = "\n".join(f"  {describe(error, Params)}" for error in err.errors())
+        problems = "\n".join(f"  {describe(error, model)}" for error in err.errors())
         raise ParamsError(f"{path}:\n{problems}") from err
 
 

@@ -1,8 +1,9 @@
 """The prepared store: photos decoded once, then read as memory-mapped arrays.
 
-data/prepared/dataset.json   classes, size, mean, std, counts, shards with hashes, photos left out
+data/prepared/dataset.json   classes, size, mean, std, counts, shards with hashes
 data/prepared/train.npy      (N, H, W, 3) uint8 RGB; likewise val, test
 data/prepared/train.csv      one line for each row: source name, class, SHA-256 of the source file
+data/prepared/left_out.csv   one line for each file that is in no split: file, class, reason, detail
 
 Rows are sorted by SHA-256. A split larger than the size limit of a shard has several shards, each
 with its own index: train-0110.npy and train-0110.csv hold the photos whose SHA-256 begins with the

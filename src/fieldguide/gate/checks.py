@@ -1,15 +1,12 @@
-"""Read checks.yaml: what the gate requires of a model."""
+"""What checks.yaml holds: what the gate requires of a model."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
-from ruamel.yaml import YAML
+from pydantic import Field, FiniteFloat, model_validator
 
-from fieldguide.core.errors import ParamsError
-from fieldguide.core.params import Seed, describe, read_yaml
+from fieldguide.core.params import Section, Seed
 from fieldguide.gate.scores import SHARES, SUMS
 
 TESTED = dict.fromkeys(SHARES, "maximize") | {
@@ -21,11 +18,7 @@ _ROUNDING = 1e-9  # 0.02 + 0.01 + 0.02 is a little more than 0.05
 Significance = Annotated[float, Field(ge=0.001, lt=0.5)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class MetricCheck(_Section):
+class MetricCheck(Section):
     """What is required of one metric."""
 
     direction: Literal["maximize", "minimize"]
@@ -35,7 +28,7 @@ class MetricCheck(_Section):
     ceiling: FiniteFloat | None = None
 
 
-class ClassCheck(_Section):
+class ClassCheck(Section):
     """What is required of the recall of every class."""
 
     tolerated_loss: FiniteFloat = Field(ge=0, lt=1)
@@ -43,22 +36,22 @@ class ClassCheck(_Section):
     floor: FiniteFloat | None = Field(default=None, ge=0, le=1)
 
 
-class LimitCheck(_Section):
+class LimitCheck(Section):
     """What is required of a cost, such as the model's size."""
 
     ratio: FiniteFloat | None = Field(default=None, gt=0)  # candidate / reference, at most
     ceiling: FiniteFloat | None = None
 
 
-class Checks(_Section):
+class Checks(Section):
     """The whole file."""
 
     significance: Significance
     resamples: int = Field(ge=999, le=1_000_000)
     seed: Seed
-    metrics: dict[str, MetricCheck] = {}
+    metrics: dict[str, MetricCheck] = Field(default_factory=dict)
     per_class: ClassCheck | None = None
-    limits: dict[str, LimitCheck] = {}
+    limits: dict[str, LimitCheck] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _check_metrics(self) -> Self:
@@ -110,20 +103,3 @@ class Checks(_Section):
                 f"{total:g}; allowed: together at most significance, {self.significance:g}"
             )
         return self
-
-
-def load_checks(path: Path) -> Checks:
-    """Read and check a file such as checks.yaml.
-
-    Raises:
-        ParamsError: the file is missing or is not YAML, or a key is unknown, missing or out of
-            range.
-    """
-    raw = read_yaml(path, YAML(typ="safe", pure=True).load)
-    if not isinstance(raw, dict):
-        raise ParamsError(f"{path}: found {raw!r}; allowed: a mapping, as in checks.yaml")
-    try:
-        return Checks.model_validate(raw)
-    except ValidationError as err:
-        problems = "".join(f"\n  {describe(error, Checks)}" for error in err.errors())
-        raise ParamsError(f"{path}:{problems}") from err

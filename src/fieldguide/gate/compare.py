@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from fieldguide.core.errors import GitError, RevisionError
-from fieldguide.gate.checks import load_checks
+from fieldguide.core.params import load_yaml
+from fieldguide.gate.checks import Checks
 from fieldguide.gate.judge import judge
 from fieldguide.gate.outcome import Outcome
 from fieldguide.results.paths import PREPARED
@@ -29,7 +30,7 @@ def compare(
     Raises:
         ParamsError: the file of checks has a mistake.
     """
-    required = load_checks(root / checks)
+    required = load_yaml(root / checks, Checks)
     try:
         sides = [_read(name, root) for name in (against, candidate)]
         _check_same_test_set(*sides)

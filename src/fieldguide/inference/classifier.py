@@ -63,27 +63,24 @@ class Classifier(ABC):
     def probabilities(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
         """Classify decoded photos: (B, image_size, image_size, 3) RGB -> (B, K), rows sum to 1."""
 
-    def predict(self, photo: Photo, *, max_pixels: int | None = None) -> Prediction:
+    def predict(self, photo: Photo) -> Prediction:
         """Classify one photo.
 
         Args:
-            photo: the path of a file, or its bytes; JPEG, PNG, WebP, AVIF, TIFF, GIF, BMP or PPM.
-            max_pixels: largest number of pixels allowed; None sets no limit but memory.
+            photo: the path of a file, or its bytes; JPEG, PNG, WebP, HEIC, AVIF, TIFF, GIF, BMP or
+                PPM.
 
         Raises:
             PhotoError: the photo cannot be read as a picture, or has too many pixels.
         """
-        return self.predict_pixels(self.pixels(photo, max_pixels=max_pixels)[None])[0]
+        return self.predict_pixels(self.pixels(photo)[None])[0]
 
-    def explain(
-        self, photo: Photo, label: str | None = None, *, max_pixels: int | None = None
-    ) -> bytes:
+    def explain(self, photo: Photo, label: str | None = None) -> bytes:
         """Draw which pixels of a photo speak for a class.
 
         Args:
             photo: as in `predict`.
             label: the class; None for the most probable one.
-            max_pixels: as in `predict`.
 
         Returns:
             The bytes of a PNG file.
@@ -93,7 +90,7 @@ class Classifier(ABC):
             ValueError: there is no such class.
             BundleError: this classifier cannot explain its answers.
         """
-        del photo, label, max_pixels
+        del photo, label
         raise BundleError(
             "an exported classifier has no gradients to explain its answers with; "
             "allowed: a classifier's folder"
@@ -127,15 +124,12 @@ class Classifier(ABC):
         finally:  # after Ctrl-C too: photos still in the queue are not decoded
             pool.shutdown(cancel_futures=True)
 
-    def pixels(
-        self, photo: Photo, *, size: int | None = None, max_pixels: int | None = None
-    ) -> npt.NDArray[np.uint8]:
+    def pixels(self, photo: Photo, *, size: int | None = None) -> npt.NDArray[np.uint8]:
         """Decode a photo as `prepare` does: -> (image_size, image_size, 3), RGB.
 
         Args:
             photo: as in `predict`.
             size: side of the square in pixels; None for the classifier's own image_size.
-            max_pixels: as in `predict`.
 
         Raises:
             PhotoError: as in `predict`.
@@ -143,8 +137,7 @@ class Classifier(ABC):
         name = "photo" if isinstance(photo, bytes) else str(photo)
         try:
             data = photo if isinstance(photo, bytes) else Path(photo).read_bytes()
-            size = size or self.image_size
-            return decode(data, size, resize=self.resize, max_pixels=max_pixels)
+            return decode(data, size or self.image_size, resize=self.resize)
         except OSError as err:
             raise PhotoError(f"{name}: cannot be read ({err.strerror})") from err
         except UnusablePhotoError as err:

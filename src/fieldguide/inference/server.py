@@ -34,7 +34,6 @@ from fieldguide.inference.card import Card
 from fieldguide.inference.classifier import Classifier
 from fieldguide.inference.uploads import MAX_BYTES, photo_of
 
-MAX_PIXELS = 50_000_000  # a 32-bit TIFF of 88 million pixels took 4 GB to decode
 JOBS = 2  # photos at a time: one is decoded while the network is busy with another
 UPLOADS = 32  # photos that arrive at a time, each of up to MAX_BYTES
 BACKLOG = 128  # connections that wait to be accepted
@@ -194,9 +193,7 @@ class _Api:
             raise HTTPException(422, f"top: found {text!r}; allowed: 1 to {count}")
         async with self.uploads:
             photo = await photo_of(request)
-        found = await self._run(
-            request, lambda: self.classifier.predict(photo, max_pixels=MAX_PIXELS)
-        )
+        found = await self._run(request, lambda: self.classifier.predict(photo))
         rows = [{"class": name, "probability": p} for name, p in found.top(int(text)).items()]
         return JSONResponse({"classes": rows})
 
@@ -208,9 +205,7 @@ class _Api:
             raise HTTPException(422, f"class: found {label!r}; allowed: those of /api/model")
         async with self.uploads:
             photo = await photo_of(request)
-        picture = await self._run(
-            request, lambda: self.classifier.explain(photo, label, max_pixels=MAX_PIXELS)
-        )
+        picture = await self._run(request, lambda: self.classifier.explain(photo, label))
         return Response(picture, media_type="image/png")
 
     async def _run(self, request: Request, work: Callable[[], T]) -> T:

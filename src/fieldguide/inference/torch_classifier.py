@@ -48,9 +48,7 @@ class TorchClassifier(Classifier):
         scores = self.bundle.net(self._network_input(pixels))  # -> (B, K)
         return np.asarray(scores.double().softmax(dim=1).cpu().numpy())
 
-    def explain(
-        self, photo: Photo, label: str | None = None, *, max_pixels: int | None = None
-    ) -> bytes:
+    def explain(self, photo: Photo, label: str | None = None) -> bytes:
         """Draw which pixels of a photo speak for a class; see `Classifier.explain`."""
         # Here, because these import Matplotlib, which takes a second.
         from fieldguide.figures.canvas import short  # noqa: PLC0415
@@ -58,7 +56,7 @@ class TorchClassifier(Classifier):
 
         if label is not None and label not in self.classes:
             raise ValueError(f"found class {label!r}; allowed: {', '.join(self.classes)}")
-        pixels = self.pixels(photo, max_pixels=max_pixels)
+        pixels = self.pixels(photo)
         prediction = self.predict_pixels(pixels[None])[0]
         label = prediction.label if label is None else label
         # A copy, because hooks change the network while it is explained.

@@ -8,18 +8,11 @@ from typing import Any
 
 from fieldguide.core.errors import ClusterError, first_line
 from fieldguide.core.params import DataParams
-from fieldguide.prepare.chunks import (
-    Chunks,
-    Decoded,
-    DecodedChunks,
-    Failure,
-    decode_chunk,
-    pillow_without_limit,
-)
+from fieldguide.prepare.chunks import Chunks, Decoded, DecodedChunks, Failure, decode_chunk
 from fieldguide.prepare.ray_connection import connected
 
 _AHEAD = 2  # chunks for each core of the cluster that are sent before results return
-_DECODERS = ("pillow", "simplejpeg")  # another version may round differently
+_DECODERS = ("pillow", "pillow-heif", "simplejpeg")  # another version may round differently
 
 
 def decode_on_nodes(chunks: Chunks, params: DataParams) -> DecodedChunks:
@@ -79,8 +72,7 @@ def _decode_on_node(
             f"node {os.uname().nodename} decodes with {here}; allowed: the versions where prepare "
             f"was started, {decoders}, because others may round pixels differently"
         )
-    with pillow_without_limit():
-        return decode_chunk(photos, params)
+    return decode_chunk(photos, params)
 
 
 def _decoders() -> dict[str, str]:

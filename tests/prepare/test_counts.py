@@ -87,7 +87,7 @@ def test_files_left_out_are_counted_by_reason_class_and_suffix(written):
     *_, text = written()
     assert text.partition("9 files left out")[2].splitlines() == [
         ", all named in data/prepared/left_out.csv:",
-        "       2  unreadable   ant       the file is empty: train/a.jpg, train/[b].jpg",
+        "       2  unreadable   ant       train/a.jpg (the file is empty), train/[b].jpg (truncated)",
         "       1  too small    bee[red]  9×9 pixels: train/c.jpg",
         "       1  misplaced    -         outside the class folders: d.jpg",
         "       4  not a photo  ant       .cr2: a/0.cr2, a/1.cr2, a/2.cr2, ...",

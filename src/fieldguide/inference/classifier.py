@@ -16,6 +16,8 @@ import numpy.typing as npt
 
 from fieldguide.core.errors import BundleError, PhotoError
 from fieldguide.prepare.decode import UnusablePhotoError, decode
+from fieldguide.prepare.folder import read_file
+from fieldguide.prepare.member import UnreadableMemberError
 
 Photo = str | Path | bytes  # the path of a file, or the bytes of one
 BATCH = 64  # photos
@@ -136,10 +138,10 @@ class Classifier(ABC):
         """
         name = "photo" if isinstance(photo, bytes) else str(photo)
         try:
-            data = photo if isinstance(photo, bytes) else Path(photo).read_bytes()
+            data = photo if isinstance(photo, bytes) else read_file(Path(photo))
             return decode(data, size or self.image_size, resize=self.resize)
-        except OSError as err:
-            raise PhotoError(f"{name}: cannot be read ({err.strerror})") from err
+        except UnreadableMemberError as err:
+            raise PhotoError(f"{name}: {err}") from err
         except UnusablePhotoError as err:
             raise PhotoError(f"{name}: {err.reason} ({err.detail})") from err
         except MemoryError as err:

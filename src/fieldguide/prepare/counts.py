@@ -78,11 +78,14 @@ def _print_left_out(left_out: Sequence[LeftOut]) -> None:
         reason, label, _ = key
         items = groups[key]
         start = f"{len(items):>8,}  {reason:<{reason_width}}  {cut(label) or '-':<{class_width}}"
-        print(printable(f"{start}  {items[0].detail}: {_names(items)}"))
+        print(printable(f"{start}  {_names(items)}"))
     if len(order) > _GROUPS:
         print(f"          and {len(order) - _GROUPS:,} more reasons and classes")
 
 
 def _names(items: Sequence[LeftOut]) -> str:
-    shown = ", ".join(item.file for item in items[:_NAMES])
-    return f"{shown}, ..." if len(items) > _NAMES else shown
+    """Return a few names with their details; a detail that all share comes once."""
+    shared = len({item.detail for item in items}) == 1
+    names = [item.file if shared else f"{item.file} ({item.detail})" for item in items[:_NAMES]]
+    shown = ", ".join(names + ["..."] * (len(items) > _NAMES))
+    return f"{items[0].detail}: {shown}" if shared else shown

@@ -45,7 +45,9 @@ def every_kind():
     with_alpha = {"LA": rgba.convert("LA"), "RGBA": rgba}
     found = {f"PNG {name}": encode(image, "PNG") for name, image in {**modes, **with_alpha}.items()}
     found |= {f"TIFF {name}": encode(image, "TIFF") for name, image in modes.items()}
-    found |= {f"BMP {name}": encode(image, "BMP") for name, image in {**modes, "RGBA": rgba}.items()}
+    found |= {
+        f"BMP {name}": encode(image, "BMP") for name, image in {**modes, "RGBA": rgba}.items()
+    }
     found |= {f"PPM {name}": encode(modes[name], "PPM") for name in ("1", "L", "RGB")}
     found |= {
         "JPEG": encode(rgb, "JPEG"),
@@ -60,7 +62,9 @@ def every_kind():
         "PNG transparent palette": encode(palette, "PNG", transparency=bytes(range(20))),
         "PNG 16-bit": encode(Image.fromarray(np.asarray(grey).astype(np.uint16) * 257), "PNG"),
         "PNG with EXIF": encode(rgb, "PNG", exif=exif),
-        "PNG animated": encode(rgb, "PNG", save_all=True, append_images=[large.crop((0, 0, 27, 20))]),
+        "PNG animated": encode(
+            rgb, "PNG", save_all=True, append_images=[large.crop((0, 0, 27, 20))]
+        ),
         "GIF": encode(palette, "GIF"),
         "GIF transparent": encode(palette, "GIF", transparency=3, interlace=1),
         "GIF animated": encode(palette, "GIF", save_all=True, append_images=[grey]),

@@ -31,8 +31,8 @@ _STARTS: tuple[tuple[bytes, _Open], ...] = (
     *((b"P%d" % number, PpmImageFile) for number in range(1, 7)),
 )
 
-# Pillow warns of odd metadata, which does not matter, and logs errors that it also raises; a
-# program that wants the log still gets it. `warnings.catch_warnings` would not be safe in several threads.
+# Pillow warns of odd metadata, which does not matter, and logs errors that it raises too; a program
+# that wants the log still gets it. `catch_warnings` would not be safe in several threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 

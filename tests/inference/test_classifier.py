@@ -102,14 +102,6 @@ def test_photos_are_read_only_as_they_are_needed(classifier, photos):
     assert list(classifier.predict_all([])) == []
 
 
-def test_a_photo_with_more_pixels_than_the_limit_is_refused(classifier):
-    buffer = io.BytesIO()
-    Image.new("RGB", (50, 41)).save(buffer, "JPEG")
-    assert classifier.pixels(buffer.getvalue(), max_pixels=2050).shape == (16, 16, 3)
-    with pytest.raises(PhotoError, match=r"too large .50×41 pixels; allowed: 2,049\)"):
-        classifier.pixels(buffer.getvalue(), max_pixels=2049)
-
-
 def test_several_threads_get_the_same_answers_as_one(classifier, photos):
     alone = [classifier.predict(photo).probabilities for photo in photos]
     start = threading.Barrier(6)

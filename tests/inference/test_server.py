@@ -25,8 +25,6 @@ from fieldguide.inference.torch_classifier import TorchClassifier
 ROOT = Path(__file__).resolve().parents[2]
 PHOTO = picture("JPEG")
 MB = 1_000_000
-# Pillow warns about pictures with more than 89 megapixels.
-large = pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 TYPE = "multipart/form-data; boundary=b"
 
 
@@ -133,7 +131,6 @@ def test_a_file_that_a_camera_or_disk_leaves_behind_is_no_photo(name, port):
     assert (status, "leaves behind, not a photo" in answer["error"]) == (422, True), answer
 
 
-@large
 def test_explanation(port, classifier):
     for query, label in (("", None), ("?class=ant", "ant"), ("?class=crab", "crab")):
         status, headers, answer = call(port, "POST", f"/api/explain{query}", PHOTO)
@@ -145,8 +142,8 @@ def test_explanation(port, classifier):
     )
     status, answer = post(port, "/api/explain", b"text")
     assert (status, answer["error"]) == (422, "photo: unreadable (cannot identify image file)")
-    status, answer = post(port, "/api/explain", huge_png(10_001, 5_000))
-    assert (status, "allowed: 50,000,000" in answer["error"]) == (422, True)
+    status, answer = post(port, "/api/explain", huge_png(20_000, 10_000))
+    assert (status, "allowed: 178,956,970" in answer["error"]) == (422, True)
 
 
 def test_card_of_a_tested_bundle(start, classifier, tmp_path):
@@ -294,7 +291,6 @@ def test_empty_and_broken_bodies_are_400(body, kind, message, port):
     assert alive(port)
 
 
-@large
 @pytest.mark.parametrize(
     ("body", "message"),
     [
@@ -303,13 +299,11 @@ def test_empty_and_broken_bodies_are_400(body, kind, message, port):
         (PHOTO[: len(PHOTO) // 2], "truncated"),
         (picture("PNG")[:200], "unreadable"),
         (bytes(MB), "unreadable"),
-        (huge_png(10_001, 5_000), "10001×5000 pixels; allowed: 50,000,000"),
-        (huge_png(20_000, 10_000), "200000000 pixels"),
-        (huge_jpeg(20_000, 10_000), "200000000 pixels"),
-        (huge_jpeg(65_500, 65_500), "4290250000 pixels"),
+        (huge_png(20_000, 10_000), "20000×10000 pixels do not fit"),
+        (huge_jpeg(65_500, 65_500), "65500×65500 pixels do not fit"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "unreadable"),
     ],
-    ids=["text", "svg", "half JPEG", "half PNG", "zeros", "PNG+", "PNG", "JPEG", "JPEG+", "EPS"],
+    ids=["text", "svg", "half JPEG", "half PNG", "zeros", "PNG", "JPEG", "EPS"],
 )
 def test_a_body_that_is_no_picture_or_too_large_is_422(body, message, port):
     status, answer = post(port, "/api/predict", body)

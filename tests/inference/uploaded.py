@@ -37,9 +37,9 @@ def huge_png(width, height):
 
 
 def huge_jpeg(width, height):
-    """Make a small JPEG file whose header names another size."""
-    data = bytearray(picture("JPEG"))
-    at = data.index(b"\xff\xc0")
+    """Make a small progressive JPEG file whose header names another size."""
+    data = bytearray(picture("JPEG", progressive=True))
+    at = data.index(b"\xff\xc2")
     data[at + 5 : at + 9] = struct.pack(">HH", height, width)
     return bytes(data)
 

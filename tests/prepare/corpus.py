@@ -10,9 +10,9 @@ from tiff_writer import DEFLATE, JPEG, LZW, NONE, PACKBITS, write_tiff
 HEIGHT, WIDTH = 20, 27
 
 
-def picture(height=HEIGHT, width=WIDTH):
+def picture(height=HEIGHT, width=WIDTH, seed=0):
     """Return a smooth RGBA picture."""
-    grid = np.random.default_rng(0).integers(0, 256, (5, 5, 4), dtype=np.uint8)
+    grid = np.random.default_rng(seed).integers(0, 256, (5, 5, 4), dtype=np.uint8)
     return Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC)
 
 
@@ -34,10 +34,14 @@ def heif(image, bits=8, **options):
     return file.getvalue()
 
 
-def every_kind():
+def every_kind(seed=0):
     """Return the bytes of one photo of every format and mode, by name."""
-    rgba = picture()
-    rgb, grey, large = rgba.convert("RGB"), rgba.convert("L"), picture(150, 200).convert("RGB")
+    rgba = picture(seed=seed)
+    rgb, grey, large = (
+        rgba.convert("RGB"),
+        rgba.convert("L"),
+        picture(150, 200, seed).convert("RGB"),
+    )
     palette = rgb.quantize(20)
     exif = Image.Exif()
     exif[0x112] = 6

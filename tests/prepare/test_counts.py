@@ -16,8 +16,8 @@ COUNTS = {
 }
 LEFT_OUT = [
     LeftOut("d.jpg", "", "misplaced", "outside the class folders"),
-    LeftOut("train/a.jpg", "ant", "unreadable", "the file is empty"),
-    LeftOut("train/[b].jpg", "ant", "unreadable", "truncated"),
+    LeftOut("a.jpg", "ant", "unreadable", "the file is empty"),
+    LeftOut("[b].jpg", "ant", "unreadable", "truncated"),
     LeftOut("train/c.jpg", "bee[red]", "too small", "9×9 pixels"),
     *(LeftOut(f"a/{k}.cr2", "ant", "not a photo", ".cr2") for k in range(4)),
     LeftOut("train/ant/x", "ant", "not a photo", "no suffix"),
@@ -87,7 +87,7 @@ def test_files_left_out_are_counted_by_reason_class_and_suffix(written):
     *_, text = written()
     assert text.partition("9 files left out")[2].splitlines() == [
         ", all named in data/prepared/left_out.csv:",
-        "       2  unreadable   ant       train/a.jpg (the file is empty), train/[b].jpg (truncated)",
+        "       2  unreadable   ant       a.jpg (the file is empty), [b].jpg (truncated)",
         "       1  too small    bee[red]  9×9 pixels: train/c.jpg",
         "       1  misplaced    -         outside the class folders: d.jpg",
         "       4  not a photo  ant       .cr2: a/0.cr2, a/1.cr2, a/2.cr2, ...",

@@ -74,11 +74,10 @@ class TestSameAsPillow:
         data = encode(photo(), keep_rgb=True)
         assert outcome(data) == by_pillow(data)
 
-    @pytest.mark.parametrize("options", [{"min_size": 71}, {"max_pixels": 90 * 70 - 1}])
-    def test_a_refusal_has_the_same_message(self, options, by_pillow):
+    def test_a_refusal_has_the_same_message(self, by_pillow):
         data = encode(photo())
-        assert isinstance(outcome(data, **options), str)
-        assert outcome(data, **options) == by_pillow(data, **options)
+        assert isinstance(outcome(data, min_size=71), str)
+        assert outcome(data, min_size=71) == by_pillow(data, min_size=71)
 
     def test_a_file_cut_anywhere_has_the_same_outcome(self, by_pillow):
         data = encode(photo(40, 30), quality=60)
@@ -137,9 +136,8 @@ class TestHostile:
         assert plain_size(apart) is None
         assert isinstance(outcome(apart), list)
 
-    def test_a_bomb_with_a_scan_for_each_component_is_refused(self, monkeypatch):
+    def test_a_bomb_with_a_scan_for_each_component_is_refused(self):
         """A few thousand bytes claim 26 GB of coefficients."""
-        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # as in `prepare`
         data = with_a_scan_for_each_component(encode(photo(), subsampling="4:4:4"), side=65_500)
         with pytest.raises(UnusablePhotoError, match=r"too large: 65500×65500 .* of one scan"):
             decode(data, 16, resize="crop")
@@ -166,7 +164,7 @@ class TestPlainSize:
 
     def test_pillow_never_opens_a_plain_jpeg(self, monkeypatch):
         data = encode(photo())
-        monkeypatch.setattr(Image, "open", None)
+        monkeypatch.setattr(decode_module, "open_photo", None)
         assert decode(data, 16, resize="crop").shape == (16, 16, 3)
 
     @pytest.mark.parametrize(

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from fieldguide.core.params import DataParams
 from fieldguide.prepare.decode import UnusablePhotoError, decode
@@ -47,16 +44,3 @@ def _decode_photo(photo: bytes, params: DataParams) -> Decoded | Failure:
     except UnusablePhotoError as err:
         return Failure(err.reason, err.detail)
     return Decoded(np.ascontiguousarray(pixels), hashlib.sha256(photo).digest())
-
-
-@contextmanager
-def pillow_without_limit() -> Iterator[None]:
-    """Let Pillow open photos of any size, because `decode` has its own limit of memory."""
-    limit = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about odd metadata; a broken photo is an error
-            yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit

@@ -21,7 +21,8 @@ from fieldguide.prepare.png import mend_transparent_color, without_metadata
 from fieldguide.prepare.tiff import is_inverted, sample_bits
 from fieldguide.prepare.to_rgb import to_rgb
 
-# Pillow's own limit for a "decompression bomb" (2 × Image.MAX_IMAGE_PIXELS): 0.5 GB as RGB.
+# Pillow's own limit for a "decompression bomb" (2 × Image.MAX_IMAGE_PIXELS). Decoding that many
+# needs 0.7 to 1.5 GB in most formats and modes, 2.1 GB for AVIF and 2.9 GB for WebP.
 MAX_PIXELS = 178_956_970
 # Larger photos are decoded one at a time, so that memory does not grow with the number of cores.
 LARGE_PIXELS = 16_000_000

@@ -20,7 +20,8 @@ from fieldguide.prepare.bmp import open_bmp
 from fieldguide.prepare.tiff import open_tiff
 
 FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-_STARTS = (
+_Open = Callable[[io.BytesIO], ImageFile]
+_STARTS: tuple[tuple[bytes, _Open], ...] = (
     (b"\xff\xd8\xff", JpegImageFile),  # an MPO of a phone too: a JPEG, and a second image behind it
     (b"\x89PNG\r\n\x1a\n", PngImageFile),
     (b"GIF8", GifImageFile),
@@ -30,8 +31,8 @@ _STARTS = (
     *((b"P%d" % number, PpmImageFile) for number in range(1, 7)),
 )
 
-# Pillow warns of odd metadata, which does not matter, and logs errors that it raises too. A program
-# that wants the log still gets it. (`warnings.catch_warnings` would not be safe in several threads.)
+# Pillow warns of odd metadata, which does not matter, and logs errors that it raises too; a program
+# that wants the log still gets it. `catch_warnings` would not be safe in several threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
@@ -46,17 +47,17 @@ def open_photo(data: bytes) -> ImageFile:
         ValueError: the data has another format.
         Exception: what Pillow raises for a broken header.
     """
-    kind = next((kind for start, kind in _STARTS if data.startswith(start)), None)
+    open_file = next((open_file for start, open_file in _STARTS if data.startswith(start)), None)
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        kind = WebPImageFile
+        open_file = WebPImageFile
     elif data[4:8] == b"ftyp":
-        kind = _heif_or_avif(data)
-    if kind is None:
+        open_file = _heif_or_avif(data)
+    if open_file is None:
         raise ValueError("cannot identify image file")
-    return kind(io.BytesIO(data))
+    return open_file(io.BytesIO(data))
 
 
-def _heif_or_avif(data: bytes) -> Callable[[io.BytesIO], ImageFile]:
+def _heif_or_avif(data: bytes) -> _Open:
     """Choose by the brands in the box `ftyp`: the major one, mif1 or msf1, may be that of both.
 
     Source: ISO/IEC 14496-12, section 4.3; ISO/IEC 23008-12, annex B.

@@ -42,8 +42,8 @@ def without_metadata(data: bytes) -> bytes | None:
     """Drop the chunks that a decoder may ignore; None if this is no PNG or there are none.
 
     Pillow refuses some odd ones: a text or colour profile above 1 MB, a short pHYs, ... What may
-    hold transparency or a rotation stays. A chunk with a wrong CRC stays too, so that Pillow refuses
-    the damage.
+    hold transparency or a rotation stays. A chunk with a wrong CRC stays too, so that Pillow
+    refuses the damage.
 
     Source: PNG, third edition, sections 5.3 and 5.4.
     """

@@ -25,7 +25,6 @@ from fieldguide.prepare.chunks import (
     DecodedChunks,
     Failure,
     decode_chunk,
-    pillow_without_limit,
 )
 from fieldguide.prepare.member import Member, OpenArchive, UnreadableMemberError
 
@@ -96,19 +95,18 @@ def _decode_here(chunks: Chunks, params: DataParams, *, sequential: bool) -> Dec
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     waiting: deque[tuple[list[int], Future[list[Decoded | Failure]]]] = deque()
     pool = ThreadPoolExecutor(cores)
-    with pillow_without_limit():
-        try:
-            for rows, photos in chunks:
-                # A sequential archive is read here and in order; others by the threads.
-                given = list(photos) if sequential else photos
-                waiting.append((rows, pool.submit(decode_chunk, given, params)))
-                if len(waiting) > _AHEAD * cores:
-                    done, future = waiting.popleft()
-                    yield done, future.result()
-            for done, future in waiting:
+    try:
+        for rows, photos in chunks:
+            # A sequential archive is read here and in order; others by the threads.
+            given = list(photos) if sequential else photos
+            waiting.append((rows, pool.submit(decode_chunk, given, params)))
+            if len(waiting) > _AHEAD * cores:
+                done, future = waiting.popleft()
                 yield done, future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        for done, future in waiting:
+            yield done, future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _chunks(archive: OpenArchive, members: Sequence[Member], params: DataParams) -> list[list[int]]:

@@ -1,4 +1,9 @@
-"""Which TIFFs Pillow decodes rightly; all others are refused."""
+"""Which TIFFs Pillow decodes rightly; all others are refused.
+
+The rules were found by comparing all combinations of tags with arithmetic on made samples and with
+ImageMagick; tests/prepare/test_decode_tiff.py does it again. The numbers are those of TIFF 6.0.
+"""
+# ruff: noqa: PLR2004 - counts of bits, and values of tags beside their names
 
 from __future__ import annotations
 
@@ -6,22 +11,21 @@ import ctypes
 import io
 from contextlib import suppress
 from math import prod
+from typing import NamedTuple
 
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
-# Tags (TIFF 6.0, appendix A).
-_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
-_FILL_ORDER, _STRIPS, _SAMPLES, _ROWS, _PLANAR = 266, 273, 277, 278, 284
-_TILE_WIDTH, _TILE_HEIGHT, _TILES = 322, 323, 324
-_COLORS, _INKS, _EXTRA, _FORMAT, _SUBSAMPLING = 320, 332, 338, 339, 530
-_COEFFICIENTS, _REFERENCE = 529, 532
-_RAW, _JPEG = 1, 7  # compressions
+# Tags (appendix A).
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 256, 257, 258, 259, 262, 266
+_STRIPS, _SAMPLES, _ROWS, _PLANAR, _COLORS = 273, 277, 278, 284, 320
+_TILE_WIDTH, _TILE_HEIGHT, _TILES, _INKS, _EXTRA, _FORMAT = 322, 323, 324, 332, 338, 339
+_COEFFICIENTS, _SUBSAMPLING, _REFERENCE = 529, 530, 532
+# Values of Compression, PhotometricInterpretation and SampleFormat.
+_RAW, _JPEG = 1, 7
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
-_NAMES = {4: "a mask", 8: "CIELab colours", 9: "ICCLab colours", 32803: "raw sensor data"}
 _UINT, _FLOAT = 1, 3
-# Bits of unsigned samples.
-_ALLOWED_BITS = {
+_RIGHT_BITS = {  # of unsigned samples
     _WHITE_IS_ZERO: (1, 2, 4, 8, 16),
     _BLACK_IS_ZERO: (1, 2, 4, 8, 12, 16),
     _RGB: (8, 16),
@@ -34,7 +38,18 @@ _ALLOWED_BITS = {
 # by the whole program; TIFFSetErrorHandler is part of libtiff's documented interface. Where it is
 # not found (Pillow for Windows), the messages are printed. Checked with Pillow 13.0 for Linux.
 with suppress(OSError, AttributeError):
-    ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
+    ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)  # type: ignore[attr-defined]
+
+
+class _Layout(NamedTuple):
+    """How samples are stored."""
+
+    photometric: int | None
+    kind: int  # SampleFormat of the first sample
+    bits: int  # of the first sample
+    compression: int
+    extra: tuple[int, ...]  # 0: unknown, 1: alpha that colours are multiplied by, 2: alpha
+    planes: bool  # each sample in a plane of its own
 
 
 def open_tiff(file: io.BytesIO) -> TiffImageFile:
@@ -45,78 +60,86 @@ def open_tiff(file: io.BytesIO) -> TiffImageFile:
     """
     try:
         image = TiffImageFile(file)
-        problem = _problem(image)
     except SyntaxError as err:
         if str(err) not in ("unknown pixel mode", "unknown data organization"):
             raise
-        problem = "samples in a layout that Pillow does not know"
+        raise ValueError(_not_supported("samples in a layout that Pillow does not know")) from err
+    layout = _layout(image)
+    problem = (
+        _sample_problem(image, layout)
+        or _plane_problem(image, layout)
+        or _color_problem(image, layout)
+        or _missing(image, layout)
+    )
     if problem:
-        raise ValueError(f"TIFF with {problem}: not supported; save it as 8-bit RGB")
+        raise ValueError(_not_supported(problem))
     return image
 
 
 def is_inverted(image: TiffImageFile) -> bool:
     """Tell whether 0 is white; Pillow inverts only samples of up to 8 bits."""
-    return bool(image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO)
+    return _layout(image).photometric == _WHITE_IS_ZERO
 
 
 def sample_bits(image: TiffImageFile) -> int:
     """Return the bits of the first sample."""
-    return int(_first(image, _BITS, 1))
+    return _layout(image).bits
 
 
-def _problem(image: TiffImageFile) -> str | None:
-    """Say what is not supported; None if Pillow's pixels are right.
+def _not_supported(what: str) -> str:
+    return f"TIFF with {what}: not supported; save it as 8-bit RGB"
 
-    Each rule was found by comparing all combinations with ImageMagick and with arithmetic
-    (tests/prepare/test_decode_tiff.py).
-    """
+
+def _layout(image: TiffImageFile) -> _Layout:
     tags = image.tag_v2
-    photometric, bits = tags.get(_PHOTOMETRIC), sample_bits(image)
-    kind, compression = _first(image, _FORMAT, _UINT), tags.get(_COMPRESSION, _RAW)
-    planes = tags.get(_PLANAR, 1) == 2  # noqa: PLR2004
-    swapped = tags.prefix == b"MM" and compression != _RAW
-    if photometric is None:
-        return "no PhotometricInterpretation"
+    return _Layout(
+        photometric=tags.get(_PHOTOMETRIC),
+        kind=tags.get(_FORMAT, (_UINT,))[0],
+        bits=tags.get(_BITS, (1,))[0],
+        compression=tags.get(_COMPRESSION, _RAW),
+        extra=tags.get(_EXTRA, ()),
+        planes=tags.get(_PLANAR, 1) == 2,
+    )
+
+
+def _sample_problem(image: TiffImageFile, layout: _Layout) -> str | None:
+    """Name samples that Pillow scales wrongly, or whose range is unclear."""
+    photometric, kind, bits, compression, extra, _ = layout
     if kind == _FLOAT:
-        grey = photometric == _BLACK_IS_ZERO and tags.get(_SAMPLES, 1) == 1
-        right = grey and bits == 32 and not swapped  # noqa: PLR2004
+        swapped = image.tag_v2.prefix == b"MM" and compression != _RAW
+        right = image.mode == "F" and photometric == _BLACK_IS_ZERO and not swapped
         return None if right else f"{bits}-bit floating-point samples in this layout"
     if kind != _UINT:
         return f"signed or undefined samples (SampleFormat {kind})"
-    if bits not in _ALLOWED_BITS.get(photometric, ()):
-        what = _NAMES.get(photometric, f"PhotometricInterpretation {photometric}")
-        return what if photometric not in _ALLOWED_BITS else f"{bits}-bit samples in this layout"
-    if bits == 16 and _first(image, _EXTRA, 0) == 1:  # noqa: PLR2004 - rounded twice, by up to 3
-        return "16-bit samples multiplied by alpha"
-    if planes and not _planes_are_right(image, photometric, bits, compression):
-        return f"{bits}-bit samples in separate planes"
-    return _color_problem(image, photometric, compression) or _missing(image)
+    if photometric not in _RIGHT_BITS:
+        return "CIELab colours" if photometric == 8 else "no PhotometricInterpretation"
+    if bits not in _RIGHT_BITS[photometric]:
+        return f"{bits}-bit samples in this layout"
+    if bits == 16 and 1 in extra:
+        return "16-bit samples multiplied by alpha"  # rounded twice, by up to 3 of 255
+    return None
 
 
-def _planes_are_right(image: TiffImageFile, photometric: int, bits: int, compression: int) -> bool:
-    """Tell whether Pillow puts separate planes together rightly."""
-    extra = image.tag_v2.get(_EXTRA, ())
-    if compression == _RAW and (
-        bits != 8  # noqa: PLR2004
-        or photometric == _WHITE_IS_ZERO
-        or image.tag_v2.get(_FILL_ORDER, 1) != 1
-        or extra not in ((), (2,))
-    ):
-        return False
-    if any(extra):
-        return photometric == _RGB
-    return image.mode != "RGBA"  # a fourth sample of unknown meaning
+def _plane_problem(image: TiffImageFile, layout: _Layout) -> str | None:
+    """Name planes that Pillow puts together wrongly."""
+    photometric, _, bits, compression, extra, planes = layout
+    if not planes:
+        return None
+    right = photometric == _RGB if any(extra) else image.mode != "RGBA"  # a sample without meaning
+    if compression == _RAW:
+        right = right and bits == 8 and photometric != _WHITE_IS_ZERO and extra in ((), (2,))
+        right = right and image.tag_v2.get(_FILL_ORDER, 1) == 1
+    return None if right else f"{bits}-bit samples in separate planes"
 
 
-def _color_problem(image: TiffImageFile, photometric: int, compression: int) -> str | None:
-    """Say which tag of a colour space Pillow ignores."""
+def _color_problem(image: TiffImageFile, layout: _Layout) -> str | None:
+    """Name a tag of the colours that Pillow ignores."""
     tags = image.tag_v2
-    if photometric == _CMYK and tags.get(_INKS, 1) != 1:
+    if layout.photometric == _CMYK and tags.get(_INKS, 1) != 1:
         return "inks other than CMYK"
-    if photometric == _PALETTE and max(tags.get(_COLORS, (0,))) < 256:  # noqa: PLR2004
+    if layout.photometric == _PALETTE and max(tags[_COLORS]) < 256:
         return "a palette of 8-bit colours"
-    if photometric == _YCBCR and compression != _JPEG:
+    if layout.photometric == _YCBCR and layout.compression != _JPEG:
         if tags.get(_SUBSAMPLING, (2, 2)) != (1, 1):
             return "subsampled YCbCr colours"
         if _COEFFICIENTS in tags or _REFERENCE in tags:
@@ -124,22 +147,15 @@ def _color_problem(image: TiffImageFile, photometric: int, compression: int) -> 
     return None
 
 
-def _missing(image: TiffImageFile) -> str | None:
+def _missing(image: TiffImageFile, layout: _Layout) -> str | None:
     """Say if there are fewer strips or tiles than the size needs; Pillow leaves those black."""
     tags = image.tag_v2
     width, height = tags[_WIDTH], tags[_HEIGHT]
-    side = (width, tags.get(_ROWS, height))
-    found = tags.get(_STRIPS)
+    found, side = tags.get(_STRIPS), (width, tags.get(_ROWS, height))
     if found is None:
         found = tags.get(_TILES, ())
         side = (tags.get(_TILE_WIDTH, width), tags.get(_TILE_HEIGHT, height))
     needed = prod(-(-whole // part) for whole, part in zip((width, height), side, strict=True))
-    if tags.get(_PLANAR, 1) == 2:  # noqa: PLR2004
+    if layout.planes:
         needed *= tags.get(_SAMPLES, 1)
     return None if len(found) >= needed else f"{len(found)} of {needed} strips or tiles"
-
-
-def _first(image: TiffImageFile, tag: int, default: int) -> int:
-    """Return the first value of a tag that has one value for each sample."""
-    found = image.tag_v2.get(tag, default)
-    return int(found[0] if isinstance(found, tuple) and found else found or default)

@@ -25,6 +25,14 @@ SMALL = 1_000_000  # pixels; a damaged header may claim any size
 PHOTOS = every_kind()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def without_pillow_s_limit():
+    """`plain_load` may open a header that claims any size, as `decode` does for a JPEG."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+        yield
+
+
 def plain_load(data):
     """Load with Pillow or pillow-heif and nothing of ours; None if that fails."""
     try:
@@ -103,7 +111,8 @@ QUIET = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import numpy as np
-from corpus import every_kind
+from corpus import encode, every_kind
+from PIL import Image
 from fieldguide.prepare.decode import UnusablePhotoError, decode
 from test_decode_tiff import SIGNED, combination
 rng, refused = np.random.default_rng(0), 0
@@ -119,6 +128,8 @@ for photo in photos:
             except UnusablePhotoError:
                 refused += 1
 assert refused > 2000, refused
+large = encode(Image.new("1", (9500, 9500)), "TIFF", compression="group4")  # Pillow warns from 89
+decode(large, 8, resize="crop")  # million pixels on
 """
 
 

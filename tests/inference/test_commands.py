@@ -78,7 +78,7 @@ def test_a_folder_as_json(command, folder):
         found = {one["class"]: one["probability"] for one in answers[k]["classes"]}
         assert found == pytest.approx(expected, abs=1e-6)
     assert "3 of 4 photos classified" in done.stderr
-    assert "1 files skipped, which are not photos: 1 .txt" in done.stderr
+    assert "1 file skipped as no photo: 1 .txt" in done.stderr
 
 
 def test_csv_and_table(command, folder):

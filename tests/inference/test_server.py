@@ -124,7 +124,10 @@ def test_a_wrong_top_is_refused(top, port):
     assert post(port, path, PHOTO) == (422, {"error": f"top: found {top!r}; allowed: 1 to 3"})
 
 
-@pytest.mark.parametrize("name", [b"._photo.jpg", b"Thumbs.db", b"DCIM/.DS_Store"])
+@pytest.mark.parametrize(
+    "name",
+    [b"._photo.jpg", b"Thumbs.db", b"DCIM/.DS_Store", b"@eaDir/a.jpg"],
+)
 def test_a_file_that_a_camera_or_disk_leaves_behind_is_no_photo(name, port):
     body = form((b'name="photo"; filename="' + name + b'"', PHOTO))
     status, answer = post(port, "/api/predict", body, Content_Type=TYPE)

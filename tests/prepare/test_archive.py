@@ -17,7 +17,7 @@ import pytest
 from fieldguide.core.errors import ArchiveError
 from fieldguide.prepare import member as member_module
 from fieldguide.prepare.archive import open_archive
-from fieldguide.prepare.member import UnreadableMemberError
+from fieldguide.prepare.member import UnreadableMemberError, warn_of_names
 
 KINDS = ["photos.zip", "photos.tar", "photos.tar.gz", "photos.tar.bz2", "photos.tar.xz", "photos"]
 FILES = {
@@ -123,9 +123,7 @@ def test_a_missing_archive_is_named_with_advice(tmp_path):
 @pytest.mark.parametrize("data", [b"", b"a", b"no archive at all" * 1000, b"\xff\xd8\xff\xe0"])
 def test_a_file_of_another_kind_is_refused(data, tmp_path):
     (tmp_path / "a.bin").write_bytes(data)
-    with pytest.raises(
-        ArchiveError, match=r"a\.bin: not an archive, or .*; allowed: a zip, tar or"
-    ):
+    with pytest.raises(ArchiveError, match=r"a\.bin: not an archive, or .*; allowed: a zip or tar"):
         names_in(tmp_path / "a.bin")
 
 
@@ -138,7 +136,7 @@ def test_a_cut_archive_is_refused(kind, share, tmp_path, pack):
     if kind == "photos.tar":  # without the zero blocks at its end
         whole = whole[: 9 * (512 + 9216)]
     path.write_bytes(whole[: int(len(whole) * share)])
-    with pytest.raises(ArchiveError, match=r"photos.* cut short or damaged"):
+    with pytest.raises(ArchiveError, match=r"photos.* cut short"):
         names_in(path)
 
 
@@ -172,8 +170,8 @@ def test_a_name_that_leaves_the_archive_is_refused(name, kind, tmp_path, pack):
 
 @pytest.mark.parametrize("kind", KINDS[:3])
 def test_backslashes_are_folders_in_a_name_without_slashes(kind, tmp_path, pack):
-    path = pack(tmp_path / kind, {"train\\ant\\1.jpg": b"x", "a..b/..c\\d.jpg": b"y"})
-    assert names_in(path) == ["train/ant/1.jpg", "a..b/..c\\d.jpg"]
+    path = pack(tmp_path / kind, {"train\\ant\\1.jpg": b"x", "a..b/c..\\d.jpg": b"y"})
+    assert names_in(path) == ["train/ant/1.jpg", "a..b/c..\\d.jpg"]
 
 
 @pytest.mark.parametrize("kind", KINDS[:3])
@@ -190,7 +188,8 @@ def test_a_colon_in_a_name_is_a_letter_like_others(kind, tmp_path, pack):
         ({"type": tarfile.CHRTYPE}, "device or special file.*pack only files"),
         ({"type": tarfile.BLKTYPE}, "device or special file"),
         ({"type": tarfile.FIFOTYPE}, "device or special file"),
-        ({"type": b"D"}, "device or special file"),  # a folder of an incremental backup
+        ({"type": b"D"}, "folder of an incremental backup.*plain `tar -cf`"),
+        ({"type": b"V"}, "volume label.*without `--label`"),
         (
             {"pax_headers": {"GNU.sparse.size": "9", "GNU.sparse.map": "0,0"}},
             "sparse file.*without `--sparse`",
@@ -337,8 +336,76 @@ def test_damage_to_a_zip_causes_no_other_error(method, tmp_path):
             continue
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_cameras_systems_and_disks_leave_behind_is_skipped(kind, tmp_path, pack):
+    hidden = [
+        *(".DS_Store", "ant/.DS_Store", "ant/._1.jpg", "__MACOSX/ant/._1.jpg", ".git/ant/1.jpg"),
+        *("__MACOSX/ant/1.jpg", "ant/.thumbnails/1.jpg", "ant/.jpg", "Thumbs.db", "ant/thumbs.db"),
+        *("ant/desktop.ini", "ant/@eaDir/1.jpg/SYNO_1.jpg", "#recycle/ant/1.jpg", "lost+found/1"),
+        *("$RECYCLE.BIN/1.jpg", ".Trash-1000/files/1.jpg", ".ipynb_checkpoints/1.jpg"),
+    ]
+    seen = ["ant/1.jpg", "Recycled/1.jpg", "ant/my Thumbs.db.jpg"]
+    path = pack(tmp_path / kind, dict.fromkeys([*hidden, *seen], b"x"))
+    assert sorted(names_in(path)) == sorted(seen)
+
+
+def test_a_link_in_a_hidden_folder_does_not_matter(tmp_path):
+    path = tar_info(
+        tmp_path / "a.tar", name=".venv/python", type=tarfile.SYMTYPE, linkname="/usr/bin/python"
+    )
+    assert names_in(path) == ["train/ant/2.jpg"]
+
+
+class TestHostileSizes:
+    """Sizes that no archive program writes."""
+
+    def tar_of(self, path, change, pax_headers=()):
+        with tarfile.open(path, "w") as packed:
+            info = tarfile.TarInfo("a/1.jpg")
+            info.pax_headers = dict(pax_headers)
+            packed.addfile(info)
+        data = bytearray(path.read_bytes())
+        change(data)
+        path.write_bytes(data)
+        return path
+
+    @pytest.mark.parametrize("headers", [{"size": "-5000"}, {"GNU.sparse.map": "1,x,3"}])
+    def test_an_attribute_of_a_tar(self, headers, tmp_path):
+        path = self.tar_of(tmp_path / "a.tar", lambda data: None, headers)
+        with pytest.raises(ArchiveError, match=r"a\.tar"):
+            names_in(path)
+
+    def test_a_negative_number_in_a_header_of_a_tar(self, tmp_path):
+        def change(data):
+            data[124:136] = b"\xff" * 10 + b"\xfe\0"  # -512
+            data[148:156] = b"%06o\0 " % (sum(data[:148]) + 8 * 32 + sum(data[156:512]))
+
+        with pytest.raises(ArchiveError, match=r"'a/1\.jpg' has -512 bytes"):
+            names_in(self.tar_of(tmp_path / "a.tar", change))
+
+    def test_a_huge_packed_size_in_a_zip(self, tmp_path):
+        path = zip_info(tmp_path / "a.zip", lambda info: None)
+        data = bytearray(path.read_bytes())
+        struct.pack_into("<I", data, data.index(b"PK\x01\x02") + 20, 2**32 - 2)
+        path.write_bytes(data)
+        with (
+            open_archive(path) as archive,
+            pytest.raises(UnreadableMemberError, match="4,294,967,294 bytes; allowed"),
+        ):
+            archive.read(archive.members[0])
+
+
 class TestNotTheWhole:
     """An archive of which only a part would be read is refused."""
+
+    @pytest.mark.parametrize("kind", ["photos.tar.gz", "photos.tar.bz2", "photos.tar.xz"])
+    @pytest.mark.parametrize("rest", [b"garbage", "more.tar", "more.zip", "more.tar.gz"])
+    def test_other_data_after_a_compressed_tar(self, kind, rest, tmp_path, pack):
+        more = rest if isinstance(rest, bytes) else pack(tmp_path / rest, FILES).read_bytes()
+        path = pack(tmp_path / kind, FILES)
+        path.write_bytes(path.read_bytes() + more)
+        with pytest.raises(ArchiveError, match=r"photos\.tar"):
+            names_in(path)
 
     @pytest.mark.parametrize("kind", ["photos.zip", "photos.tar", "photos.tar.gz", "photos.tar.xz"])
     def test_two_archives_joined(self, kind, tmp_path, pack):
@@ -390,16 +457,16 @@ class TestEncodingOfNames:
     def test_valid_utf8_is_utf8(self, kind, tmp_path):
         with open_archive(self.packed(tmp_path / kind, self.NAME.encode())) as archive:
             assert [member.name for member in archive.members] == [self.NAME]
-            assert archive.warnings == []
+            assert warn_of_names(archive.members) == []
 
-    def test_a_zip_may_carry_the_name_in_utf8_beside_it(self, tmp_path):
+    @pytest.mark.parametrize("raw", [NAME.encode("cp850"), b"fotos/caf?/1.jpg"])
+    def test_a_zip_may_carry_the_name_in_utf8_beside_it(self, raw, tmp_path):
         """WinZip and Info-ZIP write this extra field."""
-        raw = self.NAME.encode("cp850")
         field = b"\1" + zlib.crc32(raw).to_bytes(4, "little") + self.NAME.encode()
         extra = struct.pack("<HH", 0x7075, len(field)) + field
         with open_archive(self.packed(tmp_path / "photos.zip", raw, extra)) as archive:
             assert [member.name for member in archive.members] == [self.NAME]
-            assert archive.warnings == []
+            assert warn_of_names(archive.members) == []
 
     @pytest.mark.parametrize("encoding", ["gbk", "shift-jis", "big5", "cp1251"])
     @pytest.mark.parametrize("kind", ["photos.zip", "photos.tar"])
@@ -409,8 +476,8 @@ class TestEncodingOfNames:
         with open_archive(self.packed(tmp_path / kind, raw)) as archive:
             (member,) = archive.members
             assert member.name.encode("cp437") == raw
-            (warning,) = archive.warnings
-        assert "1 names are not in UTF-8 and were read as CP437, such as 'fotos/" in warning
+            (warning,) = warn_of_names(archive.members)
+        assert "1 name is not in UTF-8 and read as CP437, such as 'fotos/" in warning
 
 
 class TestFolder:
@@ -451,6 +518,17 @@ class TestFolder:
         (tmp_path / os.fsdecode(b"\x82.jpg")).write_bytes(b"x")
         assert read_all(tmp_path) == {"\u00e9.jpg": b"x"}
 
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root enters every folder")
+    def test_a_folder_that_cannot_be_entered_is_no_traceback(self, tmp_path, pack):
+        photos = pack(tmp_path / "photos", {"a/1.jpg": b"x"})
+        (photos / "a").chmod(0o444)
+        with (
+            open_archive(photos) as archive,
+            pytest.raises(UnreadableMemberError, match="cannot be read"),
+        ):
+            archive.read(archive.members[0])
+        (photos / "a").chmod(0o755)
+
     def test_hidden_folders_are_not_entered(self, tmp_path, pack):
         photos = pack(tmp_path / "photos", {"a/1.jpg": b"x", "@eaDir/1.jpg": b"y"})
         (photos / "lost+found").mkdir()
@@ -472,6 +550,12 @@ class TestOddZips:
             archive.writestr(zipfile.ZipInfo(name), self.DATA)
             archive.writestr("train/ant/2.jpg", b"two")
         return path
+
+    def test_folders_may_end_with_a_backslash(self, tmp_path):
+        path = self.packed(tmp_path / "a.zip", name="train\\ant\\1.jpg")
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("train\\empty\\", b"")
+        assert read_all(path) == {"train/ant/1.jpg": self.DATA, "train/ant/2.jpg": b"two"}
 
     def test_a_member_may_have_an_empty_name(self, tmp_path):
         assert read_all(self.packed(tmp_path / "a.zip", name="")) == {

@@ -9,6 +9,7 @@ import pytest
 from fieldguide.core.errors import ArchiveError, ParamsError
 from fieldguide.core.store import SPLITS, Store
 from fieldguide.prepare.archives import check_deps, open_archives
+from fieldguide.prepare.left_out import LeftOut
 from fieldguide.prepare.prepare import prepare
 
 
@@ -109,21 +110,25 @@ def test_photos_left_out_are_listed_with_their_archive(photos, stored, pack, mak
     }
 
 
-def test_other_files_beside_archives_are_ignored(photos, stored):
+def test_documents_beside_archives_are_named_and_hidden_files_are_not(photos, stored):
     before = stored(str(photos))
-    (photos / "README.md").write_text("about", encoding="utf-8")
     (photos / "a.tar.gz.dvc").write_text("outs: []", encoding="utf-8")
     (photos / ".hidden.zip").write_bytes(b"no archive")
     assert stored(str(photos)) == before
+    (photos / "README.md").write_text("about", encoding="utf-8")
+    stored(str(photos))
+    (item,) = stored.prepared.left_out
+    assert item == LeftOut("README.md", "", "not a photo", ".md")
 
 
-@pytest.mark.parametrize("name", ["train/ant/1.jpg", "cover.PNG"])
-def test_a_folder_of_archives_and_photos_is_refused(name, photos, stored):
+@pytest.mark.parametrize(
+    "name", ["train/ant/1.jpg", "cover.PNG", "more.7z", "x.tar.zst", "b.zip.001", "sub/c.zip"]
+)
+def test_a_folder_of_archives_and_other_files_is_refused(name, photos, stored):
     (photos / name).parent.mkdir(parents=True, exist_ok=True)
     (photos / name).write_bytes(b"x")
     with pytest.raises(
-        ArchiveError,
-        match=rf"holds archives \(a\.tar\.gz\) and photos \({re.escape(name)}\); allowed: only",
+        ArchiveError, match=rf"archives \(a\.tar\.gz\) and other files \({re.escape(name)}\); all"
     ):
         stored(str(photos))
 

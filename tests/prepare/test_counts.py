@@ -86,7 +86,7 @@ def test_the_table_shows_all_classes_and_the_totals(written):
 def test_files_left_out_are_counted_by_reason_class_and_suffix(written):
     *_, text = written()
     assert text.partition("9 files left out")[2].splitlines() == [
-        ", all named in data/prepared/left_out.csv:",
+        ", named in data/prepared/left_out.csv:",
         "       2  unreadable   ant       a.jpg (the file is empty), [b].jpg (truncated)",
         "       1  too small    bee[red]  9×9 pixels: train/c.jpg",
         "       1  misplaced    -         outside the class folders: d.jpg",

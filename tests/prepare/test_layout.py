@@ -104,26 +104,6 @@ def test_a_class_may_be_named_train():
     }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        ".DS_Store",
-        "ant/.DS_Store",
-        "ant/._1.jpg",
-        "__MACOSX/ant/._1.jpg",
-        "__MACOSX/ant/1.jpg",
-        ".git/ant/1.jpg",
-        "ant/.thumbnails/1.jpg",
-        "ant/.jpg",
-        *("Thumbs.db", "ant/thumbs.db", "ant/desktop.ini", "ant/@eaDir/1.jpg/SYNO_1.jpg"),
-        *("#recycle/ant/1.jpg", "$RECYCLE.BIN/1.jpg", ".Trash-1000/files/1.jpg"),
-        *("lost+found/1.jpg", ".ipynb_checkpoints/1-checkpoint.jpg", "System Volume Information/x"),
-    ],
-)
-def test_hidden_files_are_ignored(name):
-    assert layout_of(*FLAT, name) == layout_of(*FLAT)
-
-
 def test_files_that_are_not_photos_are_named_with_class_and_suffix():
     others = ["README.md", "ant/notes.txt", "ant/photo.jpg.part", "bee/IMG_1", "docs/x.pdf"]
     assert left_out_of(*FLAT, *others) == {
@@ -143,8 +123,8 @@ def test_files_that_are_not_photos_are_named_with_class_and_suffix():
             r"dog \(train\): 3 files \(2 \.cr2, 1 \.xmp\), such",
         ),
         (["dog/IMG_1", "dog/IMG_2"], r"dog \(train\): 2 files \(2 no suffix\), such as dog/IMG_1"),
-        (["dog/deep/er/1.jp2"], r"dog \(train\): 1 files \(1 \.jp2\), such as dog/deep/er/1\.jp2"),
-        (["dog/dog.zip", "cow/1.mov"], r"2 class folders hold files .*\n  cow .*\n  dog "),
+        (["dog/deep/er/1.jp2"], r"dog \(train\): 1 file \(1 \.jp2\), such as dog/deep/er/1\.jp2"),
+        (["dog/dog.zip", "cow/1.mov"], r"2 class folders without .*\n  cow .*\n  dog "),
     ],
 )
 @pytest.mark.parametrize("top", ["", "photos/"])
@@ -155,12 +135,12 @@ def test_a_class_folder_without_any_photo_is_refused(names, message, top):
 
 
 def test_a_class_of_a_split_without_any_photo_is_refused():
-    with pytest.raises(ArchiveError, match=r"bee \(test\): 1 files \(1 \.nef\)"):
+    with pytest.raises(ArchiveError, match=r"bee \(test\): 1 file \(1 \.nef\)"):
         layout_of(*under("train"), "val/ant/1.jpg", "val/bee/1.nef")
 
 
 def test_the_class_that_vanishes_may_be_all_but_one():
-    with pytest.raises(ArchiveError, match=r"dog \(train\): 1 files"):
+    with pytest.raises(ArchiveError, match=r"dog \(train\): 1 file"):
         layout_of("ant/a/1.jpg", "ant/b/1.jpg", "dog/1.dng")
 
 
@@ -192,7 +172,6 @@ def test_photos_are_sorted_by_name():
     [
         ([], r"photos\.zip: no photo found among 0 files; allowed: \.avif .*\.webp"),
         (["ant/1.txt", "a.csv"], r"no photo found among 2 files \(1 \.csv, 1 \.txt\); allowed"),
-        (["__MACOSX/ant/1.jpg"], "no photo found among 0 files"),
         (["ant/1.jpg", "ant/2.jpg"], r"found 1 class folders \['ant'\]; allowed: two or more"),
         (["train/ant/1.jpg", "val/ant/1.jpg"], r"found 1 class folders \['ant'\]"),
         (["1.jpg", "2.jpg"], r"found 0 class folders \[\] \(1\.jpg is in none\); allowed: two"),

@@ -290,7 +290,7 @@ class TestFailure:
         ("change", "message"),
         [
             (lambda f: {k: v for k, v in f.items() if "ant" in k}, r"found 1 class folders"),
-            (lambda f: {"a.txt": b""}, "no photo found among 1 files"),
+            (lambda f: {"a.txt": b""}, r"no photo found among 1 file \(1 \.txt\)"),
             (lambda f: {**f, "dog/0.png": f["ant/00.png"] + b"\0"}, r"class 'dog': 1 usable photo"),
             (
                 lambda f: {**f, "dog/0.png": b"broken"},

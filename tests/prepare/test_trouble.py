@@ -76,7 +76,7 @@ def test_every_file_is_read_or_named(tmp_path, make_photos, make_params, pack, c
     assert found == {name: reason for reason, group in left_out.items() for name in group}
     assert sum(map(Counter.total, map(Counter, prepared.counts.values()))) == len(photos)
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    assert "21 files left out, all named in data/prepared/left_out.csv:" in lines
+    assert "21 files left out, named in data/prepared/left_out.csv:" in lines
     assert "2 unreadable bee" in " ".join(lines)
     assert "2 not a photo ant .cr2: photos/ant/IMG_1.CR2, photos/ant/IMG_2.CR2" in lines
     assert "1 not a photo bee no suffix: photos/bee/IMG_4" in lines

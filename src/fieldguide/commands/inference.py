@@ -33,6 +33,7 @@ def predict(
 
     Exit status 1: a photo could not be read.
     """
+    from fieldguide.core.output import counted
     from fieldguide.inference import answers
     from fieldguide.inference.find import find_model
     from fieldguide.inference.load import load
@@ -62,7 +63,7 @@ def predict(
         count = len(files) - len(unreadable)
         print(f"{count:,} of {len(files):,} photos classified", file=sys.stderr)
     if skipped:
-        print(f"{len(skipped):,} files skipped, which are not photos: {others}", file=sys.stderr)
+        print(f"{counted(len(skipped), 'file')} skipped as no photo: {others}", file=sys.stderr)
     if unreadable:
         raise typer.Exit(1)
 

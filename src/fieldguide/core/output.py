@@ -11,6 +11,11 @@ def cut(text: str, longest: int = 28) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: 1 file, 2 files, 1,000 files."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def accept_any_text() -> None:
     """Print characters that the terminal's encoding lacks as escapes.
 

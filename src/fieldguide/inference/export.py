@@ -32,6 +32,7 @@ from fieldguide.inference.onnx_classifier import (
 from fieldguide.inference.torch_classifier import TorchClassifier
 from fieldguide.network.bundle import Bundle
 from fieldguide.network.preprocessing import to_unit
+from fieldguide.prepare.names import by_suffix
 
 PREPARED = Path("data/prepared")
 MAX_PHOTOS = 256  # whose answers are compared
@@ -93,9 +94,10 @@ def pixels_to_compare(classifier: Classifier, folder: Path | None) -> npt.NDArra
         FieldguideError: there are none, or one cannot be read.
     """
     if folder is not None:
-        files, _ = find_photos([folder])
+        files, skipped = find_photos([folder])
         if not files:
-            raise FieldguideError(f"--photos {folder}: found no photo; allowed: one or more")
+            but = f", but {by_suffix(file.name for file in skipped)}" if skipped else ""
+            raise FieldguideError(f"--photos {folder}: found no photo{but}; allowed: one or more")
         return np.stack([classifier.pixels(files[k]) for k in _spread(len(files))])
     allowed = (
         f"allowed: a store with photos of {classifier.image_size} pixels; run `dvc repro prepare` "

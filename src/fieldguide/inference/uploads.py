@@ -52,7 +52,7 @@ async def _file_of_form(request: Request) -> bytes:
 
 
 def _refuse_hidden(name: str) -> None:
-    if is_hidden(name.replace("\\", "/").rpartition("/")[2]):
+    if is_hidden(name.replace("\\", "/")):
         raise HTTPException(
             422, f"{name}: a file that a camera or a disk leaves behind, not a photo"
         )

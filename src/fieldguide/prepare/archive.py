@@ -9,22 +9,21 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from fieldguide.core.errors import ArchiveError
+from fieldguide.core.errors import ArchiveError, first_line
 from fieldguide.prepare.folder import Folder
 from fieldguide.prepare.member import DAMAGED, OpenArchive
 from fieldguide.prepare.tar_archive import TarArchive
 from fieldguide.prepare.zip_archive import ZipArchive
 
-_COMPRESSED: dict[bytes, Callable[..., Any]] = {  # by first bytes
-    b"\x1f\x8b": gzip.open,
-    b"BZh": bz2.open,
-    b"\xfd7zXZ": lzma.open,
-}
+_GZIP, _BZIP2, _XZ = b"\x1f\x8b", b"BZh", b"\xfd7zXZ"  # first bytes
+_COMPRESSED: dict[bytes, Callable[..., Any]] = {_GZIP: gzip.open, _BZIP2: bz2.open, _XZ: lzma.open}
+_BZIP2_END = 0x177245385090  # 48 bits, then a CRC of 32 bits and up to 7 bits of padding
 
 
 @contextmanager
@@ -51,8 +50,8 @@ def _open(path: Path, stack: ExitStack) -> OpenArchive:
             head = file.read(8)
     except FileNotFoundError as err:
         raise ArchiveError(
-            f"data.archive: {path} does not exist; allowed: a zip, tar or tar.gz file, or a folder"
-            " (if DVC tracks the archive: run `dvc pull`)"
+            f"data.archive: {path} does not exist; allowed: a zip or tar file, or a folder (if DVC "
+            "tracks it: run `dvc pull`)"
         ) from err
     except OSError as err:
         raise ArchiveError(f"data.archive: {path} cannot be read ({err.strerror})") from err
@@ -61,10 +60,33 @@ def _open(path: Path, stack: ExitStack) -> OpenArchive:
             return ZipArchive(path, stack.enter_context(path.open("rb")))
         for magic, opener in _COMPRESSED.items():
             if head.startswith(magic):
+                _check_stream_end(path, magic)
                 return TarArchive(path, stack.enter_context(opener(path)), sequential=True)
         return TarArchive(path, stack.enter_context(path.open("rb")), sequential=False)
     except DAMAGED as err:
         raise ArchiveError(
-            f"{path}: not an archive, or cut short or damaged ({err}); allowed: a zip, tar or "
-            "tar.gz file, or a folder"
+            f"{path}: not an archive, or cut short or damaged, or one piece of a split archive "
+            f"({first_line(err)}); allowed: a zip or tar file, also .tar.gz, .tar.bz2 and .tar.xz, "
+            "or a folder"
         ) from err
+
+
+def _check_stream_end(path: Path, magic: bytes) -> None:
+    """Refuse data after the end of a compressed stream, which bz2 and lzma ignore; gzip does not.
+
+    Source: https://tukaani.org/xz/xz-file-format.txt, section 2.1.2; for bzip2
+    https://github.com/dsnet/compress/blob/master/doc/bzip2-format.pdf, section 2.2.
+    """
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 64))
+        tail = file.read().rstrip(b"\0") if magic == _XZ else file.read()
+    if magic == _XZ:
+        complete = tail.endswith(b"YZ")
+    else:
+        bits = int.from_bytes(tail[-11:])
+        complete = any(bits >> (32 + pad) & (2**48 - 1) == _BZIP2_END for pad in range(8))
+    if magic != _GZIP and not complete:
+        raise ArchiveError(
+            f"{path}: is cut short, or goes on after its end, as when two archives are joined by "
+            "`cat`; unpack each archive and pack the photos again"
+        )

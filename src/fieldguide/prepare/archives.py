@@ -13,8 +13,9 @@ from ruamel.yaml import YAML
 from fieldguide.core.errors import ArchiveError
 from fieldguide.core.params import read_yaml
 from fieldguide.prepare.archive import open_archive
-from fieldguide.prepare.member import Member, OpenArchive
-from fieldguide.prepare.names import decode_name, has_photo_suffix, is_hidden
+from fieldguide.prepare.folder import Folder
+from fieldguide.prepare.member import Member, OpenArchive, warn_of_names
+from fieldguide.prepare.names import NEVER_PHOTOS, decode_name
 
 _ARCHIVE = re.compile(r".+\.(zip|tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz))", re.IGNORECASE)
 
@@ -22,19 +23,28 @@ _ARCHIVE = re.compile(r".+\.(zip|tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz))", re.IGNORE
 class Archives:
     """The members of all archives. If there are several, a member knows its archive's name."""
 
-    def __init__(self, archives: dict[str, OpenArchive], shown: str) -> None:
-        self.shown = shown  # name of the whole in messages
+    def __init__(
+        self, archives: dict[str, OpenArchive], documents: list[Member], shown: str
+    ) -> None:
+        """Join the members.
+
+        Args:
+            archives: by the name that their members carry.
+            documents: files beside the archives, which are never read.
+            shown: name of the whole in messages.
+        """
+        self.shown = shown
         self.sequential = any(archive.sequential for archive in archives.values())
         self._archives = archives
         self.members = [
             member._replace(archive=name) if name else member
             for name, archive in sorted(archives.items())
             for member in archive.members
-        ]
+        ] + documents
         self.warnings = [
             f"{name or shown}: {warning}"
             for name, archive in sorted(archives.items())
-            for warning in archive.warnings
+            for warning in warn_of_names(archive.members)
         ]
 
     def read(self, member: Member) -> bytes:
@@ -51,10 +61,12 @@ def open_archives(value: str | Sequence[str]) -> Iterator[Archives]:
 
     Raises:
         ArchiveError: see `open_archive`; also if two archives have one name, or a folder holds
-            archives and photos.
+            archives and other files that are no documents.
     """
     given = [Path(value)] if isinstance(value, str) else [Path(path) for path in value]
-    paths = [path for place in given for path in _archives_in(place) or [place]]
+    found = [(place, *_archives_in(place)) for place in given]
+    paths = [path for place, archives, _ in found for path in archives or [place]]
+    documents = [member for _, _, others in found for member in others]
     several = not isinstance(value, str) or paths != given
     by_name: dict[str, Path] = {}
     for path in paths:
@@ -68,29 +80,35 @@ def open_archives(value: str | Sequence[str]) -> Iterator[Archives]:
     more = f" and {len(given) - 1} more" if len(given) > 1 else ""
     with ExitStack() as stack:
         archives = {name: stack.enter_context(open_archive(path)) for name, path in by_name.items()}
-        yield Archives(archives, f"{given[0]}{more}")
+        yield Archives(archives, documents, f"{given[0]}{more}")
 
 
-def _archives_in(path: Path) -> list[Path]:
-    """Return the archives directly in a folder; none if it is a folder of photos, or a file."""
+def _archives_in(path: Path) -> tuple[list[Path], list[Member]]:
+    """Return the archives directly in a folder, and the documents beside them.
+
+    Both are empty for a folder of photos, and for a file.
+    """
     if not path.is_dir():
-        return []
-    try:
-        files = [file for file in sorted(path.iterdir()) if not file.is_dir()]
-    except OSError as err:
-        raise ArchiveError(f"data.archive: {path} cannot be read ({err.strerror})") from err
-    archives = [
-        file for file in files if _ARCHIVE.fullmatch(file.name) and not is_hidden(file.name)
+        return [], []
+    folder = Folder(path)
+    archives = [file for file in folder.files if file.parent == path and _is_archive(file)]
+    if not archives:
+        return [], []
+    others = [
+        one for one, file in zip(folder.members, folder.files, strict=True) if file not in archives
     ]
-    if archives:
-        with open_archive(path) as folder:
-            for member in folder.members:
-                if has_photo_suffix(member.name):
-                    raise ArchiveError(
-                        f"data.archive: {path} holds archives ({archives[0].name}) and photos "
-                        f"({member.name}); allowed: only archives, or only photos"
-                    )
-    return archives
+    for member in others:
+        if not member.name.lower().endswith(NEVER_PHOTOS):
+            raise ArchiveError(
+                f"data.archive: {path} holds archives ({archives[0].name}) and other files "
+                f"({member.name}); allowed: only photos, or only archives ending in .zip, .tar, "
+                ".tar.gz, .tar.bz2 or .tar.xz, with documents beside them"
+            )
+    return archives, others
+
+
+def _is_archive(file: Path) -> bool:
+    return _ARCHIVE.fullmatch(file.name) is not None
 
 
 def check_deps(value: str | Sequence[str]) -> None:

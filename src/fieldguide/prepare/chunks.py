@@ -16,7 +16,7 @@ from fieldguide.prepare.decode import UnusablePhotoError, decode
 class Failure(NamedTuple):
     """Why a photo cannot be used."""
 
-    reason: str  # "unreadable", "too small" or "too large"
+    reason: str  # one of `left_out.REASONS`
     detail: str
 
 

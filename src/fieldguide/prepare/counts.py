@@ -13,7 +13,7 @@ from rich.table import Table
 
 from fieldguide.core.errors import printable
 from fieldguide.core.files import write_csv, write_json
-from fieldguide.core.output import cut
+from fieldguide.core.output import counted, cut
 from fieldguide.core.store import SPLITS
 from fieldguide.prepare.left_out import NOT_A_PHOTO, REASONS, LeftOut
 from fieldguide.prepare.prepare import Prepared
@@ -71,7 +71,7 @@ def _print_left_out(left_out: Sequence[LeftOut]) -> None:
         suffix = item.detail if item.reason == NOT_A_PHOTO else ""
         groups[item.reason, item.label, suffix].append(item)
     order = sorted(groups, key=lambda key: (REASONS.index(key[0]), -len(groups[key]), key))
-    print(f"{len(left_out):,} files left out, all named in data/prepared/left_out.csv:")
+    print(f"{counted(len(left_out), 'file')} left out, named in data/prepared/left_out.csv:")
     reason_width = max(len(reason) for reason, *_ in order)
     class_width = max(len(cut(label)) for _, label, _ in order)
     for key in order[:_GROUPS]:

@@ -15,7 +15,9 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from pillow_heif import HeifImageFile
 
+from fieldguide.core.errors import first_line
 from fieldguide.prepare.jpeg import decode_jpeg, is_streamed, plain_size
+from fieldguide.prepare.left_out import TOO_LARGE, TOO_SMALL, UNREADABLE
 from fieldguide.prepare.open_photo import open_photo
 from fieldguide.prepare.png import mend_transparent_color, without_metadata
 from fieldguide.prepare.tiff import is_inverted, sample_bits
@@ -41,11 +43,9 @@ _TURNS = {
 
 
 class UnusablePhotoError(Exception):
-    """The photo cannot be used; reason and detail are those in dataset.json."""
+    """The photo cannot be used; reason and detail are those in left_out.csv."""
 
-    def __init__(
-        self, reason: Literal["unreadable", "too small", "too large"], detail: str
-    ) -> None:
+    def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
@@ -75,18 +75,17 @@ def decode(
             supported, too small or too large.
     """
     if not data:
-        raise UnusablePhotoError("unreadable", "the file is empty")
+        raise UnusablePhotoError(UNREADABLE, "the file is empty")
     plain = _decode_plain_jpeg(data, size, resize, min_size=min_size)
     if plain is not None:
         return plain
     try:
         return _decode_any(data, size, resize, min_size=min_size)
     except UnusablePhotoError as err:
-        lighter = without_metadata(data) if err.reason == "unreadable" else None
-        if lighter is None:
-            raise
-        with suppress(UnusablePhotoError):
-            return _decode_any(lighter, size, resize, min_size=min_size)
+        if err.reason == UNREADABLE:
+            for lighter in without_metadata(data):
+                with suppress(UnusablePhotoError):
+                    return _decode_any(lighter, size, resize, min_size=min_size)
         raise
 
 
@@ -98,7 +97,7 @@ def _decode_any(
         with open_photo(data) as image:
             if min(image.size) < min_size:
                 width, height = image.size
-                raise UnusablePhotoError("too small", f"{width}×{height} pixels")
+                raise UnusablePhotoError(TOO_SMALL, f"{width}×{height} pixels")
             area, pixels = _reduce(image, size, streamed=is_streamed(data))
             with _one_large if pixels > LARGE_PIXELS else nullcontext():
                 image.load()
@@ -110,8 +109,10 @@ def _decode_any(
         raise
     # For damaged files Pillow raises many types: OSError, SyntaxError, ValueError, ...
     except Exception as err:
-        detail = str(err).partition(" <_io")[0] or type(err).__name__
-        raise UnusablePhotoError("unreadable", detail) from err
+        detail = first_line(err).partition(" <_io")[0]
+        if not isinstance(err, OSError | SyntaxError | ValueError):
+            detail = f"damaged ({detail})"
+        raise UnusablePhotoError(UNREADABLE, detail) from err
 
 
 def _decode_plain_jpeg(
@@ -163,7 +164,7 @@ def _reduce(image: ImageFile, size: int, *, streamed: bool) -> tuple[Box | None,
     pixels = image.width * image.height if streamed else width * height
     if pixels > MAX_PIXELS:
         raise UnusablePhotoError(
-            "too large",
+            TOO_LARGE,
             f"{width}×{height} pixels do not fit into memory; allowed: {MAX_PIXELS:,} pixels, or "
             "any number in a baseline JPEG of one scan",
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fieldguide.core.errors import ArchiveError
 from fieldguide.prepare.member import Member, UnreadableMemberError, check_size
-from fieldguide.prepare.names import decode_name, has_photo_suffix, is_hidden, uncertain_names
+from fieldguide.prepare.names import decode_name, has_photo_suffix, is_hidden
 
 
 class Folder:
@@ -28,11 +28,10 @@ class Folder:
         """
         self.files: list[Path] = []  # by `Member.place`
         self.members: list[Member] = []
-        uncertain: list[str] = []
         for folder, folders, names in os.walk(path, onerror=_refuse):
             folders[:] = sorted(name for name in folders if not is_hidden(name))
             for name in folders:
-                if Path(folder, name).is_symlink():
+                if _is_link(Path(folder, name)):
                     raise ArchiveError(
                         f"{Path(folder, name)}: a link to a folder; allowed: files, folders and "
                         "links to files"
@@ -40,12 +39,8 @@ class Folder:
             for name in sorted(name for name in names if not is_hidden(name)):
                 file = Path(folder, name)
                 shown, certain = decode_name(os.fsencode(file.relative_to(path)))
-                if not certain:
-                    uncertain.append(shown)
-                size = file.stat().st_size if file.is_file() else 0
-                self.members.append(Member(shown, size, len(self.files)))
+                self.members.append(Member(shown, _size(file), len(self.files), certain=certain))
                 self.files.append(file)
-        self.warnings = uncertain_names(uncertain)
 
     def read(self, member: Member) -> bytes:
         """Return a file's bytes; see `OpenArchive`."""
@@ -79,6 +74,22 @@ def read_file(file: Path) -> bytes:
         return file.read_bytes()
     except OSError as err:
         raise UnreadableMemberError(f"cannot be read ({err.strerror})") from err
+
+
+def _is_link(folder: Path) -> bool:
+    try:
+        return folder.is_symlink()
+    except OSError as err:  # the folder above it may be listed but not entered
+        _refuse(err)
+        raise
+
+
+def _size(file: Path) -> int:
+    """Return the size in bytes; 0 if the file cannot be looked at, which reading it will report."""
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0
 
 
 def _refuse(err: OSError) -> None:

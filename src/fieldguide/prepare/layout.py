@@ -10,13 +10,14 @@ from functools import cache
 from typing import NamedTuple
 
 from fieldguide.core.errors import ArchiveError
+from fieldguide.core.output import counted
 from fieldguide.prepare.left_out import MISPLACED, NOT_A_PHOTO, LeftOut
 from fieldguide.prepare.member import Member
 from fieldguide.prepare.names import (
+    NEVER_PHOTOS,
     PHOTO_SUFFIXES,
     by_suffix,
     has_photo_suffix,
-    is_hidden,
     suffix_of,
 )
 
@@ -24,15 +25,6 @@ _SPLIT_OF = {"train": "train", "training": "train"}  # by name of the folder
 _SPLIT_OF |= {"val": "val", "valid": "val", "validation": "val", "test": "test", "testing": "test"}
 # train_images, seg-test, Validation: most likely a split, not a class.
 _SPLIT_LIKE = re.compile(rf"(?<![a-z])({'|'.join(_SPLIT_OF)})(?![a-z])", re.IGNORECASE)
-# Files that come with photos and are none. A folder of other files may be a class in a format that
-# is not read.
-_NEVER_PHOTOS = (
-    *(".bib", ".cfg", ".css", ".csv", ".db", ".doc", ".docx", ".h5", ".htm", ".html", ".ini"),
-    *(".ipynb", ".js", ".json", ".jsonl", ".log", ".mat", ".md", ".md5", ".npy", ".npz", ".ods"),
-    *(".parquet", ".pdf", ".pickle", ".pkl", ".pt", ".pth", ".py", ".r", ".rst", ".sh", ".sha1"),
-    *(".sha256", ".sqlite", ".tex", ".toml", ".tsv", ".txt", ".xls", ".xlsx", ".xml", ".yaml"),
-    ".yml",
-)
 Folders = tuple[str, ...]  # names of the folders that a path goes through
 Place = tuple[str, str]  # split and class
 
@@ -46,15 +38,16 @@ class Photo(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """What the paths in an archive say; both lists are sorted by name."""
+    """What the paths in an archive say."""
 
-    photos: list[Photo]
+    photos: list[Photo]  # sorted by name
     classes: list[str]  # sorted
-    left_out: list[LeftOut]  # photos outside the class folders, and files that are not photos
+    # Photos outside the class folders, and files that are not photos, sorted by name.
+    left_out: list[LeftOut]
 
 
 class _Found(NamedTuple):
-    """A file that is not hidden."""
+    """A file, and what its name says."""
 
     member: Member
     folders: Folders
@@ -76,7 +69,7 @@ def read_layout(path: str, members: Sequence[Member]) -> Layout:
             some class, a class folder holds files but no photo, or at least half of the photos are
             outside the class folders.
     """
-    found = _visible(members)
+    found = _by_name(members)
     _check_photos(path, found)
     every = {one.folders for one in found if one.may_be_photo}
     top = _top_folder(every)
@@ -105,19 +98,14 @@ def read_layout(path: str, members: Sequence[Member]) -> Layout:
     return Layout(photos, _classes(path, photos, misplaced), left_out)
 
 
-def _visible(members: Sequence[Member]) -> list[_Found]:
-    """Return the files that are not hidden, by name before archive.
-
-    So the first of several copies is the same one in any archive.
-    """
+def _by_name(members: Sequence[Member]) -> list[_Found]:
+    """Return the files by name before archive: the first of several copies is always the same."""
     folders_of = cache(_folders)  # many photos share one tuple, which saves memory
-    is_hidden_folder = cache(is_hidden)
     found = []
     for member in members:
         folder, _, file = member.name.rpartition("/")
-        if not is_hidden_folder(folder) and not is_hidden(file):
-            is_other = file.lower().endswith(_NEVER_PHOTOS)
-            found.append(_Found(member, folders_of(folder), has_photo_suffix(file), not is_other))
+        is_other = file.lower().endswith(NEVER_PHOTOS)
+        found.append(_Found(member, folders_of(folder), has_photo_suffix(file), not is_other))
     found.sort(key=lambda one: (one.member.name, one.member.archive, one.member.place))
     return found
 
@@ -131,7 +119,7 @@ def _folders(folder: str) -> Folders:
 def _check_photos(path: str, found: Sequence[_Found]) -> None:
     if not any(one.is_photo for one in found):
         raise ArchiveError(
-            f"{path}: no photo found among {len(found):,} files"
+            f"{path}: no photo found among {counted(len(found), 'file')}"
             f"{_in_brackets([one.member for one in found])}; allowed: {' '.join(PHOTO_SUFFIXES)}"
         )
 
@@ -204,14 +192,14 @@ def _check_no_class_vanishes(
     if not vanished:
         return
     lines = "\n".join(
-        f"  {label} ({split}): {len(strange[split, label]):,} files"
+        f"  {label} ({split}): {counted(len(strange[split, label]), 'file')}"
         f"{_in_brackets(strange[split, label])}, such as {strange[split, label][0].source}"
         for split, label in vanished[:10]
     )
     raise ArchiveError(
-        f"{path}: {len(vanished)} class folders hold files but no photo that can be read; allowed: "
-        f"{' '.join(PHOTO_SUFFIXES)}; convert the files, or give them the suffix of their format, "
-        f"or take the folder out if it is no class\n{lines}"
+        f"{path}: {counted(len(vanished), 'class folder')} without a photo that can be read; "
+        f"allowed: {' '.join(PHOTO_SUFFIXES)}; convert the files, or give them the suffix of their "
+        f"format, or take the folder out if it is no class\n{lines}"
     )
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import lzma
 import re
+import struct
 import tarfile
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from fieldguide.core.errors import ArchiveError
+from fieldguide.core.output import counted
+from fieldguide.prepare.left_out import TOO_LARGE, UNREADABLE
 
 MAX_PHOTO_BYTES = 256 * 2**20
 # Deflate reaches at most 1032:1 (https://zlib.net/zlib_tech.html); photos stay below 2:1 and flat
@@ -23,10 +27,14 @@ DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
     lzma.LZMAError,
+    struct.error,
     EOFError,
+    IndexError,
     NotImplementedError,
     OSError,
-    UnicodeDecodeError,
+    OverflowError,
+    RecursionError,
+    ValueError,
 )
 
 
@@ -37,6 +45,7 @@ class Member(NamedTuple):
     size: int  # bytes when unpacked; the archive claims so, and may be wrong
     place: int  # where its archive finds it: a position in a list, or an offset in bytes
     archive: str = ""  # name of its archive, if there are several
+    certain: bool = True  # False if the encoding of the name is unknown
 
     @property
     def source(self) -> str:
@@ -47,12 +56,19 @@ class Member(NamedTuple):
 class UnreadableMemberError(Exception):
     """The bytes of one member cannot be read; the other members may be fine."""
 
+    reason: str = UNREADABLE
+
+
+class TooLargeMemberError(UnreadableMemberError):
+    """The member has more bytes than any photo."""
+
+    reason = TOO_LARGE
+
 
 class OpenArchive(Protocol):
     """One open archive, or several that are read as one."""
 
-    members: list[Member]
-    warnings: list[str]  # for people, without the archive's name
+    members: list[Member]  # without hidden files
     # True if reading is fast only in the order of `Member.archive`, then `Member.place`.
     sequential: bool
 
@@ -93,7 +109,8 @@ def checked_name(path: Path, name: str) -> str:
     Raises:
         ArchiveError: the name leads out of the archive, also on Windows.
     """
-    # Some Windows programs write backslashes. In Shift-JIS one is the second byte of many letters.
+    # Some Windows programs write only backslashes. Beside a slash, a backslash may be half of a
+    # letter: in Shift-JIS many letters end with its byte.
     name = name if "/" in name else name.replace("\\", "/")
     if name.startswith("/") or re.match(r"[A-Za-z]:/", name) or ".." in name.split("/"):
         raise ArchiveError(
@@ -106,7 +123,20 @@ def check_size(size: int) -> None:
     """Refuse a file that is larger than any photo.
 
     Raises:
-        UnreadableMemberError: it has more than MAX_PHOTO_BYTES.
+        TooLargeMemberError: it has more than MAX_PHOTO_BYTES.
     """
     if size > MAX_PHOTO_BYTES:
-        raise UnreadableMemberError(f"{size:,} bytes; allowed: up to {MAX_PHOTO_BYTES:,} a photo")
+        raise TooLargeMemberError(f"{size:,} bytes; allowed: up to {MAX_PHOTO_BYTES:,} a photo")
+
+
+def warn_of_names(members: Sequence[Member]) -> list[str]:
+    """Return a warning, with an example, if there are names in an unknown encoding."""
+    names = [member.name for member in members if not member.certain]
+    if not names:
+        return []
+    verb = "is" if len(names) == 1 else "are"
+    warning = (
+        f"{counted(len(names), 'name')} {verb} not in UTF-8 and read as CP437, such as "
+        f"{names[0]!r}; if that looks wrong, pack the photos again with UTF-8 names"
+    )
+    return [warning]

@@ -10,17 +10,25 @@ PHOTO_SUFFIXES = (
     *(".avif", ".bmp", ".gif", ".heic", ".heif", ".hif", ".jfif", ".jpe", ".jpeg", ".jpg"),
     *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
 )
-# What cameras, operating systems and network drives leave behind, besides names with a first dot
+# Files that come with photos and are none. A folder of other files may be a class in a format that
+# is not read.
+NEVER_PHOTOS = (
+    *(".bib", ".cfg", ".css", ".csv", ".db", ".doc", ".docx", ".h5", ".htm", ".html"),
+    *(".ini", ".ipynb", ".js", ".json", ".jsonl", ".log", ".mat", ".md", ".md5", ".npy", ".npz"),
+    *(".ods", ".parquet", ".pdf", ".pickle", ".pkl", ".pt", ".pth", ".py", ".r", ".rst", ".sh"),
+    *(".sha1", ".sha256", ".sqlite", ".tex", ".toml", ".tsv", ".txt", ".xls", ".xlsx", ".xml"),
+    *(".yaml", ".yml"),
+)
+# What cameras, systems, network drives and DVC leave behind, besides names with a first dot
 # (.DS_Store, ._photo.jpg, .Trash-1000, .thumbnails, .ipynb_checkpoints).
 _LEFT_BEHIND = re.compile(
-    r"__MACOSX|Thumbs\.db|ehthumbs\.db|desktop\.ini|Icon\r|@eaDir|@SynoResource|@Recycle|#recycle"
-    r"|\$RECYCLE\.BIN|RECYCLER|RECYCLED|System Volume Information|lost\+found|FOUND\.\d{3}"
-    r"|Network Trash Folder|Temporary Items|Picasa\.ini",
+    r"__MACOSX|Icon\r|Thumbs\.db|ehthumbs\.db|desktop\.ini|Picasa\.ini|@eaDir|@SynoResource"
+    r"|@Recycle|#recycle|\$RECYCLE\.BIN|System Volume Information|lost\+found|.+\.dvc",
     re.IGNORECASE,
 )
 
 
-_SUFFIXES = 5  # that a message names
+_NAMED_SUFFIXES = 5  # in a message
 
 
 def is_hidden(path: str) -> bool:
@@ -47,28 +55,18 @@ def suffix_of(name: str) -> str:
 def by_suffix(names: Iterable[str]) -> str:
     """Return the number of files by suffix, such as "5 .cr2, 1 no suffix"."""
     counts = Counter(suffix_of(name) or "no suffix" for name in names)
-    shown = [f"{count:,} {suffix}" for suffix, count in counts.most_common(_SUFFIXES)]
-    return ", ".join(shown + ["..."] * (len(counts) > _SUFFIXES))
+    shown = [f"{count:,} {suffix}" for suffix, count in counts.most_common(_NAMED_SUFFIXES)]
+    return ", ".join(shown + ["..."] * (len(counts) > _NAMED_SUFFIXES))
 
 
 def decode_name(raw: bytes) -> tuple[str, bool]:
     """Decode the name of a file, and tell whether its encoding is certain.
 
-    Bytes that are valid UTF-8 are UTF-8: text in another encoding hardly ever is by chance. Other
-    bytes are read as CP437, the encoding of old zip programs, which keeps different names apart.
+    Bytes that are valid UTF-8 are UTF-8: long text in another encoding is not, but a short Chinese
+    name may be. Other bytes are read as CP437, the encoding of old zip programs, which keeps
+    different names apart.
     """
     try:
         return raw.decode("utf-8"), True
     except UnicodeDecodeError:
         return raw.decode("cp437"), False
-
-
-def uncertain_names(names: list[str]) -> list[str]:
-    """Return a warning, with an example, if there are names in an unknown encoding."""
-    if not names:
-        return []
-    warning = (
-        f"{len(names):,} names are not in UTF-8 and were read as CP437, such as {names[0]!r}; if "
-        "that looks wrong, pack the photos again with UTF-8 names"
-    )
-    return [warning]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
 
 from PIL.PngImagePlugin import PngImageFile
 
@@ -38,26 +39,35 @@ def mend_transparent_color(image: PngImageFile, data: bytes) -> None:
         image.info["transparency"] = grey * 255 // top if bits < 8 else grey  # noqa: PLR2004
 
 
-def without_metadata(data: bytes) -> bytes | None:
-    """Drop the chunks that a decoder may ignore; None if this is no PNG or there are none.
+def without_metadata(data: bytes) -> Iterator[bytes]:
+    """Drop the chunks of a PNG that a decoder may ignore: first all but a rotation, then all.
 
     Pillow refuses some odd ones: a text or colour profile above 1 MB, a short pHYs, ... What may
-    hold transparency or a rotation stays. A chunk with a wrong CRC stays too, so that Pillow
-    refuses the damage.
+    hold transparency stays. A chunk with a wrong CRC stays too, so that Pillow refuses the damage.
+
+    Yields:
+        The file without them, for each of the two ways in which it is then shorter; nothing for a
+        file of another format.
 
     Source: PNG, third edition, sections 5.3 and 5.4.
     """
     if not data.startswith(b"\x89PNG"):
-        return None
-    kept, at = [data[:_SIGNATURE]], _SIGNATURE
+        return
+    length = len(data)
+    for needed in (_ROTATING, ()):
+        rest = data[:_SIGNATURE] + b"".join(_kept_chunks(data, needed))
+        if len(rest) < length:
+            yield rest
+            length = len(rest)
+
+
+def _kept_chunks(data: bytes, needed: tuple[bytes, ...]) -> Iterator[bytes]:
+    at = _SIGNATURE
     while at < len(data):
         end = at + 12 + int.from_bytes(data[at : at + 4])
         chunk = data[at:end]
         kind, value, crc = chunk[4:8], chunk[8:-4], int.from_bytes(chunk[-4:])
         ancillary = kind[:1].islower() and kind not in (b"tRNS", b"eXIf")
-        drop = ancillary and not value.startswith(_ROTATING) and zlib.crc32(chunk[4:-4]) == crc
-        if not drop:
-            kept.append(chunk)
+        if not ancillary or value.startswith(needed) or zlib.crc32(chunk[4:-4]) != crc:
+            yield chunk
         at = end
-    rest = b"".join(kept)
-    return rest if len(rest) < len(data) else None

@@ -130,7 +130,7 @@ def _read(archive: OpenArchive, member: Member) -> bytes | Failure:
     try:
         return archive.read(member)
     except UnreadableMemberError as err:
-        return Failure("unreadable", str(err))
+        return Failure(err.reason, str(err))
 
 
 def mean_and_std(blocks: Iterable[npt.NDArray[np.uint8]]) -> tuple[list[float], list[float]]:

@@ -18,7 +18,7 @@ from fieldguide.prepare.member import (
     check_size,
     checked_name,
 )
-from fieldguide.prepare.names import decode_name, uncertain_names
+from fieldguide.prepare.names import decode_name, is_hidden
 
 MAX_HEADER_BYTES = 2**20
 _PIECE = 2**20  # bytes read at once after the end mark
@@ -28,6 +28,9 @@ _KINDS = {
     tarfile.SYMTYPE: ("symbolic link", _FOLLOW),
     tarfile.LNKTYPE: ("hard link", _FOLLOW),
     tarfile.GNUTYPE_SPARSE: ("sparse file", "pack it again with `tar` without `--sparse`"),
+    b"V": ("volume label", "pack it again with `tar` without `--label`"),
+    b"M": ("file that began in another volume", "join the volumes by unpacking them all"),
+    b"D": ("folder of an incremental backup", "pack it again with a plain `tar -cf`"),
 }
 _SPECIAL = ("device or special file", "pack only files and folders")
 
@@ -50,11 +53,9 @@ class TarArchive:
         self._file = file
         self.sequential = sequential
         self._lock = threading.Lock()
-        uncertain: list[str] = []
-        self.members = list(self._list(path, uncertain))
-        self.warnings = uncertain_names(uncertain)
+        self.members = list(self._list(path))
 
-    def _list(self, path: Path, uncertain: list[str]) -> Iterator[Member]:
+    def _list(self, path: Path) -> Iterator[Member]:
         budget = Budget(path)
         end = 0
         with tarfile.open(fileobj=self._file, mode="r:", tarinfo=_bounded_header(path)) as tar:
@@ -65,13 +66,16 @@ class TarArchive:
                 end = info.offset_data
                 if info.isdir():
                     continue
-                if not certain:
-                    uncertain.append(name)
-                _check_kind(path, name, info)
+                if info.size < 0:  # tarfile would go back and read the same header again
+                    raise tarfile.ReadError(f"{name!r} has {info.size} bytes")
                 # Before the next header, because reading that unpacks this member.
                 budget.add(name, info.size)
-                end += -(-info.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-                yield Member(name, info.size, info.offset_data)
+                if info.isreg():
+                    end += -(-info.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+                if is_hidden(name):
+                    continue
+                _check_kind(path, name, info)
+                yield Member(name, info.size, info.offset_data, certain=certain)
         self._check_end(path, end)
 
     def _check_end(self, path: Path, end: int) -> None:

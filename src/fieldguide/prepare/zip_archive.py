@@ -21,11 +21,12 @@ from fieldguide.prepare.member import (
     check_size,
     checked_name,
 )
-from fieldguide.prepare.names import decode_name, uncertain_names
+from fieldguide.prepare.names import decode_name, is_hidden
 
 _UTF8, _ENCRYPTED = 0x800, 0x1  # bits of the general purpose flag
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 _OTHER_METHODS = {9: "Deflate64", 20: "Zstandard", 93: "Zstandard", 95: "XZ", 98: "PPMd"}
+_SPLIT_MARK_BYTES = 4  # may come before the first member (APPNOTE.TXT 8.5.4)
 _UNICODE_PATH = 0x7075  # Info-ZIP's extra field (APPNOTE.TXT 4.6.9)
 _MEMBER = b"PK\x03\x04"  # first bytes of a member's header
 _HEADER = struct.Struct("<26xHH")  # the header's last fields: bytes of the name and of extra fields
@@ -55,27 +56,24 @@ class ZipArchive:
         self._zip = zipfile.ZipFile(file)
         self._infos = self._zip.infolist()
         _check_all_is_listed(path, file, self._infos)
-        uncertain: list[str] = []
-        self.members = list(self._list(path, uncertain))
-        self.warnings = uncertain_names(uncertain)
+        self.members = list(self._list(path))
 
-    def _list(self, path: Path, uncertain: list[str]) -> Iterator[Member]:
+    def _list(self, path: Path) -> Iterator[Member]:
         budget = Budget(path)
         for place, info in enumerate(self._infos):
             name, certain = _name_of(info)
-            if name.endswith("/"):  # `is_dir` fails on an empty name before Python 3.12
-                continue
             name = checked_name(path, name)
-            if not certain:
-                uncertain.append(name)
+            is_folder = name.endswith("/") and info.file_size == 0
+            if is_folder or is_hidden(name):
+                continue
             _check_kind(path, name, info)
             budget.add(name, info.file_size)
-            yield Member(name, info.file_size, place)
+            yield Member(name, info.file_size, place, certain=certain)
 
     def read(self, member: Member) -> bytes:
         """Return a member's bytes; see `OpenArchive`."""
-        check_size(member.size)
         info = self._infos[member.place]
+        check_size(max(member.size, info.compress_size))
         try:
             if info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 return self._read_at_once(info)
@@ -93,13 +91,14 @@ class ZipArchive:
 
         Source: APPNOTE.TXT 4.3.7.
         """
-        length = _HEADER.size + len(info.filename) + _LIKELY_EXTRA + info.compress_size
-        data = os.pread(self._file.fileno(), length, info.header_offset)
+        # The header tells where the content begins; most often it is within what is read first.
+        likely = _HEADER.size + len(info.filename) + _LIKELY_EXTRA + info.compress_size
+        data = os.pread(self._file.fileno(), likely, info.header_offset)
         if len(data) < _HEADER.size or not data.startswith(_MEMBER):
             raise zipfile.BadZipFile("no header where its directory says")
         start = _HEADER.size + sum(_HEADER.unpack_from(data))
         end = start + info.compress_size
-        if end > length:
+        if end > likely:
             data = os.pread(self._file.fileno(), end, info.header_offset)
         content = data[start:end]
         if info.compress_type == zipfile.ZIP_DEFLATED:
@@ -136,13 +135,16 @@ def _check_kind(path: Path, name: str, info: zipfile.ZipInfo) -> None:
 def _name_of(info: zipfile.ZipInfo) -> tuple[str, bool]:
     """Return a member's name, and whether its encoding is certain.
 
-    Finder and Info-ZIP write UTF-8 without the flag that says so.
+    Finder and Info-ZIP write UTF-8 without the flag that says so. `orig_filename` is the name as
+    zipfile has decoded it; from Python 3.12 on, `filename` may be that of the extra field.
     """
-    if info.flag_bits & _UTF8 or info.filename.isascii():
-        return info.filename, True
-    raw = info.filename.encode("cp437")  # zipfile has decoded it so
-    name = _unicode_path(info.extra, raw)
-    return decode_name(raw) if name is None else (name, True)
+    written = info.orig_filename
+    if info.flag_bits & _UTF8:
+        return written.partition("\0")[0], True
+    raw = written.encode("cp437")
+    name, certain = decode_name(raw)
+    found = _unicode_path(info.extra, raw)
+    return (found or name).partition("\0")[0], certain or found is not None
 
 
 def _unicode_path(extra: bytes, raw: bytes) -> str | None:
@@ -159,8 +161,6 @@ def _unicode_path(extra: bytes, raw: bytes) -> str | None:
 
 def _check_all_is_listed(path: Path, file: IO[bytes], infos: list[zipfile.ZipInfo]) -> None:
     """Refuse a file of which zipfile reads only a part, such as two zips joined by `cat`."""
-    file.seek(0)
-    starts_with_member = file.read(4) == _MEMBER
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - _END_BYTES - _MAX_COMMENT))
     tail = file.read()
@@ -168,7 +168,7 @@ def _check_all_is_listed(path: Path, file: IO[bytes], infos: list[zipfile.ZipInf
     comment = int.from_bytes(tail[end + 20 : end + 22], "little")
     rest = tail[end + _END_BYTES + comment :].strip(b"\0\r\n ")
     first = min((info.header_offset for info in infos), default=0)
-    if rest or (starts_with_member and first > 0):
+    if rest or first > _SPLIT_MARK_BYTES:
         raise ArchiveError(
             f"{path}: holds more than its directory lists, as when two archives are joined by "
             "`cat`; unpack each archive and pack the photos again"

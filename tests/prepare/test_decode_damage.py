@@ -4,8 +4,10 @@ Nothing may reach the terminal: neither a warning of Python nor what C libraries
 """
 
 import io
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +67,19 @@ def plain_pixels(image):
         return np.asarray(square).astype(int)
 
 
+def needed_chunks(png):
+    """Drop intact chunks that say nothing about pixels."""
+    kept, at = png[:8], 8
+    while at < len(png):
+        length = struct.unpack_from(">I", png, at)[0]
+        kind, end = png[at + 4 : at + 8], at + 12 + length
+        intact = zlib.crc32(png[at + 4 : end - 4]).to_bytes(4) == png[end - 4 : end]
+        if kind[:1].isupper() or kind in (b"tRNS", b"eXIf") or not intact:
+            kept += png[at:end]
+        at = end
+    return kept
+
+
 @st.composite
 def damaged(draw):
     """Cut a photo, or change up to three bytes; half of them are in the header."""
@@ -90,7 +105,8 @@ def test_damage_is_refused_or_harmless(photo):
     image = plain_load(data)
     if image is None:
         assert name.startswith("PNG")  # Pillow refuses odd metadata, `decode` drops it
-        return
+        image = plain_load(needed_chunks(data))
+        assert image is not None
     if image.width * image.height > SMALL or "large" in name:  # decoded at another scale
         return
     expected = plain_pixels(image)

@@ -95,6 +95,13 @@ class TestBmp:
         data = bmp(rows, 16, masks=masks, compression=3, header=56, top_down=top_down)
         assert abs(found(data) - expected).max() <= 1
 
+    def test_16_bits_with_alpha_are_refused(self, top_down):
+        """Pillow ignores the alpha."""
+        masks = struct.pack("<4I", 0x7C00, 0x3E0, 0x1F, 0x8000)
+        rows = [bytes(2 * SIDE)] * SIDE
+        data = bmp(rows, 16, masks=masks, compression=3, header=56, top_down=top_down)
+        assert refusal(data).startswith("BMP with 16-bit pixels and alpha")
+
 
 class TestPpm:
     """PBM, PGM and PPM."""

@@ -72,7 +72,7 @@ class Search:
         from fieldguide.core.store import Store
         from fieldguide.sweeps.record import DONE, FAILED, PRUNED
         from fieldguide.sweeps.space import with_values
-        from fieldguide.training.fit import Outputs, train
+        from fieldguide.training.loop import Outputs, train
 
         while run := self.record.propose():
             params = with_values(self.base, run.overrides)

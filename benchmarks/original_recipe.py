@@ -141,7 +141,7 @@ def fit_fieldguide(
     """Run `train` in a temporary folder; return the classifier, and the seconds and epochs."""
     from fieldguide.core.store import Store
     from fieldguide.network.bundle import load_bundle
-    from fieldguide.training.fit import Outputs, train
+    from fieldguide.training.loop import Outputs, train
 
     with tempfile.TemporaryDirectory() as folder:
         outputs = Outputs(*(Path(folder) / name for name in Outputs._fields))

@@ -21,7 +21,7 @@ import json, sys
 from pathlib import Path
 from fieldguide.core.store import Store
 from fieldguide.core.params import Params
-from fieldguide.training.fit import Outputs, train
+from fieldguide.training.loop import Outputs, train
 
 store, out = Store(Path(sys.argv[1])), Path(sys.argv[2])
 params = Params.model_validate(json.loads(sys.argv[3]))
@@ -41,7 +41,7 @@ def files_in(folder):
 
 # A server that has imported the slow modules and forks processes.
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["fieldguide.training.fit"])
+FORKS.set_forkserver_preload(["fieldguide.training.loop"])
 
 
 def fork(function, *arguments):

@@ -22,11 +22,13 @@ from pathlib import Path
 from fieldguide.core.store import Store
 from fieldguide.core.params import Params
 from fieldguide.training.loop import Outputs, train
+from fieldguide.training.processes import start_processes
 
 store, out = Store(Path(sys.argv[1])), Path(sys.argv[2])
 params = Params.model_validate(json.loads(sys.argv[3]))
 names = "classifier", "metrics", "curves.csv", "model_summary.txt", "environment.json"
 outputs = Outputs(*(out / name for name in names))
+start_processes(params.train)
 train(params.train, params.model, store=store, outputs=outputs)
 """
 

@@ -7,6 +7,7 @@ fails. DistributedDataParallel averages their gradients.
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import re
 import signal
@@ -135,6 +136,7 @@ def start_processes(params: TrainParams) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError  # noqa: PLC0415
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch  # noqa: PLC0415
 
+    logging.disable(logging.ERROR)  # torchrun's own reports; the processes print theirs
     threads = max(1, torch.get_num_threads() // params.devices)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # they share the cores
     config = LaunchConfig(

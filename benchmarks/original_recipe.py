@@ -144,7 +144,8 @@ def fit_fieldguide(
     """Run `train` in a temporary folder; return the classifier, and the seconds and epochs."""
     from fieldguide.core.store import Store
     from fieldguide.network.bundle import load_bundle
-    from fieldguide.training.loop import Outputs, train
+    from fieldguide.training.loop import train
+    from fieldguide.training.outputs import Outputs
 
     with tempfile.TemporaryDirectory() as folder:
         outputs = Outputs(*(Path(folder) / name for name in Outputs._fields))

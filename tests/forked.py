@@ -21,7 +21,8 @@ import json, sys
 from pathlib import Path
 from fieldguide.core.store import Store
 from fieldguide.core.params import Params
-from fieldguide.training.loop import Outputs, train
+from fieldguide.training.loop import train
+from fieldguide.training.outputs import Outputs
 from fieldguide.training.processes import start_processes
 
 store, out = Store(Path(sys.argv[1])), Path(sys.argv[2])

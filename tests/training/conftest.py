@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fieldguide.training.loop import Outputs, train
+from fieldguide.training.loop import train
+from fieldguide.training.outputs import Outputs
 
 # With dropout, augmentation and batch norm, because an interruption could disturb each of them.
 MODEL = {

@@ -21,6 +21,9 @@ from typing import Any
 import torch
 
 from fieldguide.core.files import aside, first_free_folder
+from fieldguide.core.params import ModelParams, TrainParams
+from fieldguide.core.store import Store
+from fieldguide.network.initial import InitialNetwork
 
 CHECKPOINT = "last.ckpt"
 
@@ -47,6 +50,35 @@ def resume_key(*values: Any) -> str:
     """Return a hash of JSON values; equal values give an equal key."""
     text = json.dumps(values, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def training_keys(
+    params: TrainParams,
+    model: ModelParams,
+    store: Store,
+    initial: InitialNetwork,
+    environment: dict[str, object],
+) -> tuple[str, Path | None, dict[str, object]]:
+    """Hash what a training depends on.
+
+    Returns:
+        The key of its checkpoint; the folder of the features, None if they are not used; and what
+        must be equal in all processes, by the name that a user knows.
+    """
+    dataset = store.description_file
+    inputs: dict[str, object] = {
+        str(dataset): hashlib.sha256(dataset.read_bytes()).hexdigest(),
+        f"models/weights/{model.weights}": initial.origin,
+        "Python or library": [environment["python"], environment["libraries"]],
+        "src/fieldguide": code_sha256(),
+    }
+    settings = {"params.yaml": [params.model_dump(), model.model_dump()]}
+    details = (environment, vars(initial.preprocessing))
+    features = None
+    if model.head_only:
+        key = resume_key(inputs, model.backbone, *details)
+        features = project_root() / ".fieldguide" / "features" / key
+    return resume_key(inputs, settings, *details), features, inputs | settings
 
 
 @contextmanager

@@ -1,28 +1,25 @@
 """Train a classifier on a prepared store and save the weights of the best epoch.
 
-`train` prepares everything, calls `_train_epoch` and `_validate` for each epoch, and writes the
-results. A checkpoint after each epoch lets an interrupted training continue with the same bytes.
+To be read from top to bottom: `train` prepares everything, calls `_run_epoch` until the training is
+over, and writes the results. The checkpoint of each epoch lets an interrupted training continue
+with the same bytes.
 """
 
 from __future__ import annotations
 
-import hashlib
-import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LRScheduler
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
-from fieldguide.core.errors import TrainingError, first_line, is_out_of_memory
 from fieldguide.core.files import folder_md5, write_json, write_text
 from fieldguide.core.params import ModelParams, TrainParams, epoch_size
 from fieldguide.core.store import Store
@@ -33,11 +30,10 @@ from fieldguide.network.initial import InitialNetwork, check_size, initial_netwo
 from fieldguide.network.interface import output_layers
 from fieldguide.network.summary import summarize
 from fieldguide.training.checkpoint import (
-    code_sha256,
     project_root,
     read_checkpoint,
     resume_folder,
-    resume_key,
+    training_keys,
     write_checkpoint,
 )
 from fieldguide.training.device import autocast, choose_device, make_deterministic
@@ -45,20 +41,11 @@ from fieldguide.training.environment import describe_environment
 from fieldguide.training.finetune import Freezing, Head, count_parameters, freeze
 from fieldguide.training.loaders import Loader, make_loaders
 from fieldguide.training.memory import keep_freed_memory
-from fieldguide.training.optimizers import make_optimizer, make_schedule
+from fieldguide.training.optimizers import average_weights, make_optimizer, make_schedule
+from fieldguide.training.outputs import Outputs, explained
 from fieldguide.training.processes import Processes, joined
 from fieldguide.training.record import MONITOR, VAL_LOSS, Record
 from fieldguide.training.trial import Channel
-
-
-class Outputs(NamedTuple):
-    """The paths that `train` writes to."""
-
-    bundle: Path
-    metrics: Path  # DVCLive's folder
-    curves: Path  # CSV
-    summary: Path
-    environment: Path
 
 
 def train(
@@ -88,17 +75,26 @@ def train(
     keep_freed_memory()
     device = choose_device(params)
     make_deterministic(params)
-    with joined(params, device) as processes, _failures(params, outputs, processes):
+    with joined(params, device) as processes, explained(params, outputs, processes):
         initial = _build(params, model, store)
         freezing = freeze(initial.net, model, epochs=params.epochs)
         parameters = count_parameters(initial.net)  # now, because epochs of `gradual` freeze more
         if processes.is_first:
             _summarize(initial, model, outputs.summary)
         environment = describe_environment(device)
-        key, features, facts = _keys(params, model, store, initial, environment)
+        key, features, facts = training_keys(params, model, store, initial, environment)
         processes.compare(facts | {"FIELDGUIDE_TRIAL": channel is not None})
         record = Record(outputs.metrics, outputs.curves, params, writes=processes.is_first)
-        training = _prepare(params, model, store, initial, freezing, record, processes, features)
+        training = _prepare(
+            params,
+            model,
+            store=store,
+            initial=initial,
+            freezing=freezing,
+            features=features,
+            record=record,
+            processes=processes,
+        )
         with resume_folder(project_root(), key) if processes.is_first else nullcontext() as folder:
             training.resume(folder)
             record.start()
@@ -175,65 +171,16 @@ class Training:
         return {name: part for name, part in parts.items() if part is not None}
 
 
-def _build(params: TrainParams, model: ModelParams, store: Store) -> InitialNetwork:
-    """Build the network and try the input size of every epoch."""
-    torch.manual_seed(derive_seed(params.seed, WEIGHTS))
-    initial = initial_network(model, store)
-    if not model.head_only:  # features are of photos of one size
-        full, epochs = initial.preprocessing.size, params.epochs
-        sizes = {epoch_size(full, params.start_size, k, of=epochs) for k in range(epochs)}
-        for size in sorted(sizes - {full}):
-            check_size(initial.net, model, size)
-    initial.net.to(memory_format=torch.channels_last)
-    return initial
-
-
-def _summarize(initial: InitialNetwork, model: ModelParams, path: Path) -> None:
-    """Print and write every layer of the CNN, or the blocks of a model of timm."""
-    depth = None if model.name == "cnn" else 2
-    summary = summarize(initial.net, size=initial.preprocessing.size, depth=depth)
-    print(summary)
-    write_text(path, summary + "\n")
-
-
-def _keys(
-    params: TrainParams,
-    model: ModelParams,
-    store: Store,
-    initial: InitialNetwork,
-    environment: dict[str, object],
-) -> tuple[str, Path | None, dict[str, object]]:
-    """Hash what a training depends on.
-
-    Returns:
-        The key of its checkpoint; the folder of the features, None if they are not used; and what
-        must be equal in all processes, by the name that a user knows.
-    """
-    dataset = store.description_file
-    inputs: dict[str, object] = {
-        str(dataset): hashlib.sha256(dataset.read_bytes()).hexdigest(),
-        f"models/weights/{model.weights}": initial.origin,
-        "Python or library": [environment["python"], environment["libraries"]],
-        "src/fieldguide": code_sha256(),
-    }
-    settings = {"params.yaml": [params.model_dump(), model.model_dump()]}
-    details = (environment, vars(initial.preprocessing))
-    features = None
-    if model.head_only:
-        key = resume_key(inputs, model.backbone, *details)
-        features = project_root() / ".fieldguide" / "features" / key
-    return resume_key(inputs, settings, *details), features, inputs | settings
-
-
 def _prepare(
     params: TrainParams,
     model: ModelParams,
+    *,
     store: Store,
     initial: InitialNetwork,
     freezing: Freezing | None,
+    features: Path | None,
     record: Record,
     processes: Processes,
-    features: Path | None,
 ) -> Training:
     """Make everything that a training step needs."""
     net: nn.Module = initial.net
@@ -264,28 +211,6 @@ def _prepare(
         scaler=torch.amp.GradScaler(processes.device.type, enabled=params.precision == "16-mixed"),
         record=record,
     )
-
-
-def average_weights(net: nn.Module, decay: float) -> AveragedModel:
-    """Return an exponential moving average of a network's weights and statistics.
-
-    Frozen weights stay exactly as they are. The decay rises to its final value, so that the random
-    weights at the start do not dominate a short training.
-
-    Args:
-        net: the average starts with its weights after the first update.
-        decay: weight of the old average in an update, in (0, 1).
-
-    Source: Tarvainen & Valpola 2017, section 2 (https://arxiv.org/abs/1703.01780); rising decay:
-    https://www.tensorflow.org/api_docs/python/tf/train/ExponentialMovingAverage.
-    """
-
-    def update(averages: Any, weights: Any, updates: Any) -> None:
-        done = int(updates)
-        rising = min(decay, (1 + done) / (10 + done))
-        get_ema_multi_avg_fn(rising)(averages, weights, updates)  # type: ignore[no-untyped-call]
-
-    return AveragedModel(net, multi_avg_fn=update, use_buffers=True)
 
 
 def _run_epoch(training: Training, folder: Path | None, channel: Channel | None) -> None:
@@ -329,7 +254,8 @@ def train_epoch(training: Training, epoch: int) -> dict[str, float]:
     if training.freezing is not None:
         training.freezing.set_epoch(epoch)
     sums = torch.zeros(3, device=processes.device)  # loss, correct answers, photos
-    with tqdm(unit=" photos", total=order.photos, leave=False, disable=None) as bar:
+    shown = None if processes.is_first else True  # None: only on a terminal
+    with tqdm(unit=" photos", total=order.photos, leave=False, disable=shown) as bar:
         for step, (images, labels) in enumerate(training.batches):
             inputs, targets = images, labels
             if training.mix is not None:
@@ -347,17 +273,13 @@ def train_epoch(training: Training, epoch: int) -> dict[str, float]:
 
 def update_weights(training: Training, loss: Tensor) -> None:
     """Make one step of the optimizer, the schedule and the average of the weights."""
-    optimizer, scaler, clipping = (
-        training.optimizer,
-        training.scaler,
-        training.params.gradient_clipping,
-    )
+    optimizer, scaler = training.optimizer, training.scaler
     optimizer.zero_grad()
-    scaler.scale(loss).backward()
-    if clipping > 0:
+    scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    if training.params.gradient_clipping > 0:
         scaler.unscale_(optimizer)
         trained = [p for group in optimizer.param_groups for p in group["params"]]
-        nn.utils.clip_grad_norm_(trained, clipping)
+        nn.utils.clip_grad_norm_(trained, training.params.gradient_clipping)
     scaler.step(optimizer)
     scaler.update()
     training.schedule.step()
@@ -408,6 +330,27 @@ def _stopped_by_sweep(channel: Channel, record: Record) -> bool:
     return stopped
 
 
+def _build(params: TrainParams, model: ModelParams, store: Store) -> InitialNetwork:
+    """Build the network and try the input size of every epoch."""
+    torch.manual_seed(derive_seed(params.seed, WEIGHTS))
+    initial = initial_network(model, store)
+    if not model.head_only:  # features are of photos of one size
+        full, epochs = initial.preprocessing.size, params.epochs
+        sizes = {epoch_size(full, params.start_size, k, of=epochs) for k in range(epochs)}
+        for size in sorted(sizes - {full}):
+            check_size(initial.net, model, size)
+    initial.net.to(memory_format=torch.channels_last)
+    return initial
+
+
+def _summarize(initial: InitialNetwork, model: ModelParams, path: Path) -> None:
+    """Print and write every layer of the CNN, or the blocks of a model of timm."""
+    depth = None if model.name == "cnn" else 2
+    summary = summarize(initial.net, size=initial.preprocessing.size, depth=depth)
+    print(summary)
+    write_text(path, summary + "\n")
+
+
 def _bundle(
     initial: InitialNetwork, model: ModelParams, store: Store, *, val_acc: float | None
 ) -> Bundle:
@@ -421,37 +364,3 @@ def _bundle(
         val_acc=val_acc,
         started_from=initial.origin,
     )
-
-
-@contextmanager
-def _failures(params: TrainParams, outputs: Outputs, processes: Processes) -> Iterator[None]:
-    """If the block fails, delete what it has written, and explain what the user can change."""
-    try:
-        yield
-    except BaseException as err:
-        if processes.is_first:
-            shutil.rmtree(outputs.metrics, ignore_errors=True)
-            for file in (outputs.curves, outputs.summary, outputs.environment):
-                file.unlink(missing_ok=True)
-        if (explanation := _explanation(err, params)) is not None:
-            raise TrainingError(explanation) from err
-        raise
-
-
-def _explanation(err: BaseException, params: TrainParams) -> str | None:
-    if is_out_of_memory(err):
-        return (
-            f"train.batch_size: {params.batch_size} needs more memory than there is, with this "
-            "model and data.image_size; try half of it"
-        )
-    if type(err).__module__.startswith(("torch._inductor", "torch._dynamo")):
-        return (
-            f"train.compile: true does not work here ({first_line(err)}); it needs a C++ "
-            "compiler, and on a GPU Triton; allowed here: false"
-        )
-    if "more than 1 value per channel" in str(err):  # what batch norm says of a single pixel
-        return (
-            f"train.batch_size: {params.batch_size} leaves batch norm a single pixel; allowed "
-            "here: 2 or more, or for the CNN model.batch_norm: false"
-        )
-    return None

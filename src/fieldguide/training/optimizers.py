@@ -1,13 +1,15 @@
-"""The optimizers and learning-rate schedules that params.yaml offers."""
+"""Optimizers, learning-rate schedules and averages of weights."""
 
 from __future__ import annotations
 
 import inspect
+import warnings
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import lr_scheduler
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fieldguide.core.params import TrainParams
 from fieldguide.training.muon import Muon
@@ -43,7 +45,7 @@ def make_optimizer(
     )
     fused = {"fused": not late}
     sgd = {"momentum": 0.9, "nesterov": True}
-    kinds: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
+    kinds: dict[str, tuple[Any, dict[str, Any]]] = {
         "adam": (torch.optim.Adam, fused),
         "adamw": (torch.optim.AdamW, fused),
         "muon": (Muon, fused),
@@ -52,10 +54,11 @@ def make_optimizer(
         "sgd": (torch.optim.SGD, sgd | fused),
     }
     kind, options = kinds[params.optimizer]
-    return without_compiler(kind)(groups, lr=lr, **options)
+    optimizer: torch.optim.Optimizer = without_compiler(kind)(groups, lr=lr, **options)
+    return optimizer
 
 
-def without_compiler(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+def without_compiler(kind: Any) -> Any:
     """Return an optimizer class whose methods do not import PyTorch's compiler.
 
     Decorators of these methods import torch._dynamo, only to protect the methods from being
@@ -92,6 +95,8 @@ def make_schedule(
     optimizer: torch.optim.Optimizer, params: TrainParams, *, steps: int
 ) -> lr_scheduler.LRScheduler:
     """Build the learning-rate schedule; `steps` is the number of batches of the whole training."""
+    if params.precision == "16-mixed":  # its scaler may skip the first steps of the optimizer
+        warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
     rising = round(params.warmup * steps)  # batches
     match params.schedule:
         case "one_cycle":  # Smith & Topin 2018, https://arxiv.org/abs/1708.07120
@@ -112,3 +117,25 @@ def make_schedule(
             return lr_scheduler.SequentialLR(optimizer, [warming, falling], [rising])
         case "constant":
             return lr_scheduler.ConstantLR(optimizer, factor=1.0)
+
+
+def average_weights(net: nn.Module, decay: float) -> AveragedModel:
+    """Return an exponential moving average of a network's weights and statistics.
+
+    Frozen weights stay exactly as they are. The decay rises to its final value, so that the random
+    weights at the start do not dominate a short training.
+
+    Args:
+        net: the average starts with its weights after the first update.
+        decay: weight of the old average in an update, in (0, 1).
+
+    Source: Tarvainen & Valpola 2017, section 2 (https://arxiv.org/abs/1703.01780); rising decay:
+    https://www.tensorflow.org/api_docs/python/tf/train/ExponentialMovingAverage.
+    """
+
+    def update(averages: Any, weights: Any, updates: Any) -> None:
+        done = int(updates)
+        rising = min(decay, (1 + done) / (10 + done))
+        get_ema_multi_avg_fn(rising)(averages, weights, updates)  # type: ignore[no-untyped-call]
+
+    return AveragedModel(net, multi_avg_fn=update, use_buffers=True)

@@ -72,7 +72,8 @@ class Search:
         from fieldguide.core.store import Store
         from fieldguide.sweeps.record import DONE, FAILED, PRUNED
         from fieldguide.sweeps.space import with_values
-        from fieldguide.training.fit import Outputs, train
+        from fieldguide.training.loop import train
+        from fieldguide.training.outputs import Outputs
 
         while run := self.record.propose():
             params = with_values(self.base, run.overrides)

@@ -1,11 +1,12 @@
-"""Seconds until a command answers: `fieldguide --help`, `dvc repro` with nothing to do, `predict`.
+"""Seconds until a command answers or a training has its first batch.
 
     python benchmarks/cold_start.py [--quick]
 
 Every figure is of a whole process, with files in the disk's cache and compiled bytecode. `dvc
 repro` runs in a copy of this project with a tiny archive; the other contender is a project of one
 stage that does nothing, with the same DVC settings. `predict` classifies one photo; the other
-contender is ten lines of PyTorch (ten_lines.py) with the same weights.
+contender is ten lines of PyTorch (ten_lines.py) with the same weights. `train` starts in that copy
+of the project and ends with its first batch (first_batch.py); the other contender imports PyTorch.
 """
 
 from __future__ import annotations
@@ -45,14 +46,21 @@ CNN = CNNParams(
 )
 CLASSES = [f"class {k}" for k in range(10)]
 TEN_LINES, BARE = "ten lines of PyTorch", "dvc repro, one idle stage"
+TORCH = "import torch"
 
 
 def rows(*, quick: bool) -> list[Row]:
-    """Measure all three commands."""
+    """Measure all commands."""
     repeats = 3 if quick else 11
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        return [help_row(repeats), repro_row(folder, repeats), predict_row(folder, repeats)]
+        project = small_project(folder / "ours")
+        return [
+            help_row(repeats),
+            repro_row(project, folder, repeats),
+            predict_row(folder, repeats),
+            train_row(project, repeats),
+        ]
 
 
 def help_row(repeats: int) -> Row:
@@ -62,11 +70,11 @@ def help_row(repeats: int) -> Row:
     return Row("fieldguide --help", "s", measured, None, 0.3, at_least=False, limit=limit)
 
 
-def repro_row(folder: Path, repeats: int) -> Row:
+def repro_row(project: Path, folder: Path, repeats: int) -> Row:
     """`dvc repro` with nothing to do."""
     repro = [str(BIN / "dvc"), "repro"]
     commands = {
-        OURS: (small_project(folder / "ours"), repro),
+        OURS: (project, repro),
         BARE: (empty_project(folder / "bare"), repro),
     }
     limit = (
@@ -91,6 +99,20 @@ def predict_row(folder: Path, repeats: int) -> Row:
     measured = _warm(commands, repeats)
     work = "predict of one photo, 32 pixels"
     return Row(work, "s", measured, TEN_LINES, 1.3, at_least=False, limit=limit)
+
+
+def train_row(project: Path, repeats: int) -> Row:
+    """`train` until its first batch, of params.yaml's network on a tiny archive."""
+    script = str(Path(__file__).with_name("first_batch.py"))
+    python = str(BIN / "python")
+    commands = {
+        OURS: (project, [python, script]),
+        TORCH: (project, [python, "-c", "import torch, os; os._exit(0)"]),
+    }
+    limit = "PyTorch's import; then that of pydantic, and hashes of code and data"
+    measured = _warm(commands, repeats)
+    work = "train, from start to the first batch"
+    return Row(work, "s", measured, TORCH, 1.4, at_least=False, limit=limit)
 
 
 def _warm(commands: dict[str, tuple[Path, list[str]]], repeats: int) -> dict[str, list[float]]:

@@ -1,6 +1,6 @@
 """Compare the course work's recipe with fieldguide's `train` on the same photos.
 
-    make venv && . .venv/bin/activate && dvc repro
+    make venv peers && . .venv/bin/activate && dvc repro
     python benchmarks/original_recipe.py --epochs 30 --seeds 0 1 2
 
 The course work's recipe is the best of its 480 sweep trials: `ImageFolder` with transforms per
@@ -8,7 +8,8 @@ photo, a Lightning Trainer, 5 layers of 128 filters, GELU, batch norm, dense 512
 at a constant 1e-4, batches of 64, no augmentation. Both recipes train on the train split of
 data/prepared and are tested once on its test split, with the weights of the epoch that had the best
 val/acc. fieldguide may stop early. The photos for `ImageFolder` are unpacked before, and neither
-that nor `prepare`, which takes seconds, is timed. Each training has its own process.
+that nor `prepare`, which takes seconds, is timed. Each training has its own process;
+the course work's has Lightning, from the peers' environment.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from contender import peers_python
 
 if TYPE_CHECKING:
     from fieldguide.core.params import Params
@@ -141,7 +144,8 @@ def fit_fieldguide(
     """Run `train` in a temporary folder; return the classifier, and the seconds and epochs."""
     from fieldguide.core.store import Store
     from fieldguide.network.bundle import load_bundle
-    from fieldguide.training.fit import Outputs, train
+    from fieldguide.training.loop import train
+    from fieldguide.training.outputs import Outputs
 
     with tempfile.TemporaryDirectory() as folder:
         outputs = Outputs(*(Path(folder) / name for name in Outputs._fields))
@@ -190,7 +194,8 @@ def main() -> None:
         unpack(args.archive, args.store, photos)
         for seed in args.seeds:
             for recipe in [args.only] if args.only else ["original", "fieldguide"]:
-                command = [sys.executable, __file__, "--store", str(args.store)]
+                python = peers_python() if recipe == "original" else sys.executable
+                command = [python, __file__, "--store", str(args.store)]
                 command += ["--epochs", str(args.epochs), "--one", f"{recipe}|{photos}|{seed}"]
                 command += ["--our-epochs", str(args.our_epochs)] if args.our_epochs else []
                 env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}

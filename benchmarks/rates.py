@@ -67,7 +67,8 @@ def train_rate(store: Path, *, batch: int, gpu: bool) -> dict[str, Any]:
     """Train for EPOCHS epochs and return the rate of all but the first."""
     from fieldguide.core.params import load_params
     from fieldguide.core.store import Store
-    from fieldguide.training.fit import Outputs, train
+    from fieldguide.training.loop import train
+    from fieldguide.training.outputs import Outputs
 
     params = load_params(ROOT / "params.yaml")
     changes: dict[str, Any] = {"epochs": EPOCHS, "patience": EPOCHS, "batch_size": batch}

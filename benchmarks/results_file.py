@@ -17,7 +17,7 @@ from contender import ROOT, cores
 from side_by_side import Row
 
 FILE = ROOT / "benchmarks" / "results.json"
-LIBRARIES = ("torch", "torchvision", "lightning", "dvc", "numpy", "pillow")
+LIBRARIES = ("torch", "torchvision", "dvc", "numpy", "pillow")
 
 
 @dataclass(frozen=True)

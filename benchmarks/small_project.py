@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -78,12 +77,6 @@ def empty_project(folder: Path) -> Path:
     (folder / "params.yaml").write_text("number: 0\n", encoding="utf-8")
     _commit(folder)
     return folder
-
-
-def working_seconds(folder: Path) -> dict[str, float]:
-    """Return the seconds that each stage worked the last time it ran, without its imports."""
-    timing = json.loads((folder / "metrics" / "timing.json").read_text(encoding="utf-8"))
-    return {name: values["seconds"] for name, values in timing.items()}
 
 
 def _shrink(sample: Path, archive: Path) -> None:

@@ -39,7 +39,7 @@ EVERY = 0.05  # s
 STAGES = ("prepare", "train", "evaluate", "visualize")
 LIMITS = {
     "prepare": "names, hashes and rows of all photos, and a few megabytes of pixels",
-    "train": "the import of PyTorch and Lightning, and the mapped pages of the store",
+    "train": "the import of PyTorch, and the mapped pages of the store",
     "evaluate": "the import of PyTorch and scikit-learn, and the predictions of the test set",
     "visualize": "the import of PyTorch and Matplotlib, and the largest figure",
 }

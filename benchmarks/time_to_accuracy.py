@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from contender import ROOT, environment
+from contender import ROOT, environment, peers_python
 from photos import prepared
 from side_by_side import OURS, Row, in_turn
 
@@ -88,7 +88,8 @@ def rows(*, quick: bool) -> list[Row]:
 
 def follow(recipe: str, photos: Path, *, seed: int) -> list[Epoch]:
     """Train in a new process and return the time and accuracy of each epoch."""
-    command = [sys.executable, __file__, recipe, str(photos), str(seed)]
+    python = peers_python() if recipe == ORIGINAL else sys.executable
+    command = [python, __file__, recipe, str(photos), str(seed)]
     epochs = []
     start = time.perf_counter()
     with subprocess.Popen(

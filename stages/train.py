@@ -11,7 +11,9 @@ from pathlib import Path
 from fieldguide.core import stage
 from fieldguide.core.params import Params
 from fieldguide.core.store import Store
-from fieldguide.training.fit import Outputs, train
+from fieldguide.training.loop import train
+from fieldguide.training.outputs import Outputs
+from fieldguide.training.processes import start_processes
 from fieldguide.training.trial import Channel
 
 OUTPUTS = Outputs(
@@ -24,7 +26,8 @@ OUTPUTS = Outputs(
 
 
 def main(params: Params) -> dict[str, float | str]:
-    """Train on the prepared store."""
+    """Train on the prepared store; several processes each run this script."""
+    start_processes(params.train)
     store = Store(Path("data/prepared"))
     channel = Channel.from_environment()
     return train(params.train, params.model, store=store, outputs=OUTPUTS, channel=channel)

@@ -21,12 +21,15 @@ import json, sys
 from pathlib import Path
 from fieldguide.core.store import Store
 from fieldguide.core.params import Params
-from fieldguide.training.fit import Outputs, train
+from fieldguide.training.loop import train
+from fieldguide.training.outputs import Outputs
+from fieldguide.training.processes import start_processes
 
 store, out = Store(Path(sys.argv[1])), Path(sys.argv[2])
 params = Params.model_validate(json.loads(sys.argv[3]))
 names = "classifier", "metrics", "curves.csv", "model_summary.txt", "environment.json"
 outputs = Outputs(*(out / name for name in names))
+start_processes(params.train)
 train(params.train, params.model, store=store, outputs=outputs)
 """
 
@@ -41,7 +44,7 @@ def files_in(folder):
 
 # A server that has imported the slow modules and forks processes.
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["fieldguide.training.fit"])
+FORKS.set_forkserver_preload(["fieldguide.training.loop"])
 
 
 def fork(function, *arguments):

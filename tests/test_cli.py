@@ -97,19 +97,19 @@ def test_prepare_imports_what_it_uses_alone():
 
 
 def test_what_uses_pytorch_imports_nothing_else_that_it_does_not_use():
-    training = {"lightning", "torchmetrics", "torchvision"}
-    predict, evaluate, visualize = imported(
+    predict, evaluate, train, visualize = imported(
         "import fieldguide.inference.answers, fieldguide.inference.find, "
         "fieldguide.inference.torch_classifier",
         "import stages.evaluate",
+        "import stages.train",
         "import stages.visualize",
         shared="import torch",
     )
-    dvc = {"dvc", "dvclive"}
-    assert predict & (training | dvc | {"timm", "sklearn", "scipy", "matplotlib"}) == set()
-    assert evaluate & (training | {"matplotlib"}) == set()
-    assert visualize & (training | {"sklearn", "scipy"}) == set()
-    assert (predict | evaluate) & {"torch._dynamo"} == set()
+    other = {"dvc", "dvclive", "timm", "torchvision", "torch._dynamo"}
+    assert predict & (other | {"sklearn", "scipy", "matplotlib"}) == set()
+    assert evaluate & (other | {"matplotlib"}) == set()
+    assert train & (other | {"sklearn", "scipy", "matplotlib", "rich"}) == set()
+    assert visualize & ((other - {"torch._dynamo"}) | {"sklearn", "scipy"}) == set()
 
 
 def test_a_mistake_is_a_message_and_status_1(fieldguide):

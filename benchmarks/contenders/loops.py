@@ -48,7 +48,7 @@ def bare(link: Link, settings: Settings, params: Params) -> None:
     The process reuses freed memory as `train` does, so that only the loops differ.
     """
     from fieldguide.training.memory import keep_freed_memory
-    from fieldguide.training.module import make_optimizer
+    from fieldguide.training.optimizers import make_optimizer
 
     keep_freed_memory()
     device, size = torch.device(settings["device"]), settings["size"]

@@ -134,8 +134,8 @@ def train(link: Link, settings: dict[str, Any]) -> None:
     """Measure the images per second of an epoch of `train` with params.yaml's recipe."""
     from fieldguide.core.params import load_params
     from fieldguide.core.store import Store
-    from fieldguide.training.fit import Outputs
-    from fieldguide.training.fit import train as fit
+    from fieldguide.training.loop import train as fit
+    from fieldguide.training.outputs import Outputs
 
     store = Store(Path(settings["store"]))
     params = load_params(ROOT / "params.yaml")

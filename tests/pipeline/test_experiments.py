@@ -38,7 +38,7 @@ def queue_states(project):
 @pytest.mark.soak
 def test_queue_runs_each_setting_from_its_own_tree(project):
     # Code that is in the experiments' trees alone: an editable install elsewhere lacks it.
-    project.edit("src/fieldguide/training/fit.py", 'print(f"Kept epoch', 'print(f"HERE epoch')
+    project.edit("src/fieldguide/training/loop.py", 'print(f"Kept epoch', 'print(f"HERE epoch')
     project.git("commit", "--quiet", "--all", "--message", "code of this tree")
     project.dvc("exp", "run", "--queue", "-S", "model.activation=relu,gelu", "train")
     project.dvc("queue", "start", "-j", "2")

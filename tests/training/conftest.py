@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fieldguide.training.fit import Outputs, train
+from fieldguide.training.loop import train
+from fieldguide.training.outputs import Outputs
 
 # With dropout, augmentation and batch norm, because an interruption could disturb each of them.
 MODEL = {
@@ -49,7 +50,7 @@ def files_in(folder):
 
 @pytest.fixture(autouse=True)
 def working_folder(tmp_path, monkeypatch):
-    """Change to an empty folder; restore Ctrl-C, which Lightning disables after the first one."""
+    """Change to an empty folder, and let Ctrl-C raise KeyboardInterrupt."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
     # Processes that a shell starts in the background ignore Ctrl-C.
@@ -100,7 +101,6 @@ def interrupt(run_training):
         ctrl_c = contextlib.redirect_stdout(CtrlC(f"{epoch:>4}/{of:<4}"))
         with ctrl_c, pytest.raises(KeyboardInterrupt):
             run_training(name, **changes)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
         assert [file for file in Path(name).rglob("*") if file.is_file()] == []
 
     return run

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -18,11 +19,14 @@ from forked import ROOT, Started, end, files_in, wait_for_epoch
 from safetensors.torch import load_file
 
 from fieldguide.core.store import Store
+from fieldguide.network.batches import in_order
+from fieldguide.network.bundle import load_bundle
 from fieldguide.prepare.prepare import prepare
 
 pytestmark = pytest.mark.slow
 
 LONG = {"epochs": 20, "patience": 20}
+EQUAL = {"batch_norm": False, "dropout": 0.0}
 WITHIN = 60  # seconds for all to end after one has died
 
 
@@ -65,25 +69,43 @@ def free_port():
         return found.getsockname()[1]
 
 
-def start(machines, devices, *, address="127.0.0.1", networks=None, **variables):
-    """Start the processes of a training with the variables that a launcher sets, by rank."""
-    shared = variables | {
-        "MASTER_ADDR": address,
-        "MASTER_PORT": str(free_port()),
-        "OMP_NUM_THREADS": "1",
-    }
+def start(machines, devices):
+    """Start the processes of a training with the variables that torchrun sets, by rank."""
+    world, port = len(machines) * devices, str(free_port())
     return [
         Started(
             "stages/train.py",
             cwd=folder,
             printed=folder.parent / f"printed-{local}.txt",
-            network=networks and networks[node],
-            NODE_RANK=str(node),
+            OMP_NUM_THREADS="1",
+            TORCHELASTIC_RUN_ID="none",
+            RANK=str(node * devices + local),
             LOCAL_RANK=str(local),
-            **shared,
+            WORLD_SIZE=str(world),
+            MASTER_ADDR="127.0.0.1",
+            MASTER_PORT=port,
         )
         for node, folder in enumerate(machines)
         for local in range(devices)
+    ]
+
+
+def start_by_hand(machines, *, address="127.0.0.1", networks=None, **variables):
+    """Start the stage once on each machine, as docs/distributed.md says."""
+    port = str(free_port())
+    return [
+        Started(
+            "stages/train.py",
+            cwd=folder,
+            printed=folder.parent / "printed.txt",
+            network=networks and networks[node],
+            OMP_NUM_THREADS="1",
+            MASTER_ADDR=address,
+            MASTER_PORT=port,
+            NODE_RANK=str(node),
+            **variables,
+        )
+        for node, folder in enumerate(machines)
     ]
 
 
@@ -96,10 +118,13 @@ def finish(processes):
 
 @pytest.fixture(scope="module")
 def trained(machine):
-    """Folders after the same training by one, two and four processes, by this number."""
+    """Folders after the same training by one, two and four processes, by this number.
+
+    Without batch norm and dropout, which are each process's own.
+    """
     folders = {}
     for devices in (1, 2, 4):
-        changes = {"devices": devices, "batch_size": 64 // devices}
+        changes = {"devices": devices, "batch_size": 64 // devices, "model": EQUAL}
         folders[devices] = machine(f"by-{devices}", epochs=3, patience=3, **changes)
         finish(start([folders[devices]], devices))
     return folders
@@ -140,118 +165,84 @@ def test_several_processes_write_what_one_does(trained):
         assert seconds["train"]["epochs_run"] == 3
 
 
+def test_batch_norm_validates_and_saves_the_statistics_of_the_first_process(machine):
+    changes = {"epochs": 2, "patience": 2, "ema_decay": 0.5}
+    folder = machine("norm", **changes, devices=2, batch_size=32)
+    finish(start([folder], 2))
+    bundle = load_bundle(folder / "models/classifier")
+    split = Store(folder / "data/prepared").split("val")
+    batches = in_order(split, bundle.preprocessing, torch.device("cpu"))
+    right = sum(int((bundle.net(images).argmax(1) == labels).sum()) for images, labels in batches)
+    assert right / len(split) == pytest.approx(max(curves(folder)["val_acc"]), abs=1e-6)
+
+
 def test_ddp_of_one_process_changes_nothing(trained, machine):
-    folder = machine("ddp", epochs=3, patience=3, strategy="ddp")
-    finish([Started("stages/train.py", cwd=folder, OMP_NUM_THREADS="1")])
+    folder = machine("ddp", epochs=3, patience=3, strategy="ddp", model=EQUAL)
+    finish(start([folder], 1))
     assert weights_file(folder) == weights_file(trained[1])
 
 
-def torchrun(folder, devices):
-    """Start processes with the command in docs/distributed.md."""
-    return subprocess.Popen(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(devices)),
-            *("--master-addr", "127.0.0.1", "--master-port", str(free_port()), "stages/train.py"),
-        ],
+def test_torchrun_starts_two_processes(trained, machine):
+    folder = machine("torchrun", epochs=3, patience=3, devices=2, batch_size=32, model=EQUAL)
+    command = ["--nproc-per-node", "2", "--master-addr", "127.0.0.1"]
+    command += ["--master-port", str(free_port()), "stages/train.py"]
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", *command],
+        check=False,
         cwd=folder,
         env={**os.environ, "PYTHONPATH": "src", "OMP_NUM_THREADS": "1"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        capture_output=True,
         text=True,
-        start_new_session=True,
+        timeout=WITHIN,
     )
-
-
-def test_torchrun_starts_two_processes(trained, machine):
-    folder = machine("torchrun-2", epochs=3, patience=3, devices=2, batch_size=32)
-    status, output = end(torchrun(folder, 2))
-    assert status == 0, output
-    assert output.count("Kept epoch") == 1
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Kept epoch") == 1
     assert weights_file(folder) == weights_file(trained[2])
-
-
-def test_four_processes_of_torchrun_end_together_and_go_on(long_training, machine):
-    folder = machine("torchrun-4", **LONG, devices=4, batch_size=16)
-    started = torchrun(folder, 4)
-    wait_for_epoch(started, folder / "plots/curves.csv", 2)
-    workers = psutil.Process(started.pid).children(recursive=True)
-    victim = next(one for one in workers if one.environ().get("RANK") == "2")
-    victim.kill()
-    killed = time.monotonic()
-    status, output = end(started)
-    assert time.monotonic() - killed < WITHIN
-    assert status != 0
-    assert (
-        "stages/train.py FAILED" in output
-    )  # printed by torchrun, which may end all before they print
-    assert 'stages/train.py", line' not in output  # no traceback of ours; torchrun prints its own
-    assert not any(one.is_running() for one in workers)
-    assert finish(start([folder], 4)).count("Going on after epoch") == 1
-    torch.testing.assert_close(weights(folder), weights(long_training), rtol=1e-3, atol=1e-3)
-
-
-@pytest.mark.parametrize("victim", ["child", "parent"])
-def test_the_first_process_and_those_that_it_started_end_together(victim, long_training, machine):
-    folder = machine(f"dies-{victim}", **LONG, devices=2, batch_size=32)
-    parent = Started("stages/train.py", cwd=folder, OMP_NUM_THREADS="1")
-    wait_for_epoch(parent, folder / "plots/curves.csv", 2)
-    (child,) = psutil.Process(parent.pid).children()
-    killed = time.monotonic()
-    (child if victim == "child" else parent.process).kill()
-    status, _ = end(parent)
-    psutil.wait_procs([child], timeout=WITHIN)
-    assert time.monotonic() - killed < WITHIN
-    assert not child.is_running()
-    assert status == (1 if victim == "child" else -signal.SIGKILL)
-    assert parent.printed.read_text(encoding="utf-8").count("it goes on after the last") == 1
-    assert finish(start([folder], 2)).count("Going on after epoch") == 1
-    assert weights_file(folder) == weights_file(long_training)
 
 
 @pytest.fixture(scope="module")
 def long_training(machine):
-    """Folder of the first of two machines after a training without interruption."""
-    machines = [machine(f"long-{node}", **LONG, num_nodes=2, batch_size=32) for node in (0, 1)]
-    before = files_in(machines[1])
-    finish(start(machines, 1))
-    assert files_in(machines[1]) == before, "only the first machine may write"
-    return machines[0]
+    """Folder of a training by two processes without interruption."""
+    folder = machine("long", **LONG, devices=2, batch_size=32)
+    finish(start([folder], 2))
+    return folder
 
 
-def die(machines, victim, **options):
-    """Kill one of two processes on two machines; the other must end by itself."""
-    processes = start(machines, 1, **options)
-    wait_for_epoch(processes[0], machines[0] / "plots/curves.csv", 3)
-    os.killpg(processes[victim].pid, signal.SIGKILL)
+@pytest.mark.parametrize("victim", ["second", "stage"])
+def test_the_stage_and_the_processes_that_it_starts_end_together(victim, long_training, machine):
+    folder = machine(f"dies-{victim}", **LONG, devices=2, batch_size=32)
+    stage = Started("stages/train.py", cwd=folder, OMP_NUM_THREADS="1")
+    wait_for_epoch(stage, folder / "plots/curves.csv", 2)
+    children = psutil.Process(stage.pid).children()
+    ranks = {child.environ()["RANK"]: child for child in children}
+    assert set(ranks) == {"0", "1"}
     killed = time.monotonic()
-    status, output = end(processes[1 - victim])
+    (stage.process if victim == "stage" else ranks["1"]).kill()
+    status, output = end(stage)
+    psutil.wait_procs(children, timeout=WITHIN)
     assert time.monotonic() - killed < WITHIN
-    assert status == 1, output
-    assert end(processes[victim])[0] == -signal.SIGKILL
-    *_, last = output.strip().splitlines()
-    assert last.startswith(f"train: process {1 - victim} of 2 has lost another process")
-    assert last.endswith("run it again: it goes on after the last finished epoch")
+    assert not any(child.is_running() for child in children)
     assert "Traceback" not in output
-    assert not (machines[0] / "models/classifier").exists()
-
-
-def go_on(machines, **options):
-    """Resume the training and wait for its end."""
-    output = finish(start(machines, 1, **options))
-    assert output.count("Going on after epoch") == 1
-
-
-@pytest.mark.parametrize("victim", [0, 1])
-def test_when_a_process_dies_all_end_and_the_next_start_goes_on(victim, long_training, machine):
-    machines = [machine(f"dies-{node}", **LONG, num_nodes=2, batch_size=32) for node in (0, 1)]
-    before = files_in(machines[1])
-    die(machines, victim)
-    go_on(machines)
-    assert weights_file(machines[0]) == weights_file(long_training)
+    assert not (folder / "models/classifier").exists()
+    if victim == "stage":
+        assert status == -signal.SIGKILL
+    else:
+        assert status == 1
+        assert "train: process 1 was ended by SIGKILL; run it again: it goes on" in output
+    assert finish(start([folder], 2)).count("Going on after epoch") == 1
+    assert weights_file(folder) == weights_file(long_training)
     for written in ("metrics/train", "models", "plots"):
-        assert files_in(machines[0] / written) == files_in(long_training / written)
-    assert files_in(machines[1]) == before
+        assert files_in(folder / written) == files_in(long_training / written)
+
+
+def test_a_mistake_ends_all_processes_with_its_message_and_status(machine):
+    changes = {"optimizer": "sgd", "learning_rate": 10.0, "model": {"batch_norm": False}}
+    folder = machine("nan", epochs=9, devices=2, batch_size=32, **changes)
+    status, output = end(Started("stages/train.py", cwd=folder, OMP_NUM_THREADS="1"))
+    assert status == 1
+    message = r"^train: (process 1: )?(train|val)/loss became (nan|inf)"
+    assert re.search(message, output, re.MULTILINE)
+    assert "Traceback" not in output
 
 
 @pytest.fixture(scope="module")
@@ -293,10 +284,20 @@ def test_two_hosts_train_together_and_end_together(two_networks, long_training, 
         "networks": two_networks,
         "GLOO_SOCKET_IFNAME": "eth0",  # here the name of a host leads to its loopback
     }
-    die(machines, 1, **options)
-    go_on(machines, **options)
+    stages = start_by_hand(machines, **options)
+    wait_for_epoch(stages[0], machines[0] / "plots/curves.csv", 3)
+    stages[1].process.kill()
+    killed = time.monotonic()
+    status, output = end(stages[0])
+    assert time.monotonic() - killed < WITHIN
+    assert status == 1, output
+    assert "train: process 0 of 2 has lost another process" in output
+    assert "Traceback" not in output
+    assert not (machines[0] / "models/classifier").exists()
+    output = finish(start_by_hand(machines, **options))
+    assert output.count("Going on after epoch") == 1
     assert weights_file(machines[0]) == weights_file(long_training)
-    assert files_in(machines[1]) == before
+    assert files_in(machines[1]) == before, "only the first machine may write"
 
 
 @pytest.mark.parametrize(
@@ -331,13 +332,12 @@ def test_all_machines_must_have_the_same_files(change, named, machine):
             {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1", "NODE_RANK": "2"},
             "NODE_RANK (found 2; allowed: 0 to 1); docs/distributed.md shows",
         ),
-        ({"SLURM_NTASKS": "3"}, "SLURM_NTASKS: found 3; allowed: 2"),
         (
             {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "1"},
             "WORLD_SIZE: found 1; allowed: 2, which is train.devices: 1 × train.num_nodes: 2",
         ),
     ],
-    ids=["missing", "range", "slurm", "torchrun"],
+    ids=["missing", "range", "torchrun"],
 )
 def test_the_launcher_must_fit_the_params(variables, message, machine):
     folder = machine("alone", epochs=3, num_nodes=2)

@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 from fieldguide.core.errors import TrainingError
 from fieldguide.network.augmentation import Augmentation
 from fieldguide.network.batches import Batches, Order
+from fieldguide.network.initial import InitialNetwork
 from fieldguide.network.preprocessing import Preprocessing
 from fieldguide.training.features import FeatureBatches, cached_features, classifier_input
 from fieldguide.training.finetune import Head
-from fieldguide.training.initial import InitialNetwork
 
 CPU = torch.device("cpu")
 PREPROCESSING = Preprocessing(32, "bicubic", mean=[0.4, 0.5, 0.6], std=[0.2, 0.3, 0.4])

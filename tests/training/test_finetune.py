@@ -5,7 +5,6 @@ import re
 import shutil
 from pathlib import Path
 
-import lightning as L
 import pytest
 import timm
 import torch
@@ -14,10 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from fieldguide.core.errors import TrainingError
 from fieldguide.network.backbones import build
-from fieldguide.training.finetune import Freeze, block_parameters, count_parameters, freeze
-from fieldguide.training.initial import initial_network
-from fieldguide.training.loaders import make_loaders
-from fieldguide.training.module import ClassifierModule, make_optimizer
+from fieldguide.training import loop
+from fieldguide.training.finetune import Freezing, block_parameters, count_parameters, freeze
+from fieldguide.training.optimizers import make_optimizer
 
 # Blocks by hand, first to last: prefixes of the names of weights and statistics.
 BLOCKS = {
@@ -144,23 +142,6 @@ def norms_of(net):
     return [(f"{key}.", one) for key, one in net.named_modules() if isinstance(one, norms)]
 
 
-class Record(L.Callback):
-    """Records for each epoch which weights changed and which norms were in training mode."""
-
-    def __init__(self, net):
-        self.net, self.changed, self.training = net, [], []
-
-    def on_train_epoch_start(self, trainer, module):
-        self.before = copy_of(self.net)
-
-    def on_train_batch_end(self, *_):
-        if len(self.training) == len(self.changed):
-            self.training.append({key for key, one in norms_of(self.net) if one.training})
-
-    def on_train_epoch_end(self, trainer, module):
-        self.changed.append(differing(self.before, self.net.state_dict()))
-
-
 @pytest.mark.parametrize(
     "case",
     [
@@ -172,30 +153,31 @@ class Record(L.Callback):
     ],
     ids=str,
 )
-@pytest.mark.filterwarnings("ignore::UserWarning:lightning", "ignore::FutureWarning:lightning")
-def test_each_epoch_changes_only_the_blocks_that_it_trains(before, store, tiny_params, case):
+def test_each_epoch_changes_only_the_blocks_that_it_trains(case, before, run_training, monkeypatch):
     name, strategy, firsts = case
-    before(name)
-    params = tiny_params(model=model_of(name, **strategy), epochs=len(firsts))
-    torch.manual_seed(0)
-    initial = initial_network(params.model, store)
-    record = Record(initial.net)
-    trainer = L.Trainer(
-        accelerator="cpu",
-        max_epochs=len(firsts),
-        callbacks=[*freeze(initial.net, params.model, epochs=len(firsts)), record],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    module = ClassifierModule(initial.net, params.train, input_size=32, num_classes=3)
-    trainer.fit(module, *make_loaders(trainer, store, params.train, initial))
-    keys = initial.net.state_dict().keys()
-    norms = {key for key, _ in norms_of(initial.net)}
-    for first, changed, training in zip(firsts, record.changed, record.training, strict=True):
-        assert changed == {key for key in keys if block_of(key, name) >= first}
-        assert training == {key for key in norms if block_of(key, name) >= first}
+    changed, training = [], []
+
+    def watched(fit, epoch):
+        old, batches = copy_of(fit.net), []
+        hook = fit.net.register_forward_pre_hook(
+            lambda net, _: batches.append({key for key, one in norms_of(net) if one.training})
+        )
+        row = train_epoch(fit, epoch)
+        hook.remove()
+        changed.append(differing(old, fit.net.state_dict()))
+        training.append(batches[0])
+        return row
+
+    train_epoch = loop.train_epoch
+    monkeypatch.setattr(loop, "train_epoch", watched)
+    keys = before(name).keys()
+    run_training(model=model_of(name, **strategy), epochs=len(firsts))
+    net = timm.create_model(name, img_size=32) if name == "test_vit" else timm.create_model(name)
+    norms = {key for key, _ in norms_of(net)}
+    assert len(changed) == len(firsts)
+    for first, weights, modes in zip(firsts, changed, training, strict=True):
+        assert weights == {key for key in keys if block_of(key, name) >= first}
+        assert modes == {key for key in norms if block_of(key, name) >= first}
 
 
 @pytest.mark.parametrize(
@@ -212,8 +194,10 @@ def test_each_epoch_changes_only_the_blocks_that_it_trains(before, store, tiny_p
 )
 def test_gradual_by_hand(name, epochs, firsts, tiny_params):
     model = tiny_params(model=model_of(name, weights="old", finetune="gradual")).model
-    callback = Freeze(build(model.architecture, input_size=32, num_classes=3), model, epochs=epochs)
-    assert [callback.first_trained(epoch) for epoch in range(epochs)] == firsts
+    freezing = Freezing(
+        build(model.architecture, input_size=32, num_classes=3), model, epochs=epochs
+    )
+    assert [freezing.first_trained(epoch) for epoch in range(epochs)] == firsts
 
 
 @pytest.mark.parametrize("name", BLOCKS)

@@ -81,6 +81,22 @@ def test_ctrl_c_ends_the_stage_without_traceback_and_without_outputs(store, tiny
     assert files_in(tmp_path / "metrics") == files_in(tmp_path / "plots") == {}
 
 
+UNUSED = "torch._dynamo", "torchvision", "timm", "scipy", "sklearn", "matplotlib", "pandas"
+
+
+def test_a_training_with_default_params_imports_nothing_that_it_does_not_use(
+    store, make_params, tmp_path
+):
+    script = tmp_path / "script.py"
+    ending = f"print('imported:', [name for name in {UNUSED} if name in sys.modules])"
+    script.write_text(f"{SCRIPT}\n{ending}\n", encoding="utf-8")
+    params = make_params(train={"epochs": 1, "accelerator": "cpu"}, model={"conv_layers": 2})
+    arguments = (str(script), str(store.folder), "run", params.model_dump_json())
+    status, output = end(start_stage(*arguments, cwd=tmp_path))
+    assert status == 0, output
+    assert output.splitlines()[-1] == "imported: []"
+
+
 @pytest.fixture(scope="module")
 def odd_store(make_photos, make_params, pack, tmp_path_factory):
     """27 photos to train and 9 to validate, which two processes cannot share evenly."""

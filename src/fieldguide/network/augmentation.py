@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from typing import Literal
@@ -29,6 +30,8 @@ JITTER = slice(3, 6)  # brightness, contrast, saturation
 CROP_SHAPE = slice(6, 8)  # area, aspect
 ERASING = slice(8, 13)  # yes or no, area, aspect, row, column
 DRAWS = 13
+
+Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -204,3 +207,27 @@ def _erased_pixels(images: Tensor, draws: Tensor, probability: float) -> Tensor:
         inside.append((at >= first) & (at < first + pixels))  # (B, length)
     rectangle = inside[0][:, :, None] & inside[1][:, None, :]  # (B, H, W)
     return (rectangle & (chance < probability)[:, None, None])[:, None]
+
+
+def make_mix(mixup: float, cutmix: float, num_classes: int) -> Mix | None:
+    """Return torchvision's MixUp or CutMix, or a random choice of both for each batch.
+
+    Args:
+        mixup: alpha of a Beta distribution; 0: no MixUp.
+        cutmix: the same for CutMix.
+        num_classes: K.
+
+    Returns:
+        A function from images (B, 3, H, W) and labels (B,) to images and class fractions (B, K).
+        It draws from PyTorch's global generator. None if both are 0.
+
+    Source: https://arxiv.org/abs/1710.09412 and https://arxiv.org/abs/1905.04899.
+    """
+    if mixup == cutmix == 0:
+        return None
+    from torchvision.transforms import v2  # noqa: PLC0415 - takes seconds
+
+    kinds = ((v2.MixUp, mixup), (v2.CutMix, cutmix))
+    mixes = [kind(alpha=alpha, num_classes=num_classes) for kind, alpha in kinds if alpha > 0]
+    mix: Mix = mixes[0] if len(mixes) == 1 else v2.RandomChoice(mixes)
+    return mix

@@ -1,1 +1,1 @@
-"""The fit: Lightning module, callbacks, and going on after an interruption."""
+"""The training loop, its parts, and going on after an interruption."""

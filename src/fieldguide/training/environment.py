@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 LIBRARIES = [
-    *("torch", "torchvision", "lightning", "dvc", "dvclive", "numpy", "pillow"),
+    *("torch", "torchvision", "dvc", "dvclive", "numpy", "pillow"),
     *("scikit-learn", "scipy", "safetensors", "timm", "matplotlib", "pydantic"),
 ]
 

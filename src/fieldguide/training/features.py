@@ -14,18 +14,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from filelock import FileLock
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
+from tqdm import tqdm
 
 from fieldguide.core.errors import TrainingError
 from fieldguide.core.files import new_folder
 from fieldguide.core.store import Split
 from fieldguide.network.augmentation import is_flipped
 from fieldguide.network.batches import Order, in_order
+from fieldguide.network.initial import InitialNetwork
 from fieldguide.network.interface import Network, output_layers
 from fieldguide.training.finetune import Head
-from fieldguide.training.initial import InitialNetwork
 
 
 class FeatureBatches:
@@ -94,11 +93,8 @@ def _compute(
     net = initial.net.to(device)
     batches = in_order(split, initial.preprocessing, device)
     print(f"Computing features of {len(split):,} {split.name} photos ...", flush=True)
-    console = Console(stderr=True)
     row, out = 0, None
-    for images, _ in track(
-        batches, description="features", console=console, disable=not console.is_terminal
-    ):
+    for images, _ in tqdm(batches, "features", leave=False, disable=None):  # only on a terminal
         if row == 0:
             _check_head(net, images[:2])
         for view in range(views):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import lightning as L
 import torch
 from torch import nn
 
@@ -31,7 +28,7 @@ def block_parameters(net: Network) -> list[list[nn.Parameter]]:
     return [groups[number] for number in sorted(groups)]
 
 
-class Freeze(L.Callback):
+class Freezing:
     """Keeps blocks frozen: for `last_k` always the same, for `gradual` fewer in each epoch.
 
     Source of `gradual`: Howard & Ruder 2018, section 3.3 (https://arxiv.org/abs/1801.06146).
@@ -53,6 +50,10 @@ class Freeze(L.Callback):
             )
         self._freeze(self.first_trained(epochs - 1))
 
+    def set_epoch(self, epoch: int) -> None:
+        """Freeze and train the blocks of an epoch, which counts from 0."""
+        self._freeze(self.first_trained(epoch))
+
     def first_trained(self, epoch: int) -> int:
         """Return the first block that is trained in an epoch; both count from 0.
 
@@ -63,9 +64,6 @@ class Freeze(L.Callback):
             return self._below - self._model.last_k
         growing = max(1, self._epochs // 2)  # epochs
         return self._below - min(self._below, epoch * self._below // growing)
-
-    def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:  # noqa: ARG002, D102
-        self._freeze(self.first_trained(trainer.current_epoch))
 
     def _freeze(self, first: int) -> None:
         """Train block `first` and all blocks after it.
@@ -83,45 +81,28 @@ class Freeze(L.Callback):
                 module.eval()
 
 
-def freeze(net: Network, model: ModelParams, *, epochs: int) -> list[L.Callback]:
-    """Freeze what is never trained; return the callbacks that freeze blocks in each epoch.
+def freeze(net: Network, model: ModelParams, *, epochs: int) -> Freezing | None:
+    """Freeze what is never trained.
+
+    Returns:
+        What freezes blocks in each epoch; None if every epoch trains the same parameters.
 
     Raises:
-        TrainingError: see `Freeze`; or only the head is trained and there are two output layers.
+        TrainingError: see `Freezing`; or only the head is trained and there are two output layers.
     """
     if model.finetune == "full":
-        return []
-    if model.head_only:  # trained on features, which the frozen layers computed before
-        layers = output_layers(net)
-        if len(layers) > 1:
-            raise TrainingError(
-                f"model.finetune: head needs one output layer, and {model.name} has {len(layers)}; "
-                "allowed: last_k, gradual, full"
-            )
-        net.requires_grad_(False).eval()
-        layers[0].requires_grad_(True)
-        return []
-    return [Freeze(net, model, epochs=epochs)]
-
-
-def layer_decay_groups(
-    net: nn.Module, *, weight_decay: float, layer_decay: float, lr: float
-) -> list[dict[str, Any]]:
-    """Group parameters by layer; each layer has `layer_decay` × the learning rate of the next.
-
-    Source: Bao et al. 2022, BEiT, section 3.2 (https://arxiv.org/abs/2106.08254).
-    """
-    from timm.optim import param_groups_layer_decay  # noqa: PLC0415 - slow to import
-
-    groups: list[dict[str, Any]] = param_groups_layer_decay(
-        net,
-        weight_decay=weight_decay,
-        no_weight_decay_list=getattr(net, "no_weight_decay", set)(),
-        layer_decay=layer_decay,
-    )
-    for group in groups:
-        group["lr"] = lr * group.pop("lr_scale")
-    return groups
+        return None
+    if not model.head_only:
+        return Freezing(net, model, epochs=epochs)
+    layers = output_layers(net)
+    if len(layers) > 1:
+        raise TrainingError(
+            f"model.finetune: head needs one output layer, and {model.name} has {len(layers)}; "
+            "allowed: last_k, gradual, full"
+        )
+    net.requires_grad_(False).eval()  # it computes the features once, before the training
+    layers[0].requires_grad_(True)
+    return None
 
 
 def count_parameters(net: nn.Module) -> dict[str, int]:

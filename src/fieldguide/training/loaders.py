@@ -6,30 +6,31 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import lightning as L
-
 from fieldguide.core.params import TrainParams, epoch_size
 from fieldguide.core.store import Store
 from fieldguide.network.augmentation import Augmentation
 from fieldguide.network.batches import Batches, Order, eval_batch
+from fieldguide.network.initial import InitialNetwork
 from fieldguide.training.features import FeatureBatches, cached_features
-from fieldguide.training.initial import InitialNetwork
+from fieldguide.training.processes import Processes
+
+Loader = Batches | FeatureBatches
 
 
 def make_loaders(
-    trainer: L.Trainer,
     store: Store,
     params: TrainParams,
     initial: InitialNetwork,
+    processes: Processes,
     features: Path | None = None,
-) -> tuple[Batches | FeatureBatches, Batches | FeatureBatches | None]:
+) -> tuple[Loader, Loader | None]:
     """Return the batches to train on and to validate with; this may compute features.
 
     Args:
-        trainer: knows the device and the rank of this process.
         store: photos.
         params: how to shuffle and augment them.
         initial: the network that they are for.
+        processes: share the photos of each step.
         features: folder of the features of `initial`; None to train on photos.
 
     Returns:
@@ -43,9 +44,9 @@ def make_loaders(
         seed: int | None = None,
         augmentation: Augmentation | None = None,
         **options: Any,
-    ) -> Batches | FeatureBatches:
-        split, device = store.split(*names), trainer.strategy.root_device
-        ranks = {"rank": trainer.global_rank, "world_size": trainer.world_size}
+    ) -> Loader:
+        split, device = store.split(*names), processes.device
+        ranks = {"rank": processes.rank, "world_size": processes.count}
         order = Order(split, batch_size, device=device, seed=seed, **ranks)
         if features is None:
             photos = initial.preprocessing

@@ -1,65 +1,174 @@
 """Several processes, on one machine or more, that train together and end together.
 
-Lightning's DDP averages the gradients. This module starts the other processes, compares what each
-is going to train, and ends all processes if one is gone.
+torchrun, or its Python interface, starts the processes of a machine and ends the others if one
+fails. DistributedDataParallel averages their gradients.
 """
 
 from __future__ import annotations
 
+import ctypes
+import logging
 import os
 import re
-import subprocess
+import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from time import monotonic
+from typing import Any, TypeVar
 
-import lightning as L
 import torch
-from lightning.fabric.plugins import ClusterEnvironment
-from lightning.pytorch.strategies import DDPStrategy
-from torch import distributed
+from torch import Tensor, distributed, nn
 
 from fieldguide.core.errors import FieldguideError, TrainingError
 from fieldguide.core.params import TrainParams
 
+T = TypeVar("T")
+
 AGAIN = "run it again: it goes on after the last finished epoch"
-_PARENT = "FIELDGUIDE_PARENT"  # process id, set for the processes that are started here
-_LOOK_EVERY = 2.0  # seconds between two looks at the other processes
-_GRACE = 3.0  # seconds in which the main thread may notice by itself that a process is gone
-_FAREWELL = 10.0  # seconds for the started processes to end by themselves
+_START = timedelta(minutes=30)  # machines may start, download or compute features at other times
+_STEP = timedelta(minutes=1)  # longest silence of a process within an epoch
+_PDEATHSIG = 1  # of linux/prctl.h
 # Gloo raises plain RuntimeErrors.
 _LOST = re.compile(r"gloo|NCCL|Connection (closed|reset) by peer|Broken pipe")
 
 
-def check_launcher(params: TrainParams) -> None:
-    """Compare params with what torchrun, Slurm or a person has started.
+@dataclass(frozen=True)
+class Processes:
+    """The processes that train together; by default only this one."""
 
-    If several processes share this machine and OMP_NUM_THREADS is not set, divide its threads.
+    device: torch.device  # of this process
+    rank: int = 0
+    count: int = 1
+    group: Any = None  # of PyTorch; None without DDP
+
+    @property
+    def is_first(self) -> bool:
+        """True for the process that prints and writes."""
+        return self.rank == 0
+
+    def parallel(self, net: nn.Module, *, some_frozen: bool) -> nn.Module:
+        """Return a module that computes as `net` and averages gradients over the processes.
+
+        On GPUs it also replaces each batch norm inside `net` by one over all processes.
+
+        Args:
+            net: on the device of this process.
+            some_frozen: True if some parameters get no gradient in some epochs.
+        """
+        if self.group is None:
+            return net
+        on_gpu = self.device.type == "cuda"
+        if on_gpu:
+            # Unlike PyTorch's own function it keeps the activations inside batch norms of timm.
+            from timm.layers import convert_sync_batchnorm  # noqa: PLC0415 - slow to import
+
+            convert_sync_batchnorm(net)
+        return nn.parallel.DistributedDataParallel(
+            net,
+            device_ids=[self.device] if on_gpu else None,
+            process_group=self.group,
+            find_unused_parameters=some_frozen,
+        )
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Add up the values of all processes, in place."""
+        if self.group is not None:
+            distributed.all_reduce(values, group=self.group)
+        return values
+
+    def share_buffers(self, net: nn.Module) -> None:
+        """Give all processes the buffers of the first, such as statistics of batch norm."""
+        if self.group is not None:
+            for buffer in net.buffers():
+                distributed.broadcast(buffer, 0, group=self.group)
+
+    def broadcast(self, value: T) -> T:
+        """Return what the first process passes, in all processes; wait for it."""
+        values = [value]
+        if self.group is not None:
+            distributed.broadcast_object_list(values)
+        return values[0]
+
+    def compare(self, facts: dict[str, object]) -> None:
+        """Compare what must be equal in all processes, by the name that a user knows.
+
+        Raises:
+            TrainingError: something differs.
+        """
+        every: list[dict[str, object]] = [facts] * self.count
+        if self.group is not None:
+            distributed.all_gather_object(every, facts)
+        for rank, theirs in enumerate(every):
+            differ = [name for name in every[0] if theirs.get(name) != every[0][name]]
+            if differ:
+                raise TrainingError(
+                    f"process {rank} has another {' and '.join(differ)} than process 0; every "
+                    "machine needs the same commit, the same installed versions, and after that "
+                    "`dvc pull data/prepared`"
+                )
+
+
+def start_processes(params: TrainParams) -> None:
+    """Start the processes of this machine, wait for them and exit with the status of the first.
+
+    Each runs the command of this process. Return at once if there is only one process without
+    DDP, or if torchrun has started this one.
 
     Raises:
-        TrainingError: the number of processes differs, or variables for several machines are
-            missing or wrong.
+        TrainingError: torchrun has started another number of processes, or variables for several
+            machines are missing or wrong.
+        SystemExit: the processes have ended.
     """
-    if params.devices > 1 and "OMP_NUM_THREADS" not in os.environ:
-        threads = max(1, torch.get_num_threads() // params.devices)
-        torch.set_num_threads(threads)
-        os.environ["OMP_NUM_THREADS"] = str(threads)  # for the processes that are started here
-    torchrun = distributed.is_torchelastic_launched()
-    variable = "WORLD_SIZE" if torchrun else "SLURM_NTASKS"
-    launched = os.environ.get(variable)
-    # A single training may run in a Slurm job of several tasks.
-    if launched is not None and (torchrun or params.processes > 1):
+    if distributed.is_torchelastic_launched():
+        launched = os.environ.get("WORLD_SIZE")
         if launched != str(params.processes):
             raise TrainingError(
-                f"{variable}: found {launched}; allowed: {params.processes}, which is "
+                f"WORLD_SIZE: found {launched}; allowed: {params.processes}, which is "
                 f"train.devices: {params.devices} × train.num_nodes: {params.num_nodes}"
             )
         return
-    if params.num_nodes == 1:
+    if params.processes == 1 and params.strategy == "auto":
         return
+    from torch.distributed.elastic.multiprocessing import SignalException  # noqa: PLC0415 - slow
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError  # noqa: PLC0415
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch  # noqa: PLC0415
+
+    logging.disable(logging.ERROR)  # torchrun's own reports; the processes print theirs
+    threads = max(1, torch.get_num_threads() // params.devices)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # they share the cores
+    config = LaunchConfig(
+        min_nodes=params.num_nodes,
+        max_nodes=params.num_nodes,
+        nproc_per_node=params.devices,
+        run_id="fieldguide",
+        max_restarts=0,
+        **_meeting_point(params),
+    )
+    command = [str(Path(sys.argv[0]).resolve()), *sys.argv[1:]]
+    try:
+        elastic_launch(config, sys.executable)(*command)
+    except SignalException as err:
+        sys.exit(128 + err.sigval)
+    except ChildFailedError as err:
+        rank, failure = err.get_first_failure()
+        if failure.exitcode > 0:  # it has said why
+            sys.exit(failure.exitcode)
+        name = signal.Signals(-failure.exitcode).name
+        raise TrainingError(f"process {rank} was ended by {name}; {AGAIN}") from err
+    sys.exit(0)
+
+
+def _meeting_point(params: TrainParams) -> dict[str, Any]:
+    """Return where the processes find each other: a free port, or the address of a machine."""
+    if params.num_nodes == 1:
+        return {
+            "rdzv_backend": "c10d",
+            "rdzv_endpoint": "localhost:0",
+            "local_addr": "localhost",
+        }
     node = os.environ.get("NODE_RANK", "none")
     address = {"MASTER_ADDR", "MASTER_PORT"} <= set(os.environ)
     if not address or node not in map(str, range(params.num_nodes)):
@@ -68,120 +177,42 @@ def check_launcher(params: TrainParams) -> None:
             f"(found {node}; allowed: 0 to {params.num_nodes - 1}); docs/distributed.md shows how "
             "to start several machines"
         )
+    return {
+        "rdzv_backend": "static",
+        "rdzv_endpoint": "{MASTER_ADDR}:{MASTER_PORT}".format(**os.environ),
+        "rdzv_configs": {"rank": int(node), "timeout": _START.total_seconds()},
+    }
 
 
 @contextmanager
-def joined(trainer: L.Trainer, facts: dict[str, object]) -> Iterator[None]:
-    """Run the block together with all other processes; start them unless a launcher has.
-
-    Without DDP there is only this process.
-
-    Args:
-        trainer: of this process.
-        facts: what must be equal in all processes, by the name that a user knows.
+def joined(params: TrainParams, device: torch.device) -> Iterator[Processes]:
+    """Run the block together with all other processes that `start_processes` or torchrun started.
 
     Raises:
-        TrainingError: facts differ, or another process has ended.
+        TrainingError: another process has ended.
     """
-    strategy = trainer.strategy
-    if not isinstance(strategy, DDPStrategy):
-        yield
+    if params.processes == 1 and params.strategy == "auto":
+        yield Processes(device)
         return
-    if trainer.world_size > 1:
-        os.environ["RANK"] = str(trainer.global_rank)  # only one reports (`fieldguide.core.stage`)
-    environment = strategy.cluster_environment
-    assert environment is not None
-    started = []
-    if not environment.creates_processes_externally:
-        started = _start_others(environment, strategy.num_processes, trainer.world_size)
-    finished = threading.Event()
-    threading.Thread(target=_watch, args=[started, finished], daemon=True).start()
+    rank = int(os.environ["RANK"])
+    if sys.platform == "linux":  # end with the process that started this one, even if it is killed
+        ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGKILL)
     try:
-        strategy.setup_environment()
-        _compare(facts)
-        yield
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_START)
+        yield Processes(device, rank, params.processes, distributed.new_group(timeout=_STEP))
     except FieldguideError as err:
-        if trainer.is_global_zero or str(err).startswith("process "):
+        if rank == 0 or str(err).startswith("process "):
             raise
-        raise type(err)(f"process {trainer.global_rank}: {err}") from err
+        raise type(err)(f"process {rank}: {err}") from err
     except RuntimeError as err:
         if not (isinstance(err, distributed.DistError) or _LOST.search(str(err))):
             raise
         # Gloo's message without the line of its source and the advice.
         why = re.sub(r"^\[\S*\] ", "", str(err).strip().splitlines()[0]).split(". ")[0]
         raise TrainingError(
-            f"process {trainer.global_rank} of {trainer.world_size} has lost another process, "
-            f"whose own message says why ({why}); {AGAIN}"
+            f"process {rank} of {params.processes} has lost another process, whose own message "
+            f"says why ({why}); {AGAIN}"
         ) from err
     finally:
-        finished.set()
         if distributed.is_initialized():
             distributed.destroy_process_group()
-        end_all(started, patience=_FAREWELL)
-
-
-def _start_others(
-    environment: ClusterEnvironment, devices: int, world_size: int
-) -> list[subprocess.Popen[bytes]]:
-    """Start the other processes of this machine, by the command that started this one.
-
-    Lightning's own launcher is not used: when one process ends, it kills the first one before that
-    can print a message and clean up.
-    """
-    os.environ |= {
-        "MASTER_ADDR": environment.main_address,
-        "MASTER_PORT": str(environment.main_port),
-        "NODE_RANK": str(environment.node_rank()),
-        "LOCAL_RANK": "0",
-        "WORLD_SIZE": str(world_size),
-    }
-    command = [sys.executable, str(Path(sys.argv[0]).resolve()), *sys.argv[1:]]
-    own = {_PARENT: str(os.getpid())}
-    return [
-        subprocess.Popen(command, env={**os.environ, **own, "LOCAL_RANK": str(rank)})  # noqa: S603
-        for rank in range(1, devices)
-    ]
-
-
-def end_all(processes: list[subprocess.Popen[bytes]], *, patience: float) -> None:
-    """Wait `patience` seconds for processes to end, then kill them."""
-    last = monotonic() + patience
-    for process in processes:
-        try:
-            process.wait(max(0.0, last - monotonic()))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _watch(started: list[subprocess.Popen[bytes]], finished: threading.Event) -> None:
-    """End this process if one that it started, or the one that started it, is gone.
-
-    Only needed if the main thread does not notice, for example because it waits for a process that
-    ended before it had joined.
-    """
-    parent = os.environ.get(_PARENT)
-    while not finished.wait(_LOOK_EVERY):
-        failed = any(process.poll() for process in started)
-        orphaned = parent is not None and str(os.getppid()) != parent
-        if (failed or orphaned) and not finished.wait(_GRACE):
-            gone = (
-                "a process that this one started" if failed else "the process that started this one"
-            )
-            print(f"train: {gone} has ended; {AGAIN}", file=sys.stderr, flush=True)
-            end_all(started, patience=0)
-            os._exit(1)
-
-
-def _compare(facts: dict[str, object]) -> None:
-    """Compare the facts of all processes."""
-    every: list[dict[str, object]] = [{} for _ in range(distributed.get_world_size())]
-    distributed.all_gather_object(every, facts)
-    for rank, theirs in enumerate(every):
-        differ = [name for name in every[0] if theirs.get(name) != every[0][name]]
-        if differ:
-            raise TrainingError(
-                f"process {rank} has another {' and '.join(differ)} than process 0; every machine "
-                "needs the same commit, the same installed versions, and after that "
-                "`dvc pull data/prepared`"
-            )

@@ -20,9 +20,9 @@ from safetensors.torch import save, save_file
 from fieldguide.core.errors import TrainingError
 from fieldguide.network.backbones import build
 from fieldguide.network.bundle import Bundle, save_bundle
+from fieldguide.network.initial import backbone_sha256, initial_network
 from fieldguide.network.interface import output_layers
 from fieldguide.network.preprocessing import Preprocessing
-from fieldguide.training.initial import backbone_sha256, initial_network
 
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 ROOT = Path(__file__).resolve().parents[2]
@@ -439,7 +439,7 @@ from pathlib import Path
 import torch
 from fieldguide.core.store import Store
 from fieldguide.core.errors import TrainingError
-from fieldguide.training.initial import initial_network
+from fieldguide.network.initial import initial_network
 from fieldguide.core.params import Params
 
 store = Store(Path(sys.argv[1]))

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from fieldguide.network.cnn import CNN
-from fieldguide.training.module import make_optimizer, make_schedule
+from fieldguide.training.optimizers import make_optimizer, make_schedule
 
 # Learning rates at which each optimizer memorises eight images.
 RATES = {"adam": 0.01, "adamw": 0.01, "muon": 0.01, "nadam": 0.01, "rmsprop": 0.002, "sgd": 0.05}

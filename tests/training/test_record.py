@@ -50,11 +50,10 @@ def test_a_loss_that_is_not_finite_stops_the_training_and_leaves_no_outputs(run_
     assert [file for file in Path("run").rglob("*") if file.is_file()] == []
 
 
-def test_dvclive_and_lightning_write_nothing_else(run_training):
+def test_dvclive_writes_nothing_else(run_training):
     run_training(epochs=1)
     assert not list(Path().rglob("dvc.yaml"))
     assert not list(Path().rglob("*.md"))
-    assert not list(Path().rglob("lightning_logs"))
 
 
 def test_a_repository_without_a_commit_is_a_mistake(run_training):

@@ -12,7 +12,7 @@ import torch
 
 from fieldguide.core.store import Store
 from fieldguide.prepare.prepare import prepare
-from fieldguide.training.resume import AtomicCheckpointIO, resume_folder, resume_key
+from fieldguide.training.checkpoint import resume_folder, resume_key, write_checkpoint
 
 SRC = Path(__file__).resolve().parents[2] / "src"
 KEY = "0123456789abcdef"
@@ -229,7 +229,7 @@ import sys, time
 from pathlib import Path
 from fieldguide.prepare.prepare import prepare
 from fieldguide.core.store import Store
-from fieldguide.training.resume import resume_folder
+from fieldguide.training.checkpoint import resume_folder
 with resume_folder(Path(sys.argv[1]), sys.argv[2]) as folder:
     (folder / "last.ckpt").write_text("by the killed process")
     print(folder, flush=True)
@@ -264,7 +264,7 @@ def test_a_full_disk_raises_an_os_error_and_leaves_the_old_checkpoint(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
     try:
         with pytest.raises(OSError, match="File too large"):
-            AtomicCheckpointIO().save_checkpoint({"weights": torch.zeros(100_000)}, path)
+            write_checkpoint({"weights": torch.zeros(100_000)}, tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert path.read_bytes() == b"old"

@@ -1,0 +1,65 @@
+"""The device of a training, its number format, and PyTorch's settings for equal results."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from fieldguide.core.errors import TrainingError
+from fieldguide.core.params import TrainParams
+
+
+def choose_device(params: TrainParams) -> torch.device:
+    """Return the device of this process; each process of a machine has a GPU of its own.
+
+    Raises:
+        TrainingError: the machine has no such device, or not enough GPUs, or no GPU for 16-mixed.
+    """
+    gpus, mps = torch.cuda.device_count(), torch.backends.mps.is_available()
+    gpu = "cuda" if gpus or not mps else "mps"
+    single = params.processes == 1 and params.strategy == "auto"  # as mps needs it
+    found = gpu if gpus or (mps and single) else "cpu"
+    kind = {"auto": found, "gpu": gpu}.get(params.accelerator, params.accelerator)
+    missing = None
+    if kind == "cuda" and params.devices > gpus:
+        missing = f"it has {gpus} GPUs that PyTorch can use"
+    elif kind == "mps" and not (mps and single):
+        missing = "it has no MPS device" if not mps else "an MPS device is for a single process"
+    if missing is not None:
+        raise TrainingError(
+            f"train.accelerator: {params.accelerator}, train.devices: {params.devices}, "
+            f"train.precision: {params.precision}: not possible on this machine ({missing})"
+        )
+    if params.precision == "16-mixed" and kind == "cpu":
+        raise TrainingError(
+            'train.precision: "16-mixed" needs a GPU, and this machine has none; allowed here: '
+            '"32", "bf16-mixed"'
+        )
+    if kind != "cuda":
+        return torch.device(kind)
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(device)
+    return device
+
+
+def autocast(params: TrainParams, device: torch.device) -> torch.autocast:
+    """Return the context in which `train.precision` computes a loss; it can be entered again."""
+    dtype = torch.float16 if params.precision == "16-mixed" else torch.bfloat16
+    return torch.autocast(device.type, dtype, enabled=params.precision != "32")
+
+
+def make_deterministic(params: TrainParams) -> None:
+    """Let the same training on the same machine give the same bytes.
+
+    Every operation of the CNN is deterministic. PyTorch is not sure of some (the gradient of
+    pooling on CUDA, whose windows never overlap here), hence a warning, not an error.
+    """
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # as PyTorch asks for
+    if params.compile:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    else:  # the same without the compiler, whose import takes as long as that of PyTorch
+        torch.set_deterministic_debug_mode("warn")
+    # In deterministic mode PyTorch also fills every new tensor with NaN, to show reads of memory
+    # that nothing has written. That takes about a tenth of a step and changes no result.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

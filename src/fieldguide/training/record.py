@@ -1,0 +1,141 @@
+"""The record of a training: the metrics of every epoch, and which epoch to keep."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from fieldguide.core.errors import TrainingError
+from fieldguide.core.files import write_csv
+from fieldguide.core.params import TrainParams
+
+MONITOR, VAL_LOSS = "val/acc", "val/loss"
+
+
+class Record:
+    """Prints a line for every epoch, rewrites the curves, and logs the best epoch by DVCLive.
+
+    Rows are part of the checkpoint, because DVC deletes the outputs of an interrupted run: a
+    resumed training writes those of the earlier epochs again. Only the first of several processes
+    writes; the others count the same rows.
+    """
+
+    def __init__(self, folder: Path, curves: Path, params: TrainParams, *, writes: bool) -> None:
+        """Choose the files.
+
+        Args:
+            folder: of DVCLive, for metrics.json; it is emptied first.
+            curves: CSV with one line per epoch.
+            params: of the training.
+            writes: False for a process that neither prints nor writes.
+        """
+        self._folder, self._curves, self._writes = folder, curves, writes
+        self._epochs, self._patience = params.epochs, params.patience
+        self._validated = validated = not params.train_on_val
+        scores = (VAL_LOSS, MONITOR) if validated else ()
+        self._columns = ("train/loss", "train/acc", *scores, "learning_rate")
+        self.rows: list[dict[str, float]] = []
+        self.seconds: list[float] = []  # of each epoch; never logged, because they differ by run
+        self.pruned = False  # True if the sweep has stopped this trial
+        self._live: Any = None
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch to keep, counted from 1: the first of those with the best score by MONITOR.
+
+        Without validation it is the last epoch.
+        """
+        if not self._validated:
+            return len(self.rows)
+        scores = [row[MONITOR] for row in self.rows]
+        return scores.index(max(scores)) + 1
+
+    @property
+    def best_score(self) -> float | None:
+        """The score of the epoch to keep, by MONITOR; None without validation."""
+        return self.rows[self.best_epoch - 1].get(MONITOR)
+
+    @property
+    def is_over(self) -> bool:
+        """True after the last epoch, if the sweep has stopped the trial, or if patience ends."""
+        done = len(self.rows)
+        if done in (0, self._epochs) or self.pruned:
+            return done > 0
+        return done - self.best_epoch >= self._patience
+
+    def start(self) -> None:
+        """Print the header; write the files of the epochs before an interruption."""
+        if not self._writes:
+            return
+        if self.rows:
+            print(f"Going on after epoch {len(self.rows)} of {self._epochs}.")
+        header = "".join(f"{name:>15}" for name in self._columns)
+        print(f"{'epoch':>9}{header}{'seconds':>9}")
+        if self.rows:
+            self._write()
+
+    def add(self, row: dict[str, float], *, seconds: float) -> None:
+        """Record one more epoch.
+
+        Args:
+            row: value by name, in the order of the columns.
+            seconds: duration of the epoch.
+
+        Raises:
+            TrainingError: a value is not finite.
+        """
+        # Rounded, because Git keeps the values and single precision has no more digits.
+        row = {k: round(v, 6) if k != "learning_rate" else v for k, v in row.items()}
+        for name, value in row.items():
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"{name} became {value} in epoch {len(self.rows) + 1} at learning rate "
+                    f"{row['learning_rate']:.3g}; try a lower train.learning_rate, "
+                    'train.gradient_clipping: 1.0, or train.precision: "32"'
+                )
+        self.rows.append(row)
+        self.seconds.append(seconds)
+        if self._writes:
+            self._write()
+            values = "".join(f"{value:>15.4g}" for value in row.values())
+            print(f"{len(self.rows):>4}/{self._epochs:<4}{values}{seconds:>9.1f}")
+
+    def finish(self, parameters: dict[str, int]) -> None:
+        """Log the numbers of parameters and close DVCLive's files."""
+        for name, count in parameters.items():
+            self._live.log_metric(f"parameters/{name}", count, plot=False)
+        if self.pruned:
+            self._live.log_metric("pruned", 1, plot=False)
+        self._live.end()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint needs."""
+        return {"rows": self.rows, "seconds": self.seconds, "pruned": self.pruned}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a checkpoint."""
+        self.rows, self.seconds = list(state["rows"]), list(state["seconds"])
+        self.pruned = state["pruned"]
+
+    def _write(self) -> None:
+        if self._live is None:
+            self._live = _open_live(self._folder)
+        best = self.rows[self.best_epoch - 1]
+        for name in (MONITOR, VAL_LOSS) if self._validated else ():
+            self._live.log_metric(f"best/{name.replace('/', '_')}", best[name], plot=False)
+        self._live.make_summary()
+        names = [name.replace("/", "_") for name in self._columns]
+        lines = ([epoch, *row.values()] for epoch, row in enumerate(self.rows, start=1))
+        write_csv(self._curves, ["epoch", *names], lines)
+
+
+def _open_live(folder: Path) -> Any:
+    """Open DVCLive, when an epoch is done: the import of DVC takes half as long as PyTorch's."""
+    from dvclive import Live  # noqa: PLC0415
+    from scmrepo.exceptions import SCMError  # noqa: PLC0415
+
+    try:  # dvc.yaml is written by hand, and DVC itself makes the experiment
+        return Live(str(folder), dvcyaml=None, save_dvc_exp=False)
+    except SCMError as err:  # for example a repository without a commit
+        raise TrainingError(f"Git: {err}; commit the project first") from err

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,9 +15,12 @@ import yaml
 from curves import curves_of
 from forked import ROOT, SCRIPT, Started, end, files_in, signal_at_epoch
 
+from fieldguide.core.errors import TrainingError
 from fieldguide.core.store import Store
 from fieldguide.network.bundle import load_bundle
 from fieldguide.prepare.prepare import prepare
+from fieldguide.training.loaders import make_loaders
+from fieldguide.training.processes import Processes
 
 pytestmark = pytest.mark.slow
 
@@ -84,13 +88,13 @@ def test_ctrl_c_ends_the_stage_without_traceback_and_without_outputs(store, tiny
 UNUSED = "torch._dynamo", "torchvision", "timm", "scipy", "sklearn", "matplotlib", "pandas"
 
 
-def test_a_training_with_default_params_imports_nothing_that_it_does_not_use(
-    store, make_params, tmp_path
-):
+@pytest.mark.parametrize("optimizer", ["adam", "muon", "sgd"])
+def test_a_training_imports_nothing_that_it_does_not_use(optimizer, store, make_params, tmp_path):
     script = tmp_path / "script.py"
     ending = f"print('imported:', [name for name in {UNUSED} if name in sys.modules])"
     script.write_text(f"{SCRIPT}\n{ending}\n", encoding="utf-8")
-    params = make_params(train={"epochs": 1, "accelerator": "cpu"}, model={"conv_layers": 2})
+    changes = {"epochs": 1, "accelerator": "cpu", "optimizer": optimizer}
+    params = make_params(train=changes, model={"conv_layers": 2})
     arguments = (str(script), str(store.folder), "run", params.model_dump_json())
     status, output = end(start_stage(*arguments, cwd=tmp_path))
     assert status == 0, output
@@ -173,3 +177,11 @@ def test_two_killed_processes_go_on_together(two_processes, for_two):
     assert output.count("Going on after epoch") == 1
     assert files_in(killed / "run") == files_in(ended / "run")
     assert list(killed.rglob("*.ckpt")) == []
+
+
+def test_fewer_photos_than_processes_are_refused(store, tiny_params):
+    """No process may have an empty slice of a step."""
+    initial = SimpleNamespace(preprocessing=SimpleNamespace(size=16))
+    many = Processes(torch.device("cpu"), rank=0, count=1000)
+    with pytest.raises(TrainingError, match=r"train\.devices: 1 × .* found \d+ in train; allowed"):
+        make_loaders(store, tiny_params().train, initial, many)

@@ -46,8 +46,8 @@ SEEN_BY = {
     "accelerator": "test_an_accelerator_that_is_not_there_is_refused",
     "devices": "test_several_processes_train_what_one_does_with_all_their_photos",
     "num_nodes": "test_two_hosts_train_together_and_end_together",
-    "strategy": "test_ddp_of_one_process_changes_nothing",
-    "compile": "test_a_compiled_training_is_near_the_plain_one",
+    "strategy": "test_ddp_of_one_process_opens_a_connection",
+    "compile": "test_compiling_without_a_compiler_is_a_mistake",
 }
 
 

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fieldguide.core.errors import TrainingError
 from fieldguide.core.params import TrainParams, epoch_size
 from fieldguide.core.store import Store
 from fieldguide.network.augmentation import Augmentation
@@ -36,6 +37,9 @@ def make_loaders(
     Returns:
         Shuffled batches, augmented if params say so; and unchanged photos in order, None if the
         validation photos are trained on.
+
+    Raises:
+        TrainingError: there are fewer photos than processes; or see `cached_features`.
     """
 
     def loader(
@@ -46,6 +50,12 @@ def make_loaders(
         **options: Any,
     ) -> Loader:
         split, device = store.split(*names), processes.device
+        if len(split) < processes.count:
+            raise TrainingError(
+                f"train.devices: {params.devices} × train.num_nodes: {params.num_nodes} share the "
+                f"photos of a step; found {len(split)} in {' and '.join(names)}; allowed: at least "
+                "one for each process"
+            )
         ranks = {"rank": processes.rank, "world_size": processes.count}
         order = Order(split, batch_size, device=device, seed=seed, **ranks)
         if features is None:

@@ -104,6 +104,7 @@ def train(
                 return {}
             record.finish(parameters)
             write_json(outputs.environment, environment)
+            # `initial.net`, or its output layer, which the bundle then saves.
             training.net.load_state_dict(training.best)
             save_bundle(_bundle(initial, model, store, val_acc=record.best_score), outputs.bundle)
     why = "the last, trained on all photos"
@@ -196,6 +197,7 @@ def _prepare(
     # The head sees features, which cannot be mixed like photos.
     mixed = params.use_augmentation and not model.head_only
     batches, val_batches = make_loaders(store, params, initial, processes, features)
+    processes.wait()  # features may take one of them longer than a step may
     return Training(
         params=params,
         processes=processes,
@@ -244,7 +246,7 @@ def train_epoch(training: Training, epoch: int) -> dict[str, float]:
     same.
 
     Returns:
-        Mean loss, and accuracy on the augmented photos.
+        Mean loss, and accuracy on the augmented photos, by their own labels even if they are mixed.
     """
     params, net, processes = training.params, training.net, training.processes
     order = training.batches.order
@@ -254,8 +256,8 @@ def train_epoch(training: Training, epoch: int) -> dict[str, float]:
     if training.freezing is not None:
         training.freezing.set_epoch(epoch)
     sums = torch.zeros(3, device=processes.device)  # loss, correct answers, photos
-    shown = None if processes.is_first else True  # None: only on a terminal
-    with tqdm(unit=" photos", total=order.photos, leave=False, disable=shown) as bar:
+    hidden = None if processes.is_first else True  # None: unless on a terminal
+    with tqdm(unit=" photos", total=order.photos, leave=False, disable=hidden) as bar:
         for step, (images, labels) in enumerate(training.batches):
             inputs, targets = images, labels
             if training.mix is not None:
@@ -264,8 +266,8 @@ def train_epoch(training: Training, epoch: int) -> dict[str, float]:
                 scores = training.parallel(inputs)  # (B, 3, H, W) -> (B, K)
                 loss = F.cross_entropy(scores, targets, label_smoothing=params.label_smoothing)
             # Makes the mean over processes a mean over photos, if they cannot be shared evenly.
-            share = len(labels) * processes.count / order.step_size(step)
-            update_weights(training, loss * share)
+            factor = len(labels) * processes.count / order.step_size(step)
+            update_weights(training, loss * factor)
             sums += _sums(loss, scores, labels)
             bar.update(order.step_size(step))
     return _means("train", sums, processes)
@@ -311,7 +313,7 @@ def _sums(loss: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
     """Return the sum of losses, of correct answers and of photos of a batch: -> (3,), float32."""
     correct = (scores.argmax(1) == labels).sum()
     photos = torch.full_like(correct, len(labels))
-    return torch.stack([loss.detach().repeat(len(labels)).sum(), correct, photos])
+    return torch.stack([loss.detach() * len(labels), correct, photos])
 
 
 def _means(split: str, sums: Tensor, processes: Processes) -> dict[str, float]:

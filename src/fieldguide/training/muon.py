@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,20 +35,16 @@ class Muon(torch.optim.AdamW):
     """
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Update every parameter once; gradients of matrices are deleted."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        assert closure is None
         for group in self.param_groups:
             for weight in group["params"]:
                 gradient = weight.grad
                 if gradient is not None and is_matrix(weight):
                     self._update(weight, gradient, lr=group["lr"], decay=group["weight_decay"])
                     weight.grad = None  # so that AdamW skips it
-        super().step()
-        return loss
+        inspect.unwrap(torch.optim.AdamW.step)(self)  # see `optimizers.without_compiler`
 
     def _update(self, weight: Tensor, gradient: Tensor, *, lr: float, decay: float) -> None:
         state = self.state[weight]

@@ -92,6 +92,11 @@ class Processes:
             distributed.broadcast_object_list(values)
         return values[0]
 
+    def wait(self) -> None:
+        """Wait for the other processes, for as long as machines may take to start."""
+        if self.group is not None:
+            distributed.barrier()
+
     def compare(self, facts: dict[str, object]) -> None:
         """Compare what must be equal in all processes, by the name that a user knows.
 

@@ -60,9 +60,9 @@ class Record:
     def is_over(self) -> bool:
         """True after the last epoch, if the sweep has stopped the trial, or if patience ends."""
         done = len(self.rows)
-        if done in (0, self._epochs) or self.pruned:
-            return done > 0
-        return done - self.best_epoch >= self._patience
+        return done > 0 and (
+            self.pruned or done == self._epochs or done - self.best_epoch >= self._patience
+        )
 
     def start(self) -> None:
         """Print the header; write the files of the epochs before an interruption."""

@@ -269,3 +269,28 @@ def test_a_full_disk_raises_an_os_error_and_leaves_the_old_checkpoint(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert path.read_bytes() == b"old"
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+CTRL_C = """
+import random, signal, sys, torch
+from pathlib import Path
+from fieldguide.training.checkpoint import write_checkpoint
+
+signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+rng, state = random.Random(0), {str(k): torch.zeros(100) for k in range(30)}
+for _ in range(500):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, rng.uniform(2e-5, 3e-3))
+        write_checkpoint(state, Path(sys.argv[1]))
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except KeyboardInterrupt:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+"""
+
+
+def test_ctrl_c_while_a_checkpoint_is_written_is_ctrl_c(tmp_path):
+    """PyTorch turns an interrupted write into another error, or ends the process."""
+    command = [sys.executable, "-c", CTRL_C, str(tmp_path)]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2] / "src")}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, env=env)
+    assert (done.returncode, done.stderr) == (0, "")

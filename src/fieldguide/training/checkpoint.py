@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -110,10 +111,23 @@ def read_checkpoint(folder: Path) -> dict[str, Any] | None:
 def write_checkpoint(state: dict[str, Any], folder: Path) -> None:
     """Write a checkpoint beside the old one and rename it, so that one of both is complete."""
     try:
-        with aside(folder / CHECKPOINT) as partial, partial.open("wb") as file:
+        with ctrl_c_waits(), aside(folder / CHECKPOINT) as partial, partial.open("wb") as file:
             torch.save(state, file)
     except RuntimeError as err:
         # PyTorch's error hides the one that caused it, such as a full disk.
         if isinstance(err.__context__, OSError):
             raise err.__context__ from err
         raise
+
+
+@contextmanager
+def ctrl_c_waits() -> Iterator[None]:
+    """Raise KeyboardInterrupt after the block: PyTorch's writer may abort if it is interrupted."""
+    pressed: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt

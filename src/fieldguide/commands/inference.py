@@ -37,18 +37,13 @@ def predict(
     from fieldguide.inference import answers
     from fieldguide.inference.find import find_model
     from fieldguide.inference.load import load
-    from fieldguide.prepare.names import PHOTO_SUFFIXES, by_suffix
+    from fieldguide.prepare.names import by_suffix
 
     if as_json and as_csv:
         raise FieldguideError("--json and --csv: found both; allowed: one of them")
     files, skipped = answers.find_photos(photos)
-    others = by_suffix(file.name for file in skipped)
     if not files:
-        but = f", but {others}" if others else ""
-        raise FieldguideError(
-            f"{', '.join(map(str, photos))}: found no photo{but}; "
-            f"allowed: {' '.join(PHOTO_SUFFIXES)}"
-        )
+        raise answers.no_photo(", ".join(map(str, photos)), skipped)
     classifier = load(find_model(model))
     top = min(top, len(classifier.classes))
     unreadable: list[Path] = []
@@ -63,6 +58,7 @@ def predict(
         count = len(files) - len(unreadable)
         print(f"{count:,} of {len(files):,} photos classified", file=sys.stderr)
     if skipped:
+        others = by_suffix(file.name for file in skipped)
         print(f"{counted(len(skipped), 'file')} skipped as no photo: {others}", file=sys.stderr)
     if unreadable:
         raise typer.Exit(1)

@@ -11,10 +11,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from fieldguide.core.errors import PhotoError, printable
+from fieldguide.core.errors import FieldguideError, PhotoError, printable
 from fieldguide.core.output import print_utf8
 from fieldguide.inference.classifier import Classifier, Prediction
 from fieldguide.prepare.folder import photos_below
+from fieldguide.prepare.names import PHOTO_SUFFIXES, by_suffix
 
 Answer = tuple[Path, Prediction | PhotoError]
 _MAX_WIDTH = 60  # characters; columns are not aligned below a longer name of a photo
@@ -39,6 +40,12 @@ def find_photos(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
         else:
             found.append(path)
     return found, skipped
+
+
+def no_photo(where: str, skipped: list[Path]) -> FieldguideError:
+    """Return the error for folders without a photo; it counts their other files by suffix."""
+    but = f", but {by_suffix(file.name for file in skipped)}" if skipped else ""
+    return FieldguideError(f"{where}: found no photo{but}; allowed: {' '.join(PHOTO_SUFFIXES)}")
 
 
 def classify(

@@ -19,7 +19,7 @@ import fieldguide
 from fieldguide.core.errors import FieldguideError, printable
 from fieldguide.core.files import aside
 from fieldguide.core.store import Store
-from fieldguide.inference.answers import find_photos
+from fieldguide.inference.answers import find_photos, no_photo
 from fieldguide.inference.classifier import Classifier
 from fieldguide.inference.onnx_classifier import (
     FORMAT,
@@ -32,7 +32,6 @@ from fieldguide.inference.onnx_classifier import (
 from fieldguide.inference.torch_classifier import TorchClassifier
 from fieldguide.network.bundle import Bundle
 from fieldguide.network.preprocessing import to_unit
-from fieldguide.prepare.names import by_suffix
 
 PREPARED = Path("data/prepared")
 MAX_PHOTOS = 256  # whose answers are compared
@@ -96,8 +95,7 @@ def pixels_to_compare(classifier: Classifier, folder: Path | None) -> npt.NDArra
     if folder is not None:
         files, skipped = find_photos([folder])
         if not files:
-            but = f", but {by_suffix(file.name for file in skipped)}" if skipped else ""
-            raise FieldguideError(f"--photos {folder}: found no photo{but}; allowed: one or more")
+            raise no_photo(f"--photos {folder}", skipped)
         return np.stack([classifier.pixels(files[k]) for k in _spread(len(files))])
     allowed = (
         f"allowed: a store with photos of {classifier.image_size} pixels; run `dvc repro prepare` "

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Literal
+from datetime import datetime
+from typing import Any, Literal
 
 from optuna.distributions import (
     BaseDistribution,
@@ -22,7 +23,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from fieldguide.core.params import Params
 
 Scalar = bool | int | float | str
-Values = dict[str, Scalar]  # key of params.yaml, such as model.activation -> value
+Value = Scalar | list[Any] | None
+Values = dict[str, Value]  # key of params.yaml, such as model.activation -> value
 
 SECTIONS = ("data", "model", "train")  # of params.yaml; a trial does not read the others
 MOST_LISTED = 100_000  # configurations; a larger discrete space is not listed
@@ -55,6 +57,28 @@ class EarlyTerminate(BaseModel):
             assert self.max_iter is not None
             found = [self.max_iter // self.eta**k for k in range(1, (self.s or 1) + 1)]
         return sorted({rung for rung in found if 1 <= rung < epochs})
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training that a sweep wants: a configuration, a seed and the rung to train to."""
+
+    number: int  # of the configuration, from 0
+    index: int  # of the seed, from 0
+    stop_after: int  # epoch of the rung; 0 for the whole training
+    name: str  # of its experiment, which a run to a later rung replaces
+    overrides: Values
+
+
+@dataclass(frozen=True)
+class EndedRun:
+    """A run that has ended with a score."""
+
+    run: Run
+    score: float
+    epochs: int  # trained in all; fewer than `stop_after` if early stopping ended the training
+    seconds: float  # of this run alone; 0 if DVC's run cache had the result
+    ended: datetime
 
 
 @dataclass(frozen=True)

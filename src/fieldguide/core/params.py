@@ -222,6 +222,7 @@ class TrainParams(Section):
 
     batch_size: int = Field(ge=1, le=8192)  # images per step and device
     epochs: int = Field(ge=1, le=10_000)
+    stop_after: int = Field(ge=0, le=10_000)  # epochs; 0: none
     patience: int = Field(ge=1, le=10_000)  # epochs
     optimizer: Literal["adam", "adamw", "muon", "nadam", "rmsprop", "sgd"]
     learning_rate: FiniteFloat = Field(gt=0, le=10)
@@ -259,6 +260,11 @@ class TrainParams(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.stop_after > self.epochs:
+            raise ValueError(
+                f"train.stop_after: found {self.stop_after}; allowed: at most train.epochs, "
+                f"{self.epochs}"
+            )
         if self.accelerator == "mps" and (self.processes > 1 or self.strategy == "ddp"):
             raise ValueError(
                 "train.accelerator: mps is a single device; found train.devices: "

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -79,12 +78,14 @@ def training_keys(
     if model.head_only:
         key = resume_key(inputs, model.backbone, *details)
         features = project_root() / ".fieldguide" / "features" / key
-    return resume_key(inputs, settings, *details), features, inputs | settings
+    # A training goes on after the epoch at which it was paused.
+    trained = [params.model_dump(exclude={"stop_after"}), model.model_dump()]
+    return resume_key(inputs, trained, *details), features, inputs | settings
 
 
 @contextmanager
 def resume_folder(root: Path, key: str) -> Iterator[Path]:
-    """Yield a folder for CHECKPOINT that no other process uses; delete it if the block succeeds.
+    """Yield a folder for CHECKPOINT that no other process uses; the caller deletes it.
 
     Two experiments may train the same thing at the same time, if they differ only in params of a
     later stage. Each takes the first free folder, so that neither waits for the other.
@@ -92,7 +93,6 @@ def resume_folder(root: Path, key: str) -> Iterator[Path]:
     with first_free_folder(root / ".fieldguide" / "resume" / key) as folder:
         folder.mkdir(exist_ok=True)
         yield folder
-        shutil.rmtree(folder)
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any] | None:

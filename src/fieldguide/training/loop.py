@@ -7,6 +7,7 @@ with the same bytes.
 
 from __future__ import annotations
 
+import shutil
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -44,8 +45,7 @@ from fieldguide.training.memory import keep_freed_memory
 from fieldguide.training.optimizers import average_weights, make_optimizer, make_schedule
 from fieldguide.training.outputs import Outputs, explained
 from fieldguide.training.processes import Processes, joined
-from fieldguide.training.record import MONITOR, VAL_LOSS, Record
-from fieldguide.training.trial import Channel
+from fieldguide.training.record import MONITOR, Record
 
 
 def train(
@@ -54,7 +54,6 @@ def train(
     *,
     store: Store,
     outputs: Outputs,
-    channel: Channel | None = None,
 ) -> dict[str, float | str]:
     """Train, or resume an interrupted run of the very same training, and write the outputs.
 
@@ -63,7 +62,6 @@ def train(
         model: what to train.
         store: photos to train on.
         outputs: where to write.
-        channel: to the sweep whose trial this is; the sweep may stop it early.
 
     Returns:
         Epochs, images per second and DVC's hash of the bundle, for metrics/timing.json; nothing
@@ -83,7 +81,7 @@ def train(
             _summarize(initial, model, outputs.summary)
         environment = describe_environment(device)
         key, features, facts = training_keys(params, model, store, initial, environment)
-        processes.compare(facts | {"FIELDGUIDE_TRIAL": channel is not None})
+        processes.compare(facts)
         record = Record(outputs.metrics, outputs.curves, params, writes=processes.is_first)
         training = _prepare(
             params,
@@ -99,18 +97,22 @@ def train(
             training.resume(folder)
             record.start()
             while not record.is_over:
-                _run_epoch(training, folder, channel)
-            if not processes.is_first:
+                _run_epoch(training, folder)
+            if folder is None:  # not the first process
                 return {}
             record.finish(parameters)
             write_json(outputs.environment, environment)
             # `initial.net`, or its output layer, which the bundle then saves.
             training.net.load_state_dict(training.best)
             save_bundle(_bundle(initial, model, store, val_acc=record.best_score), outputs.bundle)
+            if record.is_finished:
+                shutil.rmtree(folder)
     why = "the last, trained on all photos"
     if record.best_score is not None:
         why = f"{MONITOR} {record.best_score:.4f}"
     print(f"Kept epoch {record.best_epoch} of {len(record.rows)}: {why}")
+    if not record.is_finished:
+        print(f"Paused by train.stop_after: {params.stop_after}; its checkpoint is kept")
     photos = training.batches.order.photos * len(record.rows)
     return {
         "epochs_run": len(record.rows),
@@ -155,7 +157,8 @@ class Training:
         The other processes get it from the first.
         """
         found = self.processes.broadcast(read_checkpoint(folder) if folder else None)
-        if found is not None:
+        stop = self.params.stop_after
+        if found is not None and (not stop or len(found["record"]["rows"]) <= stop):
             for name, part in self._changing().items():
                 part.load_state_dict(found[name])
             self.best = found["best"]
@@ -215,13 +218,12 @@ def _prepare(
     )
 
 
-def _run_epoch(training: Training, folder: Path | None, channel: Channel | None) -> None:
+def _run_epoch(training: Training, folder: Path | None) -> None:
     """Train, validate, record, keep the best weights and save a checkpoint.
 
     Args:
         training: to continue.
         folder: for the checkpoint; None in a process that writes nothing.
-        channel: to the sweep, which may stop the training.
     """
     record, start = training.record, time.perf_counter()
     row = train_epoch(training, len(record.rows)) | validate(training)
@@ -232,11 +234,8 @@ def _run_epoch(training: Training, folder: Path | None, channel: Channel | None)
         weights = training.result.state_dict()
         training.best = {name: value.to("cpu", copy=True) for name, value in weights.items()}
     if folder is not None:
-        record.pruned = channel is not None and _stopped_by_sweep(channel, record)
         # Weights and metrics in one file, so that a kill cannot leave them at different epochs.
         training.save(folder)
-    # All get the answer to the first, because one that stopped alone would leave others waiting.
-    record.pruned = training.processes.broadcast(record.pruned)
 
 
 def train_epoch(training: Training, epoch: int) -> dict[str, float]:
@@ -320,16 +319,6 @@ def _means(split: str, sums: Tensor, processes: Processes) -> dict[str, float]:
     """Sum over all processes and divide once: a mean over photos, not over batches."""
     loss, correct, photos = processes.sum(sums)
     return {f"{split}/loss": float(loss / photos), f"{split}/acc": float(correct / photos)}
-
-
-def _stopped_by_sweep(channel: Channel, record: Record) -> bool:
-    """Report the last epoch to the sweep, and return whether it stops the training."""
-    epoch, row = len(record.rows), record.rows[-1]
-    channel.report(epoch, {name: row[name] for name in (MONITOR, VAL_LOSS)})
-    stopped = not channel.may_go_on(epoch)
-    if stopped:
-        print(f"Stopped by the sweep after epoch {epoch}: other trials were better there.")
-    return stopped
 
 
 def _build(params: TrainParams, model: ModelParams, store: Store) -> InitialNetwork:

@@ -32,12 +32,12 @@ class Record:
         """
         self._folder, self._curves, self._writes = folder, curves, writes
         self._epochs, self._patience = params.epochs, params.patience
+        self._stop_after = params.stop_after
         self._validated = validated = not params.train_on_val
         scores = (VAL_LOSS, MONITOR) if validated else ()
         self._columns = ("train/loss", "train/acc", *scores, "learning_rate")
         self.rows: list[dict[str, float]] = []
         self.seconds: list[float] = []  # of each epoch; never logged, because they differ by run
-        self.pruned = False  # True if the sweep has stopped this trial
         self._live: Any = None
 
     @property
@@ -58,11 +58,14 @@ class Record:
 
     @property
     def is_over(self) -> bool:
-        """True after the last epoch, if the sweep has stopped the trial, or if patience ends."""
+        """True if the training is finished, or pauses after this epoch."""
+        return self.is_finished or 0 < self._stop_after <= len(self.rows)
+
+    @property
+    def is_finished(self) -> bool:
+        """True after the last epoch, or if patience ends."""
         done = len(self.rows)
-        return done > 0 and (
-            self.pruned or done == self._epochs or done - self.best_epoch >= self._patience
-        )
+        return done > 0 and (done == self._epochs or done - self.best_epoch >= self._patience)
 
     def start(self) -> None:
         """Print the header; write the files of the epochs before an interruption."""
@@ -105,18 +108,15 @@ class Record:
         """Log the numbers of parameters and close DVCLive's files."""
         for name, count in parameters.items():
             self._live.log_metric(f"parameters/{name}", count, plot=False)
-        if self.pruned:
-            self._live.log_metric("pruned", 1, plot=False)
         self._live.end()
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint needs."""
-        return {"rows": self.rows, "seconds": self.seconds, "pruned": self.pruned}
+        return {"rows": self.rows, "seconds": self.seconds}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a checkpoint."""
         self.rows, self.seconds = list(state["rows"]), list(state["seconds"])
-        self.pruned = state["pruned"]
 
     def _write(self) -> None:
         if self._live is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -15,9 +15,10 @@ from fieldguide.core.errors import SweepError
 from fieldguide.results.dvc import cache_folder, cached_file
 from fieldguide.results.git import git, read_blobs
 from fieldguide.results.revision import load_yaml
-from fieldguide.sweeps.experiments import Trial
+from fieldguide.sweeps.experiments import experiments_of
 from fieldguide.sweeps.ranking import Configuration
-from fieldguide.sweeps.slot import TARGET
+from fieldguide.sweeps.record import Record
+from fieldguide.sweeps.worker import TARGET
 
 _HASH = re.compile(rb"md5: ([0-9a-f]{32}(?:\.dir)?)")
 
@@ -26,14 +27,13 @@ _HASH = re.compile(rb"md5: ([0-9a-f]{32}(?:\.dir)?)")
 class Freed:
     """What was, or would be, deleted."""
 
-    kept: list[Configuration]
-    lost: list[Configuration]
     files: list[Path]
     size: int  # bytes
 
 
 def free_models(
     root: Path,
+    record: Record,
     ranked: list[Configuration],
     *,
     keep_top: int,
@@ -46,7 +46,8 @@ def free_models(
 
     Args:
         root: the project.
-        ranked: configurations, best first.
+        record: of the sweep.
+        ranked: its configurations, best first.
         keep_top: how many keep their models.
         dry_run: delete nothing.
 
@@ -54,15 +55,18 @@ def free_models(
         SweepError: the cache may be used by other projects too.
     """
     cache = _own_cache(root)
-    models = {one.number: _models(root, cache, one.trials) for one in ranked}
-    kept, lost = ranked[:keep_top], ranked[keep_top:]
-    doomed = _files_of(lost, models) - _needed(root, cache, lost)
+    lost = {one.number for one in ranked[keep_top:]}
+    names = [name for name, one in record.results.items() if one.run.number in lost]
+    baseline = record.facts["baseline"]
+    here = experiments_of(root, baseline)
+    losers = {name: here[name] for name in names if name in here}
+    doomed = _models(root, cache, list(losers.values())) - _needed(root, cache, baseline, losers)
     files = sorted(path for path in doomed if path.is_file())
     size = _size(files)
     if not dry_run:
         for path in files:
             path.unlink()
-    return Freed(kept, lost, files, size)
+    return Freed(files, size)
 
 
 def _own_cache(root: Path) -> Path:
@@ -75,18 +79,25 @@ def _own_cache(root: Path) -> Path:
     return path
 
 
-def _models(root: Path, cache: Path, trials: list[Trial]) -> set[Path]:
-    """Return the cache files of what TARGET wrote in these trials."""
+def _models(root: Path, cache: Path, commits: list[str]) -> set[Path]:
+    """Return the cache files of what TARGET wrote in these experiments."""
     found: set[Path] = set()
-    for text in read_blobs(root, [f"{trial.rev}:./dvc.lock" for trial in trials]):
+    for text in read_blobs(root, [f"{commit}:./dvc.lock" for commit in commits]):
         outs = load_yaml(text or b"{}").get("stages", {}).get(TARGET, {}).get("outs", [])
         found |= _cache_files(cache, (out["md5"] for out in outs if "md5" in out))
     return found
 
 
-def _needed(root: Path, cache: Path, lost: list[Configuration]) -> set[Path]:
-    """Return the cache files that the workspace mentions, or a commit other than a losing trial."""
-    losers = {trial.ref for one in lost for trial in one.trials}
+def _needed(root: Path, cache: Path, baseline: str, names: Collection[str]) -> set[Path]:
+    """Return the cache files that the workspace mentions, or a commit other than a loser's.
+
+    Args:
+        root: the project.
+        cache: its cache.
+        baseline: of the sweep.
+        names: the experiments that lost.
+    """
+    losers = {f"refs/exps/{baseline[:2]}/{baseline[2:]}/{name}" for name in names}
     refs = git(root, "for-each-ref", "--format=%(refname)").split()
     stashes = git(root, "stash", "list", "--format=%H").split()  # the ref has the last one only
     revisions = "\n".join(["HEAD", *stashes, *(ref for ref in refs if ref not in losers)])
@@ -114,10 +125,6 @@ def _cache_files(cache: Path, hashes: Iterable[str]) -> set[Path]:
             entries = json.loads(path.read_text(encoding="utf-8"))
             found |= {cached_file(cache, entry["md5"]) for entry in entries}
     return found
-
-
-def _files_of(configurations: list[Configuration], models: dict[int, set[Path]]) -> set[Path]:
-    return set().union(*(models[one.number] for one in configurations))
 
 
 def _size(files: Iterable[Path]) -> int:

@@ -7,9 +7,9 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import product
 from pathlib import Path
-from datetime import datetime
 from typing import Any, Literal
 
 from optuna.distributions import (
@@ -69,6 +69,11 @@ class Run:
     name: str  # of its experiment, which a run to a later rung replaces
     overrides: Values
 
+    @property
+    def key(self) -> tuple[int, int, int]:
+        """What tells it from the sweep's other runs."""
+        return self.number, self.index, self.stop_after
+
 
 @dataclass(frozen=True)
 class EndedRun:
@@ -79,6 +84,11 @@ class EndedRun:
     epochs: int  # trained in all; fewer than `stop_after` if early stopping ended the training
     seconds: float  # of this run alone; 0 if DVC's run cache had the result
     ended: datetime
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the training is finished: it had no stop, or early stopping ended it before."""
+        return self.run.stop_after == 0 or self.epochs < self.run.stop_after
 
 
 @dataclass(frozen=True)
@@ -114,6 +124,10 @@ class Sweep:
             "seed": self.seed,
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+    def values(self, held: Values) -> Values:
+        """Return the params of a configuration as Optuna holds it."""
+        return held
 
     def grid(self) -> Iterator[Values]:
         """Yield every configuration of a discrete space; the last parameter changes fastest."""

@@ -405,7 +405,8 @@ def read_yaml(path: Path, parse: Callable[[str], Any]) -> Any:
         where = f" in line {err.problem_mark.line + 1}" if err.problem_mark else ""
         raise ParamsError(f"{path}: is not valid YAML: {err.problem}{where}") from err
     except YAMLError as err:
-        raise ParamsError(f"{path}: is not valid YAML: {err}") from err
+        problem = " ".join(str(err).split())  # in one line
+        raise ParamsError(f"{path}: is not valid YAML: {problem}") from err
 
 
 def describe(error: Any, model: type[BaseModel]) -> str:

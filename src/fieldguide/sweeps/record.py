@@ -60,8 +60,7 @@ class Record:
             sha256 = hashlib.sha256(kept.encode()).hexdigest()
             self._check_same("params", "params.yaml", sha256[:16])
         early = sweep.early_terminate
-        epochs = sweep.fixed.get("train.epochs", base.train.epochs)
-        assert isinstance(epochs, int)
+        epochs: Any = sweep.fixed.get("train.epochs", base.train.epochs)
         stops = early.rungs(epochs) if early else []
         self._promotion = Promotion(stops, early.eta if early else 2, sweep.goal)
         self._proposals = Proposals(sweep, base)
@@ -205,8 +204,9 @@ class Record:
         overrides = {**self.sweep.fixed, **values}
         if seed is not None:
             overrides["train.seed"] = self.base.train.seed + seed
-        if stop:
-            overrides["train.stop_after"] = stop
+        epochs: Any = overrides.get("train.epochs", self.base.train.epochs)
+        # With fewer epochs than the rung, the training is whole.
+        overrides["train.stop_after"] = stop if stop < epochs else 0
         return Run(
             number, index, stop, trial_name(self.sweep.name, number, values, seed), overrides
         )

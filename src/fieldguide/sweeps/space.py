@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from optuna.distributions import (
     BaseDistribution,
@@ -18,9 +18,9 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, model_validator
 
-from fieldguide.core.params import Params
+from fieldguide.core.params import Params, Section
 
 Scalar = bool | int | float | str
 Value = Scalar | list[Any] | None
@@ -31,19 +31,26 @@ MOST_LISTED = 100_000  # configurations; a larger discrete space is not listed
 GOALS: dict[str, Literal["maximize", "minimize"]] = {"val/acc": "maximize", "val/loss": "minimize"}
 
 
-class EarlyTerminate(BaseModel):
+class EarlyTerminate(Section):
     """Asynchronous successive halving (Li et al. 2020, https://arxiv.org/abs/1810.05934).
 
     After each rung, an epoch, a trial goes on if it is in the best 1/eta of those that reached it.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     type: Literal["hyperband"]
     min_iter: int | None = Field(default=None, ge=1)  # epochs
     max_iter: int | None = Field(default=None, ge=1)  # epochs
     eta: int = Field(default=3, ge=2)
     s: int | None = Field(default=None, ge=1)  # number of rungs
+    strict: Literal[False] = False  # W&B's strict variant is not supported
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.min_iter is None) == (self.max_iter is None) or (self.max_iter and not self.s):
+            found = ", ".join(sorted(self.model_fields_set))
+            allowed = "either min_iter, or max_iter and s"
+            raise ValueError(f"early_terminate: found {found}; allowed: {allowed}")
+        return self
 
     def rungs(self, epochs: int) -> list[int]:
         """Return the epochs, rising and below `epochs`, after which trials are compared.
@@ -55,7 +62,8 @@ class EarlyTerminate(BaseModel):
             found = [self.min_iter * self.eta**k for k in range(count)]
         else:
             assert self.max_iter is not None
-            found = [self.max_iter // self.eta**k for k in range(1, (self.s or 1) + 1)]
+            assert self.s is not None
+            found = [self.max_iter // self.eta**k for k in range(1, self.s + 1)]
         return sorted({rung for rung in found if 1 <= rung < epochs})
 
 
@@ -100,6 +108,7 @@ class Sweep:
     method: Literal["grid", "random", "bayes"]
     metric: str  # val/acc or val/loss
     space: dict[str, BaseDistribution]
+    lists: frozenset[str]  # keys whose choices are kept as JSON text, because some are lists
     fixed: Values
     configurations: int  # how many are planned
     early_terminate: EarlyTerminate | None
@@ -125,12 +134,22 @@ class Sweep:
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
-    def values(self, held: Values) -> Values:
-        """Return the params of a configuration as Optuna holds it."""
-        return held
+    def values(self, optuna_params: Values) -> Values:
+        """Return a configuration with the values of params.yaml in place of Optuna's.
+
+        Optuna's categories are null, booleans, numbers and text, so that each choice of a key in
+        `lists` is kept as its JSON text. All other values are the same in both.
+        """
+        return {
+            key: json.loads(str(value)) if key in self.lists else value
+            for key, value in optuna_params.items()
+        }
 
     def grid(self) -> Iterator[Values]:
-        """Yield every configuration of a discrete space; the last parameter changes fastest."""
+        """Yield every configuration of a discrete space, with Optuna's values (see `values`).
+
+        The last parameter changes fastest.
+        """
         choices = [choices_of(distribution) for distribution in self.space.values()]
         for values in product(*choices):
             yield dict(zip(self.space, values, strict=True))
@@ -146,10 +165,10 @@ def size_of(distribution: BaseDistribution) -> int | None:
     return round((distribution.high - distribution.low) / distribution.step) + 1
 
 
-def choices_of(distribution: BaseDistribution) -> list[Scalar]:
-    """Return all values of a discrete distribution."""
+def choices_of(distribution: BaseDistribution) -> list[Value]:
+    """Return all values of a discrete distribution, as Optuna keeps them."""
     if isinstance(distribution, CategoricalDistribution):
-        return list(distribution.choices)  # type: ignore[arg-type]
+        return list(distribution.choices)
     assert isinstance(distribution, IntDistribution | FloatDistribution)
     assert distribution.step is not None
     # Computed as Optuna does, so that equal values have equal names.

@@ -20,7 +20,7 @@ from fieldguide.core.params import load_params
 from fieldguide.results.git import subfolder_of
 from fieldguide.sweeps.driver import run_sweep
 from fieldguide.sweeps.local import LocalPool
-from fieldguide.sweeps.names import name_in_repository
+from fieldguide.sweeps.space import name_in_repository
 from fieldguide.sweeps.sweep_file import load_sweep
 
 ROOT = Path(__file__).resolve().parents[2]

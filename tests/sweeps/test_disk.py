@@ -5,8 +5,7 @@ from dvc.repo import Repo
 from synthetic import Experiment
 
 from fieldguide.core.errors import SweepError
-from fieldguide.sweeps.disk import free_models
-from fieldguide.sweeps.experiments import read_trials
+from fieldguide.sweeps.experiments import free_models, read_trials
 from fieldguide.sweeps.ranking import rank
 
 # Made-up hashes; the cache is laid out as DVC's.

@@ -12,8 +12,8 @@ from optuna.storages.journal import JournalFileBackend
 
 from fieldguide.core.errors import SweepError
 from fieldguide.core.params import load_params
-from fieldguide.sweeps.names import trial_name
 from fieldguide.sweeps.record import DONE, FAILED, PRUNED, Record, record_path
+from fieldguide.sweeps.space import trial_name
 from fieldguide.sweeps.sweep_file import load_sweep
 
 BASE = load_params(Path(__file__).resolve().parents[2] / "params.yaml")

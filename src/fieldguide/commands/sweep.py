@@ -166,7 +166,7 @@ def best(
 
 def _apply(record: Record, name: str) -> None:
     """Set the params of the first seed's experiment, which is not the luckiest one."""
-    from fieldguide.sweeps.winner import Winner
+    from fieldguide.sweeps.experiments import Winner
 
     winner = Winner(ROOT, record.facts["baseline"], name)
     for line in winner.apply():
@@ -202,8 +202,8 @@ def gc(
 
     They leave DVC's cache; their metrics stay.
     """
-    from fieldguide.sweeps.disk import free_models
     from fieldguide.sweeps.driver import locked
+    from fieldguide.sweeps.experiments import free_models
 
     record = _read(file)
     with locked(ROOT, record.sweep):
@@ -220,7 +220,7 @@ def gc(
 def _load(file: Path) -> tuple[Sweep, Params]:
     from fieldguide.core.params import load_params
     from fieldguide.results.git import subfolder_of
-    from fieldguide.sweeps.names import name_in_repository
+    from fieldguide.sweeps.space import name_in_repository
     from fieldguide.sweeps.sweep_file import load_sweep
 
     base = load_params()

@@ -22,10 +22,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from fieldguide.core.errors import SweepError
 from fieldguide.core.params import Params
-from fieldguide.sweeps.names import trial_name
 from fieldguide.sweeps.promotion import Promotion
 from fieldguide.sweeps.proposals import Proposals
-from fieldguide.sweeps.space import SECTIONS, EndedRun, Run, Sweep, Values
+from fieldguide.sweeps.space import SECTIONS, EndedRun, Run, Sweep, Values, trial_name
 
 _STALE = 3  # seconds after which the lock of an entry that a kill interrupted is ignored
 

@@ -28,7 +28,7 @@ def sweep(metric="val/acc", seeds=1):
     )
 
 
-def ended(number, score, index=0, stop_after=0, epochs=None, seconds=1.0, minute=0):
+def ended(number, score, index=0, *, stop_after=0, epochs=None, seconds=1.0, minute=0):
     overrides = {"model.activation": "gelu", "train.seed": index}
     run = Run(number, index, stop_after, f"b-{number:04d}_x_s{index}", overrides)
     trained = epochs or stop_after or 20

@@ -10,7 +10,6 @@ coordinates as they are.
 from __future__ import annotations
 
 import html
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -38,7 +37,7 @@ LISTED = 10  # best configurations in the table
 FEWEST = 5  # configurations; the importance of parameters cannot be estimated from fewer
 _FEWEST_PAIRS = 3  # configurations; a correlation of fewer is always 1 or -1
 _MOST_PLACES = 8  # of a parameter with steps; with more values, its axis is a range
-_TICKS = 5  # on the axis of a range
+_TICKS = 9  # on a logarithmic axis
 _COLOURS = [(0, "#b5c7d8"), (0.5, "#4f9bc8"), (1, "#08306b")]  # from the worst to the best
 _MARKS = {"complete": (VAL, "circle"), "incomplete": (VAL, "circle-open"), "paused": (TRAIN, "x")}
 _Vector = npt.NDArray[np.float64]  # (configurations,)
@@ -262,8 +261,7 @@ def history_chart(ranked: Sequence[Configuration], sweep: Sweep) -> go.Figure:
     scores = [score for one in ranked for score in one.scores]
     if min(scores) == max(scores):  # Plotly would show -50 % to 150 %
         figure.update_yaxes(range=_apart(scores[0], scores[0]))
-    tickformat = ".3~p" if sweep.metric == "val/acc" else ".3~g"
-    return figure.update_yaxes(title=sweep.metric, tickformat=tickformat)
+    return figure.update_yaxes(title=sweep.metric, tickformat=_tick_format(sweep))
 
 
 def _hover(one: Configuration, sweep: Sweep) -> str:
@@ -284,9 +282,8 @@ def parallel_chart(
     which a reader can neither select a range nor move an axis.
     """
     scores = [one.mean for one in ranked]
-    low, high = min(scores), max(scores)
-    texts = {tick: show_score(tick, sweep) for tick in np.linspace(low, high, _TICKS).tolist()}
-    score = _dimension(sweep.metric, scores, texts) | {"range": _apart(low, high)}
+    score = {"label": sweep.metric, "values": scores, "tickformat": _tick_format(sweep)}
+    score["range"] = _apart(min(scores), max(scores))
     sign = 1 if sweep.goal == "maximize" else -1
     colours = [sign * score for score in scores]  # Plotly draws the highest on top
     # One failed training must not take up the whole range of colours.
@@ -295,6 +292,7 @@ def parallel_chart(
     figure.add_parcoords(
         dimensions=[*map(_axis, parameters), score],
         labelangle=-20,
+        rangefont={"color": "#fff0"},  # the ends of axes, which overlap the labels
         line={"color": colours, "colorscale": _COLOURS, "cmin": least, "cmax": most},
         unselected={"line": {"color": "#dddddd", "opacity": 0.25}},
     )
@@ -302,24 +300,28 @@ def parallel_chart(
 
 
 def _axis(parameter: Parameter) -> dict[str, Any]:
-    """Return an axis of the parallel coordinates: a range, or one place for each level."""
-    values, levels = parameter.values, parameter.levels
+    """Return an axis of the parallel coordinates: a range, or one place for each level.
+
+    On an axis with ticks of ours, Plotly extends a selection to the next ticks.
+    """
+    axis = {"label": label(parameter.label), "values": parameter.values}
+    levels = parameter.levels
     if parameter.range is None:
-        texts = {float(k): cut(show_value(level), 16) for k, level in enumerate(levels)}
-        return _dimension(parameter.label, [levels.index(value) for value in values], texts)
-    is_log = isinstance(parameter.range, FloatDistribution) and parameter.range.log
-    scale, spread = (math.log10, np.geomspace) if is_log else (float, np.linspace)
-    ticks = spread(levels[0], levels[-1], _TICKS)
-    texts = {scale(tick): f"{tick:.3g}" for tick in ticks}
-    return _dimension(parameter.label, [scale(value) for value in values], texts)
+        texts = [cut(show_value(level), 16) for level in levels]
+        if len(set(texts)) < len(texts):  # Plotly would take equal texts for one
+            texts = [f"{text} [{k}]" for k, text in enumerate(texts, start=1)]
+        axis |= {"tickvals": list(range(len(levels))), "ticktext": texts}
+        axis["values"] = [levels.index(value) for value in parameter.values]
+    elif isinstance(parameter.range, FloatDistribution) and parameter.range.log:
+        ticks = np.geomspace(levels[0], levels[-1], _TICKS)
+        axis |= {"tickvals": np.log10(ticks).tolist()}
+        axis["ticktext"] = [f"{tick:.3g}" for tick in ticks]
+        axis["values"] = np.log10(parameter.values).tolist()
+    return axis
 
 
-def _dimension(name: str, places: Sequence[float], ticks: dict[float, str]) -> dict[str, Any]:
-    """Return an axis in Plotly's terms; `ticks` are the texts by their places."""
-    texts = list(ticks.values())
-    if len(set(texts)) < len(texts):  # Plotly would take equal texts for one
-        texts = [f"{text} [{k}]" for k, text in enumerate(texts, start=1)]
-    return {"label": label(name), "values": places, "tickvals": list(ticks), "ticktext": texts}
+def _tick_format(sweep: Sweep) -> str:
+    return ".3~p" if sweep.metric == "val/acc" else ".3~g"
 
 
 def _apart(low: float, high: float) -> tuple[float, float]:

@@ -1,10 +1,10 @@
 """The page of a sweep: one file that opens in any browser, without a network.
 
-A paused configuration counts with its latest score, although it is from an early epoch: the
+Paused configurations count with their latest score, although it is from an early epoch, because the
 configurations that were trained to the end are alike and do not show what the others lack.
 
-Plotly reads most texts as HTML: those are escaped here. It draws the values on the axes of parallel
-coordinates as they are.
+Plotly reads most texts as HTML, so this module escapes them. The texts on the axes of parallel
+coordinates are an exception: Plotly draws them as they are.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from fieldguide.sweeps.space import EndedRun, Sweep, Value, size_of
 LISTED = 10  # best configurations in the table
 FEWEST = 5  # configurations; the importance of parameters cannot be estimated from fewer
 _FEWEST_PAIRS = 3  # configurations; a correlation of fewer is always 1 or -1
-_MOST_PLACES = 8  # of a parameter with steps; with more values, its axis is a range
-_TICKS = 9  # on a logarithmic axis
+_MOST_PLACES = 8  # values of a stepped range; the axis of more values is continuous
+_WIDE = 12  # parameters; parallel coordinates of more are wider than the page
 _COLOURS = [(0, "#b5c7d8"), (0.5, "#4f9bc8"), (1, "#08306b")]  # from the worst to the best
 _MARKS = {"complete": (VAL, "circle"), "incomplete": (VAL, "circle-open"), "paused": (TRAIN, "x")}
 _Vector = npt.NDArray[np.float64]  # (configurations,)
@@ -58,7 +58,7 @@ class Influence(NamedTuple):
 
     parameter: Parameter
     importance: float | None  # share of the sum, in [0, 1]; None if it cannot be estimated
-    # Spearman's, in [-1, 1], None if either side does not vary; for each level of a category.
+    # Spearman's, in [-1, 1], for each level of a category; None if it cannot be estimated.
     correlations: list[tuple[str, float | None]]
 
 
@@ -99,7 +99,7 @@ def write_page(ended: Iterable[EndedRun], sweep: Sweep, page: Path) -> None:
 
 
 def read_parameters(ranked: Sequence[Configuration], sweep: Sweep) -> list[Parameter]:
-    """Return the searched parameters, with the values that are no numbers as text."""
+    """Return the searched parameters; if any value of one is no number, all become text."""
     names = [key.split(".")[1] for key in sweep.space]
     found = []
     for (key, distribution), name in zip(sweep.space.items(), names, strict=True):
@@ -133,8 +133,8 @@ def show_score(score: float, sweep: Sweep) -> str:
 def influences(parameters: Sequence[Parameter], ranked: Sequence[Configuration]) -> list[Influence]:
     """Return each parameter's importance for the score and its correlation with the score.
 
-    Correlation: Spearman's, because neither a logarithmic range nor one training that diverged can
-    dominate it.
+    Importance: mean decrease in impurity of a random forest that predicts the score. Correlation:
+    Spearman's, because neither a logarithmic range nor one training that diverged can dominate it.
 
     Args:
         parameters: those that vary.
@@ -201,10 +201,7 @@ def epochs_without_pruning(ranked: Sequence[Configuration], sweep: Sweep) -> flo
     """Estimate how many epochs the sweep would have trained if it had paused no configuration.
 
     A paused configuration would have been trained with every seed, for the mean number of epochs
-    of the trainings that were not paused.
-
-    Returns:
-        The number; None if all configurations are paused.
+    of the trainings that were not paused. None if all configurations are paused.
     """
     whole = [one for one in ranked if one.state != "paused"]
     if not whole:
@@ -296,7 +293,8 @@ def parallel_chart(
         line={"color": colours, "colorscale": _COLOURS, "cmin": least, "cmax": most},
         unselected={"line": {"color": "#dddddd", "opacity": 0.25}},
     )
-    return figure.update_layout(margin={"t": 95, "l": 120, "r": 30, "b": 30})
+    width = 100 * len(parameters) if len(parameters) > _WIDE else None  # pixels; None: the page's
+    return figure.update_layout(margin={"t": 95, "l": 120, "r": 30, "b": 30}, width=width)
 
 
 def _axis(parameter: Parameter) -> dict[str, Any]:
@@ -313,7 +311,7 @@ def _axis(parameter: Parameter) -> dict[str, Any]:
         axis |= {"tickvals": list(range(len(levels))), "ticktext": texts}
         axis["values"] = [levels.index(value) for value in parameter.values]
     elif isinstance(parameter.range, FloatDistribution) and parameter.range.log:
-        ticks = np.geomspace(levels[0], levels[-1], _TICKS)
+        ticks = np.geomspace(levels[0], levels[-1], 9)
         axis |= {"tickvals": np.log10(ticks).tolist()}
         axis["ticktext"] = [f"{tick:.3g}" for tick in ticks]
         axis["values"] = np.log10(parameter.values).tolist()

@@ -21,6 +21,7 @@ def sweep(metric="val/acc", seeds=1):
         metric=metric,
         space={"model.activation": CategoricalDistribution(["relu", "gelu"])},
         fixed={},
+        lists=frozenset(),
         configurations=9,
         early_terminate=None,
         seeds=seeds,

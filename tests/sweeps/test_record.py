@@ -77,10 +77,6 @@ def test_a_restart_goes_on_and_repeats_no_proposal(tmp_path, method):
 
 
 def test_a_grid_is_tried_in_order_once_each(tmp_path):
-    parameters = {
-        "model.activation": {"values": ["relu", "gelu"]},
-        "model.conv_layers": {"min": 3, "max": 5},
-    }
     found = record(tmp_path, "grid", parameters=GRID, run_cap=None)
     values = [tuple(run.overrides[key] for key in GRID) for run in begin_all(found)]
     assert values == [(a, layers) for a in ("relu", "gelu") for layers in (3, 4, 5)]
@@ -88,10 +84,6 @@ def test_a_grid_is_tried_in_order_once_each(tmp_path):
 
 @pytest.mark.parametrize("method", ["random", "bayes"])
 def test_a_small_space_is_tried_out_and_then_ends(tmp_path, method):
-    parameters = {
-        "model.activation": {"values": ["relu", "gelu"]},
-        "model.conv_layers": {"min": 3, "max": 5},
-    }
     found = record(tmp_path, method, parameters=GRID, run_cap=100)
     assert found.planned == 6
     runs = begin_all(found)
@@ -343,7 +335,9 @@ def test_reading_writes_nothing(tmp_path):
     assert len(Record(sweep, BASE, writes=False).ended) == 1
     assert path.read_bytes() == before
     path.unlink()
-    with pytest.raises(SweepError, match=r"study: there is no such record.*fieldguide sweep run"):
+    with pytest.raises(
+        SweepError, match=r"search.yaml: no trial has finished; fieldguide sweep run"
+    ):
         Record(sweep, BASE, writes=False)
     assert not path.exists()
 

@@ -36,6 +36,7 @@ def new_sweep(space, metric="val/acc", seeds=1):
         metric=metric,
         space=space,
         fixed={},
+        lists=frozenset(),
         configurations=1000,
         early_terminate=EarlyTerminate(type="hyperband", min_iter=3),
         seeds=seeds,

@@ -42,16 +42,13 @@ class Record:
 
         Raises:
             SweepError: the file is the record of another search, or none at all; or it is to be
-                read and there is none.
+                read, and no run has ended.
         """
         self.sweep, self.base, self.path = sweep, base, record_path(sweep.path)
         if writes:
             _remove_half_an_entry(self.path)
         elif not self.path.exists():
-            raise SweepError(
-                f"{self.path}: there is no such record, so no run has ended; "
-                f"fieldguide sweep run {sweep.path}"
-            )
+            raise _nothing_has_ended(sweep)
         self._storage, self._study_id = _open(self.path, sweep)
         self._check_same("sweep", str(sweep.path), sweep.definition)
         if writes:
@@ -73,6 +70,8 @@ class Record:
         self.ended: list[EndedRun] = []  # all
         self.failed: dict[str, dict[str, str]] = {}  # reason and log, by the experiment's name
         self._read()
+        if not writes and not self.ended:
+            raise _nothing_has_ended(sweep)
 
     def _check_same(self, key: str, file: str, value: str) -> None:
         """Refuse to mix two searches in one record."""
@@ -283,6 +282,10 @@ class Record:
             distributions=self.sweep.space,
             **result,
         )
+
+
+def _nothing_has_ended(sweep: Sweep) -> SweepError:
+    return SweepError(f"{sweep.path}: no trial has finished; fieldguide sweep run {sweep.path}")
 
 
 def record_path(sweep_file: Path) -> Path:

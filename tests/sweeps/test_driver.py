@@ -399,7 +399,7 @@ class FailingNode:
 def test_a_sweep_stops_if_every_node_fails_and_blames_no_trial(project):
     base = load_params(project.folder / "params.yaml")
     sweep = load_sweep(project.folder / project.write_sweep("nowhere"), base)
-    with pytest.raises(SweepError, match=r"nowhere-0000.*no node .* 6 times .*the disk is full"):
+    with pytest.raises(SweepError, match=r"nowhere-0000.* started 6 times .*the disk is full"):
         run_sweep(project.folder, sweep, base, FailingNode)
     assert Record(sweep, base).next().number == 0
 

@@ -33,31 +33,29 @@ def finish(record, progress, run, score, **facts):
     progress.ended(run)
 
 
-def test_on_a_terminal_twenty_trials_are_shown(record):
-    progress, text = Progress(record), io.StringIO()
-    progress._console = Console(file=text, force_terminal=True, width=200, height=100)
-    with progress:
-        runs = [record.next() for _ in range(60)]
-        for run in runs:
-            progress.started(run)
-        progress.update(runs)
-        progress._live.refresh()
-    shown = text.getvalue()
-    assert [run.name in shown for run in runs] == [True] * 20 + [False] * 40
-    assert "60 running" in shown
+def test_on_a_terminal_the_last_line_says_what_is_left(record, monkeypatch):
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=True, width=200)
+    monkeypatch.setattr("fieldguide.sweeps.progress.Console", lambda **_: console)
+    progress = Progress(record)
+    progress.start()
+    record.next()
+    progress.update(1)
+    time.sleep(0.2)
+    progress.stop()
+    assert "1 running; 1 of 101 configurations begun" in text.getvalue()
+    assert "Stopped; run the same command again to go on" in text.getvalue()
 
 
 def test_lines_of_ended_runs_and_the_summary(record, capsys):
     progress = Progress(record)
-    with progress:
-        first, second, third = (record.next() for _ in range(3))
-        for run in (first, second, third):
-            progress.started(run)
-        finish(record, progress, first, 0.25)
-        finish(record, progress, second, 0.5, epochs=2)  # early stopping
-        record.fail(third, "the settings are at fault", "its.log")
-        progress.ended(third)
-    assert not progress.summary()
+    progress.start()
+    first, second, third = (record.next() for _ in range(3))
+    finish(record, progress, first, 0.25)
+    finish(record, progress, second, 0.5, epochs=2)  # early stopping
+    record.fail(third, "the settings are at fault", "its.log")
+    progress.ended(third)
+    progress.finish()
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert lines[:4] == [
         "search: random search of 101 configurations, maximize val/acc",
@@ -77,8 +75,6 @@ def test_the_time_that_is_left_by_hand(record, monkeypatch):
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     progress = Progress(record)
     runs = [record.next() for _ in range(3)]
-    for run in runs:
-        progress.started(run)
     now[0] += 120
     for run in runs[:2]:
         finish(record, progress, run, 0.5)

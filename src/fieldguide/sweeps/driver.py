@@ -29,7 +29,6 @@ from fieldguide.sweeps.space import Run, Sweep
 from fieldguide.sweeps.worker import TARGET, Outcome, StartingPoint
 
 _MOST_STARTS = 6  # of a run that ends for a reason other than its params
-_MOST_NODE_FAILURES = 6  # in a row
 _REFRESH = 0.5  # seconds between two looks at what runs
 OpenPool = Callable[[Path, StartingPoint], Pool]
 
@@ -82,30 +81,30 @@ class Driver:
         self.root, self.record, self.pool, self.checkpoints = root, record, pool, checkpoints
         self.running: dict[Future[Outcome], Run] = {}
         self.starts: Counter[tuple[int, int, int]] = Counter()  # of each run, by this driver
-        self.node_failures = 0  # in a row
         self.progress = Progress(record)
         self.folder = state_folder(root, record.sweep.name)
 
     def run(self) -> bool:
         """Run the sweep to its end; return whether no run failed."""
-        with self.progress:
-            try:
-                self._run_missing_again()
+        self.progress.start()
+        try:
+            self._put_back_missing()
+            self._fill()
+            while self.running:
+                done, _ = wait(self.running, _REFRESH, FIRST_COMPLETED)
+                for future in done:
+                    self._collect(self.running.pop(future), future.result())
                 self._fill()
-                while self.running:
-                    done, _ = wait(self.running, _REFRESH, FIRST_COMPLETED)
-                    for future in done:
-                        self._collect(self.running.pop(future), future.result())
-                    self._fill()
-                    self.progress.update(self.running.values())
-            except BaseException:
-                self.pool.stop()
-                self.progress.stopped()
-                raise
+                self.progress.update(len(self.running))
+        except BaseException:
+            self.pool.stop()
+            self.progress.stop()
+            raise
         self.pool.close()
-        return self.progress.summary()
+        self.progress.finish()
+        return not self.record.failed
 
-    def _run_missing_again(self) -> None:
+    def _put_back_missing(self) -> None:
         """Put back the finished runs whose experiments are not here, as in a colleague's clone."""
         if names := missing(self.root, self.record):
             self.progress.say(
@@ -118,62 +117,43 @@ class Driver:
 
     def _fill(self) -> None:
         """Start as many runs as the pool has room for."""
-        while len(self.running) < self.pool.room():
-            run = self.record.next()
-            if run is None:
-                return
+        while len(self.running) < self.pool.room() and (run := self.record.next()):
             self.starts[run.key] += 1
-            self.progress.started(run)
             needed = self.record.may_be_promoted(self.checkpoints)
             self.running[self.pool.start(run, needed)] = run
 
     def _collect(self, run: Run, outcome: Outcome) -> None:
-        """Record how a run ended, or start it again if that was not its own fault."""
-        if outcome.node_failed:
-            self._try_elsewhere(run, outcome)
-            return
-        self.node_failures = 0
+        """Record how a run ended, or put it back if that was not its own fault.
+
+        Raises:
+            SweepError: it was started too often, and the machine seems to be the reason.
+        """
+        log = log_file(self.folder, run.name)
         if outcome.commit:
-            self._finish(run, outcome.commit)
+            self._finish(run, outcome.commit, log)
         elif outcome.is_its_own_fault:
-            self._fail(run, outcome.message)
+            self._fail(run, outcome.message, log)
         elif self.starts[run.key] < _MOST_STARTS:
             self.record.again(run)
             self.progress.again(run, outcome.message)
         else:
             reason = f"was started {_MOST_STARTS} times and never ended: {outcome.message}"
-            if not self.record.ended:  # probably every run will fail
-                raise SweepError(f"{run.name}: {reason}; {log_file(self.folder, run.name)}")
-            self._fail(run, reason)
+            if outcome.node_failed or not self.record.ended:  # probably every run would fail
+                raise SweepError(f"{run.name}: {reason}; {log}")
+            self._fail(run, reason, log)
 
-    def _try_elsewhere(self, run: Run, outcome: Outcome) -> None:
-        """Keep a run for another node; stop the sweep if no node seems to be good.
-
-        Raises:
-            SweepError: nodes fail in a row, and nothing runs that could still show a good one.
-        """
-        self.starts[run.key] -= 1
-        self.node_failures += 1
-        if self.node_failures >= _MOST_NODE_FAILURES and not self.running:
-            raise SweepError(
-                f"{run.name}: no node could run it, {self.node_failures} times in a row: "
-                f"{outcome.message}"
-            )
-        self.record.again(run)
-        self.progress.again(run, outcome.message)
-
-    def _finish(self, run: Run, commit: str) -> None:
+    def _finish(self, run: Run, commit: str, log: Path) -> None:
         """Record a run that is an experiment now."""
         try:
             result = read_result(self.root, commit, self.record.sweep.metric)
         except SweepError as err:
-            self._fail(run, str(err))
+            self._fail(run, str(err), log)
             return
         self.record.finish(run, **result._asdict())
         self.progress.ended(run)
 
-    def _fail(self, run: Run, reason: str) -> None:
-        self.record.fail(run, reason, str(log_file(self.folder, run.name)))
+    def _fail(self, run: Run, reason: str, log: Path) -> None:
+        self.record.fail(run, reason, str(log))
         self.progress.ended(run)
 
 

@@ -1,82 +1,47 @@
-"""What a running sweep prints: a live table on a terminal, and a line for each run that ends."""
+"""What a running sweep prints: a line for each run that ends, and on a terminal what is left."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from itertools import islice
-from typing import Self
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
+from rich.console import Console
 
 from fieldguide.core.errors import first_line
 from fieldguide.sweeps.ranking import bound
 from fieldguide.sweeps.record import Record
 from fieldguide.sweeps.space import Run
 
-_SHOWN = 20  # running runs that are listed; a cluster may have hundreds
-_REFRESH = 0.5  # seconds
-
 
 class Progress:
-    """What runs, what has ended, the best so far and the time left."""
+    """Prints how runs end, the best so far and the time left."""
 
     def __init__(self, record: Record) -> None:
         self._record, self._sweep = record, record.sweep
         self._console = Console(soft_wrap=True, highlight=False, markup=False)
-        self._live: Live | None = None
-        self._started: dict[str, float] = {}  # running run -> when it started
-        self._begun = time.monotonic()
-        self._proposed_before = record.proposed
+        self._status = self._console.status("")  # a last line, on a terminal only
+        self._begun, self._proposed_before = time.monotonic(), record.proposed
         self._best: tuple[float, str] | None = None  # bound and name
         for number in range(record.proposed):
             self._compare(number)
 
-    def __enter__(self) -> Self:
-        """Print what the sweep is, and on a terminal begin the table."""
+    def start(self) -> None:
+        """Print what the sweep is."""
         sweep, record = self._sweep, self._record
+        seeds = f" with {sweep.seeds} seeds each" if sweep.seeds > 1 else ""
         before = len(record.ended) + len(record.failed)
+        again = f"; {before} runs have ended before" if before else ""
         self.say(
-            f"{sweep.name}: {sweep.method} search of {record.planned} configurations"
-            + (f" with {sweep.seeds} seeds each" if sweep.seeds > 1 else "")
-            + f", {sweep.goal} {sweep.metric}"
-            + (f"; {before} runs have ended before" if before else "")
+            f"{sweep.name}: {sweep.method} search of {record.planned} configurations{seeds}, "
+            f"{sweep.goal} {sweep.metric}{again}"
         )
-        if self._console.is_terminal:
-            self._live = Live(
-                console=self._console, refresh_per_second=1 / _REFRESH, transient=True
-            )
-            self._live.start()
-        return self
+        self._status.start()
 
-    def __exit__(self, *_: object) -> None:
-        """Remove the table; the lines of ended runs stay on the screen."""
-        if self._live:
-            self._live.stop()
-
-    def started(self, run: Run) -> None:
-        """Measure the time of a run from now on."""
-        self._started[run.name] = time.monotonic()
-
-    def update(self, running: Iterable[Run]) -> None:
-        """Show the running runs, each with its place in the training."""
-        if not self._live:
-            return
-        now, runs = time.monotonic(), list(running)
-        table = Table("running", "to epoch", "seconds", box=None)
-        for run in islice(runs, _SHOWN):
-            seconds = f"{now - self._started[run.name]:.0f}"
-            table.add_row(
-                Text(run.name, overflow="ellipsis"), str(run.stop_after or "the last"), seconds
-            )
-        self._live.update(Group(table, Text(self._state(len(runs)))))
+    def update(self, running: int) -> None:
+        """Show how many runs go on, and what is left."""
+        self._status.update(self._state(running))
 
     def ended(self, run: Run) -> None:
         """Print how a run has ended."""
-        self._started.pop(run.name, None)
         if (failure := self._record.failed.get(run.name)) is not None:
             state, text = "failed", f"{failure['reason']}; {failure['log']}"
         else:
@@ -91,12 +56,14 @@ class Progress:
         """Print that a run will be started again."""
         self.say(f"      again     {run.name}  {first_line(why)}")
 
-    def stopped(self) -> None:
-        """Print how to go on."""
+    def stop(self) -> None:
+        """Print how to go on after an interruption."""
+        self._status.stop()
         self.say(f"\n{self._state(0)}\nStopped; run the same command again to go on")
 
-    def summary(self) -> bool:
-        """Print how the sweep ended; return whether no run failed."""
+    def finish(self) -> None:
+        """Print how the sweep has ended, and where to look next."""
+        self._status.stop()
         self.say(f"\n{self._state(0)}")
         for name, failure in self._record.failed.items():
             self.say(f"failed: {name}: {failure['reason']}\n        {failure['log']}")
@@ -104,18 +71,16 @@ class Progress:
         self.say(f"\nReport    fieldguide sweep report {file}")
         self.say(f"Best      fieldguide sweep best {file} --apply")
         self.say("All       dvc exp show")
-        return not self._record.failed
 
     def say(self, text: str) -> None:
-        """Print a line above the table."""
+        """Print a line."""
         self._console.print(text)
         self._console.file.flush()  # for those who follow a log
 
     def _compare(self, number: int) -> None:
         """Take note of a configuration that is better than all before, once all seeds are done."""
-        results = self._record.results_of(number)
+        results, goal = self._record.results_of(number), self._sweep.goal
         if len(results) == self._sweep.seeds and results[0].is_whole:
-            goal = self._sweep.goal
             value = bound([one.score for one in results], goal)
             better = max if goal == "maximize" else min
             if self._best is None or better(value, self._best[0]) != self._best[0]:
@@ -123,10 +88,10 @@ class Progress:
 
     def _state(self, running: int) -> str:
         record = self._record
-        done = sum(one.is_whole for one in record.results.values())
+        whole = sum(one.is_whole for one in record.results.values())
         text = (
             f"{running} running; {record.proposed} of {record.planned} configurations begun; "
-            f"trainings: {done} whole, {len(record.results) - done} stopped at a rung, "
+            f"trainings: {whole} whole, {len(record.results) - whole} stopped at a rung, "
             f"{len(record.failed)} failed"
         )
         new, left = record.proposed - self._proposed_before, record.planned - record.proposed

@@ -230,7 +230,7 @@ class Record:
     def _add_configuration(self, values: Values) -> None:
         self._configurations.append(values)
         self._proposals.add(values)
-        self._learn(len(self._configurations) - 1, TrialState.RUNNING)
+        self._learn(self.proposed - 1)
 
     def _add_end(self, run: Run, trial: FrozenTrial) -> None:
         """Take note of how a run has ended."""
@@ -250,7 +250,7 @@ class Record:
         if run.index == 0:
             self._enter(run.number, run.stop_after, trial.value)
         if run.number in self._known:
-            self._learn_from_results(run.number)
+            self._learn(run.number)
 
     def _enter(self, number: int, stop: int, score: float) -> None:
         """Put a configuration on a rung; from the last one, its further seeds are trained."""
@@ -264,23 +264,18 @@ class Record:
         names = (self._run(number, index, 0).name for index in range(self.sweep.seeds))
         return [self.results[name] for name in names if name in self.results]
 
-    def _learn_from_results(self, number: int) -> None:
-        found = self.results_of(number)
-        first, score = found[0], statistics.fmean(one.score for one in found)
-        if first.is_whole:
-            self._learn(number, TrialState.COMPLETE, value=score)
-        else:
-            self._learn(
-                number, TrialState.PRUNED, intermediate_values={first.run.stop_after: score}
-            )
-
-    def _learn(self, number: int, state: TrialState, **result: Any) -> None:
+    def _learn(self, number: int) -> None:
         """Tell the sampler what is known of a configuration."""
+        found = self.results_of(number)
+        result: dict[str, Any] = {"state": TrialState.RUNNING}
+        if found and found[0].is_whole:
+            score = statistics.fmean(one.score for one in found)
+            result = {"state": TrialState.COMPLETE, "value": score}
+        elif found:
+            steps = {found[0].run.stop_after: found[0].score}
+            result = {"state": TrialState.PRUNED, "intermediate_values": steps}
         self._known[number] = create_trial(
-            state=state,
-            params=self._configurations[number],
-            distributions=self.sweep.space,
-            **result,
+            **result, params=self._configurations[number], distributions=self.sweep.space
         )
 
 

@@ -25,8 +25,9 @@ from fieldguide.sweeps.sweep_file import load_sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 # Writes what the real stage writes, and keeps a checkpoint as it does. The score depends on the
-# params and grows with the epochs. The notes `began` and `ended` get a line for each training: the
-# name of the experiment and the epoch after which it began, or ended.
+# params, is last_k / 1000 if that is above 2, and grows with the epochs. The notes `began` and
+# `ended` get a line for each training: the name of the experiment, and the epoch after which it
+# began, or ended.
 TRAIN = """
 import hashlib, json, os, re, sys, time
 from pathlib import Path
@@ -50,7 +51,8 @@ for epoch in range(done + 1, stop + 1):
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     checkpoint.with_suffix(".new").write_text(str(epoch))
     checkpoint.with_suffix(".new").replace(checkpoint)
-score = int(key[:4], 16) / 65536 * (1 - 0.5**stop)
+wanted = int(re.search("  last_k: ([0-9]+)", text)[1])
+score = (wanted / 1000 if wanted > 2 else int(key[:4], 16) / 65536) * (1 - 0.5**stop)
 metrics = {"best": {"val_acc": score, "val_loss": 1 - score, "epoch": 1}}
 for folder in ("models/classifier", "metrics/train", "plots"):
     Path(folder).mkdir(parents=True, exist_ok=True)

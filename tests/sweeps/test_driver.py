@@ -221,18 +221,21 @@ def test_rungs(project, capsys):
     assert not (project.folder / ".fieldguide/sweeps/rungs/checkpoints").exists()
 
 
-def test_with_few_checkpoints_promoted_runs_begin_again_and_end_alike(project):
-    early = {"early_terminate": THREE_RUNGS, "run_cap": 8, "seed": 11}
-    pool = project.write_sweep("many", **early), project.write_sweep("few", **early)
-    assert project.search(pool[0], jobs=1)
-    before = len(project.noted("began"))
-    for path in (project.folder / ".dvc/cache/runs").iterdir():
-        subprocess.run(["rm", "-r", path], check=True)
-    assert project.search(pool[1], jobs=1, checkpoints=1)
-    again = [line for line in project.noted("began")[before:] if line.startswith("few-")]
-    assert sum(line.endswith(" 0") for line in again) > 8
-    found = [{(*one.run.key, one.score) for one in record_of(project, file).ended} for file in pool]
-    assert found[0] == found[1]
+def test_with_few_checkpoints_a_promoted_run_begins_again_and_ends_alike(project):
+    """Falling scores, eta 2: after the eighth, the best four have been promoted."""
+    early = {"type": "hyperband", "min_iter": 2, "eta": 2, "s": 1}
+    space = {"last_k": {"values": [900, 800, 700, 600, 500, 400, 300, 200]}}
+    options = {"method": "grid", "run_cap": None, "parameters": space, "early_terminate": early}
+    file = project.write_sweep("few", **options)
+    assert project.search(file, jobs=1, checkpoints=1)
+    began = [line for line in project.noted("began") if line.startswith("few-")]
+    twice = [line for line in began if began.count(line) > 1 or line.endswith(" 2")]
+    # 0 and 1 were the best that waited until their turn; 2 and 3 had lost their checkpoints.
+    assert sorted({(line[4:8], line[-1]) for line in twice}) == [
+        *(("0000", "2"), ("0001", "2"), ("0002", "0"), ("0003", "0")),
+    ]
+    whole = {one.run.number: one.score for one in record_of(project, file).ended if one.is_whole}
+    assert whole == {k: (900 - 100 * k) / 1000 * (1 - 0.5**24) for k in range(4)}
 
 
 def test_a_run_is_restored_from_the_run_cache_at_every_rung(project):
@@ -294,12 +297,31 @@ def test_experiments_that_are_missing_are_named_and_run_again(project, capsys):
     began = len(project.noted("began"))
     capsys.readouterr()
     assert project.search(file)
-    assert "1 experiment of sweeps/gone.yaml.study" in capsys.readouterr().out.replace(
-        f"{project.folder}/", ""
-    )
+    assert "missing in this repository: 1 experiment of " in capsys.readouterr().out
     assert sorted(n for n in project.experiments() if n.startswith("gone-")) == names
     assert len(project.noted("began")) == began  # DVC's run cache had it
     assert "not in this repository" not in project.sweep("list", file)
+
+
+def test_a_sweep_that_began_with_changes_that_are_not_here_is_refused(project, tmp_path):
+    params = project.folder / "params.yaml"
+    before = params.read_text()
+    file = project.write_sweep("afar", run_cap=1)
+    try:
+        params.write_text(f"{before}# not committed\n")
+        assert project.search(file)
+    finally:
+        params.write_text(before)
+    colleague = project.at(tmp_path / "clone")
+    project.git("clone", "--quiet", project.folder.as_uri(), str(colleague.folder))
+    Stub.make_repository(colleague.folder)
+    for name in (file, f"{file}.study"):
+        (colleague.folder / name).parent.mkdir(exist_ok=True)
+        (colleague.folder / name).write_bytes((project.folder / name).read_bytes())
+    refused = colleague.sweep("run", file, status=1)
+    assert "the sweep began with commit" in refused
+    assert refused.count("\n") == 1
+    assert "1 of 1 experiments are not in this repository" in colleague.sweep("list", file)
 
 
 def test_experiments_of_another_baseline_are_not_taken_for_trials(project):

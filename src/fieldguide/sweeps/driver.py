@@ -69,6 +69,7 @@ def run_sweep(
             record.keep("snapshot", snapshot)
             record.keep("baseline", baseline)
         facts = record.facts
+        _check_is_here(root, record, facts["baseline"], facts["snapshot"])
         start = StartingPoint(facts["baseline"], facts["snapshot"], subfolder_of(root), *identity)
         pool = open_pool(state_folder(root, sweep.name), start)
         return Driver(root, record, pool, checkpoints).run()
@@ -108,9 +109,9 @@ class Driver:
         """Put back the finished runs whose experiments are not here, as in a colleague's clone."""
         if names := missing(self.root, self.record):
             self.progress.say(
-                f"{counted(len(names), 'experiment')} of {self.record.path} are not in this "
-                f"repository, as {names[0]}; they are run again (or stop here, and get them by "
-                "`dvc exp pull`)"
+                f"missing in this repository: {counted(len(names), 'experiment')} of "
+                f"{self.record.path}, as {names[0]}; running again (or stop, and get what is "
+                "missing by `dvc exp pull`)"
             )
             for name in names:
                 self.record.again(self.record.results[name].run)
@@ -169,6 +170,19 @@ def take_snapshot(root: Path, sweep: str) -> tuple[str, str]:
     # A ref keeps it from `git gc`. Other projects of the repository may have a sweep of this name.
     git(root, "update-ref", f"refs/fieldguide/{sweep}-{snapshot}", snapshot)
     return baseline, snapshot
+
+
+def _check_is_here(root: Path, record: Record, *commits: str) -> None:
+    """Refuse a sweep that began in another repository, with commits that are not in this one."""
+    for commit in commits:
+        try:
+            git(root, "cat-file", "-e", f"{commit}^{{commit}}")
+        except GitError as err:
+            raise SweepError(
+                f"{record.path}: the sweep began with commit {commit[:10]}, which is not in this "
+                "repository; `git fetch` it, run the sweep where it began, or copy the sweep file "
+                "under a new file name and set a new `name`"
+            ) from err
 
 
 def _check_git(root: Path) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
+from fieldguide.core.errors import GitError
 from fieldguide.core.params import Params
 from fieldguide.results.dvc import cache_folder
 from fieldguide.sweeps.space import Run, Values
@@ -90,6 +91,9 @@ class LocalPool:
             if outcome.commit:
                 with self._fetching:
                     clone.fetch(run)
+        except (GitError, OSError) as err:  # such as a full disk
+            return Outcome(message=f"{type(err).__name__}: {err}", node_failed=True)
+        else:
             return outcome
         finally:
             self._free.append(number)

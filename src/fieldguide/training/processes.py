@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,12 +25,14 @@ from torch import Tensor, distributed, nn
 
 from fieldguide.core.errors import FieldguideError, TrainingError
 from fieldguide.core.params import TrainParams
+from fieldguide.training.device import choose_device
 
 T = TypeVar("T")
 
 AGAIN = "run it again: it goes on after the last finished epoch"
 _START = timedelta(minutes=30)  # machines may start, download or compute features at other times
 _STEP = timedelta(minutes=1)  # longest silence of a process within an epoch
+_REPEAT = 3.0  # seconds before a process says what the first of its machine may have said
 _PDEATHSIG = 1  # of linux/prctl.h
 # Gloo raises plain RuntimeErrors.
 _LOST = re.compile(r"gloo|NCCL|Connection (closed|reset) by peer|Broken pipe")
@@ -49,29 +52,23 @@ class Processes:
         """True for the process that prints and writes."""
         return self.rank == 0
 
-    def parallel(self, net: nn.Module, *, some_frozen: bool) -> nn.Module:
-        """Return a module that computes as `net` and averages gradients over the processes.
-
-        On GPUs it also replaces each batch norm inside `net` by one over all processes.
-
-        Args:
-            net: on the device of this process.
-            some_frozen: True if some parameters get no gradient in some epochs.
-        """
-        if self.group is None:
-            return net
-        on_gpu = self.device.type == "cuda"
-        if on_gpu:
+    def synchronize_batch_norm(self, net: nn.Module) -> None:
+        """On GPUs, let each batch norm inside a network see the photos of all processes."""
+        if self.group is not None and self.device.type == "cuda":
             # Unlike PyTorch's own function it keeps the activations inside batch norms of timm.
             from timm.layers import convert_sync_batchnorm  # noqa: PLC0415 - slow to import
 
             convert_sync_batchnorm(net)
-        return nn.parallel.DistributedDataParallel(
-            net,
-            device_ids=[self.device] if on_gpu else None,
-            process_group=self.group,
-            find_unused_parameters=some_frozen,
-        )
+
+    def parallel(self, net: nn.Module) -> nn.Module:
+        """Return a module that computes as `net` and averages gradients over the processes.
+
+        It expects a gradient of every parameter that needs one now: make another if this changes.
+        """
+        if self.group is None:
+            return net
+        gpu = [self.device] if self.device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(net, device_ids=gpu, process_group=self.group)
 
     def sum(self, values: Tensor) -> Tensor:
         """Add up the values of all processes, in place."""
@@ -86,16 +83,14 @@ class Processes:
                 distributed.broadcast(buffer, 0, group=self.group)
 
     def broadcast(self, value: T) -> T:
-        """Return what the first process passes, in all processes; wait for it."""
+        """Return what the first process passes, in all processes.
+
+        Wait for it for as long as machines may take to start.
+        """
         values = [value]
         if self.group is not None:
             distributed.broadcast_object_list(values)
         return values[0]
-
-    def wait(self) -> None:
-        """Wait for the other processes, for as long as machines may take to start."""
-        if self.group is not None:
-            distributed.barrier()
 
     def compare(self, facts: dict[str, object]) -> None:
         """Compare what must be equal in all processes, by the name that a user knows.
@@ -135,7 +130,7 @@ def start_processes(params: TrainParams) -> None:
                 f"train.devices: {params.devices} × train.num_nodes: {params.num_nodes}"
             )
         return
-    if params.processes == 1 and params.strategy == "auto":
+    if not params.uses_ddp:
         return
     from torch.distributed.elastic.multiprocessing import SignalException  # noqa: PLC0415 - slow
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError  # noqa: PLC0415
@@ -169,11 +164,8 @@ def start_processes(params: TrainParams) -> None:
 def _meeting_point(params: TrainParams) -> dict[str, Any]:
     """Return where the processes find each other: a free port, or the address of a machine."""
     if params.num_nodes == 1:
-        return {
-            "rdzv_backend": "c10d",
-            "rdzv_endpoint": "localhost:0",
-            "local_addr": "localhost",
-        }
+        local = "localhost"
+        return {"rdzv_backend": "c10d", "rdzv_endpoint": f"{local}:0", "local_addr": local}
     node = os.environ.get("NODE_RANK", "none")
     address = {"MASTER_ADDR", "MASTER_PORT"} <= set(os.environ)
     if not address or node not in map(str, range(params.num_nodes)):
@@ -190,22 +182,27 @@ def _meeting_point(params: TrainParams) -> dict[str, Any]:
 
 
 @contextmanager
-def joined(params: TrainParams, device: torch.device) -> Iterator[Processes]:
+def joined(params: TrainParams) -> Iterator[Processes]:
     """Run the block together with all other processes that `start_processes` or torchrun started.
 
     Raises:
-        TrainingError: another process has ended.
+        TrainingError: another process has ended, or the machine lacks the device of `params`.
     """
-    if params.processes == 1 and params.strategy == "auto":
-        yield Processes(device)
+    if not params.uses_ddp:
+        yield Processes(choose_device(params))
         return
     rank = int(os.environ["RANK"])
     if sys.platform == "linux":  # end with the process that started this one, even if it is killed
         ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGKILL)
     try:
+        device = choose_device(params)
         distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_START)
         yield Processes(device, rank, params.processes, distributed.new_group(timeout=_STEP))
     except FieldguideError as err:
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            # Most mistakes are those of all processes: after the message of the first one the
+            # launcher ends this one, so that it does not repeat the message.
+            time.sleep(_REPEAT)
         if rank == 0 or str(err).startswith("process "):
             raise
         raise type(err)(f"process {rank}: {err}") from err

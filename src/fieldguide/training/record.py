@@ -32,9 +32,6 @@ class Record:
         """
         self._folder, self._curves, self._writes = folder, curves, writes
         self._epochs, self._patience = params.epochs, params.patience
-        self._validated = validated = not params.train_on_val
-        scores = (VAL_LOSS, MONITOR) if validated else ()
-        self._columns = ("train/loss", "train/acc", *scores, "learning_rate")
         self.rows: list[dict[str, float]] = []
         self.seconds: list[float] = []  # of each epoch; never logged, because they differ by run
         self.pruned = False  # True if the sweep has stopped this trial
@@ -42,14 +39,12 @@ class Record:
 
     @property
     def best_epoch(self) -> int:
-        """The epoch to keep, counted from 1: the first of those with the best score by MONITOR.
+        """The epoch to keep, counted from 1: the first with the best score by MONITOR.
 
         Without validation it is the last epoch.
         """
-        if not self._validated:
-            return len(self.rows)
-        scores = [row[MONITOR] for row in self.rows]
-        return scores.index(max(scores)) + 1
+        scores = [row[MONITOR] for row in self.rows if MONITOR in row]
+        return scores.index(max(scores)) + 1 if scores else len(self.rows)
 
     @property
     def best_score(self) -> float | None:
@@ -64,22 +59,11 @@ class Record:
             self.pruned or done == self._epochs or done - self.best_epoch >= self._patience
         )
 
-    def start(self) -> None:
-        """Print the header; write the files of the epochs before an interruption."""
-        if not self._writes:
-            return
-        if self.rows:
-            print(f"Going on after epoch {len(self.rows)} of {self._epochs}.")
-        header = "".join(f"{name:>15}" for name in self._columns)
-        print(f"{'epoch':>9}{header}{'seconds':>9}")
-        if self.rows:
-            self._write()
-
     def add(self, row: dict[str, float], *, seconds: float) -> None:
         """Record one more epoch.
 
         Args:
-            row: value by name, in the order of the columns.
+            row: value by name; every epoch has the same names.
             seconds: duration of the epoch.
 
         Raises:
@@ -114,20 +98,24 @@ class Record:
         return {"rows": self.rows, "seconds": self.seconds, "pruned": self.pruned}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a checkpoint."""
+        """Continue from a checkpoint, and write the files of its epochs."""
         self.rows, self.seconds = list(state["rows"]), list(state["seconds"])
         self.pruned = state["pruned"]
+        if self._writes:
+            print(f"Going on after epoch {len(self.rows)} of {self._epochs}.")
+            self._write()
 
     def _write(self) -> None:
+        best = self.rows[self.best_epoch - 1]
         if self._live is None:
             self._live = _open_live(self._folder)
-        best = self.rows[self.best_epoch - 1]
-        for name in (MONITOR, VAL_LOSS) if self._validated else ():
-            self._live.log_metric(f"best/{name.replace('/', '_')}", best[name], plot=False)
+            print(f"{'epoch':>9}" + "".join(f"{name:>15}" for name in best) + f"{'seconds':>9}")
+        for name in (MONITOR, VAL_LOSS):
+            if name in best:
+                self._live.log_metric(f"best/{name.replace('/', '_')}", best[name], plot=False)
         self._live.make_summary()
-        names = [name.replace("/", "_") for name in self._columns]
         lines = ([epoch, *row.values()] for epoch, row in enumerate(self.rows, start=1))
-        write_csv(self._curves, ["epoch", *names], lines)
+        write_csv(self._curves, ["epoch", *(name.replace("/", "_") for name in best)], lines)
 
 
 def _open_live(folder: Path) -> Any:

@@ -6,18 +6,21 @@ import hashlib
 import importlib.metadata
 import platform
 from pathlib import Path
+from typing import Any
 
 import torch
 
+# Those that compute a training, and others.
+NUMERIC = ("torch", "torchvision", "numpy", "timm")
 LIBRARIES = [
-    *("torch", "torchvision", "dvc", "dvclive", "numpy", "pillow"),
-    *("scikit-learn", "scipy", "safetensors", "timm", "matplotlib", "pydantic"),
+    *NUMERIC,
+    *("dvc", "dvclive", "pillow", "scikit-learn", "scipy", "safetensors", "matplotlib", "pydantic"),
 ]
 
 
 def describe_environment(
     device: torch.device, lock: Path = Path("requirements.lock")
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Describe this process without paths or names; the same in every run on one machine."""
     return {
         "python": platform.python_version(),
@@ -28,6 +31,12 @@ def describe_environment(
         "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
         "lock_sha256": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else None,
     }
+
+
+def numeric_environment(environment: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of a description that a training's numbers depend on."""
+    libraries = {name: environment["libraries"][name] for name in NUMERIC}
+    return {**environment, "libraries": libraries, "lock_sha256": None}
 
 
 def _device_name(device: torch.device) -> str:

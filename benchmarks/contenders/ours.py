@@ -80,7 +80,7 @@ def batches(link: Link, settings: dict[str, Any]) -> None:
     from fieldguide.network.augmentation import Augmentation
     from fieldguide.network.batches import Batches, Order
     from fieldguide.network.preprocessing import Preprocessing
-    from fieldguide.training.memory import keep_freed_memory
+    from fieldguide.training.device import keep_freed_memory
 
     keep_freed_memory()
     device = torch.device(settings["device"])

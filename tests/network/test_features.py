@@ -19,6 +19,11 @@ CPU = torch.device("cpu")
 PREPROCESSING = Preprocessing(32, "bicubic", mean=[0.4, 0.5, 0.6], std=[0.2, 0.3, 0.4])
 
 
+@pytest.fixture(autouse=True)
+def working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def initial_with():
     def make(name="test_resnet"):

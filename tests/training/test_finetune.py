@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from fieldguide.core.errors import TrainingError
 from fieldguide.network.backbones import build
+from fieldguide.network.blocks import Freezing, block_parameters, count_parameters, freeze
 from fieldguide.training import loop
-from fieldguide.training.finetune import Freezing, block_parameters, count_parameters, freeze
 from fieldguide.training.optimizers import make_optimizer
 
 # Blocks by hand, first to last: prefixes of the names of weights and statistics.

@@ -54,10 +54,10 @@ def make_loaders(
             flipped = training and params.use_augmentation
             found = cached_features(folder, initial, split, device=device, with_flipped=flipped)
             return FeatureBatches(found, split.labels, order)
+        photos = initial.preprocessing
         if not training:
-            return Batches(split, order, initial.preprocessing)
-        options = {"augmentation": augmentation, "size_of": size_of}
-        return Batches(split, order, initial.preprocessing, **options)
+            return Batches(split, order, photos)
+        return Batches(split, order, photos, augmentation=augmentation, size_of=size_of)
 
     if params.train_on_val:
         return loader("train", "val", batch_size=params.batch_size, training=True), None

@@ -24,6 +24,7 @@ from fieldguide.core.params import ModelParams, TrainParams, epoch_size
 from fieldguide.core.store import Store
 from fieldguide.network.augmentation import make_mix
 from fieldguide.network.batches import DROPOUT, WEIGHTS, derive_seed
+from fieldguide.network.blocks import count_parameters, freeze
 from fieldguide.network.bundle import save_bundle
 from fieldguide.network.features import Head
 from fieldguide.network.initial import InitialNetwork, check_size, initial_network
@@ -35,10 +36,8 @@ from fieldguide.training.checkpoint import (
     training_facts,
     write_checkpoint,
 )
-from fieldguide.training.device import autocast, make_deterministic
-from fieldguide.training.finetune import count_parameters, freeze
+from fieldguide.training.device import autocast, keep_freed_memory, make_deterministic
 from fieldguide.training.loaders import make_loaders
-from fieldguide.training.memory import keep_freed_memory
 from fieldguide.training.optimizers import average_weights, make_optimizer, make_schedule
 from fieldguide.training.outputs import Outputs, explained
 from fieldguide.training.processes import Processes, joined

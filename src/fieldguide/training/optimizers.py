@@ -12,6 +12,7 @@ from torch.optim import lr_scheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fieldguide.core.params import TrainParams
+from fieldguide.network.blocks import layer_decay_groups
 from fieldguide.training.muon import Muon
 
 
@@ -69,26 +70,6 @@ def without_compiler(kind: Any) -> Any:
     methods = {name: inspect.unwrap(getattr(kind, name)) for name in names}
     step = torch.no_grad()(inspect.unwrap(kind.step))
     return type(kind.__name__, (kind,), {**methods, "step": step, "__doc__": kind.__doc__})
-
-
-def layer_decay_groups(
-    net: nn.Module, *, weight_decay: float, layer_decay: float, lr: float
-) -> list[dict[str, Any]]:
-    """Group parameters by layer; each layer has `layer_decay` × the learning rate of the next.
-
-    Source: Bao et al. 2022, BEiT, section 3.2 (https://arxiv.org/abs/2106.08254).
-    """
-    from timm.optim import param_groups_layer_decay  # noqa: PLC0415 - slow to import
-
-    groups: list[dict[str, Any]] = param_groups_layer_decay(
-        net,
-        weight_decay=weight_decay,
-        no_weight_decay_list=getattr(net, "no_weight_decay", set)(),
-        layer_decay=layer_decay,
-    )
-    for group in groups:
-        group["lr"] = lr * group.pop("lr_scale")
-    return groups
 
 
 def make_schedule(

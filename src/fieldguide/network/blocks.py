@@ -1,6 +1,8 @@
-"""The strategies of `model.finetune`: which blocks of a network are trained, and when."""
+"""The blocks of a network: which are trained, in which epochs, and at which learning rate."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from torch import nn
 
@@ -105,3 +107,23 @@ def count_parameters(net: nn.Module) -> dict[str, int]:
     """Return the number of trained parameters and of all parameters."""
     trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
     return {"trained": trained, "all": sum(p.numel() for p in net.parameters())}
+
+
+def layer_decay_groups(
+    net: nn.Module, *, weight_decay: float, layer_decay: float, lr: float
+) -> list[dict[str, Any]]:
+    """Group parameters by layer; each layer has `layer_decay` × the learning rate of the next.
+
+    Source: Bao et al. 2022, BEiT, section 3.2 (https://arxiv.org/abs/2106.08254).
+    """
+    from timm.optim import param_groups_layer_decay  # noqa: PLC0415 - slow to import
+
+    groups: list[dict[str, Any]] = param_groups_layer_decay(
+        net,
+        weight_decay=weight_decay,
+        no_weight_decay_list=getattr(net, "no_weight_decay", set)(),
+        layer_decay=layer_decay,
+    )
+    for group in groups:
+        group["lr"] = lr * group.pop("lr_scale")
+    return groups

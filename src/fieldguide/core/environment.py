@@ -6,37 +6,42 @@ import hashlib
 import importlib.metadata
 import platform
 from pathlib import Path
-from typing import Any
 
 import torch
 
-# Those that compute a training, and others.
-NUMERIC = ("torch", "torchvision", "numpy", "timm")
+NUMERIC = ("torch", "torchvision", "numpy", "timm")  # those that compute a training
 LIBRARIES = [
-    *NUMERIC,
-    *("dvc", "dvclive", "pillow", "scikit-learn", "scipy", "safetensors", "matplotlib", "pydantic"),
+    *("torch", "torchvision", "dvc", "dvclive", "numpy", "pillow"),
+    *("scikit-learn", "scipy", "safetensors", "timm", "matplotlib", "pydantic"),
 ]
 
 
-def describe_environment(
-    device: torch.device, lock: Path = Path("requirements.lock")
-) -> dict[str, Any]:
-    """Describe this process without paths or names; the same in every run on one machine."""
+def numeric_versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that compute a training."""
+    libraries = {name: importlib.metadata.version(name) for name in NUMERIC}
+    return {"python": platform.python_version(), **libraries}
+
+
+def describe_machine(device: torch.device) -> dict[str, object]:
+    """Describe what a training's rounding depends on besides versions, without names."""
     return {
-        "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "device": _device_name(device),
         "threads": torch.get_num_threads(),
         "cuda": torch.version.cuda if device.type == "cuda" else None,
-        "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
-        "lock_sha256": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else None,
     }
 
 
-def numeric_environment(environment: dict[str, Any]) -> dict[str, Any]:
-    """Return the part of a description that a training's numbers depend on."""
-    libraries = {name: environment["libraries"][name] for name in NUMERIC}
-    return {**environment, "libraries": libraries, "lock_sha256": None}
+def describe_environment(
+    device: torch.device, lock: Path = Path("requirements.lock")
+) -> dict[str, object]:
+    """Describe this process without paths or names; the same in every run on one machine."""
+    return {
+        "python": platform.python_version(),
+        **describe_machine(device),
+        "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
+        "lock_sha256": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else None,
+    }
 
 
 def _device_name(device: torch.device) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from fieldguide.core.cache import cache_folder, code_sha256
-from fieldguide.core.environment import describe_environment, numeric_environment
+from fieldguide.core.environment import describe_machine, numeric_versions
 from fieldguide.core.errors import TrainingError
 from fieldguide.core.files import new_folder
 from fieldguide.core.params import ModelParams
@@ -73,8 +73,8 @@ def feature_folder(
 ) -> Path:
     """Return the folder for the features of a store, by everything that they depend on."""
     network = (initial.origin, model.backbone, vars(initial.preprocessing))
-    environment = numeric_environment(describe_environment(device))
-    return cache_folder("features", store.sha256, *network, code_sha256(), environment)
+    software = (code_sha256(), numeric_versions())
+    return cache_folder("features", store.sha256, network, software, describe_machine(device))
 
 
 def cached_features(

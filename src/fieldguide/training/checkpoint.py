@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from fieldguide.core.cache import code_sha256
-from fieldguide.core.environment import numeric_environment
+from fieldguide.core.environment import numeric_versions
 from fieldguide.core.files import aside, first_free_folder
 from fieldguide.core.params import ModelParams, TrainParams
 from fieldguide.core.store import Store
@@ -22,19 +22,13 @@ CHECKPOINT = "last.ckpt"
 
 
 def training_facts(
-    params: TrainParams,
-    model: ModelParams,
-    *,
-    store: Store,
-    initial: InitialNetwork,
-    environment: dict[str, Any],
+    params: TrainParams, model: ModelParams, *, store: Store, initial: InitialNetwork
 ) -> dict[str, object]:
     """Return what a training depends on besides the machine, by the name that a user knows."""
-    numeric = numeric_environment(environment)
     return {
         str(store.description_file): store.sha256,
         f"models/weights/{model.weights}": [initial.origin, vars(initial.preprocessing)],
-        "Python or library": [numeric["python"], numeric["libraries"]],
+        "Python or library": numeric_versions(),
         "src/fieldguide": code_sha256(),
         "params.yaml": [params.model_dump(), model.model_dump()],
     }

@@ -1,19 +1,13 @@
-"""The device of a training, its number format, and settings of PyTorch and of the C library."""
+"""The device of a training, its number format, and PyTorch's settings for equal results."""
 
 from __future__ import annotations
 
-import ctypes
 import os
-import platform
 
 import torch
 
 from fieldguide.core.errors import TrainingError
 from fieldguide.core.params import TrainParams
-
-# From malloc.h.
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
-_NEVER = -1  # as an unsigned number, the largest
 
 
 def choose_device(params: TrainParams) -> torch.device:
@@ -66,20 +60,3 @@ def make_deterministic(params: TrainParams) -> None:
     # In deterministic mode PyTorch also fills every new tensor with NaN, to show reads of memory
     # that nothing has written. That takes about a tenth of a step and changes no result.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-
-
-def keep_freed_memory() -> None:
-    """Let this process reuse freed memory instead of returning it to the kernel.
-
-    glibc gets each block of more than 32 MiB from the kernel and returns it when it is freed. A
-    training frees and allocates the same blocks in every step, and the kernel must clear all their
-    pages each time: a fifth of a step from 128 pixels on. In return the peak of memory is up to
-    60 % higher, because a freed block does not always fit. Does nothing with other C libraries.
-
-    Source: https://man7.org/linux/man-pages/man3/mallopt.3.html.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return
-    library = ctypes.CDLL(None)
-    library.mallopt(_MMAP_MAX, 0)
-    library.mallopt(_TRIM_THRESHOLD, _NEVER)

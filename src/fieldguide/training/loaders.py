@@ -31,7 +31,7 @@ def make_loaders(
         validate with, None if they are trained on.
 
     Raises:
-        TrainingError: there are fewer photos than processes; or see `cached_features`.
+        TrainingError: there are fewer photos than processes.
     """
     device, size = processes.device, initial.preprocessing.size
     size_of = partial(epoch_size, size, params.start_size, of=params.epochs)

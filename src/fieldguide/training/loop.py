@@ -18,8 +18,9 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from fieldguide.core.cache import cache_folder
-from fieldguide.core.environment import describe_environment, numeric_environment
+from fieldguide.core.environment import describe_environment, describe_machine
 from fieldguide.core.files import folder_md5, write_json, write_text
+from fieldguide.core.memory import keep_freed_memory
 from fieldguide.core.params import ModelParams, TrainParams, epoch_size
 from fieldguide.core.store import Store
 from fieldguide.network.augmentation import make_mix
@@ -36,7 +37,7 @@ from fieldguide.training.checkpoint import (
     training_facts,
     write_checkpoint,
 )
-from fieldguide.training.device import autocast, keep_freed_memory, make_deterministic
+from fieldguide.training.device import autocast, make_deterministic
 from fieldguide.training.loaders import make_loaders
 from fieldguide.training.optimizers import average_weights, make_optimizer, make_schedule
 from fieldguide.training.outputs import Outputs, explained
@@ -55,16 +56,8 @@ def train(
 ) -> dict[str, float | str]:
     """Train, or resume an interrupted run of the very same training, and write the outputs.
 
-    Args:
-        params: how to train.
-        model: what to train.
-        store: photos to train on.
-        outputs: where to write.
-        channel: to the sweep whose trial this is; the sweep may stop it early.
-
     Returns:
-        Epochs, images per second and DVC's hash of the bundle, for metrics/timing.json; nothing
-        in a process that writes nothing.
+        For metrics/timing.json; nothing in a process that writes nothing.
 
     Raises:
         TrainingError: the loss is not finite, memory runs out, or the machine has no such device.
@@ -74,15 +67,16 @@ def train(
     with joined(params) as processes, explained(params, outputs, processes):
         initial = _build(params, model, store)
         if processes.is_first:
-            _summarize(initial, model, outputs.summary)
-        environment = describe_environment(processes.device)
-        facts = training_facts(params, model, store=store, initial=initial, environment=environment)
+            summary = summarize(initial.net, size=initial.preprocessing.size)
+            print(summary)
+            write_text(outputs.summary, summary + "\n")
+        facts = training_facts(params, model, store=store, initial=initial)
         processes.compare(facts | {"FIELDGUIDE_TRIAL": channel is not None})
         record = Record(outputs.metrics, outputs.curves, params, writes=processes.is_first)
         training = Training(
             params, model, store=store, initial=initial, processes=processes, record=record
         )
-        checkpoints = cache_folder("resume", facts, numeric_environment(environment))
+        checkpoints = cache_folder("resume", facts, describe_machine(processes.device))
         with resume_folder(checkpoints) if processes.is_first else nullcontext() as folder:
             training.resume(folder)
             while not record.is_over:
@@ -90,7 +84,7 @@ def train(
             if not processes.is_first:
                 return {}
             record.finish(training.parameters)
-            write_json(outputs.environment, environment)
+            write_json(outputs.environment, describe_environment(processes.device))
             # `initial.net`, or its output layer, which the bundle then saves.
             training.net.load_state_dict(training.best)
             bundle = initial.bundle(model, store, val_acc=record.best_score)
@@ -121,11 +115,7 @@ class Training:
         processes: Processes,
         record: Record,
     ) -> None:
-        """Make everything that a step needs; this may compute features.
-
-        Raises:
-            TrainingError: see `freeze` and `make_loaders`.
-        """
+        """Make everything that a step needs; this may compute features."""
         self.params, self.processes, self.record = params, processes, record
         self.freezing = freeze(initial.net, model, epochs=params.epochs)
         self.parameters = count_parameters(initial.net)  # before an epoch of `gradual` freezes more
@@ -164,10 +154,7 @@ class Training:
         write_checkpoint({**state, "best": self.best}, folder)
 
     def resume(self, folder: Path | None) -> None:
-        """Continue from the checkpoint in a folder, if there is one; only the first process has it.
-
-        The other processes get it from the first.
-        """
+        """Continue from the checkpoint, if there is one; only the first process has the folder."""
         found = self.processes.broadcast(read_checkpoint(folder) if folder else None)
         if found is not None:
             for name, part in self._changing().items():
@@ -309,11 +296,3 @@ def _build(params: TrainParams, model: ModelParams, store: Store) -> InitialNetw
             check_size(initial.net, model, size)
     initial.net.to(memory_format=torch.channels_last)
     return initial
-
-
-def _summarize(initial: InitialNetwork, model: ModelParams, path: Path) -> None:
-    """Print and write every layer of the CNN, or the blocks of a model of timm."""
-    depth = None if model.name == "cnn" else 2
-    summary = summarize(initial.net, size=initial.preprocessing.size, depth=depth)
-    print(summary)
-    write_text(path, summary + "\n")

@@ -79,10 +79,7 @@ class Processes:
                 distributed.broadcast(buffer, 0, group=self.group)
 
     def broadcast(self, value: T) -> T:
-        """Return what the first process passes, in all processes.
-
-        Wait for it for as long as machines may take to start.
-        """
+        """Return what the first process passes; wait as long as machines may take to start."""
         values = [value]
         if self.group is not None:
             distributed.broadcast_object_list(values)

@@ -22,14 +22,7 @@ class Record:
     """
 
     def __init__(self, folder: Path, curves: Path, params: TrainParams, *, writes: bool) -> None:
-        """Choose the files.
-
-        Args:
-            folder: of DVCLive, for metrics.json; it is emptied first.
-            curves: CSV with one line per epoch.
-            params: of the training.
-            writes: False for a process that neither prints nor writes.
-        """
+        """Choose DVCLive's folder, which it empties first, and the CSV with a line per epoch."""
         self._folder, self._curves, self._writes = folder, curves, writes
         self._epochs, self._patience = params.epochs, params.patience
         self.rows: list[dict[str, float]] = []
@@ -60,11 +53,7 @@ class Record:
         )
 
     def add(self, row: dict[str, float], *, seconds: float) -> None:
-        """Record one more epoch.
-
-        Args:
-            row: value by name; every epoch has the same names.
-            seconds: duration of the epoch.
+        """Record one more epoch: value by name, with the same names in every epoch.
 
         Raises:
             TrainingError: a value is not finite.

@@ -21,12 +21,11 @@ def choose_device(params: TrainParams) -> torch.device:
     found = {"cuda": torch.cuda.device_count(), "mps": int(mps), "cpu": params.devices}
     kinds = {"auto": ["cuda", "mps", "cpu"], "gpu": ["cuda", "mps"]}
     wanted = kinds.get(params.accelerator, [params.accelerator])
-    kind = next((kind for kind in wanted if found[kind] > 0), None)
-    if kind is None or found[kind] < params.devices:
+    kind = next((kind for kind in wanted if found[kind] > 0), wanted[0])
+    if found[kind] < params.devices:
         raise TrainingError(
             f"train.accelerator: {params.accelerator}, train.devices: {params.devices}: not "
-            f"possible on this machine, where PyTorch finds {found['cuda']} GPUs of NVIDIA or AMD "
-            f"and {found['mps']} MPS devices for this training"
+            f"possible on this machine, where this training can use {found[kind]} such devices"
         )
     if params.precision == "16-mixed" and kind == "cpu":
         raise TrainingError(

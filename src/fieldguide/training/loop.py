@@ -168,13 +168,7 @@ class Training:
 
 
 def _run_epoch(training: Training, folder: Path | None, channel: Channel | None) -> None:
-    """Train, validate, record, keep the best weights and save a checkpoint.
-
-    Args:
-        training: to continue.
-        folder: for the checkpoint; None in a process that writes nothing.
-        channel: to the sweep, which may stop the training.
-    """
+    """Train, validate, record, keep the best weights; save a checkpoint if there is a folder."""
     record, start = training.record, time.perf_counter()
     row = train_epoch(training, len(record.rows)) | validate(training)
     row["learning_rate"] = max(group["lr"] for group in training.optimizer.param_groups)  # head's

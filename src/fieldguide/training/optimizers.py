@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -49,11 +50,10 @@ def make_optimizer(
         "sgd": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True, **fused}),
     }
     kind, options = kinds[params.optimizer]
-    optimizer: torch.optim.Optimizer = without_compiler(kind)(groups, lr=lr, **options)
-    return optimizer
+    return without_compiler(kind)(groups, lr=lr, **options)
 
 
-def without_compiler(kind: Any) -> Any:
+def without_compiler(kind: Any) -> Callable[..., torch.optim.Optimizer]:
     """Return an optimizer class whose methods do not import PyTorch's compiler.
 
     Decorators of these methods import torch._dynamo, only to protect the methods from being

@@ -29,7 +29,6 @@ T = TypeVar("T")
 
 _STEP = timedelta(minutes=1)  # longest silence of a process within an epoch
 _REPEAT = 3.0  # seconds before a process says what the first of its machine may have said
-_PDEATHSIG = 1  # of linux/prctl.h
 # Gloo raises plain RuntimeErrors.
 _LOST = re.compile(r"gloo|NCCL|Connection (closed|reset) by peer|Broken pipe")
 
@@ -116,7 +115,7 @@ def joined(params: TrainParams) -> Iterator[Processes]:
         return
     rank = int(os.environ["RANK"])
     if sys.platform == "linux":  # end with the process that started this one, even if it is killed
-        ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
     try:
         device = choose_device(params)
         distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=START)

@@ -9,11 +9,11 @@ Params  model, train
 from pathlib import Path
 
 from fieldguide.core import stage
+from fieldguide.core.launch import start_processes
 from fieldguide.core.params import Params
 from fieldguide.core.store import Store
 from fieldguide.training.loop import train
 from fieldguide.training.outputs import Outputs
-from fieldguide.training.processes import start_processes
 
 OUTPUTS = Outputs(
     bundle=Path("models/classifier"),

@@ -76,11 +76,11 @@ def batches(link: Link, settings: dict[str, Any]) -> None:
     """Measure the images per second of augmented batches, in a process set up like `train`'s."""
     import torch
 
+    from fieldguide.core.memory import keep_freed_memory
     from fieldguide.core.store import Store
     from fieldguide.network.augmentation import Augmentation
     from fieldguide.network.batches import Batches, Order
     from fieldguide.network.preprocessing import Preprocessing
-    from fieldguide.training.memory import keep_freed_memory
 
     keep_freed_memory()
     device = torch.device(settings["device"])

@@ -258,6 +258,11 @@ class TrainParams(Section):
         """Number of training processes on all machines together."""
         return self.devices * self.num_nodes
 
+    @property
+    def uses_ddp(self) -> bool:
+        """True if DistributedDataParallel averages the gradients."""
+        return self.processes > 1 or self.strategy == "ddp"
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.stop_after > self.epochs:
@@ -265,7 +270,7 @@ class TrainParams(Section):
                 f"train.stop_after: found {self.stop_after}; allowed: at most train.epochs, "
                 f"{self.epochs}"
             )
-        if self.accelerator == "mps" and (self.processes > 1 or self.strategy == "ddp"):
+        if self.accelerator == "mps" and self.uses_ddp:
             raise ValueError(
                 "train.accelerator: mps is a single device; found train.devices: "
                 f"{self.devices}, train.num_nodes: {self.num_nodes}, train.strategy: "

@@ -1,8 +1,7 @@
 """Train a classifier on a prepared store and save the weights of the best epoch.
 
-To be read from top to bottom: `train` prepares everything, calls `_run_epoch` until the training is
-over, and writes the results. The checkpoint of each epoch lets an interrupted training continue
-with the same bytes.
+Read it from top to bottom. The checkpoint of each epoch lets an interrupted or paused training
+continue with the same bytes.
 """
 
 from __future__ import annotations
@@ -160,9 +159,8 @@ class Training:
     def resume(self, folder: Path | None) -> None:
         """Continue from the checkpoint, if there is one; only the first process has the folder."""
         found = self.processes.broadcast(read_checkpoint(folder) if folder else None)
-        stop = self.params.stop_after
-        # A checkpoint of a later epoch than the stop is of no use.
-        if found is not None and (not stop or len(found["record"]["rows"]) <= stop):
+        last = self.params.stop_after or self.params.epochs  # a later checkpoint is of no use
+        if found is not None and len(found["record"]["rows"]) <= last:
             for name, part in self._changing().items():
                 part.load_state_dict(found[name])
             self.best = found["best"]

@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # `ended` get a line for each training: the name of the experiment, and the epoch after which it
 # began, or ended.
 TRAIN = """
-import hashlib, json, os, re, sys, time
+import hashlib, json, os, re, shutil, sys, time
 from pathlib import Path
 text = Path("params.yaml").read_text()
 name = os.environ["DVC_EXP_NAME"] if "DVC_EXP_NAME" in os.environ else "main"
@@ -54,12 +54,14 @@ for epoch in range(done + 1, stop + 1):
 wanted = int(re.search("  last_k: ([0-9]+)", text)[1])
 score = (wanted / 1000 if wanted > 2 else int(key[:4], 16) / 65536) * (1 - 0.5**stop)
 metrics = {"best": {"val_acc": score, "val_loss": 1 - score, "epoch": 1}}
-for folder in ("models/classifier", "metrics/train", "plots"):
+for folder in ("models/classifier", "metrics/train", "metrics/copies/train", "plots"):
     Path(folder).mkdir(parents=True, exist_ok=True)
 Path("models/classifier/weights").write_text(f"{key} after {stop}")
 Path("metrics/train/metrics.json").write_text(json.dumps(metrics))
 rows = [f"{k},{1 - score},{score}\\n" for k in range(1, stop + 1)]
 Path("plots/curves.csv").write_text("epoch,val_loss,val_acc\\n" + "".join(rows))
+for file in ("metrics/train/metrics.json", "plots/curves.csv"):
+    shutil.copy(file, "metrics/copies/train")
 Path("metrics/timing.json").write_text(json.dumps({"train": {"seconds": 0.1}}))
 if stop == epochs:
     checkpoint.unlink(missing_ok=True)
@@ -71,7 +73,7 @@ stages:
     cmd: python stages/train.py
     params: [model, train]
     deps: [stages/train.py]
-    outs: [models/classifier]
+    outs: [models/classifier, metrics/copies/train]
     metrics:
       - metrics/train/metrics.json: {cache: false}
     plots:

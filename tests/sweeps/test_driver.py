@@ -437,7 +437,7 @@ def test_a_kill_leaves_no_process_and_the_sweep_goes_on(project, victim):
             wait_for(lambda: not processes_of(project.folder))
         else:
             of_kind(project.folder, victim)[0].kill()
-            wait_for(lambda: len(of_kind(project.folder, "guard")) == 1)
+            wait_for(lambda: len(of_kind(project.folder, "guard")) == 2)  # parent and child
             driver.send_signal(signal.SIGTERM)
     finally:
         driver.communicate(timeout=60)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -110,13 +109,14 @@ def _run_on_cluster(
     from fieldguide.sweeps.driver import run_sweep
 
     root = Path.cwd()
-    # By this name, the next driver of the sweep finds the workers of one that was killed.
-    namespace = f"fieldguide {socket.gethostname()} {root} {sweep.name}"
-    with connected(address, namespace=namespace):
-        from fieldguide.sweeps.cluster import RayPool, Share, gpus_of_a_trial
+    with connected(address):
+        from fieldguide.sweeps.cluster import RayPool, gpus_of_a_trial
 
-        share = Share(cpus, gpus_of_a_trial(base, sweep.fixed) if gpus is None else gpus)
-        pool = partial(RayPool, root, sweep=sweep.name, remote=remote, share=share, jobs=jobs)
+        if gpus is None:
+            gpus = gpus_of_a_trial(base, sweep.fixed)
+        pool = partial(
+            RayPool, root, sweep=sweep.name, remote=remote, cpus=cpus, gpus=gpus, jobs=jobs
+        )
         return run_sweep(root, sweep, base, pool, checkpoints)
 
 
@@ -171,7 +171,10 @@ def _apply(record: Record, name: str) -> None:
     winner = Winner(ROOT, record.facts["baseline"], name)
     for line in winner.apply():
         print(f"params.yaml: {line}")
-    pull = [] if winner.is_cached else ["--pull"]
+    pull = []
+    if not winner.is_cached:  # but on the remote, if a cluster has trained it
+        winner.enter_in_lock()
+        pull = ["--pull"]
     done = subprocess.run([sys.executable, "-m", "dvc", "repro", *pull], check=False)
     if done.returncode == 0 and not winner.is_in_workspace:
         print(

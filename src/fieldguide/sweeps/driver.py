@@ -71,7 +71,12 @@ def run_sweep(
         facts = record.facts
         _check_is_here(root, record, facts["baseline"], facts["snapshot"])
         start = StartingPoint(facts["baseline"], facts["snapshot"], subfolder_of(root), *identity)
-        pool = open_pool(state_folder(root, sweep.name), start)
+        try:
+            pool = open_pool(state_folder(root, sweep.name), start)
+        except SweepError:
+            if record.proposed == 0:  # it may begin from another commit, with other params
+                record.path.unlink()
+            raise
         return Driver(root, record, pool, checkpoints).run()
 
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
 
@@ -103,6 +103,7 @@ class Winner:
         )
         self._root, self.name = root, name
         self._params = load_yaml(params or b"")
+        self._lock = load_yaml(lock or b"")
         self._model = _model_in(lock)
 
     def apply(self) -> list[str]:
@@ -114,9 +115,8 @@ class Winner:
         Raises:
             SweepError: params.yaml lacks one of the keys.
         """
-        path, yaml = self._root / "params.yaml", YAML()
-        yaml.preserve_quotes, yaml.width = True, 10_000
-        params = yaml.load(path.read_text(encoding="utf-8"))
+        path = self._root / "params.yaml"
+        yaml, params = _read_to_change(path)
         lines = []
         for section in SECTIONS:
             for key, value in self._params[section].items():
@@ -128,10 +128,21 @@ class Winner:
                 if params[section][key] != value:
                     lines.append(f"{section}.{key}: {params[section][key]} -> {value}")
                     params[section][key] = value
-        text = io.StringIO()
-        yaml.dump(params, text)
-        write_text(path, text.getvalue())
+        _write_changed(path, yaml, params)
         return lines
+
+    def enter_in_lock(self) -> None:
+        """Enter its training in dvc.lock, where `dvc repro --pull` finds what it wrote.
+
+        The run cache of a cluster's nodes is not on the remote: `dvc push --run-cache` sends all
+        entries each time.
+        """
+        path = self._root / "dvc.lock"
+        if not path.is_file():
+            write_text(path, 'schema: "2.0"\nstages: {}\n')
+        yaml, lock = _read_to_change(path)
+        lock["stages"][TARGET] = self._lock["stages"][TARGET]
+        _write_changed(path, yaml, lock)
 
     @property
     def is_cached(self) -> bool:
@@ -143,6 +154,19 @@ class Winner:
         """Whether the model in the workspace is its model, by dvc.lock."""
         lock = self._root / "dvc.lock"
         return lock.is_file() and _model_in(lock.read_bytes()) == self._model
+
+
+def _read_to_change(path: Path) -> tuple[YAML, Any]:
+    """Return a YAML file's values, and what writes them with the comments and order of the file."""
+    yaml = YAML()
+    yaml.preserve_quotes, yaml.width = True, 10_000
+    return yaml, yaml.load(path.read_text(encoding="utf-8"))
+
+
+def _write_changed(path: Path, yaml: YAML, values: Any) -> None:
+    text = io.StringIO()
+    yaml.dump(values, text)
+    write_text(path, text.getvalue())
 
 
 def _model_in(lock: bytes | None) -> str:

@@ -17,6 +17,10 @@ from contextlib import suppress
 
 def main() -> int:
     """Return the exit status of the command."""
+    # Ray kills the children of its worker when a run is ended, but not their children, so that the
+    # process that guards must not be a child.
+    if guard := os.fork():
+        return os.waitstatus_to_exitcode(os.waitpid(guard, 0)[1])
     command = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True)
 
     def kill() -> None:

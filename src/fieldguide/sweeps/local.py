@@ -116,10 +116,15 @@ def checkpoint_folder(folder: Path, run: Run) -> Path:
 
 
 def drop_checkpoints(folder: Path, needed: Iterable[int]) -> None:
-    """Delete the checkpoints of all but the needed configurations; `folder` is the sweep's."""
+    """Delete checkpoints of configurations that are not needed; `folder` is the sweep's.
+
+    Those that began after all needed ones stay: on a cluster, the run that brought the list may
+    have waited for a node.
+    """
     numbers = set(needed)
     for path in (folder / "checkpoints").glob("*-*"):
-        if int(path.name.split("-")[0]) not in numbers:
+        number = int(path.name.split("-")[0])
+        if number not in numbers and number < max(numbers, default=0):
             shutil.rmtree(path, ignore_errors=True)
 
 

@@ -18,7 +18,6 @@ import json
 import math
 import os
 import random
-import statistics
 import tempfile
 import time
 from collections import Counter
@@ -29,7 +28,6 @@ from typing import Any
 import yaml
 
 from fieldguide.core.params import load_params
-from fieldguide.sweeps import proposals
 from fieldguide.sweeps.driver import Driver
 from fieldguide.sweeps.experiments import Result, read_result
 from fieldguide.sweeps.record import Record
@@ -130,10 +128,7 @@ def score_after(values: dict[str, Any], epochs: int) -> float:
 
 
 def final_score(values: dict[str, Any]) -> float:
-    """Return a configuration's final score without noise, smooth in the ten parameters.
-
-    The highest possible is 0.4995.
-    """
+    """Return a configuration's final score without noise, smooth in the ten parameters."""
     rate = math.log10(float(values["train.learning_rate"]))
     deep = float(values["model.conv_layers"]) - 3
     wide = math.log2(float(values["model.first_layer_filters"]) / 32)
@@ -157,42 +152,40 @@ def cpu_seconds() -> float:
     return sum(os.times()[:4])
 
 
-def open_record(folder: Path, configurations: int, seed: int = 0) -> Record:
+def open_record(folder: Path, configurations: int) -> Record:
     """Open, or begin, the record of sweeps/original.yaml with this number of configurations."""
     definition = yaml.safe_load((ROOT / "sweeps/original.yaml").read_text(encoding="utf-8"))
     file = folder / "original.yaml"
-    definition |= {"run_cap": configurations, "seed": seed}
+    definition["run_cap"] = configurations
     file.write_text(json.dumps(definition), encoding="utf-8")
     base = load_params(ROOT / "params.yaml")
     return Record(load_sweep(file, base), base)
 
 
-def simulate(folder: Path, configurations: int, workers: int, seed: int = 0) -> SimulatedDriver:
+def simulate(folder: Path, configurations: int, workers: int) -> SimulatedDriver:
     """Run a sweep to its end in an empty folder, and return its driver."""
     with (folder / "output").open("w") as output, contextlib.redirect_stdout(output):
-        record = open_record(folder, configurations, seed)
+        record = open_record(folder, configurations)
         pool = SimulatedPool(workers, record.base.train.epochs)
         driver = SimulatedDriver(folder, record, pool, None)
         driver.run()
     return driver
 
 
-def measure(configurations: int, workers: int, seed: int) -> dict[str, float]:
+def measure(configurations: int, workers: int) -> dict[str, float]:
     """Simulate a sweep and return its row of the table, by column."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         cpu, wall = cpu_seconds(), time.perf_counter()
-        driver = simulate(folder, configurations, workers, seed)
+        driver = simulate(folder, configurations, workers)
         cpu, wall = cpu_seconds() - cpu, time.perf_counter() - wall
         opening = time.perf_counter()
-        open_record(folder, configurations, seed)
+        open_record(folder, configurations)
         opening = time.perf_counter() - opening
     record, begun = driver.record, driver.pool.cpu_when_begun
     last = min(LATEST, configurations - 1)
     whole = [one for one in record.ended if one.run.stop_after == 0]
     last_ends = record.results.values()  # of the highest rung of each configuration
-    winner = max(whole, key=lambda one: one.score)
-    proposed = [final_score(run.overrides) for run in first_runs(record)[-LATEST // 2 :]]
     return {
         "workers": workers,
         "configurations": configurations,
@@ -204,16 +197,7 @@ def measure(configurations: int, workers: int, seed: int) -> dict[str, float]:
         "CPU ms, last": (begun[-1] - begun[-1 - last]) / last * 1e3,
         "wall ms": wall / configurations * 1e3,
         "opening s": opening,
-        "chosen": final_score(winner.run.overrides),
-        "last 500": statistics.fmean(proposed),
     }
-
-
-def first_runs(record: Record) -> list[Run]:
-    """Return the run to the lowest rung of each configuration that has not failed."""
-    lowest = min(one.run.stop_after or math.inf for one in record.ended)
-    runs = [one.run for one in record.ended if one.run.stop_after in {lowest, 0}]
-    return sorted({run.number: run for run in runs}.values(), key=lambda run: run.number)
 
 
 def main() -> None:
@@ -221,15 +205,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--configurations", type=int, default=10_000)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 100, 500])
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="200 configurations, 8 workers")
-    parser.add_argument("--seen", type=int, help="latest ended configurations that TPE sees")
     options = parser.parse_args()
-    if options.seen:
-        proposals._LATEST = options.seen  # noqa: SLF001
     count, workers = (200, [8]) if options.quick else (options.configurations, options.workers)
     for place, number in enumerate(workers):
-        row = measure(count, number, options.seed)
+        row = measure(count, number)
         if place == 0:
             print("  ".join(f"{name:>8}" for name in row))
         cells = []

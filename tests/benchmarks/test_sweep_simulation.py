@@ -13,7 +13,7 @@ WORKERS, CONFIGURATIONS = 9, 150
 def driver(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sweep_simulation, "INTERRUPTED", 0.05)
-        return simulate(tmp_path_factory.mktemp("simulation"), CONFIGURATIONS, WORKERS, seed=3)
+        return simulate(tmp_path_factory.mktemp("simulation"), CONFIGURATIONS, WORKERS)
 
 
 def test_every_run_ends_once(driver):
@@ -23,7 +23,7 @@ def test_every_run_ends_once(driver):
     assert {key[0] for key in keys} | _failed(record) == set(range(CONFIGURATIONS))
     overrides = {json.dumps(one.run.overrides) for one in record.ended}
     assert len(overrides) == len(keys)
-    assert driver.record.next() is None
+    assert record.next() is None
 
 
 def test_interrupted_runs_are_started_again_and_faulty_ones_are_not(driver):
@@ -44,11 +44,9 @@ def test_workers_are_busy_until_no_run_is_left(driver):
 
 
 def test_the_row_counts_all_runs():
-    row = measure(60, 4, seed=3)
+    row = measure(60, 4)
     assert row["runs"] >= 60
     assert 1 <= row["whole"] <= 60
-    assert row["repeated %"] >= 0
-    assert row["chosen"] <= 0.4995
 
 
 def _failed(record):

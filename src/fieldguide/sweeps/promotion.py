@@ -73,5 +73,5 @@ class Promotion:
                 the rung, and with it how many of those can be promoted.
         """
         most = max(1, planned // self._eta ** (self.stops.index(stop) + 1))
-        waiting = [number for _, number in self._ranked[stop][:most]]
-        return [one for one in waiting if one not in self._promoted[stop] | self._failed]
+        gone = self._promoted[stop] | self._failed
+        return [number for _, number in self._ranked[stop][:most] if number not in gone]

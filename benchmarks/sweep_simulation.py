@@ -111,7 +111,7 @@ class SimulatedDriver(Driver):
         super()._fill()
         self.pool.end_next()
 
-    def _finish(self, run: Run, commit: str) -> None:
+    def _finish(self, run: Run, commit: str, log: Path) -> None:  # noqa: ARG002
         """Read a result as the driver does, but record the simulated score."""
         read_result(ROOT, commit, self.record.sweep.metric)
         epochs = run.stop_after or self.pool.epochs

@@ -18,7 +18,6 @@ def test_each_epoch_is_told_with_its_validation_accuracy(tmp_path, monkeypatch, 
     record = Record(tmp_path / "metrics", tmp_path / "curves.csv", params, writes=True)
     told = []
     with redirect_stdout(EpochLines(lambda *epoch: told.append(epoch))):
-        record.start()
         for accuracy in (0.25, 0.512345):
             values = (2.1, 0.2, 1.9, accuracy, 1e-3)
             record.add(dict(zip(NAMES, values, strict=True)), seconds=100.0)

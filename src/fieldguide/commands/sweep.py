@@ -208,8 +208,9 @@ def gc(
     from fieldguide.sweeps.driver import locked
     from fieldguide.sweeps.experiments import free_models
 
-    record = _read(file)
-    with locked(ROOT, record.sweep):
+    sweep, base = _load(file)
+    with locked(ROOT, sweep):
+        record = Record(sweep, base, writes=False)
         ranked = _ranked(record)
         freed = free_models(ROOT, record, ranked, keep_top=keep_top, dry_run=dry_run)
     for one in ranked[:keep_top]:

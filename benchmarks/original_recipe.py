@@ -24,10 +24,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contender import peers_python
+from epoch_lines import EpochLines
 
 if TYPE_CHECKING:
     from fieldguide.core.params import Params
@@ -99,21 +101,6 @@ def train_original(
     }
 
 
-class Told:
-    """A training's channel that passes each epoch's validation accuracy to a function."""
-
-    def __init__(self, reached: Reached) -> None:
-        self._reached = reached
-
-    def report(self, epoch: int, metrics: dict[str, float]) -> None:
-        """Pass the epoch and its validation accuracy on."""
-        self._reached(epoch, metrics["val/acc"])
-
-    def may_go_on(self, epoch: int) -> bool:  # noqa: ARG002
-        """Return True: the training is never stopped."""
-        return True
-
-
 def train_fieldguide(
     store: Path, *, epochs: int | None, seed: int, reached: Reached | None = None
 ) -> dict[str, float]:
@@ -151,13 +138,8 @@ def fit_fieldguide(
         outputs = Outputs(*(Path(folder) / name for name in Outputs._fields))
         os.environ["DVC_ROOT"] = folder  # the checkpoint of an interrupted training goes there
         start = time.perf_counter()
-        fitted = train(
-            params.train,
-            params.model,
-            store=Store(store),
-            outputs=outputs,
-            channel=Told(reached) if reached else None,  # type: ignore[arg-type]
-        )
+        with redirect_stdout(EpochLines(reached)) if reached else nullcontext():
+            fitted = train(params.train, params.model, store=Store(store), outputs=outputs)
         seconds = time.perf_counter() - start
         epochs = int(fitted["epochs_run"])
         return load_bundle(outputs.bundle), {"seconds": seconds, "epochs": epochs}

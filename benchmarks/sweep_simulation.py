@@ -1,17 +1,12 @@
-"""Simulate a sweep of 10,000 trials: the driver's cost, and how long workers wait for it.
+"""Simulate a sweep of 10,000 configurations, and measure what the driver costs.
 
-    python benchmarks/sweep_simulation.py                # 1, 10, 100 and 1,000 workers
-    python benchmarks/sweep_simulation.py --quick        # a small one, in seconds
+    python benchmarks/sweep_simulation.py            # 1, 100 and 500 runs at a time
+    python benchmarks/sweep_simulation.py --quick    # a small sweep, in seconds
 
-The driver, the record and the proposals are the real ones. Only the trainings are simulated, as
-events in virtual time: each epoch takes some seconds and reports, and at a rung the trial waits for
-the driver's answer. The real seconds that the driver needs are added to the virtual clock, and
-workers that are free or at a rung wait during them. Workers die and come back, some trials fail
-because of their params, and half of the workers join late.
-
-Idle share = 1 - seconds in which workers train / seconds in which they are present, from the moment
-all have joined until the last configuration starts. The time after that, when fewer trials are left
-than workers, is printed as the tail.
+The driver, its record and its proposals are the real ones, and so is the Git command that reads the
+result of a run. Only the trainings are simulated: a run ends, in virtual time, after its epochs
+with a made-up score. Some configurations fail because of their params, and some runs are
+interrupted and start again. CPU seconds are those of the driver's process and of its Git commands.
 """
 
 from __future__ import annotations
@@ -21,14 +16,12 @@ import contextlib
 import heapq
 import json
 import math
+import os
 import random
-import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -36,148 +29,71 @@ import yaml
 
 from fieldguide.core.params import load_params
 from fieldguide.sweeps.driver import Driver
-from fieldguide.sweeps.experiments import Trial
-from fieldguide.sweeps.pool import Ended, Pool, Reported
-from fieldguide.sweeps.record import PlannedTrial, Record
-from fieldguide.sweeps.space import Values
+from fieldguide.sweeps.experiments import Result, read_result
+from fieldguide.sweeps.record import Record
+from fieldguide.sweeps.space import Run
 from fieldguide.sweeps.sweep_file import load_sweep
+from fieldguide.sweeps.worker import Outcome
 
 ROOT = Path(__file__).resolve().parents[1]
-LATEST = 1000  # last proposals, whose cost is printed separately
-
-
-@dataclass(frozen=True)
-class World:
-    """The random behaviour of workers and trials."""
-
-    workers: int
-    epochs: int
-    epoch_seconds: float = 20  # mean over trials
-    spread: float = 0.5  # standard deviation of the logarithm
-    faulty: float = 0.01  # share of configurations that fail because of their params
-    lifetime: float = 20 * 3600  # mean seconds until a worker dies
-    away: float = 300  # mean seconds until it is back
-    join_within: float = 600  # seconds within which the late half of the workers joins
-    seed: int = 0
-
-
-@dataclass
-class Training:
-    """The simulated training of a trial on a worker."""
-
-    run: PlannedTrial
-    rungs: list[int]
-    worker: int
-    seconds: float  # per epoch
-    fails_at: int | None  # epoch; None if it does not fail
-    since: float  # virtual time since which it computes
-    epoch: int = 0  # last finished epoch
-    best: float = 0.0
-
-
-@dataclass
-class Log:
-    """What happened; times are virtual seconds."""
-
-    computing: list[tuple[int, float, float]] = field(default_factory=list)  # worker, from, to
-    held: list[tuple[int, float, float, str]] = field(default_factory=list)  # and name of the trial
-    away: list[tuple[float, float]] = field(default_factory=list)
-    starts: Counter[str] = field(default_factory=Counter)
-    lost: Counter[str] = field(default_factory=Counter)
-    ends: Counter[str] = field(default_factory=Counter)
-    # For each configuration: its start, and the driver's seconds and CPU seconds until then.
-    proposed: list[tuple[float, float, float]] = field(default_factory=list)
+EPOCH, SPREAD = 20.0, 0.5  # seconds of an epoch: mean over configurations, and spread of its log
+FAULTY, INTERRUPTED = 0.01, 0.002  # shares of configurations, and of starts
+LATEST = 1000  # last configurations, whose cost is printed separately
 
 
 class SimulatedPool:
-    """A pool whose workers and trials are events in virtual time."""
+    """A pool whose runs end in virtual time, one each time `end_next` is called."""
 
-    def __init__(self, world: World) -> None:
-        """Start with half of the workers; the others join later."""
-        self.world, self.log_ = world, Log()
-        self.now = self.spent = self.spent_cpu = 0.0
-        self.joined = 0.0  # when the last worker joined
-        self._random = random.Random(world.seed)  # noqa: S311
-        self._events: list[tuple[float, int, str, Any]] = []
-        self._count = 0
-        self._free: list[int] = []
-        self._begun: dict[str, tuple[int, float]] = {}  # name -> (worker, start)
-        self._running: dict[str, Training] = {}
-        self._on: dict[int, str] = {}  # worker -> name
-        for worker in range(world.workers):
-            if worker < (world.workers + 1) // 2:
-                self._join(0.0, worker)
-            else:
-                at = self._random.uniform(0, world.join_within)
-                self.joined = max(self.joined, at)
-                self._at(at, "join", worker)
-        self._leave()
+    def __init__(self, workers: int, epochs: int) -> None:
+        """Begin without runs.
 
-    # The driver's clock runs between two calls of the pool: _leave starts it, _enter stops it.
+        Args:
+            workers: runs at a time.
+            epochs: of a whole training.
+        """
+        self.workers, self.epochs = workers, epochs
+        self.now = 0.0  # virtual seconds
+        self.starts: Counter[tuple[int, int, int]] = Counter()
+        self.interrupted: Counter[tuple[int, int, int]] = Counter()
+        self.cpu_when_begun: list[float] = []  # CPU seconds at the first start of a configuration
+        self.epochs_repeated = 0  # because a promoted configuration had no checkpoint any more
+        self._reached: dict[int, int] = {}  # configuration -> epochs trained
+        self._checkpoints: dict[int, int] = {}  # configuration -> epochs, while it is kept
+        self._running: list[tuple[float, int, Run, Future[Outcome]]] = []  # a heap by time
 
-    def _leave(self) -> None:
-        self._left = time.perf_counter(), time.process_time()
+    def room(self) -> int:  # noqa: D102 - Pool's, here and below
+        return self.workers
 
-    def _enter(self) -> None:
-        seconds = time.perf_counter() - self._left[0]
-        self.spent += seconds
-        self.spent_cpu += time.process_time() - self._left[1]
-        self.now += seconds
+    def start(self, run: Run, checkpoints: set[int]) -> Future[Outcome]:  # noqa: D102
+        kept = self._checkpoints
+        self._checkpoints = {number: kept[number] for number in checkpoints if number in kept}
+        done = self._checkpoints.get(run.number, 0)
+        self.epochs_repeated += self._reached.get(run.number, 0) - done
+        if run.number == len(self.cpu_when_begun):
+            self.cpu_when_begun.append(cpu_seconds())
+        self.starts[run.key] += 1
+        new = (run.stop_after or self.epochs) - done
+        mean = math.log(EPOCH) - SPREAD**2 / 2
+        seconds = new * random.Random(run.name).lognormvariate(mean, SPREAD)  # noqa: S311
+        future: Future[Outcome] = Future()
+        count = self.starts.total()
+        heapq.heappush(self._running, (self.now + seconds, count, run, future))
+        return future
 
-    # Pool.
-
-    def recover(self, wanted: Collection[str]) -> set[str]:  # noqa: ARG002, D102
-        return set()
-
-    def expect(self, most: int) -> None:
-        """Do nothing: workers stay until the end, so that the tail shows."""
-
-    def room(self) -> int:  # noqa: D102
-        return len(self._free)
-
-    def start(self, run: PlannedTrial, rungs: list[int]) -> None:  # noqa: D102
-        self._enter()
-        own = random.Random(f"{self.world.seed} {run.name}")  # noqa: S311
-        log_mean = math.log(self.world.epoch_seconds) - self.world.spread**2 / 2
-        training = Training(
-            run=run,
-            rungs=rungs,
-            worker=self._free.pop(),
-            seconds=own.lognormvariate(log_mean, self.world.spread),
-            fails_at=1 if own.random() < self.world.faulty else None,
-            since=self.now,
-        )
-        if not self.log_.starts[run.name]:
-            self.log_.proposed.append((self.now, self.spent, self.spent_cpu))
-        self.log_.starts[run.name] += 1
-        self._begun[run.name] = training.worker, self.now
-        self._running[run.name] = training
-        self._on[training.worker] = run.name
-        self._at(self.now + training.seconds, "epoch", training)
-        self._leave()
-
-    def wait(self) -> Iterator[Reported | Ended]:  # noqa: D102
-        self._enter()
-        self.now = max(self.now, self._events[0][0])
-        until = self.now  # events that happen while the driver answers are yielded next time
-        while self._events and self._events[0][0] <= until:
-            at, _, kind, what = heapq.heappop(self._events)
-            event = getattr(self, f"_{kind}")(at, what)
-            if event is not None:
-                self._leave()
-                yield event
-                self._enter()
-        self._leave()
-
-    def answer(self, name: str, epoch: int, *, go_on: bool) -> None:  # noqa: ARG002, D102
-        self._enter()
-        training = self._running[name]
-        training.since = self.now
-        if go_on:
-            self._at(self.now + training.seconds, "epoch", training)
+    def end_next(self) -> None:
+        """End the run whose end is next, if any is going on."""
+        if not self._running:
+            return
+        self.now, count, run, future = heapq.heappop(self._running)
+        if random.Random(f"faulty {run.number}").random() < FAULTY:  # noqa: S311
+            future.set_result(Outcome(status=1, message="simulated: the params are at fault"))
+        elif random.Random(f"interrupted {count}").random() < INTERRUPTED:  # noqa: S311
+            self.interrupted[run.key] += 1
+            future.set_result(Outcome(message="simulated: interrupted"))
         else:
-            self._at(self.now, "finish", training)
-        self._leave()
+            epochs = run.stop_after or self.epochs
+            self._reached[run.number] = self._checkpoints[run.number] = epochs
+            future.set_result(Outcome("HEAD", status=0))
 
     def stop(self) -> None:  # noqa: D102
         pass
@@ -185,85 +101,33 @@ class SimulatedPool:
     def close(self) -> None:  # noqa: D102
         pass
 
-    # Events in virtual time.
 
-    def _at(self, at: float, kind: str, what: Any) -> None:
-        self._count += 1
-        heapq.heappush(self._events, (at, self._count, kind, what))
+class SimulatedDriver(Driver):
+    """The driver, which makes time pass in the simulated pool before it waits."""
 
-    def _join(self, at: float, worker: int) -> None:
-        self._free.append(worker)
-        self._at(at + self._random.expovariate(1 / self.world.lifetime), "die", worker)
+    pool: SimulatedPool
 
-    def _die(self, at: float, worker: int) -> Ended | None:
-        back = at + self._random.expovariate(1 / self.world.away)
-        self.log_.away.append((at, back))
-        self._at(back, "join", worker)
-        name = self._on.get(worker)
-        if name is None:
-            self._free.remove(worker)
-            return None
-        training = self._running[name]
-        if training.epoch not in training.rungs or training.since > at:
-            self._computed(training, at)
-        self._release(training, at, back=False)
-        self.log_.lost[name] += 1
-        return Ended(name, message="its node is gone")
+    def _fill(self) -> None:
+        super()._fill()
+        self.pool.end_next()
 
-    def _epoch(self, at: float, training: Training) -> Reported | Ended | None:
-        name = training.run.name
-        if self._running.get(name) is not training:
-            return None  # its worker died
-        self._computed(training, at)
-        training.epoch += 1
-        if training.epoch == training.fails_at:
-            self._release(training, at)
-            self.log_.ends[name] += 1
-            return Ended(name, status=1, message="simulated: the params are at fault")
-        score = objective(training.run.overrides, training.epoch)
-        training.best = max(training.best, score)
-        if training.epoch == self.world.epochs:
-            self._at(at, "finish", training)
-        elif training.epoch not in training.rungs:
-            self._at(at + training.seconds, "epoch", training)
-        return Reported(name, training.epoch, {"val/acc": score, "val/loss": 1 - score})
-
-    def _finish(self, at: float, training: Training) -> Ended | None:
-        run = training.run
-        if self._running.get(run.name) is not training:
-            return None
-        self._release(training, at)
-        self.log_.ends[run.name] += 1
-        metrics = {
-            "best.val_acc": training.best,
-            "train.seconds": training.epoch * training.seconds,
-            "pruned": int(training.epoch < self.world.epochs),
-        }
-        created = datetime.fromtimestamp(at, UTC)
-        trial = Trial(run.name, "", "", run.number, None, created, {}, metrics)
-        return Ended(run.name, trial)
-
-    def _computed(self, training: Training, until: float) -> None:
-        if until > training.since:
-            self.log_.computing.append((training.worker, training.since, until))
-        training.since = until
-
-    def _release(self, training: Training, at: float, *, back: bool = True) -> None:
-        name = training.run.name
-        del self._running[name], self._on[training.worker]
-        worker, since = self._begun.pop(name)
-        self.log_.held.append((worker, since, at, name))
-        if back:
-            self._free.append(worker)
+    def _finish(self, run: Run, commit: str, log: Path) -> None:  # noqa: ARG002
+        """Read a result as the driver does, but record the simulated score."""
+        read_result(ROOT, commit, self.record.sweep.metric)
+        epochs = run.stop_after or self.pool.epochs
+        result = Result(score_after(run.overrides, epochs), epochs, epochs * EPOCH)
+        self.record.finish(run, **result._asdict())
+        self.progress.ended(run)
 
 
-def objective(values: Values, epoch: int) -> float:
+def score_after(values: dict[str, Any], epochs: int) -> float:
     """Return a simulated validation accuracy, which rises with the epochs and is noisy."""
-    noise = random.Random(f"{sorted(values.items())} {epoch}").gauss(0, 0.005)  # noqa: S311
-    return max(0.0, final_score(values) * (1 - math.exp(-(epoch + 1) / 4)) + noise)
+    text = f"{sorted((k, v) for k, v in values.items() if k != 'train.stop_after')} {epochs}"
+    noise = random.Random(text).gauss(0, 0.005)  # noqa: S311
+    return max(0.0, final_score(values) * (1 - math.exp(-(epochs + 1) / 4)) + noise)
 
 
-def final_score(values: Values) -> float:
+def final_score(values: dict[str, Any]) -> float:
     """Return a configuration's final score without noise, smooth in the ten parameters."""
     rate = math.log10(float(values["train.learning_rate"]))
     deep = float(values["model.conv_layers"]) - 3
@@ -283,95 +147,75 @@ def final_score(values: Values) -> float:
     )
 
 
-@dataclass(frozen=True)
-class Result:
-    """The outcome of a simulated sweep."""
-
-    record: Record
-    pool: SimulatedPool
-    seconds: float
+def cpu_seconds() -> float:
+    """Return the CPU seconds of this process and of its ended children."""
+    return sum(os.times()[:4])
 
 
-def simulate(folder: Path, trials: int, world: World) -> Result:
-    """Simulate one sweep to its end.
-
-    Args:
-        folder: empty; gets a Git repository without trials, and the sweep's record.
-        trials: number of configurations.
-        world: behaviour of workers and trials.
-    """
-    for command in (
-        ["init", "--quiet"],
-        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "--allow-empty", "-mx"],
-    ):
-        subprocess.run(["git", "-C", str(folder), *command], check=True)
+def open_record(folder: Path, configurations: int) -> Record:
+    """Open, or begin, the record of sweeps/original.yaml with this number of configurations."""
     definition = yaml.safe_load((ROOT / "sweeps/original.yaml").read_text(encoding="utf-8"))
-    definition["run_cap"] = trials
     file = folder / "original.yaml"
+    definition["run_cap"] = configurations
     file.write_text(json.dumps(definition), encoding="utf-8")
     base = load_params(ROOT / "params.yaml")
-    start = time.perf_counter()
+    return Record(load_sweep(file, base), base)
+
+
+def simulate(folder: Path, configurations: int, workers: int) -> SimulatedDriver:
+    """Run a sweep to its end in an empty folder, and return its driver."""
     with (folder / "output").open("w") as output, contextlib.redirect_stdout(output):
-        record = Record(load_sweep(file, base), base)
-        pool: Pool = (simulated := SimulatedPool(world))
-        Driver(folder, record, pool).run()
-    return Result(record, simulated, time.perf_counter() - start)
+        record = open_record(folder, configurations)
+        pool = SimulatedPool(workers, record.base.train.epochs)
+        driver = SimulatedDriver(folder, record, pool, None)
+        driver.run()
+    return driver
 
 
-def figures(result: Result) -> dict[str, float]:
-    """Return a sweep's row of the table, by column."""
-    pool, log = result.pool, result.pool.log_
-    begin, (end, wall, cpu) = pool.joined, log.proposed[-1]
-    training = sum(_overlap(a, b, begin, end) for _, a, b in log.computing)
-    there = (end - begin) * pool.world.workers
-    there -= sum(_overlap(a, b, begin, end) for a, b in log.away)
-    count = len(log.ends)
-    record = result.record
-    states = Counter(str((record.ended(trial) or {})["state"]) for trial in record.proposed())
-    last = min(LATEST, count - 1)
-    _, wall_before, cpu_before = log.proposed[-1 - last]
+def measure(configurations: int, workers: int) -> dict[str, float]:
+    """Simulate a sweep and return its row of the table, by column."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        cpu, wall = cpu_seconds(), time.perf_counter()
+        driver = simulate(folder, configurations, workers)
+        cpu, wall = cpu_seconds() - cpu, time.perf_counter() - wall
+        opening = time.perf_counter()
+        open_record(folder, configurations)
+        opening = time.perf_counter() - opening
+    record, begun = driver.record, driver.pool.cpu_when_begun
+    last = min(LATEST, configurations - 1)
+    whole = [one for one in record.ended if one.run.stop_after == 0]
+    last_ends = record.results.values()  # of the highest rung of each configuration
     return {
-        "workers": pool.world.workers,
-        "trials": count,
-        "done": states["done"],
-        "pruned": states["pruned"],
-        "failed": states["failed"],
-        "restarts": log.lost.total(),
-        "minutes/trial": sum(b - a for _, a, b in log.computing) / count / 60,
-        "ms/trial": pool.spent / count * 1e3,
-        "CPU ms": pool.spent_cpu / count * 1e3,
-        "ms, last": (wall - wall_before) / last * 1e3,
-        "CPU, last": (cpu - cpu_before) / last * 1e3,
-        "idle %": 100 * (1 - training / there) if end > begin else math.nan,
-        "hours": pool.now / 3600,
-        "tail hours": (pool.now - end) / 3600,
-        "limit s": pool.world.workers * pool.spent / count,
-        "real s": result.seconds,
+        "workers": workers,
+        "configurations": configurations,
+        "runs": len(record.ended) + len(record.failed),
+        "whole": len(whole),
+        "failed": len(record.failed),
+        "repeated %": 100 * driver.pool.epochs_repeated / sum(one.epochs for one in last_ends),
+        "CPU ms": cpu / configurations * 1e3,
+        "CPU ms, last": (begun[-1] - begun[-1 - last]) / last * 1e3,
+        "wall ms": wall / configurations * 1e3,
+        "opening s": opening,
     }
-
-
-def _overlap(start: float, stop: float, begin: float, end: float) -> float:
-    return max(0.0, min(stop, end) - max(start, begin))
 
 
 def main() -> None:
     """Simulate a sweep for each number of workers and print its row."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--trials", type=int, default=10_000)
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 10, 100, 1000])
-    parser.add_argument("--quick", action="store_true", help="200 trials on 8 workers")
+    parser.add_argument("--configurations", type=int, default=10_000)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 100, 500])
+    parser.add_argument("--quick", action="store_true", help="200 configurations, 8 workers")
     options = parser.parse_args()
-    trials, workers = (200, [8]) if options.quick else (options.trials, options.workers)
-    epochs = load_params(ROOT / "params.yaml").train.epochs
-    for number, count in enumerate(workers):
-        with tempfile.TemporaryDirectory() as folder:
-            row = figures(simulate(Path(folder), trials, World(workers=count, epochs=epochs)))
-        if number == 0:
+    count, workers = (200, [8]) if options.quick else (options.configurations, options.workers)
+    for place, number in enumerate(workers):
+        row = measure(count, number)
+        if place == 0:
             print("  ".join(f"{name:>8}" for name in row))
-        cells = [
-            f"{value:>{max(8, len(name))}.{0 if isinstance(value, int) else 2}f}"
-            for name, value in row.items()
-        ]
+        cells = []
+        for name, value in row.items():
+            digits = 0 if isinstance(value, int) else 4 if value < 1 else 1
+            cells.append(f"{value:>{max(8, len(name))}.{digits}f}")
         print("  ".join(cells), flush=True)
 
 

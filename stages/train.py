@@ -9,12 +9,11 @@ Params  model, train
 from pathlib import Path
 
 from fieldguide.core import stage
+from fieldguide.core.launch import start_processes
 from fieldguide.core.params import Params
 from fieldguide.core.store import Store
 from fieldguide.training.loop import train
 from fieldguide.training.outputs import Outputs
-from fieldguide.training.processes import start_processes
-from fieldguide.training.trial import Channel
 
 OUTPUTS = Outputs(
     bundle=Path("models/classifier"),
@@ -29,8 +28,7 @@ def main(params: Params) -> dict[str, float | str]:
     """Train on the prepared store; several processes each run this script."""
     start_processes(params.train)
     store = Store(Path("data/prepared"))
-    channel = Channel.from_environment()
-    return train(params.train, params.model, store=store, outputs=OUTPUTS, channel=channel)
+    return train(params.train, params.model, store=store, outputs=OUTPUTS)
 
 
 if __name__ == "__main__":

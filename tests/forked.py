@@ -23,7 +23,7 @@ from fieldguide.core.store import Store
 from fieldguide.core.params import Params
 from fieldguide.training.loop import train
 from fieldguide.training.outputs import Outputs
-from fieldguide.training.processes import start_processes
+from fieldguide.core.launch import start_processes
 
 store, out = Store(Path(sys.argv[1])), Path(sys.argv[2])
 params = Params.model_validate(json.loads(sys.argv[3]))

@@ -21,7 +21,7 @@ ALLOWED = {
     "remotes": {"core", "results"},
     "registry": {"core", "results", "pages", "remotes"},
     "inference": {"core", "prepare", "network", "figures", "results"},
-    "sweeps": {"core", "prepare", "training", "figures", "results", "pages"},
+    "sweeps": {"core", "prepare", "figures", "results", "pages"},
 }
 
 

@@ -47,7 +47,7 @@ def bare(link: Link, settings: Settings, params: Params) -> None:
 
     The process reuses freed memory as `train` does, so that only the loops differ.
     """
-    from fieldguide.training.memory import keep_freed_memory
+    from fieldguide.core.memory import keep_freed_memory
     from fieldguide.training.optimizers import make_optimizer
 
     keep_freed_memory()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from contender import ROOT, Link
+from epoch_lines import EpochLines
 
 
 def main() -> None:
@@ -76,11 +77,11 @@ def batches(link: Link, settings: dict[str, Any]) -> None:
     """Measure the images per second of augmented batches, in a process set up like `train`'s."""
     import torch
 
+    from fieldguide.core.memory import keep_freed_memory
     from fieldguide.core.store import Store
     from fieldguide.network.augmentation import Augmentation
     from fieldguide.network.batches import Batches, Order
     from fieldguide.network.preprocessing import Preprocessing
-    from fieldguide.training.memory import keep_freed_memory
 
     keep_freed_memory()
     device = torch.device(settings["device"])
@@ -104,32 +105,6 @@ def batches(link: Link, settings: dict[str, Any]) -> None:
     link.serve(measure)
 
 
-class Pace:
-    """A training's channel that waits after every epoch until the parent asks for the next."""
-
-    def __init__(self, link: Link, images: int) -> None:
-        """Tell the parent that the training is ready, and wait for its first request.
-
-        Args:
-            link: to the parent.
-            images: number of images per epoch.
-        """
-        self._link, self._images = link, images
-        link.ready()
-        link.wait()
-        self._start = time.perf_counter()
-
-    def report(self, epoch: int, metrics: dict[str, float]) -> None:
-        """Do nothing: only time is measured."""
-
-    def may_go_on(self, epoch: int) -> bool:  # noqa: ARG002
-        """Send the speed of the epoch: steps, validation, metrics and checkpoint."""
-        self._link.answer(self._images / (time.perf_counter() - self._start))
-        go_on = self._link.wait()
-        self._start = time.perf_counter()
-        return go_on
-
-
 def train(link: Link, settings: dict[str, Any]) -> None:
     """Measure the images per second of an epoch of `train` with params.yaml's recipe."""
     from fieldguide.core.params import load_params
@@ -138,18 +113,27 @@ def train(link: Link, settings: dict[str, Any]) -> None:
     from fieldguide.training.outputs import Outputs
 
     store = Store(Path(settings["store"]))
+    images = len(store.split("train"))
     params = load_params(ROOT / "params.yaml")
     # More epochs than are ever asked for.
     update = {"epochs": 1000, "patience": 1000, **settings["train"]}
+    link.ready()
+    link.wait()
+    start = time.perf_counter()
+
+    def tell(_epoch: int, _val_acc: float) -> None:
+        """Send the speed of an epoch: steps, validation, metrics and checkpoint."""
+        nonlocal start
+        link.answer(images / (time.perf_counter() - start))
+        if not link.wait():
+            sys.exit()
+        start = time.perf_counter()
+
     with tempfile.TemporaryDirectory() as name:
         os.environ["DVC_ROOT"] = name  # the checkpoint of an interrupted training goes there
-        fit(
-            params.train.model_copy(update=update),
-            params.model,
-            store=store,
-            outputs=Outputs(*(Path(name) / field for field in Outputs._fields)),
-            channel=Pace(link, len(store.split("train"))),  # type: ignore[arg-type]
-        )
+        outputs = Outputs(*(Path(name) / field for field in Outputs._fields))
+        with contextlib.redirect_stdout(EpochLines(tell)):
+            fit(params.train.model_copy(update=update), params.model, store=store, outputs=outputs)
 
 
 @contextlib.contextmanager

@@ -32,6 +32,7 @@ RANGES = [
     ("model.dropout", (0, 0.95), (-0.1, 0.96)),
     ("train.batch_size", (1, 8192), (0, 8193)),
     ("train.epochs", (1, 10_000), (0, 10_001)),
+    ("train.stop_after", (0, 24), (-1, 10_001)),
     ("train.patience", (1, 10_000), (0, 10_001)),
     ("train.learning_rate", (1e-12, 10), (0, 10.1)),
     ("train.warmup", (0, 0.9), (-0.1, 0.91)),

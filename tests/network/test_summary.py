@@ -33,9 +33,9 @@ def test_layers_of_the_cnn_by_hand(make_params):
     assert not any(module._forward_hooks for module in net.modules())
 
 
-def test_blocks_of_a_network_of_timm_to_a_depth():
+def test_only_the_blocks_of_a_network_of_timm():
     net = timm.create_model("test_vit", num_classes=3, img_size=32)
-    found = rows_of(summarize(net, size=32, depth=2))
+    found = rows_of(summarize(net, size=32))
     assert {"all", "blocks", "blocks.5", "head"} <= set(found)
     assert not any(name.count(".") > 1 for name in found)
     assert found["head"][2] == f"{sum(p.numel() for p in net.head.parameters()):,}"

@@ -20,42 +20,52 @@ from fieldguide.core.params import load_params
 from fieldguide.results.git import subfolder_of
 from fieldguide.sweeps.driver import run_sweep
 from fieldguide.sweeps.local import LocalPool
-from fieldguide.sweeps.names import name_in_repository
+from fieldguide.sweeps.space import name_in_repository
 from fieldguide.sweeps.sweep_file import load_sweep
 
 ROOT = Path(__file__).resolve().parents[2]
-# Writes what the real stage writes. The score depends on the params it saw. The notes `began` and
-# `ended` get the name of each experiment that was trained, and trained to its end.
+# Writes what the real stage writes, and keeps a checkpoint as it does. The score depends on the
+# params, is last_k / 1000 if that is above 2, and grows with the epochs. The notes `began` and
+# `ended` get a line for each training: the name of the experiment, and the epoch after which it
+# began, or ended.
 TRAIN = """
-import hashlib, json, os, sys, time
+import hashlib, json, os, re, shutil, sys, time
 from pathlib import Path
 text = Path("params.yaml").read_text()
 name = os.environ["DVC_EXP_NAME"] if "DVC_EXP_NAME" in os.environ else "main"
 root = Path(__file__).parent / "root"
-note = lambda what, text=name: (Path(root.read_text()) / what).open("a").write(text + "\\n")
-note("began")
+note = lambda what, text: (Path(root.read_text()) / what).open("a").write(text + "\\n")
+epochs = int(re.search("  epochs: ([0-9]+)", text)[1])
+stop = int(re.search("  stop_after: ([0-9]+)", text)[1]) or epochs
+key = hashlib.sha256(re.sub("stop_after: [0-9]+", "", text).encode()).hexdigest()
+checkpoint = Path(os.environ.get("DVC_ROOT", ".")) / ".fieldguide/resume" / key
+done = int(checkpoint.read_text()) if checkpoint.exists() else 0
+done = 0 if done > stop else done
+note("began", f"{name} {done}")
 share = [os.environ.get(key, "") for key in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")]
 note("share", "/".join(share))
 if "optimizer: sgd" in text:
     sys.exit("the settings are at fault")
-time.sleep(float(os.environ.get("STUB_SECONDS", "0.1")))
-score = int(hashlib.sha256(text.encode()).hexdigest()[:4], 16) / 65536
+for epoch in range(done + 1, stop + 1):
+    time.sleep(float(os.environ.get("STUB_SECONDS", "0.1")) / epochs)
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint.with_suffix(".new").write_text(str(epoch))
+    checkpoint.with_suffix(".new").replace(checkpoint)
+wanted = int(re.search("  last_k: ([0-9]+)", text)[1])
+score = (wanted / 1000 if wanted > 2 else int(key[:4], 16) / 65536) * (1 - 0.5**stop)
 metrics = {"best": {"val_acc": score, "val_loss": 1 - score, "epoch": 1}}
-trial = Path(os.environ.get("FIELDGUIDE_TRIAL", "nobodys"))
-if trial.is_dir() and json.loads((trial / "rungs.json").read_text()) == [1]:
-    report = {"epoch": 1, "val/acc": score, "val/loss": 1 - score}
-    (trial / "epochs.jsonl").write_text(json.dumps(report) + "\\n")
-    while not (trial / "rung-1.json").exists():
-        time.sleep(0.02)
-    if not json.loads((trial / "rung-1.json").read_text()):
-        metrics["pruned"] = 1
-for folder in ("models/classifier", "metrics/train", "plots"):
+for folder in ("models/classifier", "metrics/train", "metrics/copies/train", "plots"):
     Path(folder).mkdir(parents=True, exist_ok=True)
-Path("models/classifier/weights").write_text(text)
+Path("models/classifier/weights").write_text(f"{key} after {stop}")
 Path("metrics/train/metrics.json").write_text(json.dumps(metrics))
-Path("plots/curves.csv").write_text(f"epoch,val_loss,val_acc\\n1,{1 - score},{score}\\n")
+rows = [f"{k},{1 - score},{score}\\n" for k in range(1, stop + 1)]
+Path("plots/curves.csv").write_text("epoch,val_loss,val_acc\\n" + "".join(rows))
+for file in ("metrics/train/metrics.json", "plots/curves.csv"):
+    shutil.copy(file, "metrics/copies/train")
 Path("metrics/timing.json").write_text(json.dumps({"train": {"seconds": 0.1}}))
-note("ended")
+if stop == epochs:
+    checkpoint.unlink(missing_ok=True)
+note("ended", f"{name} {stop}")
 """
 DVC_YAML = """
 stages:
@@ -63,7 +73,7 @@ stages:
     cmd: python stages/train.py
     params: [model, train]
     deps: [stages/train.py]
-    outs: [models/classifier]
+    outs: [models/classifier, metrics/copies/train]
     metrics:
       - metrics/train/metrics.json: {cache: false}
     plots:
@@ -83,12 +93,12 @@ def wait_for(condition, seconds=60):
         time.sleep(0.05)
 
 
-def stages_of(folder):
-    """Return the processes that DVC has started in a project's slots."""
+def processes_of(folder):
+    """Return the processes in the clones of a project's workers: guards, DVC and its stages."""
     found = []
     for process in psutil.process_iter():
         try:
-            if str(folder) in process.environ().get("FIELDGUIDE_SLOT", ""):
+            if str(folder) in process.environ().get("FIELDGUIDE_CLONE", ""):
                 found.append(process)
         except psutil.Error:
             continue
@@ -168,13 +178,13 @@ class Stub:
         assert process.returncode == status, output
         return output
 
-    def search(self, file, jobs=2):
-        """Run a sweep in this process: its forked DVC processes start at once."""
+    def search(self, file, jobs=2, checkpoints=None):
+        """Run a sweep in this process."""
         base = load_params(self.folder / "params.yaml")
         sweep = load_sweep(self.folder / file, base)
         sweep = replace(sweep, name=name_in_repository(sweep.name, subfolder_of(self.folder)))
         pool = partial(LocalPool, self.folder, jobs=jobs, base=base, fixed=sweep.fixed)
-        return run_sweep(self.folder, sweep, base, pool)
+        return run_sweep(self.folder, sweep, base, pool, checkpoints)
 
     def git(self, *command):
         return self.run("git", *command)
@@ -205,7 +215,7 @@ class Stub:
 
     def noted(self, what):
         path = self.notes / what
-        return path.read_text().split() if path.exists() else []
+        return path.read_text().splitlines() if path.exists() else []
 
     def experiments(self):
         refs = self.git("for-each-ref", "--format=%(refname)", "refs/exps/").split()

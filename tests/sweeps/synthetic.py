@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 PARAMS = Path(__file__).resolve().parents[2] / "params.yaml"
 START = 1_760_000_000  # seconds since 1970
@@ -29,7 +26,6 @@ class Experiment:
     best: dict[str, Any] | None = None  # as val_acc
     created: int = START
     seconds: float | None = 60.0
-    pruned: bool = False
     curves: dict[str, list[float]] = field(default_factory=dict)  # as val/acc
     extra: dict[str, str] = field(default_factory=dict)  # path: text
 
@@ -55,67 +51,10 @@ def add_experiments(folder: Path, experiments: Iterable[Experiment], base: str) 
     _git(folder, stream.getvalue(), "fast-import", "--quiet")
 
 
-def random_experiments(
-    count: int, *, sweep: str = "space", seeds: int = 1, seed: int = 0
-) -> Iterator[Experiment]:
-    """Draw configurations of the original ten parameters, with scores that depend on some of them.
-
-    Each is trained with `seeds` seeds; about one in six is pruned at its first seed.
-    """
-    rng = np.random.default_rng(seed)
-    created = START
-    for number in range(1, count + 1):
-        params = {
-            "model.first_layer_filters": int(rng.choice([32, 64, 128])),
-            "model.filter_org": float(rng.choice([0.5, 1.0, 2.0])),
-            "model.conv_layers": int(rng.integers(3, 6)),
-            "model.activation": str(rng.choice(["relu", "gelu", "silu", "mish"])),
-            "model.dropout": float(rng.choice([0.0, 0.2, 0.3, 0.5])),
-            "model.batch_norm": bool(rng.integers(2)),
-            "model.num_neurons_dense": int(rng.choice([128, 256, 512, 1024])),
-            "train.batch_size": int(rng.choice([32, 64, 128])),
-            "train.learning_rate": float(f"{10 ** rng.uniform(-5, -2):.3g}"),
-            "train.use_augmentation": bool(rng.integers(2)),
-        }
-        quality = (
-            0.62
-            - 0.07 * (math.log10(params["train.learning_rate"]) + 3.2) ** 2
-            + 0.06 * params["model.batch_norm"]
-            + 0.03 * params["train.use_augmentation"]
-            + 0.02 * (params["model.activation"] == "mish")
-            + rng.normal(0, 0.015)
-        )
-        pruned = bool(quality < 0.5 and rng.random() < 0.6)
-        for k in range(1 if pruned else seeds):
-            final = quality + rng.normal(0, 0.01) if seeds > 1 else quality
-            epochs = 3 if pruned else int(rng.integers(12, 24))
-            acc = [final * (1 - math.exp(-(epoch + 1) / 4)) for epoch in range(epochs)]
-            loss = [2.3 * (1 - value) for value in acc]
-            seconds = epochs * float(rng.uniform(4, 6))
-            created += round(seconds) + 1
-            suffix = f"_s{k}" if seeds > 1 else ""
-            yield Experiment(
-                name=f"{sweep}-{number:04d}_lr{params['train.learning_rate']:g}{suffix}",
-                params=params | ({"train.seed": k} if seeds > 1 else {}),
-                best={"val_acc": max(acc), "val_loss": min(loss), "epoch": epochs},
-                created=created,
-                seconds=round(seconds, 1),
-                pruned=pruned,
-                curves={
-                    "train/acc": [1.05 * value for value in acc],
-                    "train/loss": [0.9 * value for value in loss],
-                    "val/acc": acc,
-                    "val/loss": loss,
-                },
-            )
-
-
 def _files(one: Experiment) -> dict[str, str]:
     metrics: dict[str, Any] = {"step": 1}
     if one.best is not None:
         metrics["best"] = one.best
-    if one.pruned:
-        metrics["pruned"] = 1
     files = {
         "params.yaml": _params(one.params),
         "metrics/train/metrics.json": json.dumps(metrics, indent=4),

@@ -5,65 +5,78 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from rich.table import Table
 
 from fieldguide.core.params import load_params
 from fieldguide.sweeps.progress import Progress
-from fieldguide.sweeps.record import DONE, Record
+from fieldguide.sweeps.record import Record
 from fieldguide.sweeps.sweep_file import load_sweep
 
 BASE = load_params(Path(__file__).resolve().parents[2] / "params.yaml")
 
 
 @pytest.fixture
-def progress(tmp_path):
+def record(tmp_path):
     path = tmp_path / "search.yaml"
     definition = {
         "method": "random",
         "metric": {"name": "val/acc"},
         "parameters": {"train.seed": {"min": 0, "max": 2**32 - 1}},
-        "run_cap": 100,
+        "early_terminate": {"type": "hyperband", "min_iter": 3, "eta": 100, "s": 1},
+        "run_cap": 101,
     }
     path.write_text(json.dumps(definition))
-    found = Progress(Record(load_sweep(path, BASE), BASE))
-    found._console = Console(file=io.StringIO(), width=200)
-    return found
+    return Record(load_sweep(path, BASE), BASE)
 
 
-def test_on_a_terminal_twenty_trials_are_shown_twice_a_second(progress, monkeypatch):
-    now, rows, add_row = [1000.0], [], Table.add_row
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(
-        Table, "add_row", lambda self, *cells: (rows.append(cells), add_row(self, *cells))
+def finish(record, progress, run, score, **facts):
+    record.finish(run, **{"score": score, "epochs": run.stop_after or 24, "seconds": 2} | facts)
+    progress.ended(run)
+
+
+def test_on_a_terminal_the_last_line_says_what_is_left(record, monkeypatch):
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=True, width=200)
+    monkeypatch.setattr("fieldguide.sweeps.progress.Console", lambda **_: console)
+    progress = Progress(record)
+    progress.start()
+    record.next()
+    progress.update(1)
+    time.sleep(0.2)
+    progress.stop()
+    assert "1 running; 1 of 101 configurations begun" in text.getvalue()
+    assert "Stopped; run the same command again to go on" in text.getvalue()
+
+
+def test_lines_of_ended_runs_and_the_summary(record, capsys):
+    progress = Progress(record)
+    progress.start()
+    first, second, third = (record.next() for _ in range(3))
+    finish(record, progress, first, 0.25)
+    finish(record, progress, second, 0.5, epochs=2)  # early stopping
+    record.fail(third, "the settings are at fault", "its.log")
+    progress.ended(third)
+    progress.finish()
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines[:4] == [
+        "search: random search of 101 configurations, maximize val/acc",
+        f"1 epoch 3 {first.name} val/acc 0.2500 2 s",
+        f"2 done {second.name} val/acc 0.5000 2 s",
+        f"3 failed {third.name} the settings are at fault; its.log",
+    ]
+    assert lines[5] == (
+        "0 running; 3 of 101 configurations begun; trainings: 1 whole, 1 stopped at a rung, "
+        f"1 failed; about 1 min left; best 0.5000 ({second.name})"
     )
-    progress._console = Console(file=io.StringIO(), force_terminal=True, width=200)
-    trials = [progress._record.propose() for _ in range(60)]
-    running = {trial.name: trial for trial in trials}
-    with progress:
-        for trial in trials:
-            progress.started(trial)
-        now[0] += 9
-        for _ in range(1000):  # as many events as a thousand trials have
-            progress.update(running, {trials[3].name: {1: {"val/acc": 0.25}, 2: {"val/acc": 0.5}}})
-        assert len(rows) == 20
-        assert [str(cell) for cell in rows[3]] == [trials[3].name, "2", "0.5000", "9"]
-        assert [str(cell) for cell in rows[4]] == [trials[4].name, "–", "–", "9"]
-        now[0] += 0.5
-        progress.update(running, {})
-        assert len(rows) == 40
+    assert f"failed: {third.name}: the settings are at fault" in lines
 
 
-def test_the_time_that_is_left_by_hand(progress, monkeypatch):
+def test_the_time_that_is_left_by_hand(record, monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    trials = [progress._record.propose() for _ in range(4)]
-    for trial in trials:
-        progress.started(trial)
-    progress.update({trial.name: trial for trial in trials}, {})
-    for trial, seconds in zip(trials, (30, 30, 60), strict=False):  # it took 30, 60 and 120 s
-        now[0] += seconds
-        progress._record.end(trial, DONE, score=0.5, seconds=1)
-        progress.ended(trial)
-    # 97 trials of 70 s, four at a time: 28.3 minutes.
-    assert "1 running, 3 done" in progress._state(1)
-    assert "about 28 min left" in progress._state(1)
+    progress = Progress(record)
+    runs = [record.next() for _ in range(3)]
+    now[0] += 120
+    for run in runs[:2]:
+        finish(record, progress, run, 0.5)
+    # Two configurations a minute apart: 98 are to come.
+    assert "about 98 min left" in progress._state(1)

@@ -1,89 +1,172 @@
-"""Reading a sweep's trials from refs/exps, with real Git."""
+"""What a sweep's experiments are read for, with real Git and the layout of DVC's cache."""
 
-from datetime import UTC, datetime
+import json
+import subprocess
+from pathlib import Path
 
 import pytest
-from synthetic import START, Experiment, add_experiments, random_experiments, write_experiments
+from dvc.repo import Repo
+from synthetic import Experiment, write_experiments
 
-from fieldguide.core.errors import GitError
-from fieldguide.sweeps.experiments import read_curves, read_trials, sweep_names
+from fieldguide.core.errors import SweepError
+from fieldguide.core.params import load_params
+from fieldguide.sweeps.experiments import (
+    experiments_of,
+    free_models,
+    missing,
+    read_result,
+)
+from fieldguide.sweeps.ranking import rank
+from fieldguide.sweeps.record import Record
+from fieldguide.sweeps.sweep_file import load_sweep
+
+BASE = load_params(Path(__file__).resolve().parents[2] / "params.yaml")
+
+# Made-up hashes; the cache is laid out as DVC's.
+HASHES = {name: f"{name}{'0' * 31}" for name in "abcdef"}
 
 
-def test_a_trial_has_its_parameters_scores_and_seconds(repository):
+def lock(*outs):
+    entries = "".join(f"    - {{path: out{k}, md5: {md5}}}\n" for k, md5 in enumerate(outs))
+    return f"schema: '2.0'\nstages:\n  train:\n    cmd: x\n    outs:\n{entries}"
+
+
+@pytest.fixture
+def record(tmp_path):
+    """Four trials, the best first."""
+    space = {"learning_rate": {"values": [0.1, 0.2, 0.3, 0.4]}}
+    sweep = {"method": "grid", "metric": {"name": "val/acc"}, "parameters": space}
+    path = tmp_path / "search.yaml"
+    path.write_text(json.dumps(sweep))
+    found = Record(load_sweep(path, BASE), BASE)
+    while run := found.next():
+        found.finish(run, score=0.9 - run.number / 10, epochs=24, seconds=1)
+    return found
+
+
+@pytest.fixture
+def project(record, tmp_path):
+    """Each model is a folder of two files.
+
+    All models share the file f; the file c of trial 2 is in a branch's dvc.lock too.
+    """
+    experiments = [
+        Experiment(name, extra={"dvc.lock": lock(f"{HASHES[letter]}.dir")})
+        for name, letter in zip(record.results, "abcd", strict=True)
+    ]
+    root = tmp_path / "repository"
+    record.keep("baseline", write_experiments(root, experiments))
+    subprocess.run(["git", "checkout", "-q", "-b", "kept"], cwd=root, check=True)
+    (root / "dvc.lock").write_text(lock(HASHES["c"]))
+    subprocess.run(["git", "add", "dvc.lock"], cwd=root, check=True)
+    subprocess.run(["git", "commit", "-q", "-m", "x"], cwd=root, check=True)
+    Repo.init(str(root), force=True).close()
+    cache = root / ".dvc/cache/files/md5"
+    for name in "abcd":
+        one, both = HASHES[name], HASHES["f"]
+        write(cache / one[:2] / f"{one[2:]}.dir", f'[{{"md5": "{one}"}}, {{"md5": "{both}"}}]')
+        write(cache / one[:2] / one[2:], name * 1000)
+    write(cache / HASHES["f"][:2] / HASHES["f"][2:], "f" * 1000)
+    return root
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o444)  # as DVC does
+
+
+def left(root):
+    return sorted(
+        path.parent.name[0] + ("." if path.suffix else "")
+        for path in (root / ".dvc/cache/files/md5").rglob("*")
+        if path.is_file()
+    )
+
+
+@pytest.fixture
+def free(project, record):
+    def run(**options):
+        return free_models(project, record, rank(record.ended, record.sweep), **options)
+
+    return run
+
+
+def test_losers_models_go_and_what_others_need_stays(project, record, free):
+    everything = ["a", "a.", "b", "b.", "c", "c.", "d", "d.", "f"]
+    assert left(project) == everything
+    planned = free(keep_top=2, dry_run=True)
+    assert left(project) == everything
+    freed = free(keep_top=2)
+    assert freed == planned
+    # c's file is in a branch; f in the models that are kept.
+    assert left(project) == ["a", "a.", "b", "b.", "c", "f"]
+    assert len(freed.files) == 3
+    assert freed.size > 1000
+    assert len(experiments_of(project, record.facts["baseline"])) == 4
+    assert free(keep_top=2).files == []
+
+
+def test_files_that_the_workspace_needs_stay(project, free):
+    (project / "dvc.lock").write_text(lock(f"{HASHES['d']}.dir"))
+    free(keep_top=1)
+    assert left(project) == ["a", "a.", "c", "d", "d.", "f"]
+
+
+def test_files_that_any_dvc_file_names_in_the_workspace_or_in_history_stay(project, free):
+    def git(*arguments):
+        subprocess.run(["git", *arguments], cwd=project, check=True)
+
+    # d is named in an uncommitted .dvc file, c on the side of a merge that changed nothing.
+    write(project / "keep" / "weights.dvc", f"outs:\n- md5: {HASHES['d']}.dir\n  path: weights\n")
+    git("checkout", "-q", "-b", "side")
+    write(project / "sub" / "dvc.lock", lock(f"{HASHES['c']}.dir"))
+    git("add", "sub")
+    git("commit", "-q", "-m", "side")
+    git("checkout", "-q", "kept")
+    git("merge", "-q", "-s", "ours", "-m", "merge", "side")
+    git("branch", "-q", "-D", "side")
+    free(keep_top=1)
+    assert left(project) == ["a", "a.", "c", "c.", "d", "d.", "f"]
+
+
+def test_a_shared_cache_is_left_alone(project, free, tmp_path):
+    (project / ".dvc/config").write_text(f"[cache]\n    dir = {tmp_path / 'shared'}\n")
+    with pytest.raises(SweepError, match="lies outside the project"):
+        free(keep_top=1)
+
+
+def test_experiments_belong_to_a_sweep_by_baseline_and_name(project, record):
+    assert missing(project, record) == []
+    gone, other = list(record.results)[:2]
+    here = experiments_of(project, record.facts["baseline"])
+    for name in (gone, other):
+        ref = f"refs/exps/{record.facts['baseline'][:2]}/{record.facts['baseline'][2:]}/{name}"
+        subprocess.run(["git", "update-ref", "-d", ref], cwd=project, check=True)
+    # An experiment of that name on another baseline, as a colleague may push it, is not the trial.
+    ref = f"refs/exps/00/{'0' * 38}/{gone}"
+    subprocess.run(["git", "update-ref", ref, here[gone]], cwd=project, check=True)
+    assert missing(project, record) == [gone, other]
+
+
+@pytest.mark.parametrize("best", [None, {"val_acc": "0.5"}, {"val_acc": float("nan")}])
+def test_a_score_that_is_no_finite_number_is_refused(tmp_path, best):
+    baseline = write_experiments(tmp_path / "r", [Experiment("b-0001_x", best=best)])
+    commit = experiments_of(tmp_path / "r", baseline)["b-0001_x"]
+    with pytest.raises(SweepError, match="has no finite best value of val/acc"):
+        read_result(tmp_path / "r", commit, "val/acc")
+
+
+def test_a_result_has_score_epochs_and_seconds(tmp_path):
     one = Experiment(
-        "shapes-0012_lr0.01_s3",
-        params={"model.activation": "mish", "train.learning_rate": 1e-05, "train.seed": 3},
-        best={"val_acc": 0.75, "val_loss": 0.5, "epoch": 4},
-        created=START + 90,
+        "b-0001_x",
+        best={"val_acc": 0.75, "val_loss": 0.5},
         seconds=12.5,
+        curves={"val/acc": [0.25, 0.75, 0.5]},
     )
-    (trial,) = read_trials(repository([one]), "shapes")
-    assert (trial.name, trial.number, trial.seed) == ("shapes-0012_lr0.01_s3", 12, 3)
-    assert trial.created == datetime.fromtimestamp(START + 90, UTC)
-    assert trial.params["model.activation"] == "mish"
-    assert trial.params["train.learning_rate"] == 1e-05
-    assert trial.params["data.image_size"] == 32
-    assert trial.score("val/acc") == 0.75
-    assert trial.score("val/loss") == 0.5
-    assert trial.seconds == 12.5
-    assert not trial.pruned
-
-
-def test_missing_values_are_none_and_a_pruned_trial_says_so(repository):
-    (trial,) = read_trials(
-        repository([Experiment("shapes-0001_a", seconds=None, pruned=True)]), "shapes"
-    )
-    assert trial.seed is None
-    assert trial.score("val/acc") is None
-    assert trial.seconds == 0
-    assert trial.pruned
-
-
-def test_a_score_that_is_text_is_none(repository):
-    one = Experiment("shapes-0001_a", best={"val_acc": "0.5"})
-    (trial,) = read_trials(repository([one]), "shapes")
-    assert trial.score("val/acc") is None
-
-
-def test_oldest_first_and_only_of_this_sweep(repository):
-    names = ["b-0002_x", "b-0001_x", "other-0001_x", "b-c-0001_x", "loose-hint", "b-12_x"]
-    root = repository([Experiment(name, created=START - k) for k, name in enumerate(names)])
-    assert [trial.name for trial in read_trials(root, "b")] == ["b-0001_x", "b-0002_x"]
-    assert sweep_names(root) == ["b", "b-c", "other"]
-
-
-def test_dvcs_own_references_are_no_trials(tmp_path):
-    base = write_experiments(tmp_path, [Experiment("b-0001_x")])
-    other = "0" * 39 + "1"
-    add_experiments(tmp_path, [Experiment("b-0002_x")], base)
-    for ref in ("refs/exps/exec/EXEC_BASELINE", "refs/exps/celery/b-0003_x"):
-        (tmp_path / ".git" / ref).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / ".git" / ref).write_text(base, encoding="utf-8")
-    # Another baseline: a commit does not end a sweep.
-    path = tmp_path / ".git" / "refs/exps" / other[:2] / other[2:] / "b-0004_x"
-    path.parent.mkdir(parents=True)
-    path.write_text(base, encoding="utf-8")
-    assert [trial.number for trial in read_trials(tmp_path, "b")] == [1, 2, 4]
-
-
-def test_curves_are_read_by_epoch_and_only_those_there_are(repository):
-    curves = {"val/acc": [0.25, 0.5, 0.375], "train/loss": [2.0, 1.5, 1.25]}
-    root = repository([Experiment("b-0001_x", curves=curves), Experiment("b-0002_x")])
-    first, second = read_trials(root, "b")
-    assert read_curves(root, first) == curves
-    assert read_curves(root, second) == {}
-
-
-def test_many_are_read(repository):
-    experiments = list(random_experiments(60, seeds=2))
-    trials = read_trials(repository(experiments), "space")
-    assert {t.name: t.params["model.dropout"] for t in trials} == {
-        e.name: e.params["model.dropout"] for e in experiments
-    }
-
-
-def test_no_trials_and_no_repository(repository, tmp_path):
-    assert read_trials(repository([]), "b") == []
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(GitError, match=r"git for-each-ref failed in .*empty: .*repository"):
-        read_trials(tmp_path / "empty", "b")
+    cached = Experiment("b-0002_x", best={"val_acc": 0.75}, seconds=None)
+    baseline = write_experiments(tmp_path / "r", [one, cached])
+    commits = experiments_of(tmp_path / "r", baseline)
+    assert read_result(tmp_path / "r", commits["b-0001_x"], "val/acc") == (0.75, 3, 12.5)
+    assert read_result(tmp_path / "r", commits["b-0001_x"], "val/loss") == (0.5, 3, 12.5)
+    assert read_result(tmp_path / "r", commits["b-0002_x"], "val/acc") == (0.75, 0, 0)

@@ -1,50 +1,75 @@
-"""DVC's run cache and trials that were stopped early, with the real pipeline."""
+"""Rungs and DVC's run cache, with the real pipeline."""
 
 import json
+import re
 
 import pytest
 
-from fieldguide.results.paths import TRAIN_METRICS
-from fieldguide.sweeps.experiments import read_trials
+from fieldguide.core.params import load_params
+from fieldguide.sweeps.record import Record
+from fieldguide.sweeps.sweep_file import load_sweep
 
 pytestmark = pytest.mark.slow
-BASE, GOOD, BAD = 2.0e-3, 3.0e-3, 1.0e-6  # learning rates; the first is that of params.yaml
+RATES = [2.0e-3, 3.0e-3, 1.0e-6]  # the first is that of params.yaml
 
 
-def train(project, rate):
-    """Train outside of any sweep, return what DVC printed, and check the result."""
-    project.git("checkout", "--quiet", ".")
-    output = project.dvc("exp", "run", "--set-param", f"train.learning_rate={rate}", "train")
-    assert "pruned" not in json.loads(project.read(TRAIN_METRICS))
-    assert project.read("plots/curves.csv").count(b"\n") == 1 + 6  # all epochs
-    project.git("checkout", "--quiet", ".")
-    return output
+def outputs(project):
+    files = ("dvc.lock", "metrics/train/metrics.json", "plots/curves.csv")
+    return [project.read(file) for file in files]
 
 
-def test_only_whole_trainings_are_restored(project):
-    assert "Running stage 'train'" in train(project, GOOD)
+def test_a_sweep_leaves_its_rungs_in_the_run_cache(project):
     sweep = {
         "method": "grid",
         "metric": {"name": "val/acc"},
-        "parameters": {"learning_rate": {"values": [BASE, GOOD, BAD]}},
-        "early_terminate": {"type": "hyperband", "min_iter": 1, "eta": 2, "s": 1},
+        "parameters": {"learning_rate": {"values": RATES}},
+        "early_terminate": {"type": "hyperband", "min_iter": 2, "eta": 2, "s": 1},
     }
     file = project.folder / "sweeps/three.yaml"
     file.parent.mkdir()
     file.write_text(json.dumps(sweep))
     output = project.fieldguide("sweep", "run", "sweeps/three.yaml")
-    assert "2 done, 1 pruned, 0 failed, 3 configurations" in output
-    trials = read_trials(project.folder, "three")
-    # Two were trained before. Their scores at the rung, from their curves, stop the third.
-    assert [trial.pruned for trial in trials] == [False, False, True]
-    logs = project.folder / ".fieldguide/sweeps/three/logs"
-    for trial, found in zip(
-        trials, ("didn't change, skipping", "is cached - skipping run"), strict=False
-    ):
-        assert f"Stage 'train' {found}" in (logs / f"{trial.name}.log").read_text()
-        assert trial.seconds == 0
-        assert trial.score("val/acc") > 0.5
-    assert trials[2].seconds > 0
-    # The third, run again outside of the sweep, is trained to its end, and that is restored.
-    assert "Running stage 'train'" in train(project, BAD)
-    assert "Stage 'train' is cached - skipping run" in train(project, BAD)
+    assert "0 failed" in output
+    base = load_params(project.folder / "params.yaml")
+    record = Record(load_sweep(file, base), base, writes=False)
+    runs = {one.run.key: one for one in record.ended}
+    assert {key for key in runs if key[2]} == {(0, 0, 2), (1, 0, 2), (2, 0, 2)}
+    whole = [key for key in runs if key[2] == 0]
+    assert whole
+    assert (2, 0, 0) not in whole
+    for number, _, _ in whole:
+        # In the workspace, without the checkpoints of the sweep: restored at every rung.
+        rate = f"train.learning_rate={RATES[number]}"
+        for stop in (2, 0):
+            project.git("checkout", "--quiet", ".")
+            text = project.dvc(
+                *("exp", "run", "--set-param", rate),
+                *("--set-param", f"train.stop_after={stop}", "train"),
+            )
+            assert "Running stage 'train'" not in text
+            best = json.loads(project.read("metrics/train/metrics.json"))["best"]["val_acc"]
+            assert best == runs[number, 0, stop].score
+            assert project.read("plots/curves.csv").count(b"\n") == 1 + (stop or 6)
+    project.git("checkout", "--quiet", ".")
+
+
+def test_rungs_in_the_workspace_end_as_a_training_without_a_stop(project):
+    rate = ("--set-param", "train.learning_rate=0.004")
+
+    def train(stop):
+        text = project.dvc("exp", "run", *rate, "--set-param", f"train.stop_after={stop}", "train")
+        assert "Running stage 'train'" in text
+        return text
+
+    assert "Paused by train.stop_after: 3" in train(3)
+    assert "Going on after epoch 3 of 6." in train(0)
+    in_rungs = outputs(project)
+    project.git("checkout", "--quiet", ".")
+    project.dvc("repro", "--force", "--single-item", "train")  # the base, in between
+    project.git("checkout", "--quiet", ".")
+    params = project.folder / "params.yaml"
+    params.write_text(re.sub(r"learning_rate: \S+", "learning_rate: 0.004", params.read_text()))
+    text = project.dvc("repro", "--force", "--single-item", "train")
+    assert "Going on" not in text
+    assert outputs(project) == in_rungs
+    project.git("checkout", "--quiet", ".")

@@ -247,14 +247,23 @@ def test_the_stage_and_the_processes_that_it_starts_end_together(victim, long_tr
         assert files_in(folder / written) == files_in(long_training / written)
 
 
-def test_a_mistake_ends_all_processes_with_its_message_and_status(machine):
+def test_a_mistake_of_all_processes_ends_them_and_is_printed_once(machine):
     changes = {"optimizer": "sgd", "learning_rate": 10.0, "model": {"batch_norm": False}}
     folder = machine("nan", epochs=9, devices=2, batch_size=32, **changes)
     status, output = end(Started("stages/train.py", cwd=folder, OMP_NUM_THREADS="1"))
     assert status == 1
-    message = r"^train: (process 1: )?(train|val)/loss became (nan|inf)"
-    assert re.search(message, output, re.MULTILINE)
+    assert re.search(r"^train: (train|val)/loss became (nan|inf)", output, re.MULTILINE)
+    assert output.count("/loss became") == 1
     assert "Traceback" not in output
+
+
+def test_blocks_that_are_frozen_in_some_epochs_cause_no_warning(trained, machine):
+    model = {**EQUAL, "weights": "old", "finetune": "gradual"}
+    folder = machine("gradual", epochs=3, patience=3, devices=2, batch_size=32, model=model)
+    shutil.copytree(trained[1] / "models/classifier", folder / "models/weights/old")
+    output = finish([Started("stages/train.py", cwd=folder, OMP_NUM_THREADS="1")])
+    assert output.count("Kept epoch") == 1
+    assert "find_unused_parameters" not in output
 
 
 @pytest.fixture(scope="module")

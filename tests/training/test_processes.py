@@ -181,7 +181,8 @@ def test_two_killed_processes_go_on_together(two_processes, for_two):
 
 def test_fewer_photos_than_processes_are_refused(store, tiny_params):
     """No process may have an empty slice of a step."""
+    params = tiny_params()
     initial = SimpleNamespace(preprocessing=SimpleNamespace(size=16))
     many = Processes(torch.device("cpu"), rank=0, count=1000)
     with pytest.raises(TrainingError, match=r"train\.devices: 1 × .* found \d+ in train; allowed"):
-        make_loaders(store, tiny_params().train, initial, many)
+        make_loaders(params.train, params.model, store=store, initial=initial, processes=many)

@@ -42,6 +42,7 @@ DIFFERENT_WEIGHTS = {
 }
 # Params of which another test sees the effect.
 SEEN_BY = {
+    "stop_after": "test_a_training_in_rungs_equals_one_without_a_stop",
     "patience": "test_training_stops_after_patience_epochs_without_a_better_one",
     "accelerator": "test_an_accelerator_that_is_not_there_is_refused",
     "devices": "test_several_processes_train_what_one_does_with_all_their_photos",

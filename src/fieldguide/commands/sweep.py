@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,6 +17,7 @@ from fieldguide.core.errors import SweepError
 if TYPE_CHECKING:
     from fieldguide.core.params import Params
     from fieldguide.sweeps.ranking import Configuration
+    from fieldguide.sweeps.record import Record
     from fieldguide.sweeps.space import Sweep
 
 app = typer.Typer(no_args_is_help=True, help="Search hyperparameters with DVC experiments.")
@@ -60,6 +60,12 @@ def run(
         str | None,
         typer.Option(help="Ray: Git remote for the commit and the experiments; origin"),
     ] = None,
+    checkpoints: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="most checkpoints of each rung; by default all that may be promoted"
+        ),
+    ] = None,
 ) -> None:
     """Run a sweep, or go on with one that was interrupted."""
     from fieldguide.sweeps.driver import run_sweep
@@ -75,6 +81,7 @@ def run(
             jobs=jobs,
             cpus=cpus or 1,
             gpus=gpus,
+            checkpoints=checkpoints,
         )
     elif (cpus, gpus, git_remote) != (None, None, None):
         raise SweepError("--cpus, --gpus and --git-remote: need --engine ray")
@@ -82,7 +89,7 @@ def run(
         from fieldguide.sweeps.local import LocalPool
 
         pool = partial(LocalPool, root, jobs=jobs or 1, base=base, fixed=sweep.fixed)
-        finished = run_sweep(root, sweep, base, pool)
+        finished = run_sweep(root, sweep, base, pool, checkpoints)
     if not finished:
         raise typer.Exit(1)
 
@@ -96,112 +103,95 @@ def _run_on_cluster(
     jobs: int | None,
     cpus: int,
     gpus: float | None,
+    checkpoints: int | None,
 ) -> bool:
     from fieldguide.prepare.ray_connection import connected
     from fieldguide.sweeps.driver import run_sweep
 
     root = Path.cwd()
-    # By this name, the next driver of the sweep finds the workers of one that was killed.
-    namespace = f"fieldguide {socket.gethostname()} {root} {sweep.name}"
-    with connected(address, namespace=namespace):
-        from fieldguide.sweeps.cluster import RayPool, Share, gpus_of_a_trial
+    with connected(address):
+        from fieldguide.sweeps.cluster import RayPool, gpus_of_a_trial
 
-        share = Share(cpus, gpus_of_a_trial(base, sweep.fixed) if gpus is None else gpus)
-        pool = partial(RayPool, root, sweep=sweep.name, remote=remote, share=share, jobs=jobs)
-        return run_sweep(root, sweep, base, pool)
+        if gpus is None:
+            gpus = gpus_of_a_trial(base, sweep.fixed)
+        pool = partial(
+            RayPool, root, sweep=sweep.name, remote=remote, cpus=cpus, gpus=gpus, jobs=jobs
+        )
+        return run_sweep(root, sweep, base, pool, checkpoints)
 
 
 @app.command("list")
-def list_trials(
+def list_configurations(
     file: SweepFile,
     top: Annotated[int, typer.Option(min=1, help="how many to list")] = 20,
 ) -> None:
     """List a sweep's configurations, best first."""
-    sweep, _ = _load(file)
-    ranked = _ranked(sweep)
-    print(f"{'rank':>4}  {sweep.metric:<15}  {'seconds':>7}  experiment")
+    record = _read(file)
+    ranked = _ranked(record)
+    print(f"{'rank':>4}  {record.sweep.metric:<15}  {'epochs':>6}  {'seconds':>7}  experiment")
     for place, one in enumerate(ranked[:top], start=1):
         score = f"{one.mean:.4f}" + ("" if one.spread is None else f" ± {one.spread:.4f}")
-        seconds = f"{sum(trial.seconds for trial in one.trials):.0f}"
-        note = "  (pruned)" if one.pruned else ""
-        print(f"{place:>4}  {score:<15}  {seconds:>7}  {one.trials[0].name}{note}")
+        note = "" if one.state == "complete" else f"  ({one.state})"
+        print(f"{place:>4}  {score:<15}  {one.epochs:>6}  {one.seconds:>7.0f}  {one.name}{note}")
     if len(ranked) > top:
         print(f"and {len(ranked) - top} more: --top {len(ranked)}")
+    _tell_missing(record)
 
 
 @app.command()
 def best(
     file: SweepFile,
     apply: Annotated[
-        bool, typer.Option("--apply", help="bring it into the workspace and evaluate it")
+        bool, typer.Option("--apply", help="set its params, and evaluate it by `dvc repro`")
     ] = False,
 ) -> None:
     """Show the best configuration.
 
     Only --apply opens the test set, and only for this configuration.
     """
-    sweep, _ = _load(file)
-    winner = _ranked(sweep)[0]
-    name = winner.trials[0].name
+    record = _read(file)
+    winner = _ranked(record)[0]
     spread = (
         "" if winner.spread is None else f" ± {winner.spread:.4f} over {len(winner.scores)} seeds"
     )
-    print(f"{name}\n  {sweep.metric}  {winner.mean:.4f}{spread}")
+    print(f"{winner.name}\n  {record.sweep.metric}  {winner.mean:.4f}{spread}")
     width = max(map(len, winner.values), default=0)
     for key, value in winner.values.items():
         print(f"  {key:<{width}}  {value}")
     if not apply:
-        print(f"\nInto the workspace, with its test scores: fieldguide sweep best {file} --apply")
+        print(f"\nInto params.yaml, with its test scores: fieldguide sweep best {file} --apply")
         return
-    _apply(winner)
+    _apply(record, winner.name)
 
 
-def _apply(winner: Configuration) -> None:
-    """Bring the winner's first seed, which is not the luckiest one, into the workspace."""
-    from fieldguide.results.git import git
-    from fieldguide.sweeps.slot import TARGET
+def _apply(record: Record, name: str) -> None:
+    """Set the params of the first seed's experiment, which is not the luckiest one."""
+    from fieldguide.sweeps.experiments import Winner
 
-    trial = winner.trials[0]
-    _refuse_to_overwrite(trial.name)
-    dvc = [sys.executable, "-m", "dvc"]
-    # It fails if a model or figures are no longer in the cache; `repro` makes them again.
-    subprocess.run([*dvc, "exp", "apply", trial.name], check=False)
-    if subprocess.run([*dvc, "checkout", TARGET], check=False, capture_output=True).returncode:
-        subprocess.run([*dvc, "pull", TARGET], check=False)  # it was trained on a cluster's node
-    if git(ROOT, "diff", "--name-only", trial.rev, "--", "params.yaml"):
-        raise SweepError(f"dvc exp apply {trial.name} failed; params.yaml is not the winner's")
-    raise typer.Exit(subprocess.run([*dvc, "repro"], check=False).returncode)
-
-
-def _refuse_to_overwrite(name: str) -> None:
-    """Refuse changes of the repository that are no results: `dvc exp apply` would drop them."""
-    from fieldguide.results.git import git, subfolder_of
-
-    project = subfolder_of(ROOT)
-    results = tuple(f"{project}{path}" for path in ("dvc.lock", "metrics/", "plots/"))
-    changed = git(ROOT, "diff", "--name-only", "HEAD").split("\n")
-    mine = [path for path in changed if path and not path.startswith(results)]
-    if mine:
-        raise SweepError(
-            f"{', '.join(mine)}: changed and not committed, and {name} would replace it; "
-            "commit it, or put it away with `git stash`"
+    winner = Winner(ROOT, record.facts["baseline"], name)
+    for line in winner.apply():
+        print(f"params.yaml: {line}")
+    pull = []
+    if not winner.is_cached:  # but on the remote, if a cluster has trained it
+        winner.enter_in_lock()
+        pull = ["--pull"]
+    done = subprocess.run([sys.executable, "-m", "dvc", "repro", *pull], check=False)
+    if done.returncode == 0 and not winner.is_in_workspace:
+        print(
+            f"{name} was trained again, because its code, data or Python packages have changed "
+            "since, or its model was deleted: the model is not the same"
         )
+    raise typer.Exit(done.returncode)
 
 
 @app.command()
 def report(file: SweepFile) -> None:
     """Write a page about the finished trials, plots/sweep.html."""
-    from fieldguide.sweeps.sweep_report import write_report
+    from fieldguide.sweeps.sweep_page import write_page
 
-    sweep, _ = _load(file)
+    record = _read(file)
     page = Path("plots/sweep.html")
-    write_report(
-        *(ROOT, sweep.name),
-        metric=sweep.metric,
-        goal=sweep.goal,
-        seeds=sweep.seeds,
-        page=page,
-    )
+    write_page(record.ended, record.sweep, page)
     print(page)
 
 
@@ -215,24 +205,26 @@ def gc(
 
     They leave DVC's cache; their metrics stay.
     """
-    from fieldguide.sweeps.disk import free_models
     from fieldguide.sweeps.driver import locked
+    from fieldguide.sweeps.experiments import free_models
 
-    sweep, _ = _load(file)
+    sweep, base = _load(file)
     with locked(ROOT, sweep):
-        freed = free_models(ROOT, _ranked(sweep), keep_top=keep_top, dry_run=dry_run)
-    for one in freed.kept:
-        print(f"keep  {one.trials[0].name}")
+        record = Record(sweep, base, writes=False)
+        ranked = _ranked(record)
+        freed = free_models(ROOT, record, ranked, keep_top=keep_top, dry_run=dry_run)
+    for one in ranked[:keep_top]:
+        print(f"keep  {one.name}")
     print(
         f"{'would free' if dry_run else 'freed'} {freed.size / 1e6:,.1f} MB: {len(freed.files)} "
-        f"files of {len(freed.lost)} configurations; their params and metrics stay"
+        f"files of {len(ranked[keep_top:])} configurations; their params and metrics stay"
     )
 
 
 def _load(file: Path) -> tuple[Sweep, Params]:
     from fieldguide.core.params import load_params
     from fieldguide.results.git import subfolder_of
-    from fieldguide.sweeps.names import name_in_repository
+    from fieldguide.sweeps.space import name_in_repository
     from fieldguide.sweeps.sweep_file import load_sweep
 
     base = load_params()
@@ -240,12 +232,26 @@ def _load(file: Path) -> tuple[Sweep, Params]:
     return replace(sweep, name=name_in_repository(sweep.name, subfolder_of(ROOT))), base
 
 
-def _ranked(sweep: Sweep) -> list[Configuration]:
-    from fieldguide.sweeps.experiments import read_trials
+def _read(file: Path) -> Record:
+    """Open the record of a sweep, which a driver may be running."""
+    from fieldguide.sweeps.record import Record
+
+    return Record(*_load(file), writes=False)
+
+
+def _ranked(record: Record) -> list[Configuration]:
     from fieldguide.sweeps.ranking import rank
 
-    trials = read_trials(ROOT, sweep.name)
-    ranked = rank(trials, metric=sweep.metric, goal=sweep.goal, seeds=sweep.seeds)
-    if not ranked:
-        raise SweepError(f"{sweep.path}: no trial has finished; fieldguide sweep run {sweep.path}")
-    return ranked
+    return rank(record.ended, record.sweep)
+
+
+def _tell_missing(record: Record) -> None:
+    """Say which experiments are not in this repository, and how to get them."""
+    from fieldguide.sweeps.experiments import missing
+
+    if names := missing(ROOT, record):
+        print(
+            f"{len(names)} of {len(record.results)} experiments are not in this repository, as "
+            f"{names[0]}: `dvc exp pull REMOTE NAME ...` gets them, and `fieldguide sweep run "
+            f"{record.sweep.path}` trains them again"
+        )

@@ -222,6 +222,7 @@ class TrainParams(Section):
 
     batch_size: int = Field(ge=1, le=8192)  # images per step and device
     epochs: int = Field(ge=1, le=10_000)
+    stop_after: int = Field(ge=0, le=10_000)  # epochs; 0: none
     patience: int = Field(ge=1, le=10_000)  # epochs
     optimizer: Literal["adam", "adamw", "muon", "nadam", "rmsprop", "sgd"]
     learning_rate: FiniteFloat = Field(gt=0, le=10)
@@ -257,9 +258,19 @@ class TrainParams(Section):
         """Number of training processes on all machines together."""
         return self.devices * self.num_nodes
 
+    @property
+    def uses_ddp(self) -> bool:
+        """True if DistributedDataParallel averages the gradients."""
+        return self.processes > 1 or self.strategy == "ddp"
+
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.accelerator == "mps" and (self.processes > 1 or self.strategy == "ddp"):
+        if self.stop_after > self.epochs:
+            raise ValueError(
+                f"train.stop_after: found {self.stop_after}; allowed: at most train.epochs, "
+                f"{self.epochs}"
+            )
+        if self.accelerator == "mps" and self.uses_ddp:
             raise ValueError(
                 "train.accelerator: mps is a single device; found train.devices: "
                 f"{self.devices}, train.num_nodes: {self.num_nodes}, train.strategy: "
@@ -399,7 +410,8 @@ def read_yaml(path: Path, parse: Callable[[str], Any]) -> Any:
         where = f" in line {err.problem_mark.line + 1}" if err.problem_mark else ""
         raise ParamsError(f"{path}: is not valid YAML: {err.problem}{where}") from err
     except YAMLError as err:
-        raise ParamsError(f"{path}: is not valid YAML: {err}") from err
+        problem = " ".join(str(err).split())  # in one line
+        raise ParamsError(f"{path}: is not valid YAML: {problem}") from err
 
 
 def describe(error: Any, model: type[BaseModel]) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import hashlib
 import json
 from functools import cached_property
 from pathlib import Path
@@ -141,6 +142,11 @@ class Store:
                 f"{self.description_file}: not a prepared store ({err}); run `dvc repro prepare`"
             ) from err
         self._description = description
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the description, which has the SHA-256 of every file."""
+        return hashlib.sha256(self.description_file.read_bytes()).hexdigest()
 
     def split(self, *names: str) -> Split:
         """Open "train", "val" or "test", or several of them as one.

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from fieldguide.core.errors import BundleError
 from fieldguide.core.files import write_csv, write_json
+from fieldguide.core.memory import keep_freed_memory
 from fieldguide.core.params import EvaluateParams
 from fieldguide.core.store import Store
 from fieldguide.evaluation.calibration import Bin, reliability
@@ -39,6 +40,7 @@ def evaluate_bundle(
         StoreError: the test split is empty or damaged.
     """
     _check_fit(bundle, store)
+    keep_freed_memory()
     test, bins = store.split("test"), params.calibration_bins
     probabilities = predict_split(bundle, test)
     predictions = Predictions(test.sources, store.classes, test.labels, probabilities)

@@ -8,11 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fieldguide.network.cnn import CNN
 from fieldguide.network.interface import Network
 
+DEPTH = 2  # levels of blocks of a model of timm; it may have hundreds of layers
 
-def summarize(net: Network, *, size: int, depth: int | None = None) -> str:
-    """Return a line for each layer: name, type, output shape, parameters and operations.
+
+def summarize(net: Network, *, size: int) -> str:
+    """Return a line for each layer of the CNN, or each of the larger blocks of a model of timm.
+
+    It has the name, type, output shape, number of parameters and operations.
 
     Operations are the multiplications and additions of convolutions and linear layers for one
     photo; those of all other layers are few in comparison, and are not counted.
@@ -20,7 +25,6 @@ def summarize(net: Network, *, size: int, depth: int | None = None) -> str:
     Args:
         net: network; its modules' modes stay as they are.
         size: height and width of its input, in pixels.
-        depth: number of levels of blocks that get a line; None: all.
     """
     shapes: dict[str, str] = {}
     operations: dict[str, int] = {}
@@ -46,7 +50,7 @@ def summarize(net: Network, *, size: int, depth: int | None = None) -> str:
             module.training = modes[name]
     table = [("layer", "type", "output", "parameters", "operations")]
     for name, module in named.items():
-        if depth is None or name.count(".") < depth:
+        if isinstance(net, CNN) or name.count(".") < DEPTH:
             inside = f"{name}." if name else ""
             done = sum(n for key, n in operations.items() if f"{key}.".startswith(inside))
             weights = sum(p.numel() for p in module.parameters())

@@ -35,7 +35,7 @@ def decode_on_nodes(chunks: Chunks, params: DataParams) -> DecodedChunks:
             "of the cluster's head; this machine must be one of its nodes; without a cluster, set "
             "data.engine: local"
         )
-    with connected(address, namespace="fieldguide"):
+    with connected(address):
         import ray  # noqa: PLC0415 - an extra
 
         cores = int(ray.cluster_resources().get("CPU", 0))

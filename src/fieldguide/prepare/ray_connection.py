@@ -22,12 +22,11 @@ _SILENCE = 30.0  # seconds without a connection, after which the head is taken f
 
 
 @contextmanager
-def connected(address: str, *, namespace: str) -> Iterator[None]:
+def connected(address: str) -> Iterator[None]:
     """Join a Ray cluster as a driver; its nodes import this tree's `fieldguide`.
 
     Args:
         address: host:port of the head; this machine must be a node of the cluster.
-        namespace: Ray's, in which the names of actors are unique.
 
     Raises:
         ClusterError: Ray is not installed, there is no such cluster, its token differs, or it has
@@ -52,7 +51,6 @@ def connected(address: str, *, namespace: str) -> Iterator[None]:
     try:
         ray.init(
             address,
-            namespace=namespace,
             # Nodes run this tree's code, not what is installed there.
             runtime_env={"py_modules": [str(Path(fieldguide.__file__).resolve().parent)]},
             logging_level=logging.ERROR,

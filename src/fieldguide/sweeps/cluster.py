@@ -1,65 +1,126 @@
 """Workers on the nodes of a Ray cluster; nodes and driver share a Git remote and a DVC remote.
 
-A worker (worker.py) is a detached actor: it survives a driver that is killed, and the next driver
-finds it by its name. Ray tells which node has room, and which died.
+Ray decides on which node a run is trained, and ends the runs of a node or driver that dies.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import shutil
+import sys
+import threading
 import time
-import uuid
 from collections import Counter
-from collections.abc import Collection, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import ray
+from filelock import FileLock
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from fieldguide.core.errors import DvcError, GitError, SweepError, first_line
+from fieldguide.core.errors import DvcError, FieldguideError, GitError, SweepError, first_line
+from fieldguide.core.files import first_free_folder
 from fieldguide.core.params import Params
 from fieldguide.results.dvc import cached_dependencies, dvc
 from fieldguide.results.git import git, top_of
 from fieldguide.results.paths import TIMING
-from fieldguide.sweeps.experiments import read_trials
-from fieldguide.sweeps.node import Event, Job
-from fieldguide.sweeps.pool import Ended, Reported, gpus_wanted
-from fieldguide.sweeps.record import PlannedTrial
-from fieldguide.sweeps.slot import TARGET, StartingPoint, log_file
-from fieldguide.sweeps.space import Values
-from fieldguide.sweeps.worker import Worker
+from fieldguide.sweeps.local import checkpoint_folder, drop_checkpoints, gpus_wanted, log_file
+from fieldguide.sweeps.space import Run, Values
+from fieldguide.sweeps.worker import CACHE, TARGET, Clone, Outcome, StartingPoint
 
-_FETCH = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head")
-_TICK = 1.0  # most seconds that the driver waits for an event
-_GONE = (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnavailableError)
-_INTERVAL = 5.0  # seconds between looks at the nodes, and between tries of the Git remote
-_ANSWER_TIMEOUT = 10.0  # seconds for a worker of an earlier driver to answer
-_OUTAGE = 600.0  # seconds without the Git remote, after which the driver stops
-_MOST_UNPLACED = 5  # workers in a row that end before Ray placed them
-_LONGEST_PAUSE = 60.0  # seconds, of a node that fails again and again
-
-
-@dataclass
-class _Actor:
-    """A worker as the driver sees it."""
-
-    handle: Any
-    answer_ref: Any  # Ray's reference to the next answer: first its state, then events
-    node: str | None = None  # known once Ray has placed it
-    trial: str | None = None
-    seen: int = 0  # events of that trial
-    is_old: bool = False  # of an earlier driver, perhaps with other options
+_FETCH = ("fetch", "--quiet", "--force", "--no-tags", "--no-write-fetch-head")
+_PAUSES = (1.0, 5.0, 15.0)  # seconds between a node's tries to push an experiment
+_NODE_PAUSE = 10.0  # seconds that a run waits on a node that cannot train it
+_MOST_FAILURES = 3  # in a row, after which a node gets no more runs
+_LOG_TAIL = 20_000  # characters of a run's log that are sent to the driver
+_INTERVAL, _OUTAGE = 5.0, 600.0  # seconds between the driver's tries to fetch, and of all of them
 
 
 @dataclass(frozen=True)
-class Share:
-    """What each trial reserves on a node."""
+class Job:
+    """What a node must know of a sweep, and where it keeps its files."""
 
-    cpus: int = 1  # also its threads
-    gpus: float = 0  # may be a part of one
+    url: str  # of the Git remote
+    ref: str  # of the sweep's commit on the remote
+    start: StartingPoint
+    threads: int  # of a run
+
+    @property
+    def folder(self) -> Path:
+        """The project's folder on this node: a clone with DVC's cache, slots and checkpoints."""
+        base = Path(os.environ.get("FIELDGUIDE_NODE_FOLDER") or "~/.cache/fieldguide/nodes")
+        name = hashlib.sha256(f"{self.url} {self.start.subfolder}".encode()).hexdigest()[:16]
+        return base.expanduser().resolve() / name
+
+    @property
+    def sweep(self) -> Path:
+        """The folder of the sweep's checkpoints and logs on this node."""
+        return self.folder / "sweeps" / Path(self.ref).name
+
+
+def _train_on_node(job: Job, run: Run, checkpoints: set[int]) -> tuple[Outcome, str, str]:
+    """Train a run and push its experiment; return how it ended, its log and the node's ID."""
+    log, node = log_file(job.sweep, run.name), ray.get_runtime_context().get_node_id()
+    try:
+        project = _set_up(job)
+        drop_checkpoints(job.sweep, checkpoints)
+        with first_free_folder(job.folder / "slots") as slot:
+            clone = Clone(project, slot / "clone", job.start, project / CACHE)
+            path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+            outcome = clone.run(
+                run,
+                log=log,
+                checkpoint=checkpoint_folder(job.sweep, run),
+                env={"OMP_NUM_THREADS": str(job.threads), "PATH": path},
+            )
+            if outcome.commit:
+                _push(clone, job, run)
+            text = log.read_text(encoding="utf-8", errors="replace")
+            return outcome, text[-_LOG_TAIL:], node
+    except (FieldguideError, OSError) as err:  # what this node lacks, another one may have
+        time.sleep(_NODE_PAUSE)
+        return Outcome(message=first_line(err), node_failed=True), "", node
+
+
+def _set_up(job: Job) -> Path:
+    """Bring the node's clone to the sweep's commit, and the data into its cache, once."""
+    clone, commit = job.folder / "clone", job.start.baseline
+    project, ready = clone / job.start.subfolder, job.folder / f"{commit}.ready"
+    job.folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(job.folder / "setup.lock"):  # the node's other workers wait
+        if not ready.exists():
+            git(job.folder, "init", "--quiet", str(clone))
+            git(clone, *_FETCH, job.url, f"{job.ref}:{job.ref}")
+            git(clone, "checkout", "--quiet", "--force", "--detach", commit)
+            dvc(project, "config", "--local", "cache.dir", CACHE)
+            if data := cached_dependencies(project, TARGET):
+                dvc(project, "fetch", "--with-deps", *data)
+            ready.touch()
+    return project
+
+
+def _push(clone: Clone, job: Job, run: Run) -> None:
+    """Push what a run read and wrote, then its ref: if the ref is there, the model is too."""
+    ref = _ref(job.start, run)
+    for pause in (*_PAUSES, None):
+        try:
+            dvc(clone.project, "push", "--with-deps", TARGET)
+            git(clone.folder, "push", "--quiet", "--force", job.url, f"{ref}:{ref}")
+        except (GitError, DvcError):
+            if pause is None:
+                raise
+            time.sleep(pause)
+        else:
+            return
+
+
+def _delete_files_of(job: Job) -> None:
+    shutil.rmtree(job.sweep, ignore_errors=True)
 
 
 class RayPool:
@@ -69,250 +130,134 @@ class RayPool:
         self,
         root: Path,
         folder: Path,
-        starting_point: StartingPoint,
+        start: StartingPoint,
         *,
         sweep: str,
         remote: str,
-        share: Share,
+        cpus: int,
+        gpus: float,
         jobs: int | None,
     ) -> None:
-        """Push the commit and the data of trials to the remotes.
+        """Push the commit and the data of runs to the remotes.
 
         Args:
             root: the project.
             folder: for logs.
-            starting_point: of all trials; it must be a commit without further changes.
+            start: what all runs start from; a commit without further changes.
             sweep: its name.
             remote: Git's name of the remote that nodes reach.
-            share: what each trial reserves.
-            jobs: trials at a time; None for as many as the nodes can hold now. With more than that,
-                an autoscaler sees the demand.
+            cpus: that a run reserves, and its threads.
+            gpus: that a run reserves; may be a part of one.
+            jobs: runs at a time; None for as many as the nodes can hold.
 
         Raises:
-            SweepError: the workspace has other changes, or a remote is missing or refuses.
+            SweepError: the workspace has uncommitted changes, a remote is missing or refuses, or
+                no node can hold a run.
         """
-        self._root, self._folder = root, folder
-        self._remote, self._share, self._jobs = remote, share, jobs
-        baseline = starting_point.baseline
-        owner = hashlib.sha256(ray.get_runtime_context().namespace.encode()).hexdigest()[:8]
-        self._ref = f"refs/fieldguide/{sweep}-{baseline}-{owner}"
-        self._experiments = f"refs/exps/{baseline[:2]}/{baseline[2:]}"
-        self._actors: dict[str, _Actor] = {}  # by name
-        self._failures: Counter[str | None] = Counter()  # in a row, by node
-        # A pause after a failure. Without it a broken node, which is always the first to be free,
-        # would get every trial.
-        self._paused_until: dict[str, float] = {}  # by node
-        self._published: list[str] = []  # trials whose experiments are still to be fetched
-        self._next_fetch = self._remote_lost_at = 0.0
-        self._unplaced = 0  # workers in a row that ended before Ray had placed them
-        self._next_look = 0.0  # at the nodes
-        url = _url(root, remote)
-        self._job = Job(url, self._ref, baseline, starting_point.subfolder, share.cpus)
-        _check_is_commit(root, starting_point)
+        self._root, self._folder, self._remote, self._jobs = root, folder, remote, jobs
+        self._share = {"num_cpus": cpus, "num_gpus": gpus}
+        self._failures = Counter[str]()  # in a row, by node
+        ref = f"refs/fieldguide/{sweep}-{start.baseline}"
+        self._job = Job(_url(root, remote), ref, start, cpus)
         if jobs is None and self._capacity() == 0:
             raise SweepError(
-                f"no node holds --cpus {share.cpus} and --gpus {share.gpus:g}; allowed: what one "
-                "has (`ray status`), or -j N, with which the sweep waits for such a node"
+                f"no node holds --cpus {cpus} and --gpus {gpus:g}; allowed: what one has (`ray "
+                "status`), or -j N, with which the sweep waits for such a node"
             )
-        _push(root, remote, f"{baseline}:{self._ref}")
+        _publish(root, remote, start, ref)
+        self._nodes: dict[tuple[int, int], str] = {}  # ID of the node with its checkpoint
+        self._answers: set[Any] = set()  # Ray's references to results that are still to come
+        self._threads = ThreadPoolExecutor(1000)  # each waits for a run
+        self._fetching, self._stopped = threading.Lock(), threading.Event()
 
-    def recover(self, wanted: Collection[str]) -> set[str]:  # noqa: D102 - Pool's, here and below
-        self._fetch_missing(wanted)
-        found = {}
-        for name in ray.util.list_named_actors():
-            with suppress(ValueError):  # it has just ended
-                handle = ray.get_actor(name)
-                found[handle.state.remote()] = (name, handle)
-        refs = list(found)
-        ready = ray.wait(refs, num_returns=len(refs), timeout=_ANSWER_TIMEOUT)[0] if refs else []
-        running: set[str] = set()
-        for answer, (name, handle) in found.items():
-            node, trial = "", None
-            with suppress(ray.exceptions.RayError):  # its node died
-                node, trial = ray.get(answer) if answer in ready else ("", None)
-            if trial and trial in wanted and trial not in running:
-                events = handle.events.remote(trial, 0)
-                self._actors[name] = _Actor(handle, events, node, trial, is_old=True)
-                running.add(trial)
-            else:
-                ray.kill(handle)
-        return running
-
-    def _fetch_missing(self, wanted: Collection[str]) -> None:
-        """Fetch the experiments that were published while no driver ran."""
-        listed = git(self._root, "ls-remote", self._remote, f"{self._experiments}/*").split()[1::2]
-        here = git(self._root, "for-each-ref", "--format=%(refname)", self._experiments).split()
-        names = {ref.rpartition("/")[2] for ref in set(listed) - set(here)}
-        if refs := [f"{self._experiments}/{name}" for name in sorted(names & set(wanted))]:
-            git(self._root, *_FETCH, self._remote, *(f"{ref}:{ref}" for ref in refs))
-
-    def expect(self, most: int) -> None:  # noqa: D102
-        failing = [name for name, actor in self._actors.items() if self._failures[actor.node]]
-        # Failing workers are not counted, so that their number never makes a good worker
-        # superfluous.
-        surplus = len(self._actors) - len(failing) - most
-        if surplus >= 0:
-            idle = [name for name, actor in self._actors.items() if actor.trial is None]
-            good = [name for name in idle if name not in failing]
-            for name in [*(set(idle) & set(failing)), *good[:surplus]]:
-                self._drop(name)
-        if time.monotonic() >= self._next_look:
-            self._next_look = time.monotonic() + _INTERVAL
-            self._start_workers(most)
-
-    def room(self) -> int:  # noqa: D102
-        return sum(map(self._is_free, self._actors.values()))
-
-    def _is_free(self, actor: _Actor) -> bool:
-        if actor.node is None or actor.trial is not None:
-            return False
-        return time.monotonic() >= self._paused_until.get(actor.node, 0)
-
-    def start(self, planned: PlannedTrial, rungs: list[int]) -> None:  # noqa: D102
-        free = filter(self._is_free, self._actors.values())
-        actor = min(free, key=lambda one: self._failures[one.node])
-        actor.trial, actor.seen = planned.name, 0
-        actor.answer_ref = actor.handle.run.remote(planned.name, planned.overrides, rungs)
-
-    def wait(self) -> Iterator[Reported | Ended]:  # noqa: D102
-        waiting = {actor.answer_ref: name for name, actor in self._actors.items()}
-        if not waiting:
-            time.sleep(_TICK)
-            return
-        ready, _ = ray.wait(list(waiting), num_returns=1, timeout=_TICK)
-        if ready:  # others may have answered too
-            ready, _ = ray.wait(list(waiting), num_returns=len(waiting), timeout=0)
-        for answer in ready:
-            for event in self._hear(waiting[answer]):
-                if isinstance(event, Ended) and event.status == 0:
-                    self._published.append(event.name)
-                else:
-                    yield event
-        yield from self._fetch()
-
-    def _hear(self, name: str) -> Iterator[Reported | Ended]:
-        """Take a worker's answer, and ask it again."""
-        actor = self._actors[name]
-        try:
-            answer = ray.get(actor.answer_ref)
-        except ray.exceptions.RayError as err:  # its node died, or it cannot work there
-            self._drop(name)
-            if actor.trial:
-                why = "its node is gone" if isinstance(err, _GONE) else first_line(err)
-                yield Ended(actor.trial, message=why)
-            elif actor.node is None:
-                self._unplaced += 1
-                if self._unplaced >= _MOST_UNPLACED:
-                    why = first_line(err)
-                    raise SweepError(f"no worker starts on the cluster: {why}") from err
-            return
-        if actor.node is None:
-            self._unplaced = 0
-            actor.node = answer[0]
-        else:
-            yield from (self._translate(actor, event) for event in answer)
-            if actor.is_old and actor.trial is None:
-                self._drop(name)  # a new worker takes its place
-                return
-        actor.answer_ref = actor.handle.events.remote(actor.trial or "", actor.seen)
-
-    def _translate(self, actor: _Actor, event: Event) -> Reported | Ended:
-        """Return an event of node.py as the driver's, and keep the log of a trial that failed."""
-        name = event["name"]
-        actor.seen += 1
-        if event["event"] == "epoch":
-            return Reported(name, event["epoch"], event["metrics"])
-        actor.trial, actor.seen = None, 0
-        failed = event.get("node_failed", False)
-        ended = Ended(name, None, event["status"], event["message"], node_failed=failed)
-        assert actor.node is not None
-        if ended.status == 0 or ended.is_its_own_fault:
-            self._failures[actor.node] = 0
-            self._paused_until.pop(actor.node, None)
-        else:
-            self._failures[actor.node] += 1
-            pause = min(2 ** self._failures[actor.node], _LONGEST_PAUSE)
-            self._paused_until[actor.node] = time.monotonic() + pause
-        if ended.status != 0:
-            log = log_file(self._folder, name)
-            log.parent.mkdir(parents=True, exist_ok=True)
-            log.write_text(event.get("log") or ended.message, encoding="utf-8")
-        return ended
-
-    def _drop(self, name: str) -> None:
-        """End a worker, and with it the process that runs its trial."""
-        with suppress(ray.exceptions.RayError):
-            ray.kill(self._actors.pop(name).handle)
-
-    def _fetch(self) -> Iterator[Ended]:
-        """Fetch the experiments of finished trials; later, if the remote is away."""
-        now = time.monotonic()
-        if not self._published or now < self._next_fetch:
-            return
-        refs = [f"{self._experiments}/{name}" for name in self._published]
-        try:
-            git(self._root, *_FETCH, self._remote, *(f"+{ref}:{ref}" for ref in refs))
-        except GitError:
-            self._remote_lost_at = self._remote_lost_at or now
-            self._next_fetch = now + _INTERVAL
-            if now - self._remote_lost_at > _OUTAGE:
-                raise
-            return
-        self._remote_lost_at = 0.0
-        names, self._published = self._published, []
-        for name in names:
-            yield Ended(name, read_trials(self._root, name=name)[0])
-
-    def answer(self, name: str, epoch: int, *, go_on: bool) -> None:  # noqa: D102
-        actor = next(one for one in self._actors.values() if one.trial == name)
-        actor.handle.answer.remote(epoch, go_on=go_on)
-
-    def stop(self) -> None:  # noqa: D102
-        for name in list(self._actors):
-            self._drop(name)
-
-    def close(self) -> None:  # noqa: D102
-        self.stop()
-        with suppress(GitError):  # a ref that is left does no harm
-            git(self._root, "push", "--quiet", self._remote, f":{self._ref}")
-
-    def _start_workers(self, most: int) -> None:
-        """Start as many workers as are wanted; one that finds no room waits in Ray for a node."""
-        while len(self._actors) < min(self._jobs or self._capacity(), most):
-            name = f"worker-{uuid.uuid4()}"
-            handle = (
-                ray.remote(Worker)
-                .options(
-                    name=name,
-                    lifetime="detached",
-                    num_cpus=self._share.cpus,
-                    num_gpus=self._share.gpus,
-                    max_concurrency=8,  # calls that wait, and calls that do not
-                    scheduling_strategy="SPREAD",
-                )
-                .remote(asdict(self._job))
-            )
-            self._actors[name] = _Actor(handle, handle.state.remote())
+    def room(self) -> int:  # noqa: D102 - Pool's, here and below
+        return self._jobs or max(1, self._capacity())  # one that waits shows an autoscaler demand
 
     def _capacity(self) -> int:
-        """Return how many shares the nodes can hold now."""
-        found = 0
+        """Return how many runs the nodes can hold now, without the broken ones."""
+        cpus, gpus, found = self._share["num_cpus"], self._share["num_gpus"], 0
         for node in ray.nodes():
-            if node["Alive"]:
+            if node["Alive"] and self._failures[node["NodeID"]] < _MOST_FAILURES:
                 has = node["Resources"]
-                shares = [int(has.get("CPU", 0) // self._share.cpus)]
-                if self._share.gpus:
-                    shares.append(int(has.get("GPU", 0) / self._share.gpus))
-                found += min(shares)
+                by_cpus = int(has.get("CPU", 0) // cpus)
+                found += min(by_cpus, int(has.get("GPU", 0) / gpus)) if gpus else by_cpus
         return found
+
+    def start(self, run: Run, checkpoints: set[int]) -> Future[Outcome]:  # noqa: D102
+        if self._capacity() == 0:
+            self._failures.clear()  # rather a broken node than none
+        broken = [node for node, count in self._failures.items() if count >= _MOST_FAILURES]
+        others = {"ray.io/node-id": f"!in({','.join(broken)})"}
+        node = self._nodes.pop((run.number, run.index), None)
+        train = ray.remote(_train_on_node).options(
+            **self._share,
+            max_retries=0,
+            scheduling_strategy=(
+                NodeAffinitySchedulingStrategy(node, soft=True) if node else "SPREAD"
+            ),
+            label_selector=others if broken else None,
+        )
+        answer = train.remote(self._job, run, checkpoints)
+        self._answers.add(answer)
+        return self._threads.submit(self._wait, run, answer)
+
+    def _wait(self, run: Run, answer: Any) -> Outcome:
+        """Wait for a run; bring its experiment into the project, or its log into the log file."""
+        outcome: Outcome
+        try:
+            outcome, log, node = ray.get(answer)
+        except ray.exceptions.RayError as err:  # its node died, for example
+            outcome, log, node = Outcome(message=first_line(err)), "", ""
+        self._answers.discard(answer)
+        self._failures[node] = self._failures[node] + 1 if outcome.node_failed else 0
+        if outcome.commit:
+            self._nodes[run.number, run.index] = node
+            return replace(outcome, commit=self._fetch(_ref(self._job.start, run)))
+        path = log_file(self._folder, run.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(log or outcome.message, encoding="utf-8")
+        return outcome
+
+    def _fetch(self, ref: str) -> str:
+        """Fetch an experiment, later if the remote is away, and return its commit."""
+        end = time.monotonic() + _OUTAGE
+        while True:
+            try:
+                with self._fetching:  # Git does not wait for another fetch
+                    git(self._root, *_FETCH, self._remote, f"{ref}:{ref}")
+                return git(self._root, "rev-parse", ref).strip()
+            except GitError:
+                if time.monotonic() > end or self._stopped.wait(_INTERVAL):
+                    raise
+
+    def stop(self) -> None:  # noqa: D102
+        self._stopped.set()
+        for answer in list(self._answers):
+            ray.cancel(answer, force=True)
+        self._threads.shutdown()
+
+    def close(self) -> None:  # noqa: D102
+        cleaned = []
+        for node in (node["NodeID"] for node in ray.nodes() if node["Alive"]):
+            place = NodeAffinitySchedulingStrategy(node, soft=False)
+            clean = ray.remote(_delete_files_of).options(num_cpus=0, scheduling_strategy=place)
+            cleaned.append(clean.remote(self._job))
+        ray.wait(cleaned, num_returns=len(cleaned), timeout=60)
+        with suppress(GitError):  # a ref that is left does no harm
+            git(self._root, "push", "--quiet", self._remote, f":{self._job.ref}")
 
 
 def gpus_of_a_trial(base: Params, fixed: Values) -> int:
-    """Return how many GPUs a trial trains on; 0 if the cluster has none."""
+    """Return how many GPUs a run trains on; 0 if the cluster has none."""
     return gpus_wanted(base, fixed) if ray.cluster_resources().get("GPU") else 0
 
 
+def _ref(start: StartingPoint, run: Run) -> str:
+    return f"refs/exps/{start.baseline[:2]}/{start.baseline[2:]}/{run.name}"
+
+
 def _url(root: Path, remote: str) -> str:
+    """Return the address of a Git remote, which must hold no password: nodes would be sent it."""
     try:
         url = git(root, "remote", "get-url", remote).strip()
     except GitError as err:
@@ -327,19 +272,15 @@ def _url(root: Path, remote: str) -> str:
     return str(folder.resolve()) if folder.exists() else url
 
 
-def _check_is_commit(root: Path, point: StartingPoint) -> None:
-    """Refuse uncommitted changes, which nodes would not get."""
-    changed = set(git(root, "diff", "--name-only", point.baseline, point.snapshot).splitlines())
-    if changed := changed - {f"{point.subfolder}{TIMING}"}:  # changes with every `dvc repro`
+def _publish(root: Path, remote: str, start: StartingPoint, ref: str) -> None:
+    """Push the commit and what runs read to the remotes, where nodes get them."""
+    changed = git(root, "diff", "--name-only", start.baseline, start.snapshot).splitlines()
+    if others := set(changed) - {f"{start.subfolder}{TIMING}"}:  # changes with every `dvc repro`
         raise SweepError(
-            f"{', '.join(sorted(changed))}: changed and not committed, and a cluster gets the "
+            f"{', '.join(sorted(others))}: changed and not committed, and a cluster gets the "
             "commit alone; commit it, or put it away with `git stash` (a sweep that has begun with "
             "it on one machine goes on there, or takes another `name`)"
         )
-
-
-def _push(root: Path, remote: str, refspec: str) -> None:
-    """Push the commit and what trials read to the remotes."""
     try:
         dvc(root, "config", "--project", "core.remote")
     except DvcError as err:
@@ -348,8 +289,8 @@ def _push(root: Path, remote: str, refspec: str) -> None:
             "`dvc remote add -d NAME URL`, and commit it"
         ) from err
     try:
-        git(root, "push", "--quiet", remote, refspec)
+        git(root, "push", "--quiet", remote, f"{start.baseline}:{ref}")
         if data := cached_dependencies(root, TARGET):
-            dvc(root, "push", *data)
+            dvc(root, "push", "--with-deps", *data)
     except (GitError, DvcError) as err:
         raise SweepError(f"{err}; nodes get the commit and its data from the remotes") from err

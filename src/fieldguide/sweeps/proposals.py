@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator
+from functools import cached_property
 from itertools import islice
 
 import numpy as np
+import optuna
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState
 from pydantic import ValidationError
 
 from fieldguide.core.errors import SweepError
 from fieldguide.core.params import Params
-from fieldguide.sweeps.sampling import View, sample
 from fieldguide.sweeps.space import (
     MOST_LISTED,
     Sweep,
@@ -21,14 +25,16 @@ from fieldguide.sweeps.space import (
 )
 
 _TRIES = 20  # proposals of the sampler until one must be new
-_SAMPLED, _UNTRIED = range(2)  # drawn by the sampler, or from the untried configurations
+# Trials that TPE sees; docs/scale.md has their cost in time and quality. It counts no more than the
+# 25 best as good. With fewer than 250 finished ones, it would count fewer as good than among all.
+_BEST, _LATEST, _RUNNING = 25, 250, 500
 
 
 class Proposals:
-    """Proposes the configurations of a sweep."""
+    """Proposes the configurations of a sweep, as Optuna holds them."""
 
     def __init__(self, sweep: Sweep, base: Params) -> None:
-        """List the configurations, if they can be listed.
+        """Begin without proposals.
 
         Args:
             sweep: what is searched.
@@ -36,7 +42,6 @@ class Proposals:
         """
         self._sweep, self._base = sweep, base
         self._known: set[str] = set()  # keys of what was proposed
-        self._valid = self._list_space()
 
     @property
     def planned(self) -> int:
@@ -49,12 +54,13 @@ class Proposals:
         """Take note of a configuration that has been proposed."""
         self._known.add(_key(values))
 
-    def next(self, number: int, view: View) -> Values:
+    def next(self, number: int, trials: dict[int, FrozenTrial]) -> Values:
         """Return a configuration that is new and that the schema allows.
 
         Args:
-            number: of the configuration, below `planned`; a restart draws the same for it.
-            view: the trials to learn from.
+            number: of the configuration, below `planned`; it seeds the proposal, so that a restart
+                repeats none.
+            trials: what is known of the configurations so far, by number; without failed ones.
 
         Raises:
             SweepError: the schema refuses nearly the whole space.
@@ -63,11 +69,7 @@ class Proposals:
         if sweep.method == "grid":
             assert self._valid is not None
             return list(self._valid.values())[number]
-        for attempt in range(_TRIES):
-            # Each proposal has its own seed, so that a restart repeats none.
-            entropy = [sweep.seed, number, _SAMPLED, attempt]
-            seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
-            values = sample(view, sweep.space, method=sweep.method, seed=seed)
+        for values in self._ask(number, trials):
             if _key(values) not in self._known and self._allowed(values):
                 return values
         untried = [one for key, one in (self._valid or {}).items() if key not in self._known]
@@ -76,17 +78,37 @@ class Proposals:
                 f"{sweep.path}: {_TRIES} proposals in a row contradict params.yaml's schema; "
                 "narrow the parameters"
             )
-        rng = np.random.default_rng([sweep.seed, number, _UNTRIED])
+        rng = np.random.default_rng([sweep.seed, number])
         return untried[rng.integers(len(untried))]
+
+    def _ask(self, number: int, trials: dict[int, FrozenTrial]) -> Iterator[Values]:
+        """Yield proposals of Optuna's samplers for one configuration.
+
+        TPE: Bergstra et al. 2011, https://papers.nips.cc/paper/4443.
+        """
+        sweep = self._sweep
+        seed = int(np.random.SeedSequence([sweep.seed, number]).generate_state(1)[0])
+        sampler: BaseSampler = RandomSampler(seed=seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            if sweep.method == "bayes":
+                # constant_liar: a running trial counts as bad, so that others avoid its neighbours.
+                sampler = TPESampler(seed=seed, multivariate=True, constant_liar=True)
+            study = optuna.create_study(direction=sweep.goal, sampler=sampler)
+            if sweep.method == "bayes":
+                study.add_trials(_in_view(trials, maximize=sweep.goal == "maximize"))
+            for _ in range(_TRIES):
+                yield study.ask(sweep.space).params
 
     def _allowed(self, values: Values) -> bool:
         try:
-            with_values(self._base, {**self._sweep.fixed, **values})
+            with_values(self._base, {**self._sweep.fixed, **self._sweep.values(values)})
         except ValidationError:
             return False
         return True
 
-    def _list_space(self) -> dict[str, Values] | None:
+    @cached_property
+    def _valid(self) -> dict[str, Values] | None:
         """Return the configurations that the schema allows by key; None if there are too many."""
         sweep = self._sweep
         if count_configurations(sweep.space) > MOST_LISTED:
@@ -95,6 +117,25 @@ class Proposals:
         if sweep.method == "grid":
             allowed = islice(allowed, sweep.configurations)
         return {_key(values): values for values in allowed}
+
+
+def _in_view(trials: dict[int, FrozenTrial], *, maximize: bool) -> list[FrozenTrial]:
+    """Return the trials that TPE sees, so that a proposal's cost hardly grows with the sweep."""
+    running = [number for number, one in trials.items() if one.state == TrialState.RUNNING]
+    ended = [number for number, one in trials.items() if one.state != TrialState.RUNNING]
+    best = sorted(ended, key=lambda number: _rank(trials[number], maximize=maximize))[:_BEST]
+    seen = {*best, *sorted(ended)[-_LATEST:], *running[-_RUNNING:]}
+    return [trials[number] for number in sorted(seen)]
+
+
+def _rank(trial: FrozenTrial, *, maximize: bool) -> tuple[float, float]:
+    """Return TPE's order: complete trials by value, then pruned ones by epoch and value."""
+    sign = -1 if maximize else 1
+    if trial.state == TrialState.COMPLETE:
+        assert trial.value is not None
+        return -np.inf, sign * trial.value
+    epoch, value = max(trial.intermediate_values.items())
+    return -epoch, sign * value
 
 
 def _key(values: Values) -> str:

@@ -1,26 +1,35 @@
-"""Ranking of configurations, each of which may have been trained with several seeds."""
+"""Rank the configurations of a sweep, each of which may have been trained with several seeds."""
 
 from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Literal
 
 from scipy.special import stdtrit  # scipy.stats has it too, and takes seconds to import
 
-from fieldguide.sweeps.experiments import Trial
+from fieldguide.sweeps.space import EndedRun, Sweep, Values
+
+STATES = ("complete", "incomplete", "paused")  # the order of the ranking
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """A configuration and its finished trials."""
+    """A configuration and what its runs have shown."""
 
     number: int
-    trials: list[Trial]  # by seed
-    scores: list[float]
-    values: dict[str, Any]  # of the parameters that differ in the sweep
+    name: str  # of the first seed's experiment
+    values: Values  # of the parameters that the sweep searches
+    scores: list[float]  # by seed; the first seed's score is that of its latest rung
     bound: float  # of the mean score; configurations are ranked by it
+    # paused: the first seed has not been trained to the end; incomplete: a further seed is missing.
+    state: Literal["complete", "incomplete", "paused"]
+    seconds: float  # of training, summed over all runs
+    epochs: int  # trained, summed over seeds
+    ended: datetime  # when the last run ended
 
     @property
     def mean(self) -> float:
@@ -31,11 +40,6 @@ class Configuration:
     def spread(self) -> float | None:
         """Standard deviation over seeds; None for a single one."""
         return statistics.stdev(self.scores) if len(self.scores) > 1 else None
-
-    @property
-    def pruned(self) -> bool:
-        """Whether a training was stopped early."""
-        return any(trial.pruned for trial in self.trials)
 
 
 def bound(scores: list[float], goal: str) -> float:
@@ -50,52 +54,45 @@ def bound(scores: list[float], goal: str) -> float:
     return mean + margin / math.sqrt(len(scores)) * (-1 if goal == "maximize" else 1)
 
 
-def rank(
-    trials: list[Trial], *, metric: str, goal: str, seeds: int | None = None
-) -> list[Configuration]:
-    """Group trials by configuration, best first.
+def rank(ended: Iterable[EndedRun], sweep: Sweep) -> list[Configuration]:
+    """Group the runs of a sweep by configuration and return the best configuration first.
 
-    Configurations that are pruned, or still lack a seed, cannot be compared with the others, and
-    come last.
-
-    Args:
-        trials: of one sweep.
-        metric: val/acc or val/loss.
-        goal: maximize or minimize.
-        seeds: trials that each configuration should have; by default, as many as any has.
+    Complete configurations come first, then incomplete ones, both by their bound. Paused ones come
+    last: the one that was trained furthest first, then by score, because scores after different
+    numbers of epochs cannot be compared.
     """
-    keys = varying_keys(trials)
-    groups: dict[int, list[tuple[Trial, float]]] = {}
-    for trial in trials:
-        score = trial.score(metric)
-        if score is not None and math.isfinite(score):
-            groups.setdefault(trial.number, []).append((trial, score))
-    most = seeds or max((len(group) for group in groups.values()), default=0)
-    found = []
-    for number, group in groups.items():
-        group.sort(key=lambda pair: pair[0].seed or 0)
-        scores = [score for _, score in group]
-        found.append(
-            Configuration(
-                number=number,
-                trials=[trial for trial, _ in group],
-                scores=scores,
-                values={key: group[0][0].params.get(key) for key in keys},
-                bound=bound(scores, goal),
-            )
-        )
-    sign = -1 if goal == "maximize" else 1
+    groups: dict[int, list[EndedRun]] = {}
+    for one in ended:
+        groups.setdefault(one.run.number, []).append(one)
+    sign = -1 if sweep.goal == "maximize" else 1
     return sorted(
-        found,
-        key=lambda one: (one.pruned, len(one.scores) < most, sign * one.bound, one.number),
+        (_configuration(runs, sweep) for runs in groups.values()),
+        key=lambda one: (
+            STATES.index(one.state),
+            -one.epochs if one.state == "paused" else 0,
+            sign * one.bound,
+            one.number,
+        ),
     )
 
 
-def varying_keys(trials: list[Trial]) -> list[str]:
-    """Return the params that differ between configurations, in the order of params.yaml."""
-    values: dict[str, set[str]] = {}
-    for trial in trials:
-        for key, value in trial.params.items():
-            if not (key == "train.seed" and trial.seed is not None):
-                values.setdefault(key, set()).add(repr(value))
-    return [key for key, seen in values.items() if len(seen) > 1]
+def _configuration(runs: list[EndedRun], sweep: Sweep) -> Configuration:
+    by_rung = sorted(runs, key=lambda one: one.run.stop_after or math.inf)  # 0 is the last rung
+    latest = {one.run.index: one for one in by_rung}
+    trainings = [latest[index] for index in sorted(latest)]
+    scores = [one.score for one in trainings]
+    first = trainings[0]
+    # A training that ended before its rung was ended by early stopping, and will not go on.
+    whole = first.run.stop_after == 0 or first.epochs < first.run.stop_after
+    complete = len(scores) == sweep.seeds
+    return Configuration(
+        number=first.run.number,
+        name=first.run.name,
+        values={key: first.run.overrides[key] for key in sweep.space},
+        scores=scores,
+        bound=bound(scores, sweep.goal),
+        state="paused" if not whole else "complete" if complete else "incomplete",
+        seconds=sum(one.seconds for one in runs),
+        epochs=sum(one.epochs for one in trainings),
+        ended=max(one.ended for one in runs),
+    )

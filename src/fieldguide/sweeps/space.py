@@ -1,15 +1,17 @@
-"""The search space of a sweep, and its configurations."""
+"""The search space of a sweep, its configurations and runs, and their names."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import product
-from pathlib import Path
-from typing import Literal
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, Self
 
 from optuna.distributions import (
     BaseDistribution,
@@ -17,31 +19,39 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, model_validator
 
-from fieldguide.core.params import Params
+from fieldguide.core.params import Params, Section
 
 Scalar = bool | int | float | str
-Values = dict[str, Scalar]  # key of params.yaml, such as model.activation -> value
+Value = Scalar | list[Any] | None
+Values = dict[str, Value]  # key of params.yaml, such as model.activation -> value
 
 SECTIONS = ("data", "model", "train")  # of params.yaml; a trial does not read the others
 MOST_LISTED = 100_000  # configurations; a larger discrete space is not listed
 GOALS: dict[str, Literal["maximize", "minimize"]] = {"val/acc": "maximize", "val/loss": "minimize"}
 
 
-class EarlyTerminate(BaseModel):
+class EarlyTerminate(Section):
     """Asynchronous successive halving (Li et al. 2020, https://arxiv.org/abs/1810.05934).
 
     After each rung, an epoch, a trial goes on if it is in the best 1/eta of those that reached it.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     type: Literal["hyperband"]
     min_iter: int | None = Field(default=None, ge=1)  # epochs
     max_iter: int | None = Field(default=None, ge=1)  # epochs
     eta: int = Field(default=3, ge=2)
     s: int | None = Field(default=None, ge=1)  # number of rungs
+    strict: Literal[False] = False  # W&B's strict variant is not supported
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.min_iter is None) == (self.max_iter is None) or (self.max_iter and not self.s):
+            found = ", ".join(sorted(self.model_fields_set))
+            allowed = "either min_iter, or max_iter and s"
+            raise ValueError(f"early_terminate: found {found}; allowed: {allowed}")
+        return self
 
     def rungs(self, epochs: int) -> list[int]:
         """Return the epochs, rising and below `epochs`, after which trials are compared.
@@ -53,8 +63,41 @@ class EarlyTerminate(BaseModel):
             found = [self.min_iter * self.eta**k for k in range(count)]
         else:
             assert self.max_iter is not None
-            found = [self.max_iter // self.eta**k for k in range(1, (self.s or 1) + 1)]
+            assert self.s is not None
+            found = [self.max_iter // self.eta**k for k in range(1, self.s + 1)]
         return sorted({rung for rung in found if 1 <= rung < epochs})
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training that a sweep wants: a configuration, a seed and the rung to train to."""
+
+    number: int  # of the configuration, from 0
+    index: int  # of the seed, from 0
+    stop_after: int  # epoch of the rung; 0 for the whole training
+    name: str  # of its experiment, which a run to a later rung replaces
+    overrides: Values
+
+    @property
+    def key(self) -> tuple[int, int, int]:
+        """What tells it from the sweep's other runs."""
+        return self.number, self.index, self.stop_after
+
+
+@dataclass(frozen=True)
+class EndedRun:
+    """A run that has ended with a score."""
+
+    run: Run
+    score: float
+    epochs: int  # trained in all; fewer than `stop_after` if early stopping ended the training
+    seconds: float  # of this run alone; 0 if DVC's run cache had the result
+    ended: datetime
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the training is finished: it had no stop, or early stopping ended it before."""
+        return self.run.stop_after == 0 or self.epochs < self.run.stop_after
 
 
 @dataclass(frozen=True)
@@ -66,6 +109,7 @@ class Sweep:
     method: Literal["grid", "random", "bayes"]
     metric: str  # val/acc or val/loss
     space: dict[str, BaseDistribution]
+    lists: frozenset[str]  # keys whose choices are kept as JSON text, because some are lists
     fixed: Values
     configurations: int  # how many are planned
     early_terminate: EarlyTerminate | None
@@ -91,8 +135,22 @@ class Sweep:
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
+    def values(self, optuna_params: Values) -> Values:
+        """Return a configuration with the values of params.yaml in place of Optuna's.
+
+        Optuna's categories are null, booleans, numbers and text, so that each choice of a key in
+        `lists` is kept as its JSON text. All other values are the same in both.
+        """
+        return {
+            key: json.loads(str(value)) if key in self.lists else value
+            for key, value in optuna_params.items()
+        }
+
     def grid(self) -> Iterator[Values]:
-        """Yield every configuration of a discrete space; the last parameter changes fastest."""
+        """Yield every configuration of a discrete space, with Optuna's values (see `values`).
+
+        The last parameter changes fastest.
+        """
         choices = [choices_of(distribution) for distribution in self.space.values()]
         for values in product(*choices):
             yield dict(zip(self.space, values, strict=True))
@@ -108,10 +166,10 @@ def size_of(distribution: BaseDistribution) -> int | None:
     return round((distribution.high - distribution.low) / distribution.step) + 1
 
 
-def choices_of(distribution: BaseDistribution) -> list[Scalar]:
-    """Return all values of a discrete distribution."""
+def choices_of(distribution: BaseDistribution) -> list[Value]:
+    """Return all values of a discrete distribution, as Optuna keeps them."""
     if isinstance(distribution, CategoricalDistribution):
-        return list(distribution.choices)  # type: ignore[arg-type]
+        return list(distribution.choices)
     assert isinstance(distribution, IntDistribution | FloatDistribution)
     assert distribution.step is not None
     # Computed as Optuna does, so that equal values have equal names.
@@ -135,3 +193,47 @@ def with_values(base: Params, values: Values) -> Params:
         section, name = key.split(".")
         raw[section][name] = value
     return Params.model_validate(raw)
+
+
+def trial_name(sweep: str, number: int, values: Values, seed: int | None) -> str:
+    """Name the experiment of a trial by its number, which makes it unique, and its settings.
+
+    By Git's rules for refs (git help check-ref-format).
+
+    `original-0007_cl=5_a=gelu_lr=0.00031_s1`: the initials of each parameter's words and its value.
+    """
+    settings = "_".join(
+        f"{short}={_short(values[key])}" for short, key in _initials(values).items()
+    )
+    suffix = "" if seed is None else f"_s{seed}"
+    settings = settings[:150].replace(".lock", "-lock").rstrip(".")
+    return f"{sweep}-{number:04d}_{settings}{suffix}"
+
+
+def name_in_repository(sweep: str, subfolder: str) -> str:
+    """Return a sweep's name that no other project of the Git repository uses: birds.original.
+
+    All of them keep their experiments in the same refs.
+    """
+    folders = (re.sub(r"[^A-Za-z0-9]+", "-", part) for part in PurePosixPath(subfolder).parts)
+    return ".".join([*filter(None, (folder.strip("-") for folder in folders)), sweep])
+
+
+def _initials(keys: Values) -> dict[str, str]:
+    """Return each key by the initials of its words, with a number where two keys share them."""
+    found: dict[str, str] = {}
+    for key in keys:
+        initials = "".join(word[0] for word in key.split(".")[1].split("_"))
+        short, count = initials, 1
+        while short in found:
+            count += 1
+            short = f"{initials}{count}"
+        found[short] = key
+    return found
+
+
+def _short(value: Value) -> str:
+    if isinstance(value, list):
+        return "x".join(map(_short, value))
+    text = f"{value:.3g}" if isinstance(value, float) else str(value).lower()
+    return re.sub(r"\.(?=\.|$)|[^A-Za-z0-9.+-]", "-", text)

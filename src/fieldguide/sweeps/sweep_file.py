@@ -6,10 +6,9 @@ Format: https://docs.wandb.ai/guides/sweeps/sweep-config-keys/, and two keys tha
 
 from __future__ import annotations
 
-import math
+import json
 import re
-from collections.abc import Iterator
-from itertools import chain
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,21 +19,20 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from fieldguide.core.errors import ParamsError
-from fieldguide.core.params import Params, Seed, describe, did_you_mean, read_yaml
+from fieldguide.core.params import Params, Section, Seed, describe, did_you_mean, read_yaml
 from fieldguide.sweeps.space import (
     GOALS,
     MOST_LISTED,
     SECTIONS,
     EarlyTerminate,
-    Scalar,
     Sweep,
+    Value,
     Values,
-    choices_of,
     count_configurations,
     with_values,
 )
@@ -42,15 +40,41 @@ from fieldguide.sweeps.space import (
 _ALIASES = {"val_acc": "val/acc", "val_accuracy": "val/acc", "val_loss": "val/loss"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 _TRIES = 64  # combinations of the other parameters with which a value is tried
+_UNVALIDATED = "true leaves no photos to compare trials by; allowed in a sweep: false"
 _CONTINUOUS = ("uniform", "log_uniform_values")
+_KEYS = {  # distribution -> its keys; all are needed, except q, which is 1 by default
+    "constant": ("value",),
+    "categorical": ("values",),
+    "int_uniform": ("min", "max"),
+    "uniform": ("min", "max"),
+    "q_uniform": ("min", "max", "q"),
+    "log_uniform_values": ("min", "max"),
+}
+# Part of the name of a distribution that only W&B has -> the nearest distribution here.
+_NEAREST = {"normal": "uniform", "beta": "uniform", "log": "log_uniform_values"}
+_REMEDIES = {  # key that only W&B has -> the end of the message
+    "controller": "is not supported; delete it: `fieldguide sweep run` chooses the trials",
+    "parameters": "is not supported; write each inner parameter one level higher, by its full key, "
+    "such as model.activation, or its last part",
+    "probabilities": "is not supported; delete it: all values are equally likely",
+    "target": "is not supported; delete it: a sweep ends after run_cap configurations",
+}
+_ALLOWED = {  # key that may be missing -> what it may hold
+    "method": "grid, random or bayes",
+    "metric": "a mapping with name: val/acc or val/loss",
+    "name": "val/acc or val/loss",
+    "parameters": "parameters by name, each with value, values, or min and max",
+    "type": "hyperband",
+}
+_FIELDS: dict[str, Any] = {  # key of params.yaml, such as model.activation -> field of the schema
+    f"{section}.{name}": field
+    for section in SECTIONS
+    for name, field in Params.model_fields[section].annotation.model_fields.items()  # type: ignore[union-attr]
+}
 Place = tuple[Any, ...]  # keys and indices that lead to an entry of the file
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class _Metric(_Strict):
+class _Metric(Section):
     name: Annotated[
         Literal["val/acc", "val/loss"],
         BeforeValidator(lambda name: _ALIASES.get(re.sub(r"\W", "_", str(name)), name)),
@@ -58,30 +82,16 @@ class _Metric(_Strict):
     goal: Literal["maximize", "minimize"] | None = None
 
 
-class _Parameter(_Strict):
-    distribution: (
-        Literal[
-            "categorical", "constant", "int_uniform", "log_uniform_values", "q_uniform", "uniform"
-        ]
-        | None
-    ) = None
-    value: Scalar | None = None
-    values: list[Scalar] | None = Field(default=None, min_length=1)
-    min: int | float | None = None
-    max: int | float | None = None
-    q: int | float | None = None
-
-
-class _SweepFile(_Strict):
+class _SweepFile(Section):
     method: Literal["grid", "random", "bayes"]
     metric: _Metric
-    parameters: dict[str, _Parameter] = Field(min_length=1)
+    parameters: dict[str, dict[Any, Any]] = Field(min_length=1)
     run_cap: int | None = Field(default=None, ge=1)
     early_terminate: EarlyTerminate | None = None
     seeds: int = Field(default=1, ge=1, le=100)
     seed: Seed = 0
     name: str | None = None
-    # W&B needs them; here they have no meaning.
+    # W&B needs them; they do nothing here.
     description: Any = None
     program: Any = None
     project: Any = None
@@ -114,45 +124,43 @@ class _Checker:
         self.space: dict[str, BaseDistribution] = {}
         self.fixed: Values = {}
         self.places: dict[str, Place] = {}
-        self.drawn: list[Values] | None = None
+        self.lists: set[str] = set()  # keys that have lists among their choices
+        self.candidates: list[tuple[Place, str, Value]] = []  # values, choices, ends of ranges
 
     def sweep(self) -> Sweep:
         file = self._parse()
-        goal = GOALS[file.metric.name]
-        if file.metric.goal not in (None, goal):
-            found = f"{file.metric.goal} {file.metric.name}"
-            raise self.error(("metric", "goal"), f"metric.goal: {found}; allowed: {goal}")
-        for name, parameter in file.parameters.items():
-            self._add_parameter(name, parameter, method=file.method)
-        self._check_early(file.early_terminate)
+        metric, goal = file.metric, GOALS[file.metric.name]
+        if metric.goal not in (None, goal):
+            found = f"metric.goal: found {metric.goal} of {metric.name}"
+            raise self.error(("metric", "goal"), f"{found}; allowed: {goal}")
+        self._add_parameters(file)
+        if file.early_terminate:
+            self._check_early(file.early_terminate)
         if file.seeds > 1 and "train.seed" in self.places:
             raise self.error(("seeds",), "seeds: sets train.seed, which `parameters` sets too")
-        self._check_validated()
-        for key in [*self.fixed, *self.space]:
-            self._check_possible(key)
-        configurations = self._planned(file)
+        self._check_base()
         name = file.name or self.path.stem
         if not _NAME.fullmatch(name) or re.search(r"-\d{4,}_", name):
             allowed = "up to 40 letters, digits, - and _, without a part such as -2024_"
             raise self.error(("name",), f"name: {name!r}; allowed: {allowed}")
-        return Sweep(
+        sweep = Sweep(
             path=self.path,
             name=name,
             method=file.method,
-            metric=file.metric.name,
+            metric=metric.name,
             space=self.space,
+            lists=frozenset(self.lists),
             fixed=self.fixed,
-            configurations=configurations,
+            configurations=self._planned(file),
             early_terminate=file.early_terminate,
             seeds=file.seeds,
             seed=file.seed,
         )
+        self._check_possible(sweep)
+        return sweep
 
     def error(self, place: Place, message: str) -> ParamsError:
-        return ParamsError(self._at(place, message))
-
-    def _at(self, place: Place, message: str) -> str:
-        """Put the file and line of a place before a message."""
+        """Return an error that names the file and the line of a place."""
         node, line = self.tree, 1
         for part in place:
             if isinstance(node, MappingNode):
@@ -163,184 +171,174 @@ class _Checker:
             elif isinstance(node, SequenceNode) and isinstance(part, int):
                 node = node.value[part]
                 line = node.start_mark.line + 1
-        return f"{self.path}: line {line}: {message}"
+        message = message.replace("\n", " ")  # a key of the file may have several lines
+        return ParamsError(f"{self.path}: line {line}: {message}")
 
     def _parse(self) -> _SweepFile:
         if not isinstance(self.raw, dict):
-            raise ParamsError(
-                f"{self.path}: is not a sweep file: a mapping with method, metric and parameters"
-            )
+            raise self.error((), f"found {self.raw!r}; allowed: a mapping with method, metric, ...")
         try:
             return _SweepFile.model_validate(self.raw)
         except ValidationError as err:
-            problems = [self._at(one["loc"], describe(one, _SweepFile)) for one in err.errors()]
-            raise ParamsError("\n".join(problems)) from err
+            problems = [self.error(one["loc"], _describe(one)) for one in err.errors()]
+            raise ParamsError("\n".join(map(str, problems))) from err
 
-    def _add_parameter(self, name: str, parameter: _Parameter, *, method: str) -> None:
+    def _add_parameters(self, file: _SweepFile) -> None:
+        """Read `parameters`; report the first mistake of each entry."""
+        problems = []
+        for name, given in file.parameters.items():
+            try:
+                self._add_parameter(name, given, method=file.method)
+            except ParamsError as err:
+                problems.append(str(err))
+        if problems:
+            raise ParamsError("\n".join(problems))
+
+    def _add_parameter(self, name: str, given: dict[Any, Any], *, method: str) -> None:
         """Read one entry of `parameters`."""
         place = ("parameters", name)
+        kind = self._distribution(name, given, place)
         key = self._key(name, place)
+        if key == "train.stop_after":
+            allowed = "early_terminate, or train.epochs for a shorter training"
+            raise self.error(place, f"{name}: is set by the sweep itself; allowed: {allowed}")
         if key in self.places:
-            raise self.error(place, f"{name}: is {key}, which is there twice")
+            raise self.error(place, f"{name}: is {key}, which is there twice; allowed: once")
         self.places[key] = place
-        given = parameter.model_dump(exclude_none=True)
-        kind = given.pop("distribution", None) or _default_distribution(given)
-        self._check_keys(name, kind, given, place)
         if kind == "constant":
             self.fixed[key] = self._check_value(key, given["value"], (*place, "value"))
         elif kind == "categorical":
-            values = [
-                self._check_value(key, value, (*place, "values", index))
-                for index, value in enumerate(given["values"])
-            ]
-            if len({repr(value) for value in values}) < len(values):
-                raise self.error((*place, "values"), f"{name}: a value is there twice")
-            self.space[key] = CategoricalDistribution(values)
+            self.space[key] = self._choices(key, given["values"], (*place, "values"))
         elif method == "grid" and kind in _CONTINUOUS:
             allowed = "value, values, int_uniform, q_uniform"
             raise self.error(place, f"{name}: {kind} is continuous; allowed in a grid: {allowed}")
         else:
             self.space[key] = self._range(key, kind, given, place)
 
+    def _distribution(self, name: str, given: dict[Any, Any], place: Place) -> str:
+        """Return the distribution of an entry; check that it has the entry's keys and no others."""
+        kind = str(given.get("distribution") or _default_distribution(given))
+        if kind not in _KEYS:
+            hint = did_you_mean(kind, list(_KEYS))
+            for part, nearest in _NEAREST.items():
+                if part in kind:
+                    hint = f"; allowed: {nearest}, whose min and max are the ends of the range"
+            raise self.error((*place, "distribution"), f"{name}.distribution: found {kind!r}{hint}")
+        keys = _KEYS[kind]
+        wrong = [key for key in given if key not in (*keys, "distribution")]
+        missing = [key for key in keys if key not in given and key != "q"]
+        for key in wrong + missing:
+            problem = "does not go with" if key in given else "is missing for"
+            problem = _REMEDIES.get(key, f"{problem} {kind}; allowed: {', '.join(keys)}")
+            raise self.error((*place, key), f"{name}.{key}: {problem}")
+        return kind
+
     def _key(self, name: str, place: Place) -> str:
         """`activation` -> `model.activation`."""
-        known = [
-            f"{section}.{field}" for section in SECTIONS for field in _section(section).model_fields
-        ]
-        if name in known:
-            return name
-        found = [key for key in known if key.split(".")[1] == name]
+        found = [key for key in _FIELDS if name in (key, key.split(".")[1])]
         if len(found) == 1:
             return found[0]
         if found:
             raise self.error(place, f"{name}: is ambiguous; allowed: {' or '.join(found)}")
-        allowed = ", ".join(SECTIONS)
-        section = name.split(".", 1)[0]
-        if section in Params.model_fields and section not in SECTIONS:
-            problem = "trials end with `train`, which does not read it"
-            raise self.error(place, f"{name}: {problem}; allowed sections: {allowed}")
-        names = [*known, *(key.split(".")[1] for key in known)]
-        hint = did_you_mean(name, names) if len(name) > 1 else ""
-        hint = hint if "mean" in hint else f"; allowed: a key of {allowed}"
-        raise self.error(place, f"{name}: is in no section of params.yaml{hint}")
+        hint = did_you_mean(name, [*_FIELDS, *(key.split(".")[1] for key in _FIELDS)])
+        hint = hint if "mean" in hint else f"; allowed: a key of {', '.join(SECTIONS)}"
+        raise self.error(place, f"{name}: is not a parameter of trials{hint}")
 
-    def _check_keys(self, name: str, kind: str, given: dict[str, Any], place: Place) -> None:
-        """Check that the distribution has the keys that it needs, and no others."""
-        needed = {"constant": {"value"}, "categorical": {"values"}}.get(kind, {"min", "max"})
-        allowed = needed | {"q"} if kind == "q_uniform" else needed
-        wrong = sorted(set(given) - allowed) or sorted(needed - set(given))
-        if wrong:
-            problem = "does not go with" if wrong[0] in given else "is missing for"
-            raise self.error(
-                (*place, wrong[0]),
-                f"{name}.{wrong[0]}: {problem} {kind}; allowed: {', '.join(sorted(allowed))}",
-            )
+    def _choices(self, key: str, values: Any, place: Place) -> CategoricalDistribution:
+        if not isinstance(values, list) or not values:
+            raise self.error(place, f"{key}: found {values!r}; allowed: a list of values")
+        checked = [self._check_value(key, value, (*place, k)) for k, value in enumerate(values)]
+        shown = [repr(value) for value in checked]
+        for text in shown:
+            if shown.count(text) > 1:
+                raise self.error(place, f"{key}: found {text} twice; allowed: once")
+        if any(isinstance(value, list) for value in checked):
+            self.lists.add(key)
+            checked = [json.dumps(value) for value in checked]
+        return CategoricalDistribution(checked)  # type: ignore[arg-type]
 
     def _range(self, key: str, kind: str, given: dict[str, Any], place: Place) -> BaseDistribution:
         low, high, step = given["min"], given["max"], given.get("q", 1)
-        self._check_range(key, kind, (low, high, step), place)
-        continuous = kind in _CONTINUOUS
-        if not continuous:  # Optuna needs the highest value to be low + k * step
-            high = low + math.floor((high - low) / step + 1e-9) * step
-        self._check_value(key, low, (*place, "min"))
-        self._check_value(key, high, (*place, "max"))
-        if _field(key).annotation is int:
-            return IntDistribution(int(low), int(high), step=int(step))
-        if continuous:
-            return FloatDistribution(low, high, log=kind == "log_uniform_values")
-        return FloatDistribution(low, high, step=step)
-
-    def _check_range(
-        self, key: str, kind: str, numbers: tuple[float, float, float], place: Place
-    ) -> None:
-        low, high, step = numbers
-        annotation, continuous = _field(key).annotation, kind in _CONTINUOUS
+        annotation, continuous = _FIELDS[key].annotation, kind in _CONTINUOUS
         if annotation not in (int, float):
             raise self.error(place, f"{key}: is not a number; allowed: value, values")
         if not (_in_reach(low) and _in_reach(high) and low < high):
-            raise self.error((*place, "min"), f"{key}: min {low}, max {high}; allowed: min < max")
+            found = f"min {low!r}, max {high!r}"
+            raise self.error((*place, "min"), f"{key}: {found}; allowed: numbers with min < max")
         if kind == "log_uniform_values" and low <= 0:
             raise self.error((*place, "min"), f"{key}: min {low} of {kind}; allowed: above 0")
-        if not continuous and not (_in_reach(step) and 0 < step <= high - low):
+        if not (_in_reach(step) and 0 < step <= high - low) and not continuous:
             allowed = f"above 0 and at most max - min, {high - low}"
-            raise self.error((*place, "q"), f"{key}: q {step}; allowed: {allowed}")
+            raise self.error((*place, "q"), f"{key}: q {step!r}; allowed: {allowed}")
         if annotation is int and continuous:
             allowed = "values, int_uniform, q_uniform"
             raise self.error(place, f"{key}: {kind} draws fractions; allowed: {allowed}")
         whole = annotation is int or kind == "int_uniform"
-        if whole and any(number != int(number) for number in numbers):
+        if whole and any(number != int(number) for number in (low, high, step)):
             raise self.error(place, f"{key}: {kind} of fractions; allowed: whole numbers")
+        if not continuous:  # Optuna needs the highest value to be exactly low + k * step
+            first, last, width = (Fraction(str(number)) for number in (low, high, step))
+            high = annotation(first + (last - first) // width * width)
+        self._check_value(key, low, (*place, "min"))
+        self._check_value(key, high, (*place, "max"))
+        if annotation is int:
+            return IntDistribution(int(low), int(high), step=int(step))
+        if not continuous:
+            return FloatDistribution(low, high, step=step)
+        return FloatDistribution(low, high, log=kind == "log_uniform_values")
 
-    def _check_value(self, key: str, value: Scalar, place: Place) -> Scalar:
-        """Check a value by its field of the schema alone."""
-        field = _field(key)
-        kind: Any = Annotated[field.annotation, field]
-        adapter: TypeAdapter[Any] = TypeAdapter(kind, config=ConfigDict(strict=True))
+    def _check_value(self, key: str, value: Any, place: Place) -> Value:
+        """Check a value by its field of the schema alone, and list it as a candidate."""
+        field: Any = Annotated[_FIELDS[key].annotation, _FIELDS[key]]
+        adapter: TypeAdapter[Any] = TypeAdapter(field, config=ConfigDict(strict=True))
         try:
-            checked: Scalar = adapter.validate_python(value)
+            checked: Value = adapter.validate_python(value)
         except ValidationError as err:
             error = {**err.errors()[0], "loc": tuple(key.split("."))}
             raise self.error(place, describe(error, Params)) from err
+        if key == "train.train_on_val" and checked:
+            raise self.error(place, f"{key}: {_UNVALIDATED}")
+        self.candidates.append((place, key, checked))
         return checked
 
-    def _check_early(self, early: EarlyTerminate | None) -> None:
-        if early is None:
-            return
-        where = ("early_terminate",)
-        epochs = int(self.fixed.get("train.epochs", self.base.train.epochs))
-        if (early.min_iter is None) == (early.max_iter is None):
-            raise self.error(where, "early_terminate: needs min_iter or max_iter, one of the two")
-        if early.max_iter is not None and early.s is None:
-            raise self.error(where, "early_terminate: max_iter needs s, the number of rungs")
+    def _check_early(self, early: EarlyTerminate) -> None:
+        epochs = self.fixed.get("train.epochs", self.base.train.epochs)
+        assert isinstance(epochs, int)
         if not early.rungs(epochs):
-            last = f"the last epoch (train.epochs: {epochs})"
-            raise self.error(where, f"early_terminate: no rung lies before {last}")
+            problem = f"no rung lies before the last epoch, train.epochs: {epochs}"
+            raise self.error(("early_terminate",), f"early_terminate: {problem}")
 
-    def _check_validated(self) -> None:
-        key = "train.train_on_val"
-        values = [self.fixed.get(key, self.base.train.train_on_val)]
-        if key in self.space:
-            values = choices_of(self.space[key])
-        if True in values:
-            raise self.error(
-                self.places.get(key, ("parameters",)),
-                f"{key}: true leaves nothing to compare trials by; allowed in a sweep: false",
-            )
+    def _check_base(self) -> None:
+        """Refuse values of params.yaml that no sweep can have."""
+        train = self.base.train
+        if train.stop_after:
+            problem = "allowed in a sweep: 0, because the sweep itself sets it"
+            raise ParamsError(f"params.yaml: train.stop_after: found {train.stop_after}; {problem}")
+        if train.train_on_val and "train.train_on_val" not in self.places:
+            raise ParamsError(f"params.yaml: train.train_on_val: {_UNVALIDATED}")
 
-    def _check_possible(self, key: str) -> None:
+    def _check_possible(self, sweep: Sweep) -> None:
         """Refuse a value that the schema refuses whatever values the other parameters have."""
-        place, distribution = self.places[key], self.space.get(key)
-        if distribution is None:
-            candidates: dict[Place, Scalar] = {(*place, "value"): self.fixed[key]}
-        elif isinstance(distribution, IntDistribution | FloatDistribution):
-            candidates = {(*place, "min"): distribution.low, (*place, "max"): distribution.high}
-        else:
-            choices = choices_of(distribution)
-            candidates = {(*place, "values", k): value for k, value in enumerate(choices)}
-        for where, value in candidates.items():
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        drawn = [sweep.values(study.ask(sweep.space).params) for _ in range(_TRIES)]
+        # A fixed value that fits no other value is to blame, not the others: it comes first.
+        for place, key, value in sorted(self.candidates, key=lambda one: one[1] in self.space):
             problem = None
-            for others in chain([{}], self._draws()):
+            for others in ({}, *drawn):
                 try:
-                    with_values(self.base, {**self.fixed, **others, key: value})
+                    with_values(self.base, {**sweep.fixed, **others, key: value})
                     break
                 except ValidationError as err:
                     problem = problem or describe(err.errors()[0], Params)
             else:
-                raise self.error(where, str(problem))
-
-    def _draws(self) -> Iterator[Values]:
-        """Yield random configurations, the same ones each time; few values need them."""
-        if self.drawn is None:
-            optuna.logging.set_verbosity(optuna.logging.WARNING)
-            study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-            self.drawn = [dict(study.ask(self.space).params) for _ in range(_TRIES)]
-        yield from self.drawn
+                raise self.error(place, str(problem))
 
     def _planned(self, file: _SweepFile) -> int:
         if file.method != "grid":
             if file.run_cap is None:
-                needs = "the number of configurations"
-                raise self.error(("method",), f"run_cap: missing; {file.method} needs {needs}")
+                allowed = f"1 or more, which {file.method} needs"
+                raise self.error(("method",), f"run_cap: missing; allowed: {allowed}")
             if not self.space:
                 raise self.error(("parameters",), f"parameters: {file.method} has nothing to vary")
             return file.run_cap
@@ -351,19 +349,21 @@ class _Checker:
         return int(min(size, file.run_cap or size))
 
 
-def _section(name: str) -> Any:
-    return Params.model_fields[name].annotation
+def _in_reach(number: Any) -> bool:
+    """Return whether a value is a number (not true or false), finite, and fits in 64 bits."""
+    return type(number) in (int, float) and abs(number) < 2**63  # False for NaN
 
 
-def _field(key: str) -> Any:
-    """Return the field of the schema that a key such as model.activation names."""
-    section, name = key.split(".")
-    return _section(section).model_fields[name]
-
-
-def _in_reach(number: float) -> bool:
-    """Return whether a number is finite and fits in 64 bits."""
-    return abs(number) < 2**63  # False for NaN and infinity
+def _describe(error: Any) -> str:
+    """Return one line about one of pydantic's errors in a sweep file."""
+    place, key, kind = ".".join(map(str, error["loc"])), error["loc"][-1], error["type"]
+    if kind == "extra_forbidden" and key in _REMEDIES:
+        return f"{place}: {_REMEDIES[key]}"
+    if kind == "missing":
+        return f"{place}: missing; allowed: {_ALLOWED[key]}"
+    if error["loc"][0] == "parameters":
+        return f"{place}: found {error['input']!r}; allowed: {_ALLOWED['parameters']}"
+    return describe(error, _SweepFile)
 
 
 def _default_distribution(given: dict[str, Any]) -> str:

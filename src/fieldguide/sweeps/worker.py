@@ -1,143 +1,283 @@
-"""A worker on a Ray cluster: an actor that the driver calls, and that starts node.py for a trial.
+"""A worker: a clone of the project, in which `dvc exp run` trains one run of a sweep at a time.
 
-node.py ends with this process, however this one is killed, because its standard input closes.
+Each worker has a clone of its own, so that no two runs use the same lock, index or files. It shares
+the project's Git objects and DVC's cache, and with that the run cache.
 """
 
 from __future__ import annotations
 
+import configparser
 import json
 import os
-import socket
+import re
+import shutil
 import subprocess
 import sys
-import tempfile
-import threading
-import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
+
+import psutil
 
 import fieldguide
+from fieldguide.core.errors import GitError
+from fieldguide.core.files import new_folder
+from fieldguide.core.stage import EXIT_NO_ROOM
+from fieldguide.results.git import git, top_of
+from fieldguide.results.paths import TIMING
+from fieldguide.results.revision import load_yaml
+from fieldguide.sweeps.space import Run, Value
 
-FOLDER = "FIELDGUIDE_NODE_FOLDER"  # environment variable: where a node keeps clones and its cache
-_POLL = 10.0  # seconds that `events` waits for a new one
-_ALONE = 600.0  # seconds without a driver and without a trial, after which a worker ends
+TARGET = "train"  # the last stage of a run: the test set is opened for the winner alone
+CACHE = ".fieldguide/cache"  # in a clone: a link to DVC's cache
+_CLONE = "FIELDGUIDE_CLONE"  # environment variable that all processes of a clone have
+_EXIT = re.compile(r"ERROR: failed to reproduce .*: failed to run: .*, exited with (-?\d+)$")
+_NO_CAUSE = ("Having any troubles?", "hint: ")  # beginnings of DVC's and Git's last lines
+_LOG_START = "\n--- start ---\n"  # a log holds the output of every start of a run
 
 
-class Worker:
-    """Runs one trial at a time; its methods run in threads."""
+@dataclass(frozen=True)
+class StartingPoint:
+    """The commit that every run of a sweep starts from."""
 
-    def __init__(self, job: dict[str, Any]) -> None:
-        """Keep what all trials share, the fields of node.Job."""
-        self._job = job
-        self._node: subprocess.Popen[str] | None = None  # of the latest trial
-        self._name: str | None = None  # of the latest trial
-        self._events: list[dict[str, Any]] = []  # of that trial
-        self._news = threading.Condition()
-        self._last_call = time.monotonic()
-        threading.Thread(target=self._leave_when_alone, daemon=True).start()
+    baseline: str  # commit; the runs are its experiments
+    snapshot: str  # commit that also has the uncommitted changes
+    subfolder: str  # of the project in the repository: "birds/", or "" for the top folder
+    user: str  # name of the author of commits
+    email: str
 
-    def state(self) -> tuple[str, str | None]:
-        """Return the node and the latest trial; the first answer comes once Ray has placed it."""
-        with self._news:
-            self._last_call = time.monotonic()
-            # Nodes on one machine differ by their folder.
-            return f"{socket.gethostname()} {os.environ.get(FOLDER, '')}", self._name
 
-    def run(self, name: str, overrides: dict[str, Any], rungs: list[int]) -> list[dict[str, Any]]:
-        """Start a trial after the latest has ended, and return its first events.
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: as an experiment, or for the reason in `message`."""
 
-        Raises:
-            OSError: its process cannot be started.
+    commit: str | None = None  # of the experiment
+    status: int | None = None  # of its stage, negative for a signal; None: it did not end
+    message: str = ""
+    node_failed: bool = False  # the node lacks something, which says nothing about the run
+
+    @property
+    def is_its_own_fault(self) -> bool:
+        """True if retrying cannot help, because the stage rejected the run's params."""
+        status = self.status
+        return status is not None and 0 < status < 128 and status != EXIT_NO_ROOM  # noqa: PLR2004
+
+
+class Clone:
+    """The workspace of one worker.
+
+    The output of each run goes to `log`, which also has that of its earlier starts.
+    """
+
+    def __init__(self, root: Path, folder: Path, start: StartingPoint, cache: Path) -> None:
+        """Choose the folders; nothing is written.
+
+        Args:
+            root: the project.
+            folder: of the clone.
+            start: what runs start from.
+            cache: DVC's cache of the project.
         """
-        with self._news:
-            self._name, self._events = name, []
-            self._node = self._start()
-        self._send(job=self._job, name=name, overrides=overrides, rungs=rungs)
-        return self.events(name, 0)
+        self.root, self.folder, self.start = root.resolve(), folder.resolve(), start
+        self.project = self.folder / start.subfolder
+        self._cache = cache.resolve()
+        self._git_of_clone = (f"--git-dir={self.folder / '.git'}", f"--work-tree={self.folder}")
+        self._guard: subprocess.Popen[bytes] | None = None  # of the running DVC
+        self._stopped = False
 
-    def answer(self, epoch: int, *, go_on: bool) -> None:
-        """Pass the driver's answer at a rung to the trial."""
-        self._send(epoch=epoch, go_on=go_on)
+    def run(self, run: Run, *, log: Path, checkpoint: Path, env: dict[str, str]) -> Outcome:
+        """Train a run by `dvc exp run`, and return how it ended.
 
-    def events(self, name: str, seen: int) -> list[dict[str, Any]]:
-        """Return the events of a trial after the first `seen`; wait a while if there are none.
-
-        With the name "" there are none: so the driver watches a worker without a trial.
+        Args:
+            run: what to train.
+            log: file that gets the output.
+            checkpoint: folder where the configuration's training goes on, and is kept.
+            env: environment variables to set.
         """
-
-        def is_new() -> bool:
-            return self._name == name and len(self._events) > seen
-
-        with self._news:
-            found = self._news.wait_for(is_new, timeout=_POLL)
-            self._last_call = time.monotonic()
-            return self._events[seen:] if found else []
-
-    def _start(self) -> subprocess.Popen[str]:
-        # The driver's code goes before what is installed here.
-        paths = [str(Path(fieldguide.__file__).resolve().parents[1]), os.environ.get("PYTHONPATH")]
-        errors = tempfile.TemporaryFile()  # noqa: SIM115 - `_listen` closes it
         try:
-            node = subprocess.Popen(
-                [sys.executable, "-m", "fieldguide.sweeps.node"],
-                cwd="/",
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                encoding="utf-8",
-                errors="replace",
-            )
-        except OSError:
-            errors.close()
-            raise
-        threading.Thread(target=self._listen, args=(node, errors), daemon=True).start()
-        return node
+            self._reset()
+        except GitError:  # damaged, for example by a power cut: a new clone has no such fault
+            self._make()
+            self._reset()
+        _link(self.project / ".fieldguide" / "resume", checkpoint)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as output:
+            output.write(_LOG_START.encode())
+            output.flush()
+            self._run_dvc(run, output, env)
+        ref = f"refs/exps/{self.start.baseline[:2]}/{self.start.baseline[2:]}/{run.name}"
+        if commit := self._git("for-each-ref", "--format=%(objectname)", ref).strip():
+            return Outcome(commit, status=0)
+        outcome = Outcome(None, *how_it_failed(log))
+        if not outcome.is_its_own_fault:
+            remove(self.folder)  # a killed DVC may have left it in any state
+        return outcome
 
-    def _send(self, **message: Any) -> None:
-        assert self._node is not None
-        assert self._node.stdin is not None
-        with suppress(OSError, ValueError):  # it has ended, which `_listen` reports
-            self._node.stdin.write(json.dumps(message) + "\n")
-            self._node.stdin.flush()
+    def _run_dvc(self, run: Run, output: IO[bytes], env: dict[str, str]) -> None:
+        """Run DVC's command line until it ends, or `stop` ends it."""
+        command = ["exp", "run", "--name", run.name]
+        for key, value in run.overrides.items():
+            command += ["--set-param", f"{key}={_as_hydra(value)}"]
+        own_code = str(Path(fieldguide.__file__).resolve().parents[1])
+        self._guard = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "fieldguide.sweeps.guard"),
+                *(sys.executable, "-m", "dvc", *command, TARGET),
+            ],
+            cwd=self.project,
+            env={
+                **os.environ,
+                **env,
+                _CLONE: str(self.folder),
+                "DVC_EXP_AUTO_PUSH": "false",  # the sweep fetches the experiment
+                "PYTHONPATH": os.pathsep.join(
+                    filter(None, [own_code, os.environ.get("PYTHONPATH")])
+                ),
+            },
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for the driver
+        )
+        if self._stopped:  # before there was a guard
+            self.stop()
+        self._guard.wait()
+        assert self._guard.stdin is not None
+        self._guard.stdin.close()
 
-    def _listen(self, node: subprocess.Popen[str], errors: IO[bytes]) -> None:
-        """Collect the events of a trial; its end comes when its process has ended."""
-        assert node.stdout is not None
-        assert node.stdin is not None
-        end: dict[str, Any] | None = None
-        with node.stdout, suppress(ValueError):  # a last line that was cut
-            for line in node.stdout:
-                event = json.loads(line)
-                if event["event"] == "ended":
-                    end = event
-                else:
-                    self._add(event)
-        status = node.wait()
-        with suppress(OSError):  # for an answer that it has not read
-            node.stdin.close()
-        with errors:
-            errors.seek(0)
-            log = errors.read().decode("utf-8", "replace")
-        if end is None:
-            last = (log.strip().splitlines() or ["it printed nothing"])[-1]
-            message = f"the process that ran it on its node ended with {status} ({last})"
-            end = {"event": "ended", "status": None, "message": message, "log": log}
-        self._add(end)
+    def stop(self) -> None:
+        """End the run that is going on, and start no other; what is not finished is lost."""
+        self._stopped = True
+        if self._guard is not None and self._guard.stdin is not None:
+            self._guard.stdin.close()
 
-    def _add(self, event: dict[str, Any]) -> None:
-        with self._news:
-            self._events.append({"name": self._name, **event})
-            self._news.notify_all()
+    def fetch(self, run: Run) -> None:
+        """Bring the experiment of a run into the project, in place of that of an earlier rung."""
+        baseline = self.start.baseline
+        ref = f"refs/exps/{baseline[:2]}/{baseline[2:]}/{run.name}"
+        options = ("--quiet", "--force", "--no-tags", "--no-write-fetch-head")
+        git(self.root, "fetch", *options, str(self.folder), f"{ref}:{ref}")
 
-    def _leave_when_alone(self) -> None:
-        """End, and free the resources, if the driver does not come back."""
-        while True:
-            time.sleep(1)
-            with self._news:
-                busy = self._name is not None and not (
-                    self._events and self._events[-1]["event"] == "ended"
-                )
-                if not busy and time.monotonic() - self._last_call > _ALONE:
-                    os._exit(0)
+    def _git(self, *arguments: str, text: str | None = None) -> str:
+        # Git must not look for a repository: without this one, it would find the project's.
+        return git(self.folder, *self._git_of_clone, *arguments, text=text)
+
+    def _reset(self) -> None:
+        """Bring the workspace to the sweep's start; data that DVC has linked stays."""
+        if not (self.project / ".dvc" / "config.local").is_file():
+            self._make()
+        refs = self._git("for-each-ref", "--format=delete %(refname)", "refs/exps/")
+        if refs:
+            self._git("update-ref", "--no-deref", "--stdin", text=refs)
+        self._git("reset", "--quiet", "--soft", self.start.baseline)
+        # The uncommitted changes are staged, so that new files are part of the run too.
+        self._git("read-tree", "--reset", "-u", self.start.snapshot)
+        self._git("clean", "--quiet", "--force", "-d")
+        # Test scores and seconds in Git are the baseline's.
+        for path in [*_outputs_of_later_stages(self.project), TIMING]:
+            remove(self.project / path)
+
+    def _make(self) -> None:
+        """Clone the repository that the project lies in."""
+        remove(self.folder)
+        with new_folder(self.folder) as clone:
+            top = str(top_of(self.root))
+            git(clone, "clone", "--quiet", "--shared", "--no-checkout", top, ".")
+            git(clone, "config", "user.name", self.start.user)
+            git(clone, "config", "user.email", self.start.email)
+            git(clone, "checkout", "--quiet", "--detach", self.start.baseline)
+            project = clone / self.start.subfolder
+            _link(project / CACHE, self._cache)
+            # Features are computed once for all clones.
+            _link(project / ".fieldguide" / "features", self.root / ".fieldguide" / "features")
+            _write_local_config(project / ".dvc", self.root / ".dvc" / "config.local")
+
+
+def _write_local_config(folder: Path, original: Path) -> None:
+    """Write DVC's config.local: the project's own, with the cache of the clone.
+
+    Not by `dvc config`, which cannot write a path with letters beyond ASCII on every machine.
+    """
+    config = configparser.ConfigParser(interpolation=None, strict=False)
+    config.optionxform = str  # type: ignore[assignment,method-assign]
+    config.read(original, encoding="utf-8")  # missing: nothing
+    config.read_dict({"cache": {"dir": f"../{CACHE}"}})
+    with (folder / "config.local").open("w", encoding="utf-8") as file:
+        config.write(file)
+
+
+def end_left_processes(folder: Path) -> None:
+    """End the processes of all clones in a folder, which a killed driver has left.
+
+    The guard ends them; this is for a guard that was killed itself.
+    """
+    killed = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):  # it has ended meanwhile, or is another user's
+            if process.environ().get(_CLONE, "").startswith(f"{folder.resolve()}{os.sep}"):
+                process.kill()
+                killed.append(process)
+    psutil.wait_procs(killed, timeout=10)
+
+
+def how_it_failed(log: Path) -> tuple[int | None, str]:
+    """Return the stage's exit status, as DVC logged it last, and the cause that was logged last.
+
+    The status is negative for a signal, and None if the stage did not end. The cause is the last
+    line before DVC tells the status; without a status, DVC's own error.
+    """
+    text = log.read_text(encoding="utf-8", errors="replace").rpartition(_LOG_START)[2]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith(_NO_CAUSE)]
+    for place in range(len(lines) - 1, -1, -1):
+        if match := _EXIT.search(lines[place]):
+            return int(match[1]), (lines[:place] or ["it printed nothing"])[-1]
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    return None, ([*lines[-1:], *errors] or ["its log is empty"])[-1]
+
+
+def _outputs_of_later_stages(project: Path) -> set[str]:
+    """Return what the stages after TARGET write, by dvc.lock."""
+    lock = project / "dvc.lock"
+    stages = load_yaml(lock.read_bytes())["stages"] if lock.is_file() else {}
+    read = {name: [Path(dep["path"]) for dep in stages[name].get("deps", [])] for name in stages}
+    written = {name: [out["path"] for out in stages[name].get("outs", [])] for name in stages}
+    found = written.pop(TARGET, [])
+    later = set[str]()
+    for out in found:  # grows meanwhile
+        for name in list(written):
+            if any(dep.is_relative_to(out) or Path(out).is_relative_to(dep) for dep in read[name]):
+                found += written[name]
+                later.update(written.pop(name))
+    return later
+
+
+def _link(link: Path, folder: Path) -> None:
+    """Make a symbolic link to a folder, in place of an older link; both parents are made."""
+    for one in (folder, link.parent):
+        one.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(folder)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or folder.
+
+    A folder is renamed first, so that a killed process leaves no partial folder under its name.
+    """
+    aside = path.with_name(f".{path.name}.trash")
+    shutil.rmtree(aside, ignore_errors=True)  # left by a kill
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path.rename(aside), ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _as_hydra(value: Value) -> str:
+    """Write a value as `dvc exp run --set-param` reads it."""
+    if isinstance(value, list):
+        return f"[{','.join(map(_as_hydra, value))}]"
+    if not isinstance(value, str):
+        return json.dumps(value)
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -16,20 +16,16 @@ def choose_device(params: TrainParams) -> torch.device:
     Raises:
         TrainingError: the machine has no such device, or not enough GPUs, or no GPU for 16-mixed.
     """
-    gpus, mps = torch.cuda.device_count(), torch.backends.mps.is_available()
-    gpu = "cuda" if gpus or not mps else "mps"
-    single = params.processes == 1 and params.strategy == "auto"  # as mps needs it
-    found = gpu if gpus or (mps and single) else "cpu"
-    kind = {"auto": found, "gpu": gpu}.get(params.accelerator, params.accelerator)
-    missing = None
-    if kind == "cuda" and params.devices > gpus:
-        missing = f"it has {gpus} GPUs that PyTorch can use"
-    elif kind == "mps" and not (mps and single):
-        missing = "it has no MPS device" if not mps else "an MPS device is for a single process"
-    if missing is not None:
+    # PyTorch has no DistributedDataParallel for mps.
+    mps = torch.backends.mps.is_available() and not params.uses_ddp
+    found = {"cuda": torch.cuda.device_count(), "mps": int(mps), "cpu": params.devices}
+    kinds = {"auto": ["cuda", "mps", "cpu"], "gpu": ["cuda", "mps"]}
+    wanted = kinds.get(params.accelerator, [params.accelerator])
+    kind = next((kind for kind in wanted if found[kind] > 0), wanted[0])
+    if found[kind] < params.devices:
         raise TrainingError(
-            f"train.accelerator: {params.accelerator}, train.devices: {params.devices}, "
-            f"train.precision: {params.precision}: not possible on this machine ({missing})"
+            f"train.accelerator: {params.accelerator}, train.devices: {params.devices}: not "
+            f"possible on this machine, where this training can use {found[kind]} such devices"
         )
     if params.precision == "16-mixed" and kind == "cpu":
         raise TrainingError(

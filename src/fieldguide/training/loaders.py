@@ -3,78 +3,63 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 from fieldguide.core.errors import TrainingError
-from fieldguide.core.params import TrainParams, epoch_size
+from fieldguide.core.params import ModelParams, TrainParams, epoch_size
 from fieldguide.core.store import Store
 from fieldguide.network.augmentation import Augmentation
 from fieldguide.network.batches import Batches, Order, eval_batch
+from fieldguide.network.features import FeatureBatches, cached_features, feature_folder
 from fieldguide.network.initial import InitialNetwork
-from fieldguide.training.features import FeatureBatches, cached_features
 from fieldguide.training.processes import Processes
 
 Loader = Batches | FeatureBatches
 
 
 def make_loaders(
-    store: Store,
     params: TrainParams,
+    model: ModelParams,
+    *,
+    store: Store,
     initial: InitialNetwork,
     processes: Processes,
-    features: Path | None = None,
 ) -> tuple[Loader, Loader | None]:
-    """Return the batches to train on and to validate with; this may compute features.
-
-    Args:
-        store: photos.
-        params: how to shuffle and augment them.
-        initial: the network that they are for.
-        processes: share the photos of each step.
-        features: folder of the features of `initial`; None to train on photos.
+    """Make the batches for `initial`; if only its head is trained, this may compute features.
 
     Returns:
-        Shuffled batches, augmented if params say so; and unchanged photos in order, None if the
-        validation photos are trained on.
+        Shuffled batches to train on, augmented if params say so; and unchanged photos in order to
+        validate with, None if they are trained on.
 
     Raises:
-        TrainingError: there are fewer photos than processes; or see `cached_features`.
+        TrainingError: there are fewer photos than processes.
     """
+    device, size = processes.device, initial.preprocessing.size
+    size_of = partial(epoch_size, size, params.start_size, of=params.epochs)
+    settings = params.model_dump(include={"crop", "crop_area", "color_jitter", "random_erasing"})
+    augmentation = Augmentation(**settings) if params.use_augmentation else None
 
-    def loader(
-        names: list[str],
-        batch_size: int,
-        seed: int | None = None,
-        augmentation: Augmentation | None = None,
-        **options: Any,
-    ) -> Loader:
-        split, device = store.split(*names), processes.device
+    def loader(*names: str, batch_size: int, training: bool) -> Loader:
+        split = store.split(*names)
         if len(split) < processes.count:
             raise TrainingError(
                 f"train.devices: {params.devices} × train.num_nodes: {params.num_nodes} share the "
                 f"photos of a step; found {len(split)} in {' and '.join(names)}; allowed: at least "
                 "one for each process"
             )
+        seed = params.seed if training else None
         ranks = {"rank": processes.rank, "world_size": processes.count}
         order = Order(split, batch_size, device=device, seed=seed, **ranks)
-        if features is None:
-            photos = initial.preprocessing
-            return Batches(split, order, photos, augmentation=augmentation, **options)
-        flipped = augmentation is not None
-        found = cached_features(features, initial, split, device=device, with_flipped=flipped)
-        return FeatureBatches(found, split.labels, order)
+        if model.head_only:
+            folder = feature_folder(initial, model, store, device)
+            flipped = training and params.use_augmentation
+            found = cached_features(folder, initial, split, device=device, with_flipped=flipped)
+            return FeatureBatches(found, split.labels, order)
+        photos = initial.preprocessing
+        if not training:
+            return Batches(split, order, photos)
+        return Batches(split, order, photos, augmentation=augmentation, size_of=size_of)
 
-    size = initial.preprocessing.size
-    size_of = partial(epoch_size, size, params.start_size, of=params.epochs)
-    augmentation = None
-    if params.use_augmentation:
-        augmentation = Augmentation(
-            crop=params.crop,
-            crop_area=params.crop_area,
-            color_jitter=params.color_jitter,
-            random_erasing=params.random_erasing,
-        )
-    names = ["train", "val"] if params.train_on_val else ["train"]
-    train = loader(names, params.batch_size, params.seed, augmentation, size_of=size_of)
-    return train, None if params.train_on_val else loader(["val"], eval_batch(size))
+    if params.train_on_val:
+        return loader("train", "val", batch_size=params.batch_size, training=True), None
+    train = loader("train", batch_size=params.batch_size, training=True)
+    return train, loader("val", batch_size=eval_batch(size), training=False)

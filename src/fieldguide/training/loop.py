@@ -1,51 +1,48 @@
 """Train a classifier on a prepared store and save the weights of the best epoch.
 
-To be read from top to bottom: `train` prepares everything, calls `_run_epoch` until the training is
-over, and writes the results. The checkpoint of each epoch lets an interrupted training continue
-with the same bytes.
+Read it from top to bottom. The checkpoint of each epoch lets an interrupted or paused training
+continue with the same bytes.
 """
 
 from __future__ import annotations
 
+import shutil
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import LRScheduler
-from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
+from fieldguide.core.cache import cache_folder
+from fieldguide.core.environment import describe_environment, describe_machine
 from fieldguide.core.files import folder_md5, write_json, write_text
+from fieldguide.core.memory import keep_freed_memory
 from fieldguide.core.params import ModelParams, TrainParams, epoch_size
 from fieldguide.core.store import Store
-from fieldguide.network.augmentation import Mix, make_mix
+from fieldguide.network.augmentation import make_mix
 from fieldguide.network.batches import DROPOUT, WEIGHTS, derive_seed
-from fieldguide.network.bundle import Bundle, save_bundle
+from fieldguide.network.blocks import count_parameters, freeze
+from fieldguide.network.bundle import save_bundle
+from fieldguide.network.features import Head
 from fieldguide.network.initial import InitialNetwork, check_size, initial_network
 from fieldguide.network.interface import output_layers
 from fieldguide.network.summary import summarize
 from fieldguide.training.checkpoint import (
-    project_root,
     read_checkpoint,
     resume_folder,
-    training_keys,
+    training_facts,
     write_checkpoint,
 )
-from fieldguide.training.device import autocast, choose_device, make_deterministic
-from fieldguide.training.environment import describe_environment
-from fieldguide.training.finetune import Freezing, Head, count_parameters, freeze
-from fieldguide.training.loaders import Loader, make_loaders
-from fieldguide.training.memory import keep_freed_memory
+from fieldguide.training.device import autocast, make_deterministic
+from fieldguide.training.loaders import make_loaders
 from fieldguide.training.optimizers import average_weights, make_optimizer, make_schedule
 from fieldguide.training.outputs import Outputs, explained
 from fieldguide.training.processes import Processes, joined
-from fieldguide.training.record import MONITOR, VAL_LOSS, Record
-from fieldguide.training.trial import Channel
+from fieldguide.training.record import MONITOR, Record
 
 
 def train(
@@ -54,63 +51,50 @@ def train(
     *,
     store: Store,
     outputs: Outputs,
-    channel: Channel | None = None,
 ) -> dict[str, float | str]:
     """Train, or resume an interrupted run of the very same training, and write the outputs.
 
-    Args:
-        params: how to train.
-        model: what to train.
-        store: photos to train on.
-        outputs: where to write.
-        channel: to the sweep whose trial this is; the sweep may stop it early.
-
     Returns:
-        Epochs, images per second and DVC's hash of the bundle, for metrics/timing.json; nothing
-        in a process that writes nothing.
+        For metrics/timing.json; nothing in a process that writes nothing.
 
     Raises:
         TrainingError: the loss is not finite, memory runs out, or the machine has no such device.
     """
     keep_freed_memory()
-    device = choose_device(params)
     make_deterministic(params)
-    with joined(params, device) as processes, explained(params, outputs, processes):
+    with joined(params) as processes, explained(params, outputs, processes):
         initial = _build(params, model, store)
-        freezing = freeze(initial.net, model, epochs=params.epochs)
-        parameters = count_parameters(initial.net)  # now, because epochs of `gradual` freeze more
         if processes.is_first:
-            _summarize(initial, model, outputs.summary)
-        environment = describe_environment(device)
-        key, features, facts = training_keys(params, model, store, initial, environment)
-        processes.compare(facts | {"FIELDGUIDE_TRIAL": channel is not None})
+            summary = summarize(initial.net, size=initial.preprocessing.size)
+            print(summary)
+            write_text(outputs.summary, summary + "\n")
+        facts = training_facts(params, model, store=store, initial=initial)
+        processes.compare(facts | {"train.stop_after": params.stop_after})
         record = Record(outputs.metrics, outputs.curves, params, writes=processes.is_first)
-        training = _prepare(
-            params,
-            model,
-            store=store,
-            initial=initial,
-            freezing=freezing,
-            features=features,
-            record=record,
-            processes=processes,
+        training = Training(
+            params, model, store=store, initial=initial, processes=processes, record=record
         )
-        with resume_folder(project_root(), key) if processes.is_first else nullcontext() as folder:
+        checkpoints = cache_folder("resume", facts, describe_machine(processes.device))
+        with resume_folder(checkpoints) if processes.is_first else nullcontext() as folder:
             training.resume(folder)
-            record.start()
             while not record.is_over:
-                _run_epoch(training, folder, channel)
-            if not processes.is_first:
+                _run_epoch(training, folder)
+            if folder is None:  # not the first process
                 return {}
-            record.finish(parameters)
-            write_json(outputs.environment, environment)
+            record.finish(training.parameters)
+            write_json(outputs.environment, describe_environment(processes.device))
             # `initial.net`, or its output layer, which the bundle then saves.
             training.net.load_state_dict(training.best)
-            save_bundle(_bundle(initial, model, store, val_acc=record.best_score), outputs.bundle)
+            bundle = initial.bundle(model, store, val_acc=record.best_score)
+            save_bundle(bundle, outputs.bundle)
+            if record.is_finished:
+                shutil.rmtree(folder)
     why = "the last, trained on all photos"
     if record.best_score is not None:
         why = f"{MONITOR} {record.best_score:.4f}"
     print(f"Kept epoch {record.best_epoch} of {len(record.rows)}: {why}")
+    if not record.is_finished:
+        print(f"Paused by train.stop_after: {params.stop_after}; its checkpoint is kept")
     photos = training.batches.order.photos * len(record.rows)
     return {
         "epochs_run": len(record.rows),
@@ -120,24 +104,47 @@ def train(
     }
 
 
-@dataclass
 class Training:
     """The parts of a training, most of which change with every step or epoch."""
 
-    params: TrainParams
-    processes: Processes
-    freezing: Freezing | None
-    batches: Loader  # to train on
-    val_batches: Loader | None  # None if the validation photos are trained on
-    mix: Mix | None
-    net: nn.Module  # the network, or only its head
-    parallel: nn.Module  # computes as `net` does, and averages gradients over the processes
-    averages: AveragedModel | None  # of the weights, by `train.ema_decay`
-    optimizer: torch.optim.Optimizer
-    schedule: LRScheduler
-    scaler: torch.amp.GradScaler
-    record: Record
-    best: dict[str, Tensor] = field(default_factory=dict)  # weights of the best epoch, on the CPU
+    def __init__(
+        self,
+        params: TrainParams,
+        model: ModelParams,
+        *,
+        store: Store,
+        initial: InitialNetwork,
+        processes: Processes,
+        record: Record,
+    ) -> None:
+        """Make everything that a step needs; this may compute features."""
+        self.params, self.processes, self.record = params, processes, record
+        self.freezing = freeze(initial.net, model, epochs=params.epochs)
+        self.parameters = count_parameters(initial.net)  # before an epoch of `gradual` freezes more
+        self.net: nn.Module = initial.net
+        if model.head_only:
+            self.net = Head(output_layers(initial.net)[0], model.dropout)
+        self.net.to(processes.device)
+        self.averages = None
+        if params.ema_decay > 0:
+            self.averages = average_weights(self.net, params.ema_decay)
+        if params.compile:
+            # In place, so that names of weights stay. The mode for a GPU uses CUDA graphs.
+            self.net.compile(mode="reduce-overhead" if torch.cuda.is_available() else "default")
+        decay = model.layer_decay if model.finetune == "full" and model.weights != "none" else 1.0
+        self.optimizer = make_optimizer(self.net, params, layer_decay=decay)
+        self.batches, self.val_batches = make_loaders(
+            params, model, store=store, initial=initial, processes=processes
+        )
+        # The head sees features, which cannot be mixed like photos.
+        mixed = params.use_augmentation and not model.head_only
+        self.mix = make_mix(params.mixup, params.cutmix, len(store.classes)) if mixed else None
+        processes.synchronize_batch_norm(self.net)
+        steps = params.epochs * len(self.batches)
+        self.schedule = make_schedule(self.optimizer, params, steps=steps)
+        fp16 = params.precision == "16-mixed"
+        self.scaler = torch.amp.GradScaler(processes.device.type, enabled=fp16)
+        self.best: dict[str, Tensor] = {}  # weights of the best epoch, on the CPU
 
     @property
     def result(self) -> nn.Module:
@@ -150,79 +157,22 @@ class Training:
         write_checkpoint({**state, "best": self.best}, folder)
 
     def resume(self, folder: Path | None) -> None:
-        """Continue from the checkpoint in a folder, if there is one; only the first process has it.
-
-        The other processes get it from the first.
-        """
+        """Continue from the checkpoint, if there is one; only the first process has the folder."""
         found = self.processes.broadcast(read_checkpoint(folder) if folder else None)
-        if found is not None:
+        last = self.params.stop_after or self.params.epochs  # a later checkpoint is of no use
+        if found is not None and len(found["record"]["rows"]) <= last:
             for name, part in self._changing().items():
                 part.load_state_dict(found[name])
             self.best = found["best"]
 
     def _changing(self) -> dict[str, Any]:
-        parts = {
-            "net": self.net,
-            "averages": self.averages,
-            "optimizer": self.optimizer,
-            "schedule": self.schedule,
-            "scaler": self.scaler,
-            "record": self.record,
-        }
-        return {name: part for name, part in parts.items() if part is not None}
+        """Return the parts that a checkpoint has the state of."""
+        names = ("net", "averages", "optimizer", "schedule", "scaler", "record")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
-def _prepare(
-    params: TrainParams,
-    model: ModelParams,
-    *,
-    store: Store,
-    initial: InitialNetwork,
-    freezing: Freezing | None,
-    features: Path | None,
-    record: Record,
-    processes: Processes,
-) -> Training:
-    """Make everything that a training step needs."""
-    net: nn.Module = initial.net
-    if model.head_only:
-        net = Head(output_layers(initial.net)[0], model.dropout)
-    net.to(processes.device)
-    averages = average_weights(net, params.ema_decay) if params.ema_decay > 0 else None
-    if params.compile:
-        # In place, so that names of weights stay. The mode for a GPU uses CUDA graphs.
-        net.compile(mode="reduce-overhead" if torch.cuda.is_available() else "default")
-    decay = model.layer_decay if model.finetune == "full" and model.weights != "none" else 1.0
-    optimizer = make_optimizer(net, params, layer_decay=decay)
-    # The head sees features, which cannot be mixed like photos.
-    mixed = params.use_augmentation and not model.head_only
-    batches, val_batches = make_loaders(store, params, initial, processes, features)
-    processes.wait()  # features may take one of them longer than a step may
-    return Training(
-        params=params,
-        processes=processes,
-        freezing=freezing,
-        batches=batches,
-        val_batches=val_batches,
-        mix=make_mix(params.mixup, params.cutmix, len(store.classes)) if mixed else None,
-        net=net,
-        parallel=processes.parallel(net, some_frozen=model.finetune == "gradual"),
-        averages=averages,
-        optimizer=optimizer,
-        schedule=make_schedule(optimizer, params, steps=params.epochs * len(batches)),
-        scaler=torch.amp.GradScaler(processes.device.type, enabled=params.precision == "16-mixed"),
-        record=record,
-    )
-
-
-def _run_epoch(training: Training, folder: Path | None, channel: Channel | None) -> None:
-    """Train, validate, record, keep the best weights and save a checkpoint.
-
-    Args:
-        training: to continue.
-        folder: for the checkpoint; None in a process that writes nothing.
-        channel: to the sweep, which may stop the training.
-    """
+def _run_epoch(training: Training, folder: Path | None) -> None:
+    """Train, validate, record, keep the best weights; save a checkpoint if there is a folder."""
     record, start = training.record, time.perf_counter()
     row = train_epoch(training, len(record.rows)) | validate(training)
     row["learning_rate"] = max(group["lr"] for group in training.optimizer.param_groups)  # head's
@@ -232,11 +182,9 @@ def _run_epoch(training: Training, folder: Path | None, channel: Channel | None)
         weights = training.result.state_dict()
         training.best = {name: value.to("cpu", copy=True) for name, value in weights.items()}
     if folder is not None:
-        record.pruned = channel is not None and _stopped_by_sweep(channel, record)
         # Weights and metrics in one file, so that a kill cannot leave them at different epochs.
         training.save(folder)
-    # All get the answer to the first, because one that stopped alone would leave others waiting.
-    record.pruned = training.processes.broadcast(record.pruned)
+    training.processes.broadcast(None)  # the others wait while the first one writes
 
 
 def train_epoch(training: Training, epoch: int) -> dict[str, float]:
@@ -255,6 +203,7 @@ def train_epoch(training: Training, epoch: int) -> dict[str, float]:
     net.train()
     if training.freezing is not None:
         training.freezing.set_epoch(epoch)
+    parallel = processes.parallel(net)  # after freezing, because it waits for every gradient
     sums = torch.zeros(3, device=processes.device)  # loss, correct answers, photos
     hidden = None if processes.is_first else True  # None: unless on a terminal
     with tqdm(unit=" photos", total=order.photos, leave=False, disable=hidden) as bar:
@@ -263,7 +212,7 @@ def train_epoch(training: Training, epoch: int) -> dict[str, float]:
             if training.mix is not None:
                 inputs, targets = training.mix(images, labels)  # targets: (B, K), rows sum to 1
             with autocast(params, processes.device):
-                scores = training.parallel(inputs)  # (B, 3, H, W) -> (B, K)
+                scores = parallel(inputs)  # (B, 3, H, W) -> (B, K)
                 loss = F.cross_entropy(scores, targets, label_smoothing=params.label_smoothing)
             # Makes the mean over processes a mean over photos, if they cannot be shared evenly.
             factor = len(labels) * processes.count / order.step_size(step)
@@ -322,16 +271,6 @@ def _means(split: str, sums: Tensor, processes: Processes) -> dict[str, float]:
     return {f"{split}/loss": float(loss / photos), f"{split}/acc": float(correct / photos)}
 
 
-def _stopped_by_sweep(channel: Channel, record: Record) -> bool:
-    """Report the last epoch to the sweep, and return whether it stops the training."""
-    epoch, row = len(record.rows), record.rows[-1]
-    channel.report(epoch, {name: row[name] for name in (MONITOR, VAL_LOSS)})
-    stopped = not channel.may_go_on(epoch)
-    if stopped:
-        print(f"Stopped by the sweep after epoch {epoch}: other trials were better there.")
-    return stopped
-
-
 def _build(params: TrainParams, model: ModelParams, store: Store) -> InitialNetwork:
     """Build the network and try the input size of every epoch."""
     torch.manual_seed(derive_seed(params.seed, WEIGHTS))
@@ -343,26 +282,3 @@ def _build(params: TrainParams, model: ModelParams, store: Store) -> InitialNetw
             check_size(initial.net, model, size)
     initial.net.to(memory_format=torch.channels_last)
     return initial
-
-
-def _summarize(initial: InitialNetwork, model: ModelParams, path: Path) -> None:
-    """Print and write every layer of the CNN, or the blocks of a model of timm."""
-    depth = None if model.name == "cnn" else 2
-    summary = summarize(initial.net, size=initial.preprocessing.size, depth=depth)
-    print(summary)
-    write_text(path, summary + "\n")
-
-
-def _bundle(
-    initial: InitialNetwork, model: ModelParams, store: Store, *, val_acc: float | None
-) -> Bundle:
-    return Bundle(
-        net=initial.net,
-        architecture=model.architecture,
-        classes=store.classes,
-        image_size=store.image_size,
-        resize=store.resize,
-        preprocessing=initial.preprocessing,
-        val_acc=val_acc,
-        started_from=initial.origin,
-    )

@@ -27,7 +27,7 @@ class Muon(torch.optim.AdamW):
     update of AdamW has. AdamW itself updates all other parameters: biases, norms and filters of a
     single channel.
 
-    PyTorch's own Muon refuses convolution filters. It computes in bfloat16, as timm's does, which
+    PyTorch's own Muon refuses convolution filters, and computes in bfloat16, as timm's does. That
     takes some 40 times as long on a CPU without instructions for it.
 
     Source: Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon/); scale of the update:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.optim import lr_scheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fieldguide.core.params import TrainParams
+from fieldguide.network.blocks import layer_decay_groups
 from fieldguide.training.muon import Muon
 
 
@@ -22,43 +24,36 @@ def make_optimizer(
 
     Args:
         net: its parameters that need gradients are trained.
-        params: optimizer, learning rate and weight decay.
+        params: of the training.
         layer_decay: learning rate of each layer, as a fraction of that of the next layer.
 
     Source: Goyal et al. 2017, section 5.3 (https://arxiv.org/abs/1706.02677).
     """
     lr, decay = params.learning_rate, params.weight_decay
-    groups: list[dict[str, Any]]
+    trained = [p for p in net.parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
     if layer_decay < 1:
         groups = layer_decay_groups(net, weight_decay=decay, layer_decay=layer_decay, lr=lr)
-    else:
-        weights = [p for p in net.parameters() if p.requires_grad and p.ndim > 1]
-        others = [p for p in net.parameters() if p.requires_grad and p.ndim <= 1]
-        groups = [
-            {"params": weights, "weight_decay": decay},
-            {"params": others, "weight_decay": 0.0},
-        ]
     # A fused optimizer unscales the gradients of 16-mixed in its own step, which is too late for
     # clipping and for Muon.
-    late = params.precision == "16-mixed" and (
-        params.gradient_clipping > 0 or params.optimizer == "muon"
-    )
-    fused = {"fused": not late}
-    sgd = {"momentum": 0.9, "nesterov": True}
+    early = params.gradient_clipping > 0 or params.optimizer == "muon"
+    fused = {"fused": not (early and params.precision == "16-mixed")}
     kinds: dict[str, tuple[Any, dict[str, Any]]] = {
         "adam": (torch.optim.Adam, fused),
         "adamw": (torch.optim.AdamW, fused),
         "muon": (Muon, fused),
         "nadam": (torch.optim.NAdam, {}),
         "rmsprop": (torch.optim.RMSprop, {}),
-        "sgd": (torch.optim.SGD, sgd | fused),
+        "sgd": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True, **fused}),
     }
     kind, options = kinds[params.optimizer]
-    optimizer: torch.optim.Optimizer = without_compiler(kind)(groups, lr=lr, **options)
-    return optimizer
+    return without_compiler(kind)(groups, lr=lr, **options)
 
 
-def without_compiler(kind: Any) -> Any:
+def without_compiler(kind: Any) -> Callable[..., torch.optim.Optimizer]:
     """Return an optimizer class whose methods do not import PyTorch's compiler.
 
     Decorators of these methods import torch._dynamo, only to protect the methods from being
@@ -69,26 +64,6 @@ def without_compiler(kind: Any) -> Any:
     methods = {name: inspect.unwrap(getattr(kind, name)) for name in names}
     step = torch.no_grad()(inspect.unwrap(kind.step))
     return type(kind.__name__, (kind,), {**methods, "step": step, "__doc__": kind.__doc__})
-
-
-def layer_decay_groups(
-    net: nn.Module, *, weight_decay: float, layer_decay: float, lr: float
-) -> list[dict[str, Any]]:
-    """Group parameters by layer; each layer has `layer_decay` × the learning rate of the next.
-
-    Source: Bao et al. 2022, BEiT, section 3.2 (https://arxiv.org/abs/2106.08254).
-    """
-    from timm.optim import param_groups_layer_decay  # noqa: PLC0415 - slow to import
-
-    groups: list[dict[str, Any]] = param_groups_layer_decay(
-        net,
-        weight_decay=weight_decay,
-        no_weight_decay_list=getattr(net, "no_weight_decay", set)(),
-        layer_decay=layer_decay,
-    )
-    for group in groups:
-        group["lr"] = lr * group.pop("lr_scale")
-    return groups
 
 
 def make_schedule(
@@ -122,12 +97,9 @@ def make_schedule(
 def average_weights(net: nn.Module, decay: float) -> AveragedModel:
     """Return an exponential moving average of a network's weights and statistics.
 
-    Frozen weights stay exactly as they are. The decay rises to its final value, so that the random
-    weights at the start do not dominate a short training.
-
-    Args:
-        net: the average starts with its weights after the first update.
-        decay: weight of the old average in an update, in (0, 1).
+    Frozen weights stay exactly as they are. The decay, in (0, 1), is the weight of the old average
+    in an update. It rises to its final value, so that the random weights at the start do not
+    dominate a short training.
 
     Source: Tarvainen & Valpola 2017, section 2 (https://arxiv.org/abs/1703.01780); rising decay:
     https://www.tensorflow.org/api_docs/python/tf/train/ExponentialMovingAverage.

@@ -37,25 +37,21 @@ def explained(params: TrainParams, outputs: Outputs, processes: Processes) -> It
             shutil.rmtree(outputs.metrics, ignore_errors=True)
             for file in (outputs.curves, outputs.summary, outputs.environment):
                 file.unlink(missing_ok=True)
-        if (explanation := _explanation(err, params)) is not None:
-            raise TrainingError(explanation) from err
-        raise
-
-
-def _explanation(err: BaseException, params: TrainParams) -> str | None:
-    if is_out_of_memory(err):
-        return (
-            f"train.batch_size: {params.batch_size} needs more memory than there is, with this "
-            "model and data.image_size; try half of it"
-        )
-    if type(err).__module__.startswith(("torch._inductor", "torch._dynamo")):
-        return (
-            f"train.compile: true does not work here ({first_line(err)}); it needs a C++ "
-            "compiler, and on a GPU Triton; allowed here: false"
-        )
-    if "more than 1 value per channel" in str(err):  # what batch norm says of a single pixel
-        return (
-            f"train.batch_size: {params.batch_size} leaves batch norm a single pixel; allowed "
-            "here: 2 or more, or for the CNN model.batch_norm: false"
-        )
-    return None
+        if is_out_of_memory(err):
+            message = (
+                f"batch_size: {params.batch_size} needs more memory than there is, with this "
+                "model and data.image_size; try half of it"
+            )
+        elif type(err).__module__.startswith(("torch._inductor", "torch._dynamo")):
+            message = (
+                f"compile: true does not work here ({first_line(err)}); it needs a C++ compiler, "
+                "and on a GPU Triton; allowed here: false"
+            )
+        elif "more than 1 value per channel" in str(err):  # what batch norm says of a single pixel
+            message = (
+                f"batch_size: {params.batch_size} leaves batch norm a single pixel; allowed here: "
+                "2 or more, or for the CNN model.batch_norm: false"
+            )
+        else:
+            raise
+        raise TrainingError(f"train.{message}") from err

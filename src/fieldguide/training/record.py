@@ -22,34 +22,22 @@ class Record:
     """
 
     def __init__(self, folder: Path, curves: Path, params: TrainParams, *, writes: bool) -> None:
-        """Choose the files.
-
-        Args:
-            folder: of DVCLive, for metrics.json; it is emptied first.
-            curves: CSV with one line per epoch.
-            params: of the training.
-            writes: False for a process that neither prints nor writes.
-        """
+        """Choose DVCLive's folder, which it empties first, and the CSV with a line per epoch."""
         self._folder, self._curves, self._writes = folder, curves, writes
         self._epochs, self._patience = params.epochs, params.patience
-        self._validated = validated = not params.train_on_val
-        scores = (VAL_LOSS, MONITOR) if validated else ()
-        self._columns = ("train/loss", "train/acc", *scores, "learning_rate")
+        self._stop_after = params.stop_after
         self.rows: list[dict[str, float]] = []
         self.seconds: list[float] = []  # of each epoch; never logged, because they differ by run
-        self.pruned = False  # True if the sweep has stopped this trial
         self._live: Any = None
 
     @property
     def best_epoch(self) -> int:
-        """The epoch to keep, counted from 1: the first of those with the best score by MONITOR.
+        """The epoch to keep, counted from 1: the first with the best score by MONITOR.
 
         Without validation it is the last epoch.
         """
-        if not self._validated:
-            return len(self.rows)
-        scores = [row[MONITOR] for row in self.rows]
-        return scores.index(max(scores)) + 1
+        scores = [row[MONITOR] for row in self.rows if MONITOR in row]
+        return scores.index(max(scores)) + 1 if scores else len(self.rows)
 
     @property
     def best_score(self) -> float | None:
@@ -58,29 +46,17 @@ class Record:
 
     @property
     def is_over(self) -> bool:
-        """True after the last epoch, if the sweep has stopped the trial, or if patience ends."""
-        done = len(self.rows)
-        return done > 0 and (
-            self.pruned or done == self._epochs or done - self.best_epoch >= self._patience
-        )
+        """True if the training is finished, or pauses after this epoch."""
+        return self.is_finished or 0 < self._stop_after <= len(self.rows)
 
-    def start(self) -> None:
-        """Print the header; write the files of the epochs before an interruption."""
-        if not self._writes:
-            return
-        if self.rows:
-            print(f"Going on after epoch {len(self.rows)} of {self._epochs}.")
-        header = "".join(f"{name:>15}" for name in self._columns)
-        print(f"{'epoch':>9}{header}{'seconds':>9}")
-        if self.rows:
-            self._write()
+    @property
+    def is_finished(self) -> bool:
+        """True after the last epoch, or if patience ends."""
+        done = len(self.rows)
+        return done > 0 and (done == self._epochs or done - self.best_epoch >= self._patience)
 
     def add(self, row: dict[str, float], *, seconds: float) -> None:
-        """Record one more epoch.
-
-        Args:
-            row: value by name, in the order of the columns.
-            seconds: duration of the epoch.
+        """Record one more epoch: value by name, with the same names in every epoch.
 
         Raises:
             TrainingError: a value is not finite.
@@ -105,29 +81,30 @@ class Record:
         """Log the numbers of parameters and close DVCLive's files."""
         for name, count in parameters.items():
             self._live.log_metric(f"parameters/{name}", count, plot=False)
-        if self.pruned:
-            self._live.log_metric("pruned", 1, plot=False)
         self._live.end()
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint needs."""
-        return {"rows": self.rows, "seconds": self.seconds, "pruned": self.pruned}
+        return {"rows": self.rows, "seconds": self.seconds}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a checkpoint."""
+        """Continue from a checkpoint, and write the files of its epochs."""
         self.rows, self.seconds = list(state["rows"]), list(state["seconds"])
-        self.pruned = state["pruned"]
+        if self._writes:
+            print(f"Going on after epoch {len(self.rows)} of {self._epochs}.")
+            self._write()
 
     def _write(self) -> None:
+        best = self.rows[self.best_epoch - 1]
         if self._live is None:
             self._live = _open_live(self._folder)
-        best = self.rows[self.best_epoch - 1]
-        for name in (MONITOR, VAL_LOSS) if self._validated else ():
-            self._live.log_metric(f"best/{name.replace('/', '_')}", best[name], plot=False)
+            print(f"{'epoch':>9}" + "".join(f"{name:>15}" for name in best) + f"{'seconds':>9}")
+        for name in (MONITOR, VAL_LOSS):
+            if name in best:
+                self._live.log_metric(f"best/{name.replace('/', '_')}", best[name], plot=False)
         self._live.make_summary()
-        names = [name.replace("/", "_") for name in self._columns]
         lines = ([epoch, *row.values()] for epoch, row in enumerate(self.rows, start=1))
-        write_csv(self._curves, ["epoch", *names], lines)
+        write_csv(self._curves, ["epoch", *(name.replace("/", "_") for name in best)], lines)
 
 
 def _open_live(folder: Path) -> Any:

@@ -1,8 +1,6 @@
 """Features of every photo from a frozen backbone, computed once and kept.
 
-They are in `.fieldguide/features/<key>/` of the project. The key is a hash of everything that they
-depend on: weights, preprocessing, photos, code, libraries, device. They are a cache, not a result:
-`make clean` deletes them.
+They are a cache, not a result: `core/cache.py` says where they are and how they are found.
 """
 
 from __future__ import annotations
@@ -14,17 +12,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from filelock import FileLock
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
+from fieldguide.core.cache import cache_folder, code_sha256
+from fieldguide.core.environment import describe_machine, numeric_versions
 from fieldguide.core.errors import TrainingError
 from fieldguide.core.files import new_folder
-from fieldguide.core.store import Split
+from fieldguide.core.params import ModelParams
+from fieldguide.core.store import Split, Store
 from fieldguide.network.augmentation import is_flipped
 from fieldguide.network.batches import Order, in_order
 from fieldguide.network.initial import InitialNetwork
 from fieldguide.network.interface import Network, output_layers
-from fieldguide.training.finetune import Head
 
 
 class FeatureBatches:
@@ -54,6 +54,29 @@ class FeatureBatches:
             yield features.to(device), self._labels[rows].to(device)
 
 
+class Head(nn.Module):
+    """Dropout and the output layer of a network: (B, F) features -> (B, K) scores."""
+
+    def __init__(self, classifier: nn.Module, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = classifier
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Unnormalised scores; the output layer may be a convolution of one pixel."""
+        scores: Tensor = self.classifier(self.dropout(features)).flatten(1)
+        return scores
+
+
+def feature_folder(
+    initial: InitialNetwork, model: ModelParams, store: Store, device: torch.device
+) -> Path:
+    """Return the folder for the features of a store, by everything that they depend on."""
+    network = (initial.origin, model.backbone, vars(initial.preprocessing))
+    software = (code_sha256(), numeric_versions())
+    return cache_folder("features", store.sha256, network, software, describe_machine(device))
+
+
 def cached_features(
     folder: Path,
     initial: InitialNetwork,
@@ -67,7 +90,7 @@ def cached_features(
     If several processes call this, one computes the features and the others wait.
 
     Args:
-        folder: for the features of this network and data set.
+        folder: of `feature_folder`.
         initial: the network, in eval mode.
         split: photos.
         device: where to compute.

@@ -9,10 +9,27 @@ from pathlib import Path
 
 import torch
 
+NUMERIC = ("torch", "torchvision", "numpy", "timm")  # those that compute a training
 LIBRARIES = [
     *("torch", "torchvision", "dvc", "dvclive", "numpy", "pillow"),
     *("scikit-learn", "scipy", "safetensors", "timm", "matplotlib", "pydantic"),
 ]
+
+
+def numeric_versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that compute a training."""
+    libraries = {name: importlib.metadata.version(name) for name in NUMERIC}
+    return {"python": platform.python_version(), **libraries}
+
+
+def describe_machine(device: torch.device) -> dict[str, object]:
+    """Describe what a training's rounding depends on besides versions, without names."""
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": _device_name(device),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
+    }
 
 
 def describe_environment(
@@ -21,10 +38,7 @@ def describe_environment(
     """Describe this process without paths or names; the same in every run on one machine."""
     return {
         "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "device": _device_name(device),
-        "threads": torch.get_num_threads(),
-        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        **describe_machine(device),
         "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
         "lock_sha256": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else None,
     }

@@ -9,7 +9,7 @@ import pytest
 # Allocates and fills 64 MiB 48 times; prints the page faults of the last eight times.
 FILL = """
 import resource, sys, torch
-from fieldguide.training.memory import keep_freed_memory
+from fieldguide.core.memory import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 faults = []

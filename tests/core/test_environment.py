@@ -7,7 +7,11 @@ import platform
 import numpy as np
 import torch
 
-from fieldguide.training.environment import LIBRARIES, describe_environment
+from fieldguide.core.environment import (
+    LIBRARIES,
+    describe_environment,
+    numeric_versions,
+)
 
 CPU = torch.device("cpu")
 
@@ -38,3 +42,10 @@ def test_description_has_no_paths_and_no_machine_name(tmp_path):
 
 def test_without_a_lock_file_its_hash_is_none(tmp_path):
     assert describe_environment(CPU, tmp_path / "none")["lock_sha256"] is None
+
+
+def test_versions_of_libraries_that_compute_nothing_do_not_count():
+    versions = numeric_versions()
+    assert versions["python"] == platform.python_version()
+    assert versions["numpy"] == np.__version__
+    assert set(versions) == {"python", "torch", "torchvision", "numpy", "timm"}

@@ -1,8 +1,9 @@
-"""The strategies of `model.finetune`: which blocks of a network are trained, and when."""
+"""The blocks of a network: which are trained, in which epochs, and at which learning rate."""
 
 from __future__ import annotations
 
-import torch
+from typing import Any
+
 from torch import nn
 
 from fieldguide.core.errors import TrainingError
@@ -48,11 +49,7 @@ class Freezing:
                 f"model.last_k: found {model.last_k}; {model.name} has {self._below} blocks; "
                 f"allowed: 1 to {self._below}"
             )
-        self._freeze(self.first_trained(epochs - 1))
-
-    def set_epoch(self, epoch: int) -> None:
-        """Freeze and train the blocks of an epoch, which counts from 0."""
-        self._freeze(self.first_trained(epoch))
+        self.set_epoch(epochs - 1)
 
     def first_trained(self, epoch: int) -> int:
         """Return the first block that is trained in an epoch; both count from 0.
@@ -65,12 +62,13 @@ class Freezing:
         growing = max(1, self._epochs // 2)  # epochs
         return self._below - min(self._below, epoch * self._below // growing)
 
-    def _freeze(self, first: int) -> None:
-        """Train block `first` and all blocks after it.
+    def set_epoch(self, epoch: int) -> None:
+        """Train the blocks of an epoch, which counts from 0, and freeze the others.
 
         Frozen modules are in eval mode: their batch norm neither uses nor updates the statistics of
         a batch.
         """
+        first = self.first_trained(epoch)
         for number, block in enumerate(self._blocks):
             for parameter in block:
                 parameter.requires_grad_(number >= first)
@@ -111,15 +109,21 @@ def count_parameters(net: nn.Module) -> dict[str, int]:
     return {"trained": trained, "all": sum(p.numel() for p in net.parameters())}
 
 
-class Head(nn.Module):
-    """Dropout and the output layer of a network: (B, F) features -> (B, K) scores."""
+def layer_decay_groups(
+    net: nn.Module, *, weight_decay: float, layer_decay: float, lr: float
+) -> list[dict[str, Any]]:
+    """Group parameters by layer; each layer has `layer_decay` × the learning rate of the next.
 
-    def __init__(self, classifier: nn.Module, dropout: float) -> None:
-        super().__init__()
-        self.dropout = nn.Dropout(dropout)
-        self.classifier = classifier
+    Source: Bao et al. 2022, BEiT, section 3.2 (https://arxiv.org/abs/2106.08254).
+    """
+    from timm.optim import param_groups_layer_decay  # noqa: PLC0415 - slow to import
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Unnormalised scores; the output layer may be a convolution of one pixel."""
-        scores: torch.Tensor = self.classifier(self.dropout(features)).flatten(1)
-        return scores
+    groups: list[dict[str, Any]] = param_groups_layer_decay(
+        net,
+        weight_decay=weight_decay,
+        no_weight_decay_list=getattr(net, "no_weight_decay", set)(),
+        layer_decay=layer_decay,
+    )
+    for group in groups:
+        group["lr"] = lr * group.pop("lr_scale")
+    return groups

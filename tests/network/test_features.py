@@ -7,18 +7,21 @@ import numpy as np
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
 
 from fieldguide.core.errors import TrainingError
 from fieldguide.network.augmentation import Augmentation
 from fieldguide.network.batches import Batches, Order
+from fieldguide.network.features import FeatureBatches, Head, cached_features, classifier_input
 from fieldguide.network.initial import InitialNetwork
 from fieldguide.network.preprocessing import Preprocessing
-from fieldguide.training.features import FeatureBatches, cached_features, classifier_input
-from fieldguide.training.finetune import Head
 
 CPU = torch.device("cpu")
 PREPROCESSING = Preprocessing(32, "bicubic", mean=[0.4, 0.5, 0.6], std=[0.2, 0.3, 0.4])
+
+
+@pytest.fixture(autouse=True)
+def working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
@@ -221,55 +224,3 @@ def test_a_single_view_is_only_shuffled(store):
     values = torch.cat([values for values, _ in batches])[:, 0].tolist()
     assert sorted(values) == list(range(48))
     assert values != sorted(values)
-
-
-@pytest.fixture
-def train_head(run_training):
-    """Trains the head of a network; returns the keys of all features of the train split."""
-
-    def run(name="run", *, scale=1.0, model=None, **changes):
-        torch.manual_seed(9)
-        net = timm.create_model("test_resnet", num_classes=7)
-        net.conv1[0].weight.data *= scale
-        Path("models/weights").mkdir(parents=True, exist_ok=True)
-        save_file(net.state_dict(), "models/weights/w.safetensors")
-        settings = {"name": "test_resnet", "weights": "w.safetensors", "finetune": "head"}
-        settings |= {"input_size": 32} | (model or {})
-        run_training(name, model=settings, epochs=1, **changes)
-        return {path.parent.name for path in Path(".fieldguide/features").glob("*/train-*")}
-
-    return run
-
-
-@pytest.mark.slow
-def test_trainings_that_differ_only_in_the_head_share_features(train_head, capsys):
-    (first,) = train_head()
-    capsys.readouterr()
-    for changes in (
-        {"seed": 1},
-        {"learning_rate": 0.1, "optimizer": "sgd", "batch_size": 7},
-        {"model": {"dropout": 0.5}},
-    ):
-        assert train_head(**changes) == {first}
-    assert "Computing features" not in capsys.readouterr().out
-    # Features without the flipped view are in the same folder.
-    assert train_head(use_augmentation=False) == {first}
-    assert "Computing features of 48 train photos" in capsys.readouterr().out
-
-
-@pytest.mark.slow
-def test_other_weights_and_sizes_have_their_own_features(train_head):
-    first = train_head()
-    second = train_head(scale=2.0)
-    third = train_head(model={"input_size": 48})
-    assert first < second < third
-    assert len(third) == 3
-
-
-@pytest.mark.slow
-def test_features_of_an_experiment_in_a_workspace_are_in_its_project(
-    train_head, tmp_path, monkeypatch
-):
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "project"))
-    assert train_head() == set()
-    assert list((tmp_path / "project/.fieldguide/features").glob("*/train-2/features.npy"))

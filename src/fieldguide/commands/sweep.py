@@ -208,9 +208,8 @@ def gc(
     from fieldguide.sweeps.driver import locked
     from fieldguide.sweeps.experiments import free_models
 
-    sweep, base = _load(file)
-    with locked(ROOT, sweep):
-        record = Record(sweep, base, writes=False)
+    with locked(ROOT, _load(file)[0]):
+        record = _read(file)
         ranked = _ranked(record)
         freed = free_models(ROOT, record, ranked, keep_top=keep_top, dry_run=dry_run)
     for one in ranked[:keep_top]:

@@ -87,7 +87,7 @@ def test_what_may_still_be_promoted():
     for number in range(5):
         found.enter(number, 1, number / 10)
     found.begin(4, 3)
-    # Of eight configurations, four can be promoted from the first rung and two from the second.
+    # Of eight configurations, four can be promoted from a rung.
     assert found.may_be_promoted(1, planned=8) == [3, 2, 1]
     assert found.may_be_promoted(1, planned=100) == [3, 2, 1, 0]
     found.fail(3)

@@ -69,9 +69,8 @@ class Promotion:
 
         Args:
             stop: the rung.
-            planned: number of configurations of the whole sweep, which bounds how many can reach
-                the rung, and with it how many of those can be promoted.
+            planned: number of configurations of the whole sweep; no more can reach the rung.
         """
-        most = max(1, planned // self._eta ** (self.stops.index(stop) + 1))
         gone = self._promoted[stop] | self._failed
-        return [number for _, number in self._ranked[stop][:most] if number not in gone]
+        ranked = self._ranked[stop][: max(1, planned // self._eta)]
+        return [number for _, number in ranked if number not in gone]

@@ -21,6 +21,7 @@ class Progress:
         self._status = self._console.status("")  # a last line, on a terminal only
         self._begun, self._proposed_before = time.monotonic(), record.proposed
         self._best: tuple[float, str] | None = None  # bound and name
+        self._whole = sum(one.is_whole for one in record.results.values())  # trainings
         for number in range(record.proposed):
             self._compare(number)
 
@@ -46,6 +47,7 @@ class Progress:
             state, text = "failed", f"{failure['reason']}; {failure['log']}"
         else:
             result = self._record.results[run.name]
+            self._whole += result.is_whole
             state = "done" if result.is_whole else f"epoch {run.stop_after}"
             text = f"{self._sweep.metric} {result.score:.4f}  {result.seconds:.0f} s"
             self._compare(run.number)
@@ -88,10 +90,10 @@ class Progress:
 
     def _state(self, running: int) -> str:
         record = self._record
-        whole = sum(one.is_whole for one in record.results.values())
+        paused = len(record.results) - self._whole
         text = (
             f"{running} running; {record.proposed} of {record.planned} configurations begun; "
-            f"trainings: {whole} whole, {len(record.results) - whole} stopped at a rung, "
+            f"trainings: {self._whole} whole, {paused} stopped at a rung, "
             f"{len(record.failed)} failed"
         )
         new, left = record.proposed - self._proposed_before, record.planned - record.proposed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 import warnings
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ from fieldguide.sweeps.space import (
 _TRIES = 20  # proposals of the sampler until one must be new
 # Trials that TPE sees; docs/scale.md has their cost in time and quality. It counts no more than the
 # 25 best as good. With fewer than 250 finished ones, it would count fewer as good than among all.
-_BEST, _LATEST, _RUNNING = 25, 250, 500
+_BEST, _LATEST, _RUNNING = 25, 250, 250
 
 
 class Proposals:
@@ -42,6 +43,8 @@ class Proposals:
         """
         self._sweep, self._base = sweep, base
         self._known: set[str] = set()  # keys of what was proposed
+        self._trials: dict[int, FrozenTrial] = {}  # by number: what is known of a configuration
+        self._ranks: dict[int, tuple[float, float]] = {}  # of those that have a score
 
     @property
     def planned(self) -> int:
@@ -54,13 +57,22 @@ class Proposals:
         """Take note of a configuration that has been proposed."""
         self._known.add(_key(values))
 
-    def next(self, number: int, trials: dict[int, FrozenTrial]) -> Values:
+    def learn(self, number: int, trial: FrozenTrial | None) -> None:
+        """Take note of what is known of a configuration now; None if it has failed."""
+        if trial is None:
+            self._trials.pop(number, None)
+            self._ranks.pop(number, None)
+            return
+        self._trials[number] = trial
+        if trial.state != TrialState.RUNNING:
+            self._ranks[number] = _rank(trial, maximize=self._sweep.goal == "maximize")
+
+    def next(self, number: int) -> Values:
         """Return a configuration that is new and that the schema allows.
 
         Args:
             number: of the configuration, below `planned`; it seeds the proposal, so that a restart
                 repeats none.
-            trials: what is known of the configurations so far, by number; without failed ones.
 
         Raises:
             SweepError: the schema refuses nearly the whole space.
@@ -69,7 +81,7 @@ class Proposals:
         if sweep.method == "grid":
             assert self._valid is not None
             return list(self._valid.values())[number]
-        for values in self._ask(number, trials):
+        for values in self._ask(number):
             if _key(values) not in self._known and self._allowed(values):
                 return values
         untried = [one for key, one in (self._valid or {}).items() if key not in self._known]
@@ -81,7 +93,7 @@ class Proposals:
         rng = np.random.default_rng([sweep.seed, number])
         return untried[rng.integers(len(untried))]
 
-    def _ask(self, number: int, trials: dict[int, FrozenTrial]) -> Iterator[Values]:
+    def _ask(self, number: int) -> Iterator[Values]:
         """Yield proposals of Optuna's samplers for one configuration.
 
         TPE: Bergstra et al. 2011, https://papers.nips.cc/paper/4443.
@@ -96,9 +108,16 @@ class Proposals:
                 sampler = TPESampler(seed=seed, multivariate=True, constant_liar=True)
             study = optuna.create_study(direction=sweep.goal, sampler=sampler)
             if sweep.method == "bayes":
-                study.add_trials(_in_view(trials, maximize=sweep.goal == "maximize"))
+                study.add_trials(self.in_view())
             for _ in range(_TRIES):
                 yield study.ask(sweep.space).params
+
+    def in_view(self) -> list[FrozenTrial]:
+        """Return the trials that TPE sees: few, so that a long sweep's proposals cost no more."""
+        best = heapq.nsmallest(_BEST, self._ranks, key=self._ranks.__getitem__)
+        latest = sorted(self._ranks)[-_LATEST:]
+        running = sorted(self._trials.keys() - self._ranks.keys())[-_RUNNING:]
+        return [self._trials[number] for number in sorted({*best, *latest, *running})]
 
     def _allowed(self, values: Values) -> bool:
         try:
@@ -117,15 +136,6 @@ class Proposals:
         if sweep.method == "grid":
             allowed = islice(allowed, sweep.configurations)
         return {_key(values): values for values in allowed}
-
-
-def _in_view(trials: dict[int, FrozenTrial], *, maximize: bool) -> list[FrozenTrial]:
-    """Return the trials that TPE sees, so that a proposal's cost hardly grows with the sweep."""
-    running = [number for number, one in trials.items() if one.state == TrialState.RUNNING]
-    ended = [number for number, one in trials.items() if one.state != TrialState.RUNNING]
-    best = sorted(ended, key=lambda number: _rank(trials[number], maximize=maximize))[:_BEST]
-    seen = {*best, *sorted(ended)[-_LATEST:], *running[-_RUNNING:]}
-    return [trials[number] for number in sorted(seen)]
 
 
 def _rank(trial: FrozenTrial, *, maximize: bool) -> tuple[float, float]:

@@ -61,7 +61,6 @@ class Record:
         self._promotion = Promotion(stops, early.eta if early else 2, sweep.goal)
         self._proposals = Proposals(sweep, base)
         self._configurations: list[Values] = []  # by number, as Optuna holds them
-        self._known: dict[int, FrozenTrial] = {}  # by number: what the sampler learns from
         self._ids: dict[tuple[int, int, int], int] = {}  # Optuna's, by the key of each run
         self._waiting: deque[Run] = deque()  # to be started again
         self._seeds: deque[tuple[int, int]] = deque()  # configurations and further seeds
@@ -125,7 +124,7 @@ class Record:
     def _next_configuration(self) -> Run | None:
         if self.proposed >= self.planned:
             return None
-        self._add_configuration(self._proposals.next(self.proposed, self._known))
+        self._add_configuration(self._proposals.next(self.proposed))
         return self._begin(self.proposed - 1, 0, self._promotion.stops[0])
 
     def _next_promotion(self, *, last: bool = False) -> Run | None:
@@ -239,7 +238,7 @@ class Record:
             self.failed[run.name] = end
             self._promotion.fail(run.number)
             if run.index == 0:
-                self._known.pop(run.number)
+                self._proposals.learn(run.number, None)
             return
         assert trial.value is not None
         assert trial.datetime_complete is not None
@@ -249,8 +248,7 @@ class Record:
         self.results[run.name] = ended
         if run.index == 0:
             self._enter(run.number, run.stop_after, trial.value)
-        if run.number in self._known:
-            self._learn(run.number)
+        self._learn(run.number)
 
     def _enter(self, number: int, stop: int, score: float) -> None:
         """Put a configuration on a rung; from the last one, its further seeds are trained."""
@@ -274,9 +272,10 @@ class Record:
         elif found:
             steps = {found[0].run.stop_after: found[0].score}
             result = {"state": TrialState.PRUNED, "intermediate_values": steps}
-        self._known[number] = create_trial(
+        trial = create_trial(
             **result, params=self._configurations[number], distributions=self.sweep.space
         )
+        self._proposals.learn(number, trial)
 
 
 def _nothing_has_ended(sweep: Sweep) -> SweepError:

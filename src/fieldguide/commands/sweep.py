@@ -211,11 +211,11 @@ def gc(
     with locked(ROOT, _load(file)[0]):
         record = _read(file)
         ranked = _ranked(record)
-        freed = free_models(ROOT, record, ranked, keep_top=keep_top, dry_run=dry_run)
+        files, size = free_models(ROOT, record, ranked, keep_top=keep_top, dry_run=dry_run)
     for one in ranked[:keep_top]:
         print(f"keep  {one.name}")
     print(
-        f"{'would free' if dry_run else 'freed'} {freed.size / 1e6:,.1f} MB: {len(freed.files)} "
+        f"{'would free' if dry_run else 'freed'} {size / 1e6:,.1f} MB: {files} "
         f"files of {len(ranked[keep_top:])} configurations; their params and metrics stay"
     )
 

@@ -106,7 +106,7 @@ def _set_up(job: Job) -> Path:
 
 def _push(clone: Clone, job: Job, run: Run) -> None:
     """Push what a run read and wrote, then its ref: if the ref is there, the model is too."""
-    ref = _ref(job.start, run)
+    ref = job.start.refs + run.name
     for pause in (*_PAUSES, None):
         try:
             dvc(clone.project, "push", "--with-deps", TARGET)
@@ -212,7 +212,7 @@ class RayPool:
         self._failures[node] = self._failures[node] + 1 if outcome.node_failed else 0
         if outcome.commit:
             self._nodes[run.number, run.index] = node
-            return replace(outcome, commit=self._fetch(_ref(self._job.start, run)))
+            return replace(outcome, commit=self._fetch(self._job.start.refs + run.name))
         path = log_file(self._folder, run.name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(log or outcome.message, encoding="utf-8")
@@ -250,10 +250,6 @@ class RayPool:
 def gpus_of_a_trial(base: Params, fixed: Values) -> int:
     """Return how many GPUs a run trains on; 0 if the cluster has none."""
     return gpus_wanted(base, fixed) if ray.cluster_resources().get("GPU") else 0
-
-
-def _ref(start: StartingPoint, run: Run) -> str:
-    return f"refs/exps/{start.baseline[:2]}/{start.baseline[2:]}/{run.name}"
 
 
 def _url(root: Path, remote: str) -> str:

@@ -11,7 +11,6 @@ import json
 import math
 import re
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -26,7 +25,7 @@ from fieldguide.results.revision import load_yaml
 from fieldguide.sweeps.ranking import Configuration
 from fieldguide.sweeps.record import Record
 from fieldguide.sweeps.space import SECTIONS
-from fieldguide.sweeps.worker import TARGET
+from fieldguide.sweeps.worker import TARGET, refs_of
 
 _HASH = re.compile(rb"md5: ([0-9a-f]{32}(?:\.dir)?)")
 
@@ -45,7 +44,7 @@ def experiments_of(root: Path, baseline: str) -> dict[str, str]:
     Raises:
         GitError: `root` is not in a Git repository.
     """
-    folder = f"refs/exps/{baseline[:2]}/{baseline[2:]}/"
+    folder = refs_of(baseline)
     lines = git(root, "for-each-ref", "--format=%(objectname) %(refname)", folder).splitlines()
     return {ref.removeprefix(folder): commit for commit, ref in map(str.split, lines)}
 
@@ -175,14 +174,6 @@ def _model_in(lock: bytes | None) -> str:
     return next((out["md5"] for out in outs if out["path"] == MODEL), "")
 
 
-@dataclass(frozen=True)
-class Freed:
-    """What was, or would be, deleted."""
-
-    files: list[Path]
-    size: int  # bytes
-
-
 def free_models(
     root: Path,
     record: Record,
@@ -190,7 +181,7 @@ def free_models(
     *,
     keep_top: int,
     dry_run: bool = False,
-) -> Freed:
+) -> tuple[int, int]:
     """Delete from the cache the files that only losing trials have.
 
     `dvc gc --workspace` would delete the models of all experiments, and `dvc exp remove` frees
@@ -206,6 +197,9 @@ def free_models(
         keep_top: how many keep their models.
         dry_run: delete nothing.
 
+    Returns:
+        How many files were, or would be, deleted, and their bytes.
+
     Raises:
         SweepError: the cache may be used by other projects too.
     """
@@ -216,12 +210,12 @@ def free_models(
     here = experiments_of(root, baseline)
     losers = {name: here[name] for name in names if name in here}
     doomed = _models(root, cache, list(losers.values())) - _needed(root, cache, baseline, losers)
-    files = sorted(path for path in doomed if path.is_file())
-    size = _size(files)
+    files = [path for path in doomed if path.is_file()]
+    size = sum(path.stat().st_size for path in files)
     if not dry_run:
         for path in files:
             path.unlink()
-    return Freed(files, size)
+    return len(files), size
 
 
 def _own_cache(root: Path) -> Path:
@@ -252,7 +246,7 @@ def _needed(root: Path, cache: Path, baseline: str, names: Collection[str]) -> s
         baseline: of the sweep.
         names: the experiments that lost.
     """
-    losers = {f"refs/exps/{baseline[:2]}/{baseline[2:]}/{name}" for name in names}
+    losers = {refs_of(baseline) + name for name in names}
     refs = git(root, "for-each-ref", "--format=%(refname)").split()
     stashes = git(root, "stash", "list", "--format=%H").split()  # the ref has the last one only
     revisions = "\n".join(["HEAD", *stashes, *(ref for ref in refs if ref not in losers)])
@@ -280,7 +274,3 @@ def _cache_files(cache: Path, hashes: Iterable[str]) -> set[Path]:
             entries = json.loads(path.read_text(encoding="utf-8"))
             found |= {cached_file(cache, entry["md5"]) for entry in entries}
     return found
-
-
-def _size(files: Iterable[Path]) -> int:
-    return sum(path.stat().st_size for path in files if path.is_file())

@@ -30,6 +30,7 @@ from fieldguide.results.revision import load_yaml
 from fieldguide.sweeps.space import Run, Value
 
 TARGET = "train"  # the last stage of a run: the test set is opened for the winner alone
+BEFORE = {"prepare"}  # the stages that TARGET follows
 CACHE = ".fieldguide/cache"  # in a clone: a link to DVC's cache
 _CLONE = "FIELDGUIDE_CLONE"  # environment variable that all processes of a clone have
 _EXIT = re.compile(r"ERROR: failed to reproduce .*: failed to run: .*, exited with (-?\d+)$")
@@ -46,6 +47,16 @@ class StartingPoint:
     subfolder: str  # of the project in the repository: "birds/", or "" for the top folder
     user: str  # name of the author of commits
     email: str
+
+    @property
+    def refs(self) -> str:
+        """The folder of Git's refs in which DVC keeps the experiments."""
+        return refs_of(self.baseline)
+
+
+def refs_of(baseline: str) -> str:
+    """Return the folder of Git's refs with the experiments of a baseline."""
+    return f"refs/exps/{baseline[:2]}/{baseline[2:]}/"
 
 
 @dataclass(frozen=True)
@@ -106,7 +117,7 @@ class Clone:
             output.write(_LOG_START.encode())
             output.flush()
             self._run_dvc(run, output, env)
-        ref = f"refs/exps/{self.start.baseline[:2]}/{self.start.baseline[2:]}/{run.name}"
+        ref = self.start.refs + run.name
         if commit := self._git("for-each-ref", "--format=%(objectname)", ref).strip():
             return Outcome(commit, status=0)
         outcome = Outcome(None, *how_it_failed(log))
@@ -154,8 +165,7 @@ class Clone:
 
     def fetch(self, run: Run) -> None:
         """Bring the experiment of a run into the project, in place of that of an earlier rung."""
-        baseline = self.start.baseline
-        ref = f"refs/exps/{baseline[:2]}/{baseline[2:]}/{run.name}"
+        ref = self.start.refs + run.name
         options = ("--quiet", "--force", "--no-tags", "--no-write-fetch-head")
         git(self.root, "fetch", *options, str(self.folder), f"{ref}:{ref}")
 
@@ -175,7 +185,11 @@ class Clone:
         self._git("read-tree", "--reset", "-u", self.start.snapshot)
         self._git("clean", "--quiet", "--force", "-d")
         # Test scores and seconds in Git are the baseline's.
-        for path in [*_outputs_of_later_stages(self.project), TIMING]:
+        lock = self.project / "dvc.lock"
+        stages = load_yaml(lock.read_bytes())["stages"] if lock.is_file() else {}
+        later = [stages[name] for name in stages.keys() - BEFORE - {TARGET}]
+        outs = [out["path"] for stage in later for out in stage.get("outs", [])]
+        for path in [*outs, TIMING]:
             remove(self.project / path)
 
     def _make(self) -> None:
@@ -235,22 +249,6 @@ def how_it_failed(log: Path) -> tuple[int | None, str]:
             return int(match[1]), (lines[:place] or ["it printed nothing"])[-1]
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
     return None, ([*lines[-1:], *errors] or ["its log is empty"])[-1]
-
-
-def _outputs_of_later_stages(project: Path) -> set[str]:
-    """Return what the stages after TARGET write, by dvc.lock."""
-    lock = project / "dvc.lock"
-    stages = load_yaml(lock.read_bytes())["stages"] if lock.is_file() else {}
-    read = {name: [Path(dep["path"]) for dep in stages[name].get("deps", [])] for name in stages}
-    written = {name: [out["path"] for out in stages[name].get("outs", [])] for name in stages}
-    found = written.pop(TARGET, [])
-    later = set[str]()
-    for out in found:  # grows meanwhile
-        for name in list(written):
-            if any(dep.is_relative_to(out) or Path(out).is_relative_to(dep) for dep in read[name]):
-                found += written[name]
-                later.update(written.pop(name))
-    return later
 
 
 def _link(link: Path, folder: Path) -> None:

@@ -44,7 +44,7 @@ def original(tmp_path_factory):
     return Stub(tmp_path_factory.mktemp("original") / "project")
 
 
-@pytest.mark.parametrize("kind", ["worktree", "submodule", "detached"])
+@pytest.mark.parametrize("kind", ["worktree", "submodule", "detached", "shallow"])
 def test_a_sweep_runs_in_every_kind_of_checkout(original, tmp_path, kind):
     if kind == "worktree":
         project = original.at(tmp_path / "worktree")
@@ -54,11 +54,18 @@ def test_a_sweep_runs_in_every_kind_of_checkout(original, tmp_path, kind):
         submodule = ("-c", "protocol.file.allow=always", "submodule", "--quiet", "add")
         original.at(tmp_path).git(*submodule, str(original.folder), "part")
         project = original.at(tmp_path / "part")
+    elif kind == "shallow":
+        project = original.at(tmp_path / "shallow")
+        original.git("commit", "--quiet", "--allow-empty", "--message", "second")
+        source = original.folder.as_uri()
+        original.git("clone", "--quiet", "--depth", "1", source, str(project.folder))
     else:
         project = original.at(tmp_path / "clone")
         original.git("clone", "--quiet", str(original.folder), str(project.folder))
         project.git("checkout", "--quiet", "--detach")
     Stub.make_repository(project.folder)  # again, for the user's name
+    params = project.folder / "params.yaml"  # not committed, so that trials begin at a snapshot
+    params.write_text(params.read_text().replace("epochs: 24", "epochs: 12"))
     file = project.write_sweep(kind, run_cap=2)
     output = project.sweep("run", file)
     assert "2 of 2 configurations begun; trainings: 2 whole" in output
@@ -81,7 +88,7 @@ def test_another_folder_is_refused_with_the_cause(original, tmp_path):
     assert "not a git repository" in outside.sweep("run", file, status=1)
 
 
-def test_a_submodule_that_train_does_not_read_is_no_obstacle(original, tmp_path):
+def test_a_submodule_that_no_stage_reads_is_no_obstacle(original, tmp_path):
     project = original.at(tmp_path / "with-docs")
     original.git("clone", "--quiet", str(original.folder), str(project.folder))
     Stub.make_repository(project.folder)
@@ -100,7 +107,7 @@ def test_a_submodule_that_train_does_not_read_is_no_obstacle(original, tmp_path)
     )
     refused = project.sweep("run", project.write_sweep("deps", run_cap=1), status=1)
     assert refused.count("\n") == 1
-    assert "stage train depends on docs/settings, which lies in the submodule docs" in refused
+    assert "a stage depends on docs/settings, which lies in the submodule docs" in refused
 
 
 @pytest.mark.parametrize("where", ["repository", "environment"])

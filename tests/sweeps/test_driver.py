@@ -286,6 +286,20 @@ def test_best_is_applied_and_only_then_evaluated(project):
         project.git("commit", "--quiet", "--all", "--message", "as before", "--allow-empty")
 
 
+def test_only_a_whole_training_is_applied(project):
+    """All configurations wait at a rung, as after Ctrl-C."""
+    file = project.write_sweep("rung", run_cap=2, early_terminate=THREE_RUNGS)
+    base = load_params(project.folder / "params.yaml")
+    record = Record(load_sweep(project.folder / file, base), base)
+    run = record.next()
+    assert run.stop_after == 2
+    record.finish(run, score=0.5, epochs=2, seconds=1.0)
+    params = (project.folder / "params.yaml").read_text()
+    refused = project.sweep("best", file, "--apply", status=1)
+    assert "no configuration has been trained to the end; fieldguide sweep run" in refused
+    assert (project.folder / "params.yaml").read_text() == params
+
+
 def test_experiments_that_are_missing_are_named_and_run_again(project, capsys):
     file = project.write_sweep("gone", run_cap=3)
     assert project.search(file)

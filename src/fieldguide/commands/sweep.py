@@ -161,6 +161,10 @@ def best(
     if not apply:
         print(f"\nInto params.yaml, with its test scores: fieldguide sweep best {file} --apply")
         return
+    if winner.state == "paused":
+        raise SweepError(
+            f"{file}: no configuration has been trained to the end; fieldguide sweep run {file}"
+        )
     _apply(record, winner.name)
 
 

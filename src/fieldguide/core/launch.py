@@ -69,7 +69,9 @@ def start_processes(params: TrainParams) -> None:
         if failure.exitcode > 0:  # it has said why
             sys.exit(failure.exitcode)
         name = signal.Signals(-failure.exitcode).name
-        raise TrainingError(f"process {rank} was ended by {name}; {AGAIN}") from err
+        # The status of a signal: a sweep starts such a run again.
+        print(f"train: process {rank} was ended by {name}; {AGAIN}", file=sys.stderr)
+        sys.exit(128 - failure.exitcode)
     sys.exit(0)
 
 

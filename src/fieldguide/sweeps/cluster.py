@@ -9,7 +9,6 @@ import hashlib
 import os
 import re
 import shutil
-import sys
 import threading
 import time
 from collections import Counter
@@ -71,12 +70,11 @@ def _train_on_node(job: Job, run: Run, checkpoints: set[int]) -> tuple[Outcome, 
         drop_checkpoints(job.sweep, checkpoints)
         with first_free_folder(job.folder / "slots") as slot:
             clone = Clone(project, slot / "clone", job.start, project / CACHE)
-            path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
             outcome = clone.run(
                 run,
                 log=log,
                 checkpoint=checkpoint_folder(job.sweep, run),
-                env={"OMP_NUM_THREADS": str(job.threads), "PATH": path},
+                env={"OMP_NUM_THREADS": str(job.threads)},
             )
             if outcome.commit:
                 _push(clone, job, run)

@@ -62,7 +62,7 @@ def run_sweep(
     if not (root / ".dvc").is_dir():
         raise SweepError(f"{root}: has no folder .dvc; allowed: a DVC project in a Git repository")
     with locked(root, sweep), _terminate_as_interrupt():
-        identity = _check_git(root)
+        identity = _check_git(root, base)
         record = Record(sweep, base)
         if "baseline" not in record.facts:
             baseline, snapshot = take_snapshot(root, sweep.name)
@@ -190,12 +190,12 @@ def _check_is_here(root: Path, record: Record, *commits: str) -> None:
             ) from err
 
 
-def _check_git(root: Path) -> tuple[str, str]:
+def _check_git(root: Path, base: Params) -> tuple[str, str]:
     """Return the name and email that commits get here.
 
     Raises:
         SweepError: Git refuses the repository, has no commit or no identity, or a submodule has
-            what `train` depends on, and clones have no submodules.
+            what a stage depends on, and clones have no submodules.
     """
     try:
         git(root, "rev-parse", "--git-dir")  # fails if another user owns the folder
@@ -208,12 +208,16 @@ def _check_git(root: Path) -> tuple[str, str]:
     except GitError as err:
         raise SweepError(f"{root}: has no commit yet, and experiments need one") from err
     submodules = [Path(line.split("\t", 1)[1]) for line in listed if line.startswith("160000")]
-    stage = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"][TARGET]
-    for dep in stage.get("deps", []):
+    stages = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    archives = base.data.archive  # dvc.yaml has it as a variable
+    deps = {archives} if isinstance(archives, str) else set(archives)
+    for stage in stages.values():
+        deps.update(stage.get("deps", []))
+    for dep in sorted(deps):
         for submodule in submodules:
-            if Path(dep).is_relative_to(submodule):
+            if Path(dep).is_relative_to(submodule) or submodule.is_relative_to(dep):
                 raise SweepError(
-                    f"dvc.yaml: stage {TARGET} depends on {dep}, which lies in the submodule "
+                    f"dvc.yaml: a stage depends on {dep}, which lies in the submodule "
                     f"{submodule}; clones of workers have no submodules, so that no trial would "
                     "find it; allowed: files of the repository itself, or of DVC"
                 )

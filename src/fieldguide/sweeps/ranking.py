@@ -82,8 +82,6 @@ def _configuration(runs: list[EndedRun], sweep: Sweep) -> Configuration:
     trainings = [latest[index] for index in sorted(latest)]
     scores = [one.score for one in trainings]
     first = trainings[0]
-    # A training that ended before its rung was ended by early stopping, and will not go on.
-    whole = first.run.stop_after == 0 or first.epochs < first.run.stop_after
     complete = len(scores) == sweep.seeds
     return Configuration(
         number=first.run.number,
@@ -91,7 +89,7 @@ def _configuration(runs: list[EndedRun], sweep: Sweep) -> Configuration:
         values={key: first.run.overrides[key] for key in sweep.space},
         scores=scores,
         bound=bound(scores, sweep.goal),
-        state="paused" if not whole else "complete" if complete else "incomplete",
+        state="paused" if not first.is_whole else "complete" if complete else "incomplete",
         seconds=sum(one.seconds for one in runs),
         epochs=sum(one.epochs for one in trainings),
         ended=max(one.ended for one in runs),

@@ -173,7 +173,9 @@ class Record:
     def fail(self, run: Run, reason: str, log: str) -> None:
         """Record that a run cannot end with a result."""
         self._going.discard(run.key)
-        if not self._has_ended(run):
+        if self._has_ended(run):  # its experiment was missing, and still is
+            self.failed[run.name] = {"reason": reason, "log": log}
+        else:
             trial_id = self._ids[run.key]
             self._storage.set_trial_user_attr(trial_id, "end", {"reason": reason, "log": log})
             self._storage.set_trial_state_values(trial_id, TrialState.FAIL)

@@ -97,7 +97,7 @@ class EndedRun:
     @property
     def is_whole(self) -> bool:
         """Whether the training is finished: it had no stop, or early stopping ended it before."""
-        return self.run.stop_after == 0 or self.epochs < self.run.stop_after
+        return not self.run.overrides["train.stop_after"] or self.epochs < self.run.stop_after
 
 
 @dataclass(frozen=True)

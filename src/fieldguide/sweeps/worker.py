@@ -142,6 +142,8 @@ class Clone:
                 **env,
                 _CLONE: str(self.folder),
                 "DVC_EXP_AUTO_PUSH": "false",  # the sweep fetches the experiment
+                # `python` of dvc.yaml is this one, also if its environment is not activated.
+                "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
                 "PYTHONPATH": os.pathsep.join(
                     filter(None, [own_code, os.environ.get("PYTHONPATH")])
                 ),
@@ -198,6 +200,8 @@ class Clone:
         with new_folder(self.folder) as clone:
             top = str(top_of(self.root))
             git(clone, "clone", "--quiet", "--shared", "--no-checkout", top, ".")
+            # Git copies branches alone if the repository is shallow.
+            git(clone, "fetch", "--quiet", top, "+refs/fieldguide/*:refs/fieldguide/*")
             git(clone, "config", "user.name", self.start.user)
             git(clone, "config", "user.email", self.start.email)
             git(clone, "checkout", "--quiet", "--detach", self.start.baseline)

@@ -26,7 +26,7 @@ from fieldguide.sweeps.local import Pool, log_file
 from fieldguide.sweeps.progress import Progress
 from fieldguide.sweeps.record import Record
 from fieldguide.sweeps.space import Run, Sweep
-from fieldguide.sweeps.worker import TARGET, Outcome, StartingPoint
+from fieldguide.sweeps.worker import Outcome, StartingPoint
 
 _MOST_STARTS = 6  # of a run that ends for a reason other than its params
 _REFRESH = 0.5  # seconds between two looks at what runs

@@ -18,6 +18,7 @@ ALLOWED = {
     "pages": {"core", "figures"},
     "gate": {"core", "evaluation", "results", "pages"},
     "report": {"core", "evaluation", "figures", "results", "pages"},
+    "verify": {"core", "results"},
     "remotes": {"core", "results"},
     "registry": {"core", "results", "pages", "remotes"},
     "inference": {"core", "prepare", "network", "figures", "results"},

@@ -77,7 +77,7 @@ def test_every_value_of_a_revision(stub, name, hits):
     assert [(one.name, one.recall) for one in results.classes] == [("a", hits / 100), ("b", 0.8)]
     assert results.reliability == [Bin(0.8, acc, 200)]
     assert results.predictions.sources[0] == "test/a/000.png"
-    assert results.environment == {"libraries.torch": "2"}
+    assert results.environment == {"portable": True, "libraries.torch": "2"}
     assert results.timing == Timing(60.5, 2, 8.0)
     assert results.test_photos["test/b/099.png"] == PhotoIdentity("b", "b99")
     assert results.figure_paths == ["plots/figures/filters_conv1.png"]

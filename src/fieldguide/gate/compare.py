@@ -15,7 +15,12 @@ from fieldguide.results.results import Results, need, read_results, refuse_damag
 
 
 def compare(
-    root: Path, against: str, *, candidate: str, checks: Path = Path("checks.yaml")
+    root: Path,
+    against: str,
+    *,
+    candidate: str,
+    checks: Path = Path("checks.yaml"),
+    candidate_root: Path | None = None,
 ) -> Outcome:
     """Judge a candidate against a reference.
 
@@ -26,13 +31,14 @@ def compare(
         against: the reference: stage, version, Git revision, DVC experiment, or "workspace".
         candidate: a name of the same kinds.
         checks: the file of checks, relative to the project.
+        candidate_root: the candidate's project, if it is another folder.
 
     Raises:
         ParamsError: the file of checks has a mistake.
     """
     required = load_yaml(root / checks, Checks)
     try:
-        sides = [_read(name, root) for name in (against, candidate)]
+        sides = [_read(against, root), _read(candidate, candidate_root or root)]
         _check_same_test_set(*sides)
         outcome = judge(required, *sides)
         reference = sides[0]

@@ -1,0 +1,113 @@
+"""`fieldguide verify`: rebuild a revision and compare every byte with what was committed."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fieldguide.core.errors import RevisionError, printable
+
+if TYPE_CHECKING:
+    from fieldguide.results.results import Results
+    from fieldguide.verify.comparison import Row
+
+app = typer.Typer()
+ROOT = Path()
+
+
+@app.command()
+def verify(
+    rev: Annotated[
+        str, typer.Argument(help="a Git revision, experiment, stage or version")
+    ] = "HEAD",
+) -> None:
+    """Rebuild a commit without any cache, and compare every byte.
+
+    Exit status 0: the same bytes, or no worse where bytes cannot be the same; 1: other results.
+    """
+    from fieldguide.results.results import need, read_results
+    from fieldguide.verify.comparison import cause, compare
+    from fieldguide.verify.rebuild import clone, fetch_inputs, rebuild
+
+    committed = read_results(rev, ROOT)
+    commit = committed.revision.rev
+    if commit is None:
+        raise RevisionError("verify: found workspace; allowed: a commit, as HEAD; commit it first")
+    need(committed.lock)
+    own = ROOT.resolve() / ".fieldguide"
+    own.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="verify-", dir=own) as folder:
+        print(printable(f"Rebuilding {committed.label} without any cache"), file=sys.stderr)
+        project = clone(ROOT, commit, Path(folder))
+        fetch_inputs(ROOT, project)
+        rebuild(project)
+        rebuilt = read_results("workspace", project)
+        rows = compare(committed, rebuilt)
+        _print(rows)
+        different = [row for row in rows if not row.is_same]
+        if not different:
+            print(f"Verified: {committed.label}, the same bytes in all {len(rows)} places")
+            return
+        first = different[0].path
+        print(printable(f"Not the same bytes in {len(different)} of {len(rows)}, first {first}"))
+        print(printable(f"Likely cause: {cause(rows, committed, rebuilt)}"))
+        made_alike = all(row.is_output for row in different)
+        if made_alike and not (_is_portable(committed) and _is_portable(rebuilt)):
+            raise typer.Exit(_paired_test(rev, project))
+    raise typer.Exit(1)
+
+
+def _print(rows: list[Row]) -> None:
+    """Print the first characters of each hash; stages are separated by a line."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for column in ("stage", "file or folder", "committed", "rebuilt", ""):
+        table.add_column(column)
+    stage = None
+    for row in rows:
+        if stage not in (None, row.stage):
+            table.add_section()
+        table.add_row(
+            "" if stage == row.stage else row.stage,
+            printable(row.path),
+            row.committed[:8],
+            row.rebuilt[:8] or "none",
+            "" if row.is_same else "differs",
+        )
+        stage = row.stage
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:  # a log is not folded to a terminal's width
+        console.width = 120
+    console.print(table)
+    print()
+
+
+def _is_portable(results: Results) -> bool:
+    from fieldguide.results.results import known
+
+    return known(results.environment, {}).get("portable") is True
+
+
+def _paired_test(rev: str, project: Path) -> int:
+    """Judge the rebuilt classifier as the gate does, and say by how much it may be worse."""
+    from rich.console import Console
+
+    from fieldguide.gate.compare import compare
+    from fieldguide.gate.output import print_table
+
+    outcome = compare(ROOT, rev, candidate="workspace", candidate_root=project)
+    print_table(outcome, Console(highlight=False, markup=False, emoji=False, width=120))
+    accuracy = next((one for one in outcome.checks if one.name == "test.acc"), None)
+    if outcome.exit_status == 0 and accuracy is not None and accuracy.low is not None:
+        print(
+            "These results are not portable: not the same bytes; test accuracy is no worse by "
+            f"more than {max(0.0, -accuracy.low):.1%} ({accuracy.confidence:.0%} interval)"
+        )
+    return min(outcome.exit_status, 1)

@@ -1,0 +1,1 @@
+"""Rebuild a revision elsewhere and compare its bytes with those that were committed."""

@@ -1,0 +1,86 @@
+"""Compare a rebuilt project with the revision: every input and output that dvc.lock names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fieldguide.core.files import md5
+from fieldguide.results.results import Lock, Results, known, need
+
+
+@dataclass(frozen=True)
+class Row:
+    """A file or folder that dvc.lock names."""
+
+    path: str
+    stage: str  # the first one that reads or writes it
+    is_output: bool
+    committed: str  # MD5
+    rebuilt: str  # MD5; empty if no stage reads or writes it now
+
+    @property
+    def is_same(self) -> bool:
+        """Whether both are the same bytes."""
+        return self.committed == self.rebuilt
+
+
+def compare(committed: Results, rebuilt: Results) -> list[Row]:
+    """Compare the two locks, and files in Git with the lock; the order is that of the stages.
+
+    Raises:
+        RevisionError: the revision has no dvc.lock.
+    """
+    before, after = need(committed.lock), need(rebuilt.lock)
+    rows: dict[str, Row] = {}
+    for stage in before.deps:
+        for path, found in before.deps[stage].items():
+            if path not in before.outputs and path not in rows:
+                now = after.deps.get(stage, {}).get(path, "")
+                rows[path] = Row(path, stage, False, found, now)
+        for path, out in before.outputs.items():
+            if out.stage == stage:
+                now = after.outputs[path].md5 if path in after.outputs else ""
+                rows[path] = Row(path, stage, True, _in_git(committed, path) or out.md5, now)
+    return list(rows.values())
+
+
+def cause(rows: list[Row], committed: Results, rebuilt: Results) -> str:
+    """Return the likely cause of the first difference, in one sentence; empty without one."""
+    different = [row for row in rows if not row.is_same]
+    if not different:
+        return ""
+    inputs = [row.path for row in different if not row.is_output]
+    if inputs:
+        verb = "is not what" if len(inputs) == 1 else "are not what"
+        return f"{', '.join(inputs)}: {verb} dvc.lock names; run `dvc repro` and commit the results"
+    before, after = need(committed.lock), need(rebuilt.lock)
+    if before.params != after.params:
+        keys = [key for key in after.params if after.params[key] != before.params.get(key)]
+        return f"params.yaml: {', '.join(keys)} changed without `dvc repro`"
+    return _environment(committed, rebuilt) or _edited(different[0], before)
+
+
+def _environment(committed: Results, rebuilt: Results) -> str:
+    """Return what the two trainings were made with, if it differs."""
+    before, after = known(committed.environment, {}), known(rebuilt.environment, {})
+    found = [
+        f"{key} {before.get(key, 'unknown')}, here {after.get(key, 'unknown')}"
+        for key in {**before, **after}
+        if before.get(key) != after.get(key)
+    ]
+    return f"made with another {'; '.join(found)}" if before and found else ""
+
+
+def _edited(row: Row, lock: Lock) -> str:
+    if row.committed != lock.outputs[row.path].md5:
+        return f"{row.path}: the file in Git is not the one that dvc.lock names"
+    return (
+        f"code, params and versions are the same, so {row.path} was changed by hand, or a "
+        "processor computes differently (docs/reproducibility.md)"
+    )
+
+
+def _in_git(results: Results, path: str) -> str | None:
+    """Return the MD5 of an output that Git keeps; None if DVC keeps it."""
+    data = results.revision.read(path)
+    return None if data is None else md5(data)

@@ -2,21 +2,23 @@
 
 Reads   models/classifier/, data/prepared/ (test), metrics/predictions.csv, plots/curves.csv
 Writes  plots/figures/
-Params  visualize
+Params  compute, visualize
 """
 
 from pathlib import Path
 
-from fieldguide.core import stage
+from fieldguide.core import compute, stage
 from fieldguide.core.params import Params
-from fieldguide.core.store import Store
-from fieldguide.evaluation.predictions import read_predictions
-from fieldguide.figures.draw import draw_all
-from fieldguide.network.bundle import load_bundle
 
 
 def main(params: Params) -> None:
     """Draw every figure."""
+    compute.set_up(params.compute)
+    from fieldguide.core.store import Store
+    from fieldguide.evaluation.predictions import read_predictions
+    from fieldguide.figures.draw import draw_all
+    from fieldguide.network.bundle import load_bundle
+
     draw_all(
         load_bundle(Path("models/classifier")),
         Store(Path("data/prepared")).split("test"),

@@ -21,6 +21,7 @@ TRACKED = [
 ]
 # Small, but an epoch takes about half a second, so that a test can kill the training in it.
 CHANGES = {
+    "compute": {"threads": 1},
     "data": {"archive": "data/photos.zip", "image_size": 32},
     # The same number of filters in each layer: drawing more takes longer than training them.
     "model": {

@@ -1,5 +1,6 @@
 """The command, as a user starts it."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -91,18 +92,29 @@ def test_help_tells_all_of_what_each_command_does(fieldguide, group):
     assert [line for line in commands if line.endswith("...")] == []
 
 
+def imports_of(stage):
+    """The imports of a stage's script, also those in its main."""
+    tree = ast.parse((ROOT / "stages" / f"{stage}.py").read_text(encoding="utf-8"))
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    return "; ".join(map(ast.unparse, found))
+
+
 def test_prepare_imports_what_it_uses_alone():
     (found,) = imported("import stages.prepare")
     assert found & {"torch", "sklearn", "scipy", "matplotlib"} == set()
+
+
+def test_stages_import_pytorch_after_its_settings():
+    for name in ("train", "evaluate", "visualize"):
+        (found,) = imported(f"import stages.{name}")
+        assert found & {"torch", "numpy", "sklearn"} == set()
 
 
 def test_what_uses_pytorch_imports_nothing_else_that_it_does_not_use():
     predict, evaluate, train, visualize = imported(
         "import fieldguide.inference.answers, fieldguide.inference.find, "
         "fieldguide.inference.torch_classifier",
-        "import stages.evaluate",
-        "import stages.train",
-        "import stages.visualize",
+        *(imports_of(stage) for stage in ("evaluate", "train", "visualize")),
         shared="import torch",
     )
     other = {"dvc", "dvclive", "timm", "torchvision", "torch._dynamo"}

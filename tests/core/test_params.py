@@ -13,7 +13,9 @@ from fieldguide.core.params import CNNParams, epoch_size, load_params
 ROOT = Path(__file__).resolve().parents[2]
 DELETE = object()
 # Key, smallest and largest value allowed, and one beyond each.
+NOT_PORTABLE = {"compute.portable": False}
 RANGES = [
+    ("compute.threads", (1, 64), (0, 65)),
     ("data.image_size", (32, 512), (7, 513)),
     ("data.val_fraction", (0.01, 0.5), (0.0099, 0.51)),
     ("data.test_fraction", (0.01, 0.5), (0.0099, 0.51)),
@@ -136,6 +138,7 @@ def test_every_number_has_a_tested_range():
         ("train.crop", ["shift", "resized", "none"]),
         ("train.train_on_val", [True, False]),
         ("train.compile", [True, False]),
+        ("compute.portable", [True, False]),
         ("evaluate.flip_averaging", [True, False]),
         ("data.engine", ["local", "ray"]),
         ("train.optimizer", ["adam", "adamw", "nadam", "rmsprop", "sgd"]),
@@ -148,7 +151,7 @@ def test_every_number_has_a_tested_range():
 def test_only_the_listed_choices_are_allowed(key, values, load):
     section, name = key.split(".")
     for value in values:
-        assert getattr(getattr(load({key: value}), section), name) == value
+        assert getattr(getattr(load({**NOT_PORTABLE, key: value}), section), name) == value
     with pytest.raises(ParamsError, match=rf"{key}: found 'other'; allowed: "):
         load({key: "other"})
 
@@ -178,6 +181,25 @@ def test_only_the_listed_choices_are_allowed(key, values, load):
 def test_a_wrong_type_is_refused_and_not_converted(key, value, load):
     with pytest.raises(ParamsError, match=rf"{key}: found .*; allowed: "):
         load({key: value})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train.accelerator": "gpu"}, "train.accelerator: found gpu; .*: auto, cpu; a GPU rounds"),
+        ({"train.accelerator": "mps"}, "train.accelerator: found mps; .*: auto, cpu; a GPU rounds"),
+        (
+            {"train.precision": "bf16-mixed"},
+            "train.precision: found bf16-mixed; .*: 32; processors",
+        ),
+        ({"train.precision": "16-mixed"}, "train.precision: found 16-mixed; .*: 32; processors"),
+        ({"train.compile": True}, "train.compile: found true; .*: false; it writes code"),
+    ],
+)
+def test_what_cannot_be_portable_is_refused_with_the_reason(changes, message, load):
+    with pytest.raises(ParamsError, match=message):
+        load(changes)
+    load({**NOT_PORTABLE, **changes})
 
 
 def test_there_may_be_several_archives(load):
@@ -232,15 +254,15 @@ def test_all_problems_are_listed_at_once(load):
             r"model\.filter_org: 2\.0 makes 16384 filters in the largest .*allowed: at most 8192",
         ),
         (
-            {"train.precision": "16-mixed", "train.accelerator": "cpu"},
+            {**NOT_PORTABLE, "train.precision": "16-mixed", "train.accelerator": "cpu"},
             r'train\.precision: "16-mixed" needs a GPU, and train\.accelerator is cpu',
         ),
         (
-            {"train.accelerator": "mps", "train.num_nodes": 2},
+            {**NOT_PORTABLE, "train.accelerator": "mps", "train.num_nodes": 2},
             r"train\.accelerator: mps is a single device; .* train\.num_nodes: 2, .* allowed with",
         ),
         (
-            {"train.accelerator": "mps", "train.strategy": "ddp"},
+            {**NOT_PORTABLE, "train.accelerator": "mps", "train.strategy": "ddp"},
             r"train\.accelerator: mps is a single device; .* train\.strategy: ddp",
         ),
         ({"data.image_size": 31}, r"model\.conv_layers: 5 .*image_size 31 to nothing.*1 to 4"),

@@ -97,7 +97,7 @@ def write_results(folder, *, classes=CLASSES, libraries=(("torch", "2.15.0"),), 
     _table(folder, "plots/left_out.csv", ["reason", "files"], reasons)
     metrics = {"best": {"val_acc": 0.875}, "parameters": {"trained": 1234, "all": 1234}}
     _write(folder, "metrics/train/metrics.json", json.dumps(metrics))
-    machine = {"python": "3.11.7", "system": "Linux x86_64", "device": "cpu", "cuda": None}
+    machine = {"portable": False, "system": "Linux x86_64", "device": "cpu", "cuda": None}
     machine["libraries"] = dict(libraries)
     _write(folder, "metrics/environment.json", json.dumps(machine))
     _write(folder, "metrics/test.json", json.dumps({"test": SCORES | scores}))

@@ -124,6 +124,7 @@ class Stub:
         self.env.pop("DVC_ROOT", None)
         self.notes.mkdir(parents=True)
         params = YAML(typ="safe").load(ROOT / "params.yaml")  # without comments: read faster
+        params["compute"]["threads"] = 1
         compact = io.StringIO()
         plain = YAML(typ="safe")
         plain.default_flow_style = False

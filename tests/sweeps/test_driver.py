@@ -64,11 +64,13 @@ def test_each_worker_has_a_gpu_of_its_own_where_there_are_several(monkeypatch):
     base = load_params(ROOT / "params.yaml")
 
     def gpus(**changes):
-        return gpus_of(base, {f"train.{key}": value for key, value in changes.items()})
+        fixed = {f"train.{key}": value for key, value in changes.items()}
+        return gpus_of(base, {"compute.portable": False, **fixed})
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-8f")
     assert gpus(accelerator="auto") == gpus(accelerator="gpu") == ["3", "GPU-8f"]
     assert gpus(accelerator="cpu") == []
+    assert gpus_of(base, {}) == []  # portable
     assert gpus(devices=2) == []  # one trial takes several
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert gpus() == []

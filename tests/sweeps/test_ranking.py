@@ -30,7 +30,7 @@ def sweep(metric="val/acc", seeds=1):
 
 
 def ended(number, score, index=0, *, stop_after=0, epochs=None, seconds=1.0, minute=0):
-    overrides = {"model.activation": "gelu", "train.seed": index}
+    overrides = {"model.activation": "gelu", "train.seed": index, "train.stop_after": stop_after}
     run = Run(number, index, stop_after, f"b-{number:04d}_x_s{index}", overrides)
     trained = epochs or stop_after or 20
     return EndedRun(run, score, trained, seconds, START + timedelta(minutes=minute))

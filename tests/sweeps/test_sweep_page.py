@@ -46,7 +46,8 @@ def new_sweep(space, metric="val/acc", seeds=1):
 
 def ended(number, score, values=None, *, index=0, stop_after=0, minute=None, **given):
     """Return a run, by default one of 20 epochs to the end of the training."""
-    run = Run(number, index, stop_after, given.get("name", f"b-{number:04d}_x"), values or {})
+    overrides = {**(values or {}), "train.stop_after": stop_after}
+    run = Run(number, index, stop_after, given.get("name", f"b-{number:04d}_x"), overrides)
     when = START + timedelta(minutes=number if minute is None else minute)
     return EndedRun(run, score, stop_after or 20, given.get("seconds", 60.0), when)
 

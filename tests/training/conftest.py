@@ -63,6 +63,7 @@ def working_folder(tmp_path, monkeypatch):
 def tiny_params(make_params):
     def make(model=None, data=None, **changes):
         return make_params(
+            compute={"portable": False},  # trained in this process
             data={"image_size": 16} | (data or {}),
             model=MODEL | (model or {}),
             train=TRAIN | changes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fieldguide.core.errors import SweepError
+from fieldguide.core.output import counted
 
 if TYPE_CHECKING:
     from fieldguide.core.params import Params
@@ -50,7 +52,8 @@ def run(
         str | None, typer.Option(envvar="RAY_ADDRESS", help="Ray: host:port of the head")
     ] = None,
     cpus: Annotated[
-        int | None, typer.Option(min=1, help="Ray: cores that a trial reserves; 1")
+        int | None,
+        typer.Option(min=1, help="Ray: cores that a trial reserves; compute.threads, or 1"),
     ] = None,
     gpus: Annotated[
         float | None,
@@ -79,15 +82,22 @@ def run(
             *(sweep, base, address),
             remote=git_remote or "origin",
             jobs=jobs,
-            cpus=cpus or 1,
+            cpus=cpus,
             gpus=gpus,
             checkpoints=checkpoints,
         )
     elif (cpus, gpus, git_remote) != (None, None, None):
         raise SweepError("--cpus, --gpus and --git-remote: need --engine ray")
     else:
-        from fieldguide.sweeps.local import LocalPool
+        from fieldguide.sweeps.local import LocalPool, portable_threads
 
+        wanted = (jobs or 1) * (portable_threads(base, sweep.fixed) or 0)
+        if wanted > (cores := len(os.sched_getaffinity(0))):
+            print(
+                f"{jobs} trials at a time have {wanted} threads on {counted(cores, 'core')} and "
+                f"slow each other; fewer by -j, or by compute.threads in {file}",
+                file=sys.stderr,
+            )
         pool = partial(LocalPool, root, jobs=jobs or 1, base=base, fixed=sweep.fixed)
         finished = run_sweep(root, sweep, base, pool, checkpoints)
     if not finished:
@@ -101,7 +111,7 @@ def _run_on_cluster(
     *,
     remote: str,
     jobs: int | None,
-    cpus: int,
+    cpus: int | None,
     gpus: float | None,
     checkpoints: int | None,
 ) -> bool:
@@ -111,9 +121,12 @@ def _run_on_cluster(
     root = Path.cwd()
     with connected(address):
         from fieldguide.sweeps.cluster import RayPool, gpus_of_a_trial
+        from fieldguide.sweeps.local import portable_threads
 
         if gpus is None:
             gpus = gpus_of_a_trial(base, sweep.fixed)
+        if cpus is None:
+            cpus = portable_threads(base, sweep.fixed) or 1
         pool = partial(
             RayPool, root, sweep=sweep.name, remote=remote, cpus=cpus, gpus=gpus, jobs=jobs
         )

@@ -1,47 +1,39 @@
-"""Describe what a result was made with: Python, libraries, processor, threads, lock file."""
+"""Describe what a result depends on: versions of libraries, and the machine if it matters."""
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
+import os
 import platform
 from pathlib import Path
 
 import torch
 
-NUMERIC = ("torch", "torchvision", "numpy", "timm")  # those that compute a training
-LIBRARIES = [
-    *("torch", "torchvision", "dvc", "dvclive", "numpy", "pillow"),
-    *("scikit-learn", "scipy", "safetensors", "timm", "matplotlib", "pydantic"),
-]
+LIBRARIES = ("torch", "torchvision", "numpy", "timm")  # those that compute a training
 
 
 def numeric_versions() -> dict[str, str]:
-    """Return the versions of Python and of the libraries that compute a training."""
-    libraries = {name: importlib.metadata.version(name) for name in NUMERIC}
-    return {"python": platform.python_version(), **libraries}
+    """Return the versions of the libraries that compute a training."""
+    return {name: importlib.metadata.version(name) for name in LIBRARIES}
 
 
 def describe_machine(device: torch.device) -> dict[str, object]:
     """Describe what a training's rounding depends on besides versions, without names."""
+    instructions = os.environ.get("ONEDNN_MAX_CPU_ISA", "all")
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "device": _device_name(device),
+        "instructions": f"{torch.backends.cpu.get_cpu_capability()}, oneDNN: {instructions}",
         "threads": torch.get_num_threads(),
         "cuda": torch.version.cuda if device.type == "cuda" else None,
     }
 
 
-def describe_environment(
-    device: torch.device, lock: Path = Path("requirements.lock")
-) -> dict[str, object]:
-    """Describe this process without paths or names; the same in every run on one machine."""
-    return {
-        "python": platform.python_version(),
-        **describe_machine(device),
-        "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
-        "lock_sha256": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else None,
-    }
+def describe_environment(device: torch.device, *, portable: bool) -> dict[str, object]:
+    """Describe this process without paths or names; portable results depend on no machine."""
+    threads = {"threads": torch.get_num_threads()}
+    machine = threads if portable else describe_machine(device)
+    return {"portable": portable, **machine, "libraries": numeric_versions()}
 
 
 def _device_name(device: torch.device) -> str:

@@ -284,6 +284,13 @@ class TrainParams(Section):
         return self
 
 
+class ComputeParams(Section):
+    """How `train`, `evaluate` and `visualize` compute."""
+
+    portable: bool
+    threads: int = Field(ge=1, le=64)
+
+
 class EvaluateParams(Section):
     """What `evaluate` reads."""
 
@@ -302,11 +309,30 @@ class VisualizeParams(Section):
 class Params(Section):
     """All of params.yaml."""
 
+    compute: ComputeParams
     data: DataParams
     model: ModelParams
     train: TrainParams
     evaluate: EvaluateParams
     visualize: VisualizeParams
+
+    @model_validator(mode="after")
+    def _check_portable(self) -> Self:
+        reasons = {
+            "accelerator": "a GPU rounds in its own way",
+            "precision": "processors multiply numbers of 16 bits in different ways",
+            "compile": "it writes code for this very processor",
+        }
+        allowed = {"accelerator": ("auto", "cpu"), "precision": ("32",), "compile": (False,)}
+        for key, reason in reasons.items():
+            found = getattr(self.train, key)
+            if self.compute.portable and found not in allowed[key]:
+                shown = ", ".join(str(value).lower() for value in allowed[key])
+                raise ValueError(
+                    f"train.{key}: found {str(found).lower()}; allowed with compute.portable: "
+                    f"{shown}; {reason}, so set compute.portable: false"
+                )
+        return self
 
     @model_validator(mode="after")
     def _check(self) -> Self:

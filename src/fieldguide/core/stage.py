@@ -47,8 +47,9 @@ def run(main: Callable[[Params], dict[str, float | str] | None]) -> None:
     Exit status: 0 for success; 1 for a mistake that the message explains; 2 for an argument; 3 if
     the code of another tree would run; 75 on a full disk; 130 on Ctrl-C.
 
-    The duration in seconds, and what `main` returns, go to metrics/timing.json. Git tracks that
-    file, but it is no stage's output: durations differ in each run, and dvc.lock must not.
+    The duration in seconds, and what `main` returns, go to metrics/timing.json, if it returns
+    something. Git tracks that file, but it is no stage's output: durations differ in each run, and
+    dvc.lock must not.
     """
     accept_any_text()
     name = Path(sys.argv[0]).stem
@@ -60,7 +61,7 @@ def run(main: Callable[[Params], dict[str, float | str] | None]) -> None:
     _check_tree(name)
     start = time.perf_counter()
     try:
-        extra = main(load_params()) or {}
+        note = main(load_params())
         if _is_first():
             _copy_small_outputs(name)
     except FieldguideError as err:
@@ -80,8 +81,8 @@ def run(main: Callable[[Params], dict[str, float | str] | None]) -> None:
     except sqlite3.OperationalError as err:  # DVCLive opens DVC's state database
         message = f"DVC's state database cannot be written ({err}); is the disk full?"
         _fail(name, message, EXIT_NO_ROOM)
-    if _is_first():
-        _record(name, {"seconds": round(time.perf_counter() - start, 1), **extra})
+    if _is_first() and note:
+        _record(name, {"seconds": round(time.perf_counter() - start, 1), **note})
 
 
 def _copy_small_outputs(name: str) -> None:
@@ -123,9 +124,15 @@ def _fail(name: str, message: str, status: int = EXIT_MISTAKE) -> None:
 
 
 def _record(name: str, values: dict[str, float | str]) -> None:
-    """Replace one stage's entry of metrics/timing.json; start anew if that file is damaged."""
+    """Replace one stage's entry of metrics/timing.json; start anew if that file is damaged.
+
+    The entry of the same model stays, so that `git status` is clean if nothing else has changed.
+    """
     try:
         timing = json.loads(TIMING.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         timing = None
-    write_json(TIMING, {**(timing if isinstance(timing, dict) else {}), name: values})
+    timing = timing if isinstance(timing, dict) else {}
+    before = timing.get(name)
+    if not (isinstance(before, dict) and before.get("model") == values["model"]):
+        write_json(TIMING, {**timing, name: values})

@@ -24,7 +24,13 @@ _DECLARED = ("acc", "macro_f1", "top3_acc", "ece")  # scores that DVC compares b
 
 
 def evaluate_bundle(
-    bundle: Bundle, store: Store, params: EvaluateParams, *, metrics: Path, plots: Path
+    bundle: Bundle,
+    store: Store,
+    params: EvaluateParams,
+    *,
+    metrics: Path,
+    plots: Path,
+    portable: bool = False,
 ) -> None:
     """Predict the test split of a store, write all outputs and print the scores.
 
@@ -34,6 +40,7 @@ def evaluate_bundle(
         params: of this stage.
         metrics: folder for test.json and predictions.csv.
         plots: folder for confusion.csv, reliability.csv and per_class.csv.
+        portable: use the CPU, whose bytes are the same on every machine.
 
     Raises:
         BundleError: the classifier was trained on other classes or another image size.
@@ -42,12 +49,13 @@ def evaluate_bundle(
     _check_fit(bundle, store)
     keep_freed_memory()
     test, bins = store.split("test"), params.calibration_bins
-    probabilities = predict_split(bundle, test)
+    probabilities = predict_split(bundle, test, portable=portable)
     predictions = Predictions(test.sources, store.classes, test.labels, probabilities)
     result, averaged = evaluate(predictions, bins=bins), None
     scores = {"test": {name: round(getattr(result, name), 6) for name in _DECLARED}}
     if params.flip_averaging:
-        mean = (probabilities + predict_split(bundle, test, mirrored=True)) / 2
+        mirrored = predict_split(bundle, test, mirrored=True, portable=portable)
+        mean = (probabilities + mirrored) / 2
         averaged = evaluate(predictions._replace(probabilities=mean), bins=bins)
         scores["test_flip_averaged"] = {"acc": round(averaged.acc, 6)}
 

@@ -159,9 +159,10 @@ def _rectangle_sides(
     area: Tensor, aspect: Tensor, bounds: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, Tensor]:
     """Return height and width as fractions; aspects are uniform on a log scale within bounds."""
-    low, high = bounds[0].log(), bounds[1].log()
+    # In float64, because logarithms and roots of float32 differ between processors.
+    low, high = bounds[0].double().log(), bounds[1].double().log()
     ratio = torch.exp(low + (high - low) * aspect)  # width / height
-    return (area / ratio).sqrt(), (area * ratio).sqrt()
+    return (area / ratio).sqrt().float(), (area * ratio).sqrt().float()
 
 
 def color_jitter(images: Tensor, draws: Tensor, strength: float) -> Tensor:

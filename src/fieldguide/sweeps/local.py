@@ -129,16 +129,28 @@ def drop_checkpoints(folder: Path, needed: Iterable[int]) -> None:
 
 
 def threads(jobs: int) -> dict[str, str]:
-    """Give each run an equal share of the cores: two that use all of them slow each other."""
+    """Give each run an equal share of the cores: two that use all of them slow each other.
+
+    A run that is portable has `compute.threads` instead.
+    """
     share = max(1, len(os.sched_getaffinity(0)) // jobs)
     given = os.environ.get("OMP_NUM_THREADS", "")
     threads = min(share, int(given)) if given.isdigit() and int(given) else share
     return {"OMP_NUM_THREADS": str(threads)}
 
 
+def portable_threads(base: Params, fixed: Values) -> int | None:
+    """Return the threads that each run of a sweep has on any machine; None without portable."""
+    portable = fixed.get("compute.portable", base.compute.portable)
+    threads = fixed.get("compute.threads", base.compute.threads)
+    return int(str(threads)) if portable else None
+
+
 def gpus_wanted(base: Params, fixed: Values) -> int:
     """Return how many GPUs a run trains on where there are some; 0 if it trains on a CPU."""
     # Not checked as a whole: a fixed value may be allowed only with one that is searched.
+    if portable_threads(base, fixed) is not None:
+        return 0
     accelerator = fixed.get("train.accelerator", base.train.accelerator)
     devices = fixed.get("train.devices", base.train.devices)
     assert isinstance(devices, int)

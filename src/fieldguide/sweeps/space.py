@@ -27,7 +27,7 @@ Scalar = bool | int | float | str
 Value = Scalar | list[Any] | None
 Values = dict[str, Value]  # key of params.yaml, such as model.activation -> value
 
-SECTIONS = ("data", "model", "train")  # of params.yaml; a trial does not read the others
+SECTIONS = ("compute", "data", "model", "train")  # of params.yaml; a trial does not read the others
 MOST_LISTED = 100_000  # configurations; a larger discrete space is not listed
 GOALS: dict[str, Literal["maximize", "minimize"]] = {"val/acc": "maximize", "val/loss": "minimize"}
 

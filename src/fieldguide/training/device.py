@@ -9,9 +9,17 @@ import torch
 from fieldguide.core.errors import TrainingError
 from fieldguide.core.params import TrainParams
 
+_ON_CPU = (
+    "Trains on the CPU, for the same bytes on every machine; faster on this machine's GPU: "
+    "-S compute.portable=false"
+)
+_ON_GPU = "Trains on the GPU; another kind of GPU, or a CPU, would give other bytes"
 
-def choose_device(params: TrainParams) -> torch.device:
+
+def choose_device(params: TrainParams, *, portable: bool) -> torch.device:
     """Return the device of this process; each process of a machine has a GPU of its own.
+
+    Say what `auto` means for the bytes where there is a GPU.
 
     Raises:
         TrainingError: the machine has no such device, or not enough GPUs, or no GPU for 16-mixed.
@@ -21,6 +29,11 @@ def choose_device(params: TrainParams) -> torch.device:
     found = {"cuda": torch.cuda.device_count(), "mps": int(mps), "cpu": params.devices}
     kinds = {"auto": ["cuda", "mps", "cpu"], "gpu": ["cuda", "mps"]}
     wanted = kinds.get(params.accelerator, [params.accelerator])
+    if params.accelerator == "auto" and (found["cuda"] or found["mps"]):
+        if portable:
+            wanted = ["cpu"]
+        if os.environ.get("RANK", "0") == "0":
+            print(_ON_CPU if portable else _ON_GPU)
     kind = next((kind for kind in wanted if found[kind] > 0), wanted[0])
     if found[kind] < params.devices:
         raise TrainingError(

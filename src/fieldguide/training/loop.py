@@ -51,8 +51,16 @@ def train(
     *,
     store: Store,
     outputs: Outputs,
+    portable: bool = False,
 ) -> dict[str, float | str]:
     """Train, or resume an interrupted run of the very same training, and write the outputs.
+
+    Args:
+        params: of the training.
+        model: of the network.
+        store: the photos.
+        outputs: where to write.
+        portable: whether `core/compute.py` has set this process up for equal bytes everywhere.
 
     Returns:
         For metrics/timing.json; nothing in a process that writes nothing.
@@ -62,7 +70,7 @@ def train(
     """
     keep_freed_memory()
     make_deterministic(params)
-    with joined(params) as processes, explained(params, outputs, processes):
+    with joined(params, portable=portable) as processes, explained(params, outputs, processes):
         initial = _build(params, model, store)
         if processes.is_first:
             summary = summarize(initial.net, size=initial.preprocessing.size)
@@ -82,7 +90,8 @@ def train(
             if folder is None:  # not the first process
                 return {}
             record.finish(training.parameters)
-            write_json(outputs.environment, describe_environment(processes.device))
+            environment = describe_environment(processes.device, portable=portable)
+            write_json(outputs.environment, environment)
             # `initial.net`, or its output layer, which the bundle then saves.
             training.net.load_state_dict(training.best)
             bundle = initial.bundle(model, store, val_acc=record.best_score)

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import lr_scheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.overrides import TorchFunctionMode
 
 from fieldguide.core.params import TrainParams
 from fieldguide.network.blocks import layer_decay_groups
@@ -53,6 +54,18 @@ def make_optimizer(
     return without_compiler(kind)(groups, lr=lr, **options)
 
 
+class ExactRoots(TorchFunctionMode):
+    """Within this context the square roots of float32 on a CPU are correctly rounded.
+
+    PyTorch takes those of MKL, which differ between processors. Adam's fused step has its own.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.sqrt and args[0].device.type == "cpu":
+            return args[0].double().sqrt().to(args[0].dtype)
+        return func(*args, **(kwargs or {}))
+
+
 def without_compiler(kind: Any) -> Callable[..., torch.optim.Optimizer]:
     """Return an optimizer class whose methods do not import PyTorch's compiler.
 
@@ -62,7 +75,13 @@ def without_compiler(kind: Any) -> Callable[..., torch.optim.Optimizer]:
     """
     names = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
     methods = {name: inspect.unwrap(getattr(kind, name)) for name in names}
-    step = torch.no_grad()(inspect.unwrap(kind.step))
+    unwrapped = inspect.unwrap(kind.step)
+
+    @torch.no_grad()
+    def step(self: Any) -> None:
+        with ExactRoots():
+            unwrapped(self)
+
     return type(kind.__name__, (kind,), {**methods, "step": step, "__doc__": kind.__doc__})
 
 

@@ -104,20 +104,20 @@ class Processes:
 
 
 @contextmanager
-def joined(params: TrainParams) -> Iterator[Processes]:
+def joined(params: TrainParams, *, portable: bool) -> Iterator[Processes]:
     """Run the block together with all other processes that `start_processes` or torchrun started.
 
     Raises:
         TrainingError: another process has ended, or the machine lacks the device of `params`.
     """
     if not params.uses_ddp:
-        yield Processes(choose_device(params))
+        yield Processes(choose_device(params, portable=portable))
         return
     rank = int(os.environ["RANK"])
     if sys.platform == "linux":  # end with the process that started this one, even if it is killed
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
     try:
-        device = choose_device(params)
+        device = choose_device(params, portable=portable)
         distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=START)
         yield Processes(device, rank, params.processes, distributed.new_group(timeout=_STEP))
     except FieldguideError as err:

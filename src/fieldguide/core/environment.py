@@ -5,16 +5,23 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 
-LIBRARIES = ("torch", "torchvision", "numpy", "timm")  # those that compute a training
+NUMERIC = ("torch", "torchvision", "numpy", "timm")  # those that compute a training
+LIBRARIES = (*NUMERIC, "pillow", "scikit-learn", "matplotlib")  # those that results depend on
+
+
+def versions(libraries: Iterable[str] = LIBRARIES) -> dict[str, str]:
+    """Return the versions of libraries."""
+    return {name: importlib.metadata.version(name) for name in libraries}
 
 
 def numeric_versions() -> dict[str, str]:
     """Return the versions of the libraries that compute a training."""
-    return {name: importlib.metadata.version(name) for name in LIBRARIES}
+    return versions(NUMERIC)
 
 
 def describe_machine(device: torch.device) -> dict[str, object]:
@@ -33,7 +40,7 @@ def describe_environment(device: torch.device, *, portable: bool) -> dict[str, o
     """Describe this process without paths or names; portable results depend on no machine."""
     threads = {"threads": torch.get_num_threads()}
     machine = threads if portable else describe_machine(device)
-    return {"portable": portable, **machine, "libraries": numeric_versions()}
+    return {"portable": portable, **machine, "libraries": versions()}
 
 
 def _device_name(device: torch.device) -> str:

@@ -19,6 +19,7 @@ _SETTINGS = {
     "MKL_CBWR": "COMPATIBLE",  # the only branch of MKL that is the same on Intel and AMD
     "MKL_DYNAMIC": "FALSE",  # else MKL takes fewer threads on fewer cores
     "OMP_DYNAMIC": "FALSE",
+    "OMP_WAIT_POLICY": "PASSIVE",  # a thread that waits leaves its core to other processes
     "ONEDNN_DEFAULT_FPMATH_MODE": "STRICT",
     "OPENBLAS_CORETYPE": "Haswell",
     "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",

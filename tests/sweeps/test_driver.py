@@ -46,7 +46,7 @@ def of_kind(folder, kind):
             command = " ".join(process.cmdline())
         except psutil.Error:
             continue
-        is_guard = "sweeps.guard" in command
+        is_guard = "results.guard" in command
         if (kind == "guard" and is_guard) or (not is_guard and kind in command):
             found.append(process)
     return found

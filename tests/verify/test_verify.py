@@ -4,8 +4,12 @@ import json
 import shutil
 import subprocess
 import sys
+import time
+from contextlib import suppress
 
+import psutil
 import pytest
+import yaml
 from stub_pipeline import StubProject
 
 pytestmark = pytest.mark.slow
@@ -16,6 +20,7 @@ def original(tmp_path_factory):
     project = StubProject(tmp_path_factory.mktemp("verify") / "project")
     project.start_repository()
     project.write_pipeline()
+    (project.folder / ".gitignore").write_text(".fieldguide/\n")
     project.dvc("repro", "--quiet")
     project.commit("start")
     project.dvc("push", "--quiet")
@@ -39,8 +44,16 @@ def verify(project, *arguments, status=0, **env):
     )
     assert done.returncode == status, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
-    assert list((project.folder / ".fieldguide").iterdir()) == []
-    return done.stdout
+    left = {path.name for path in (project.folder / ".fieldguide").rglob("*")}
+    assert left <= {"verify", "0.lock"}
+    return done.stdout + done.stderr
+
+
+def wait_for(condition):
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
 
 
 def test_a_commit_is_rebuilt_without_any_cache_and_leaves_no_trace(project):
@@ -115,6 +128,81 @@ def test_another_version_is_named(project):
     assert "made with another libraries.torch 1, here 2" in verify(project, status=1)
 
 
+def test_a_command_that_was_changed_and_not_run_is_named(project):
+    stages = project.folder / "dvc.yaml"
+    stages.write_text(stages.read_text().replace("stub.py visualize", "stub.py visualize again"))
+    project.commit("changed")
+    output = verify(project, status=1)
+    assert "dvc.yaml: the command of a stage changed without `dvc repro`" in output
+
+
+def test_a_stage_that_dvc_lock_lacks_is_named(project):
+    lock = project.folder / "dvc.lock"
+    stages = yaml.safe_load(lock.read_text())
+    del stages["stages"]["evaluate"], stages["stages"]["visualize"]
+    lock.write_text(yaml.safe_dump(stages))
+    project.commit("without evaluate")
+    assert "first metrics/copies/evaluate\n" in verify(project, status=1)
+
+
+def test_a_replaced_model_is_found_without_cache_and_remote(project, tmp_path):
+    model = project.folder / "models/classifier/model.json"
+    text = model.read_text()
+    model.unlink()
+    model.write_text(text.replace("70", "71"))
+    project.dvc("commit", "--force", "--quiet", "train")
+    project.dvc("remote", "remove", "storage")
+    project.commit("edited")
+    assert "first models/classifier\n" in verify(project.clone(tmp_path / "c"), status=1)
+
+
+def test_the_state_of_an_outer_dvc_or_torchrun_does_not_matter(project):
+    verify(project, DVC_ROOT=str(project.folder), RANK="1", WORLD_SIZE="2")
+
+
+def test_a_remote_with_a_relative_path_and_a_file_per_archive(project, tmp_path):
+    many = project.folder / "data/many"
+    many.mkdir(parents=True)
+    for name in ("a.zip", "b.zip"):
+        (many / name).write_text(name)
+        project.dvc("add", "--quiet", f"data/many/{name}")
+    stages = project.folder / "dvc.yaml"
+    found = yaml.safe_load(stages.read_text())
+    found["stages"]["prepare"]["deps"].append("data/many")
+    stages.write_text(yaml.safe_dump(found))
+    project.dvc("remote", "modify", "storage", "url", "../storage")
+    project.dvc("repro", "--quiet")
+    project.commit("archives")
+    project.dvc("push", "--quiet")
+    assert "Verified" in verify(project.clone(tmp_path / "clone"))
+
+
+def test_a_kill_leaves_no_process_and_the_next_one_cleans_up(project):
+    stub = project.folder / "stub.py"
+    text = stub.read_text()
+    stub.write_text(f"import time\ntime.sleep(100)\n{text}")
+    project.commit("slow")
+    process = project.start(sys.executable, "-m", "fieldguide.cli", "verify")
+    place = str(project.folder / ".fieldguide/verify/0")
+
+    def running():
+        found = []
+        for one in psutil.process_iter():
+            with suppress(psutil.Error):
+                if one.cwd().startswith(place) and "stub.py" in one.cmdline():
+                    found.append(one)
+        return found
+
+    wait_for(running)
+    process.kill()
+    process.stdout.close()
+    process.wait()
+    wait_for(lambda: not running())
+    stub.write_text(text)
+    project.commit("as before")
+    assert "Verified" in verify(project)
+
+
 @pytest.mark.parametrize(("rounding", "status"), [("1", 0), ("60", 1)])
 def test_results_that_are_not_portable_are_compared_by_the_gate(project, rounding, status):
     project.set_params(portable="false")
@@ -127,7 +215,7 @@ def test_results_that_are_not_portable_are_compared_by_the_gate(project, roundin
         assert "Regression in" in output
     else:
         # 150 photos of 200 are right, then 149.
-        assert "not the same bytes; test accuracy is no worse by more than" in output
+        assert "Not the same bytes; test accuracy is no worse by more than" in output
 
 
 def test_portable_results_must_be_the_same_bytes(project):
@@ -150,4 +238,6 @@ def test_the_workspace_is_refused(project):
 def test_a_revision_that_cannot_be_rebuilt_says_so(project):
     (project.folder / "stub.py").write_text("import sys\nsys.exit('no photos')\n")
     project.commit("broken")
-    verify(project, status=1)
+    output = verify(project, status=1)
+    assert "no photos" in output
+    assert "fieldguide: the revision cannot be rebuilt; the messages above say why" in output

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -89,13 +88,13 @@ def run(
     elif (cpus, gpus, git_remote) != (None, None, None):
         raise SweepError("--cpus, --gpus and --git-remote: need --engine ray")
     else:
-        from fieldguide.sweeps.local import LocalPool, portable_threads
+        from fieldguide.sweeps.local import LocalPool, cores, portable_threads
 
         wanted = (jobs or 1) * (portable_threads(base, sweep.fixed) or 0)
-        if wanted > (cores := len(os.sched_getaffinity(0))):
+        if wanted > (found := cores()):
             print(
-                f"{jobs} trials at a time have {wanted} threads on {counted(cores, 'core')} and "
-                f"slow each other; fewer by -j, or by compute.threads in {file}",
+                f"{counted(jobs or 1, 'trial')} at a time: {wanted} threads on "
+                f"{counted(found, 'core')}, which is slow; lower -j, or compute.threads in {file}",
                 file=sys.stderr,
             )
         pool = partial(LocalPool, root, jobs=jobs or 1, base=base, fixed=sweep.fixed)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,36 +29,57 @@ def verify(
 
     Exit status 0: the same bytes, or no worse where bytes cannot be the same; 1: other results.
     """
+    from fieldguide.core.files import first_free_folder
     from fieldguide.results.results import need, read_results
-    from fieldguide.verify.comparison import cause, compare
     from fieldguide.verify.rebuild import clone, fetch_inputs, rebuild
 
     committed = read_results(rev, ROOT)
     commit = committed.revision.rev
     if commit is None:
         raise RevisionError("verify: found workspace; allowed: a commit, as HEAD; commit it first")
-    need(committed.lock)
-    own = ROOT.resolve() / ".fieldguide"
-    own.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="verify-", dir=own) as folder:
-        print(printable(f"Rebuilding {committed.label} without any cache"), file=sys.stderr)
-        project = clone(ROOT, commit, Path(folder))
-        fetch_inputs(ROOT, project)
-        rebuild(project)
-        rebuilt = read_results("workspace", project)
-        rows = compare(committed, rebuilt)
-        _print(rows)
-        different = [row for row in rows if not row.is_same]
-        if not different:
-            print(f"Verified: {committed.label}, the same bytes in all {len(rows)} places")
-            return
-        first = different[0].path
-        print(printable(f"Not the same bytes in {len(different)} of {len(rows)}, first {first}"))
-        print(printable(f"Likely cause: {cause(rows, committed, rebuilt)}"))
-        made_alike = all(row.is_output for row in different)
-        if made_alike and not (_is_portable(committed) and _is_portable(rebuilt)):
-            raise typer.Exit(_paired_test(rev, project))
-    raise typer.Exit(1)
+    lock = need(committed.lock)
+    _say_what_is_not_verified()
+    # Of fixed names, so that the next verify deletes what a killed one has left.
+    with first_free_folder(ROOT.resolve() / ".fieldguide" / "verify") as folder:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        try:
+            print(printable(f"Rebuilding {committed.label} without any cache"), file=sys.stderr)
+            project = clone(ROOT, commit, folder)
+            fetch_inputs(ROOT, project, lock)
+            rebuild(project)
+            same = _judge(committed, read_results("workspace", project), rev, project)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    raise typer.Exit(0 if same else 1)
+
+
+def _say_what_is_not_verified() -> None:
+    from fieldguide.results.git import git
+
+    if git(ROOT, "status", "--porcelain", "--untracked-files=no").strip():
+        print("Uncommitted changes are not verified", file=sys.stderr)
+
+
+def _judge(committed: Results, rebuilt: Results, rev: str, project: Path) -> bool:
+    """Print the comparison; return whether the rebuilt results are as good as the same."""
+    from fieldguide.verify.comparison import cause, compare
+
+    rows = compare(committed, rebuilt)
+    _print(rows)
+    different = [row for row in rows if not row.is_same]
+    if not different:
+        print(f"Verified: {committed.label}, the same bytes in all {len(rows)} rows")
+        return True
+    first = different[0].path
+    print(printable(f"Not the same bytes in {len(different)} of {len(rows)} rows, first {first}"))
+    print(printable(f"Likely cause: {cause(rows, committed, rebuilt)}"))
+    if all(row.is_output and row.committed for row in different):
+        for results in (committed, rebuilt):
+            if not _is_portable(results):
+                print(f"The results of {results.label} are not portable: compared photo by photo")
+                return _paired_test(rev, project) == 0
+    return False
 
 
 def _print(rows: list[Row]) -> None:
@@ -90,9 +111,12 @@ def _print(rows: list[Row]) -> None:
 
 
 def _is_portable(results: Results) -> bool:
-    from fieldguide.results.results import known
+    """Return whether the same bytes can be expected of another machine."""
+    from fieldguide.results.results import known, need
 
-    return known(results.environment, {}).get("portable") is True
+    wanted = need(results.lock).params.get("compute.portable") is True
+    # A processor without AVX2 writes false. If the file is missing, the params count.
+    return wanted and known(results.environment, {}).get("portable", True) is True
 
 
 def _paired_test(rev: str, project: Path) -> int:
@@ -107,7 +131,7 @@ def _paired_test(rev: str, project: Path) -> int:
     accuracy = next((one for one in outcome.checks if one.name == "test.acc"), None)
     if outcome.exit_status == 0 and accuracy is not None and accuracy.low is not None:
         print(
-            "These results are not portable: not the same bytes; test accuracy is no worse by "
-            f"more than {max(0.0, -accuracy.low):.1%} ({accuracy.confidence:.0%} interval)"
+            "Not the same bytes; test accuracy is no worse by more than "
+            f"{max(0.0, -accuracy.low):.1%} ({accuracy.confidence:.0%} interval)"
         )
     return min(outcome.exit_status, 1)

@@ -2,7 +2,7 @@
 
 PyTorch, oneDNN, MKL, OpenBLAS and NumPy choose code by the processor, and each choice rounds
 differently. These settings limit them to what all x86 processors with AVX2 have in common. The
-libraries read them when they are loaded, so this module imports none of them before.
+libraries read them when they are loaded, so this module imports PyTorch only after setting them.
 docs/reproducibility.md says what they cost and on which processors they were tested.
 """
 
@@ -11,7 +11,9 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from pathlib import Path
 
+from fieldguide.core.errors import TrainingError
 from fieldguide.core.params import ComputeParams, ModelParams
 
 _SETTINGS = {
@@ -22,43 +24,69 @@ _SETTINGS = {
     "OMP_WAIT_POLICY": "PASSIVE",  # a thread that waits leaves its core to other processes
     "ONEDNN_DEFAULT_FPMATH_MODE": "STRICT",
     "OPENBLAS_CORETYPE": "Haswell",
+    "OPENBLAS_NUM_THREADS": "1",  # it never has more threads than cores
     "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
 }
-_LIMITS = ("OMP_THREAD_LIMIT", "MKL_DOMAIN_NUM_THREADS")  # would change the number of threads
+# Variables that would change the number of threads, or contradict the settings.
+_REMOVED = (
+    *("OMP_THREAD_LIMIT", "OMP_MAX_ACTIVE_LEVELS", "MKL_DOMAIN_NUM_THREADS"),
+    "NPY_ENABLE_CPU_FEATURES",
+)
 
 
 def set_up(params: ComputeParams, model: ModelParams | None = None) -> bool:
-    """Set number of threads and instructions for this process, before PyTorch is imported.
+    """Set the number of threads and the instructions of this process; then import PyTorch.
+
+    If PyTorch is there already, as after a look at timm's list of networks, the process starts
+    again with the settings.
 
     Args:
-        params: of the process.
+        params: section `compute`.
         model: the network, if it is trained; None if it only predicts.
 
     Returns:
         Whether the results of the CPU are the same bytes on every processor: False without
         `compute.portable`, and on processors without AVX2, where a message says so.
+
+    Raises:
+        TrainingError: PyTorch does not keep to the settings.
     """
     if not params.portable:
         return False
-    if "torch" in sys.modules:
-        raise RuntimeError("PyTorch was imported before its settings")
-    threads = str(params.threads)
-    counts = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
-    os.environ.update({**_SETTINGS, **counts, "ONEDNN_MAX_CPU_ISA": _instructions(model)})
-    for name in _LIMITS:
+    if not _has_avx2():
+        print(
+            f"compute.portable: this processor ({platform.machine()}, {platform.system()}) is not "
+            "one of x86 with AVX2 under Linux, so that its results are its own: the same in each "
+            "run here, other bytes elsewhere",
+            flush=True,
+        )
+        return False
+    counts = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(params.threads))
+    wanted = {**_SETTINGS, **counts, "ONEDNN_MAX_CPU_ISA": _instructions(model)}
+    is_set = wanted.items() <= os.environ.items() and not set(_REMOVED) & set(os.environ)
+    os.environ.update(wanted)
+    for name in _REMOVED:
         os.environ.pop(name, None)
+    if "torch" in sys.modules and not is_set:
+        sys.stdout.flush()
+        os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - no shell
     import torch  # noqa: PLC0415 - reads the settings
 
     torch.set_num_threads(params.threads)
-    found = torch.backends.cpu.get_cpu_capability()
-    if found == "AVX2" and torch.get_num_threads() == params.threads:
-        return True
-    print(
-        f"compute.portable: this processor ({platform.machine()}, {found}) has no AVX2, so that "
-        "its results are its own: the same in each run here, other bytes elsewhere",
-        flush=True,
-    )
-    return False
+    found = (torch.backends.cpu.get_cpu_capability(), torch.get_num_threads())
+    if found != ("AVX2", params.threads):
+        raise TrainingError(
+            f"compute.portable: PyTorch computes with {found[0]} and {found[1]} threads; allowed: "
+            f"AVX2 and {params.threads}; set compute.portable: false"
+        )
+    return True
+
+
+def _has_avx2() -> bool:
+    try:
+        return "avx2" in Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    except OSError:  # not Linux
+        return False
 
 
 def _instructions(model: ModelParams | None) -> str:

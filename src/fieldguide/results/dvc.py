@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
+from configparser import ConfigParser
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -83,19 +84,54 @@ def cache_folder(root: Path) -> Path:
     return Path(dvc(root, "cache", "dir").strip())
 
 
+def write_local_config(clone: Path, project: Path, *, cache: str) -> None:
+    """Write config.local of a clone: the project's own, with the cache of the clone.
+
+    Remotes that the project names by a relative path get their whole path. Not by `dvc config`,
+    which cannot write a path with letters beyond ASCII on every machine.
+
+    Args:
+        clone: its folder has .dvc.
+        project: the folder of the original.
+        cache: folder, relative to .dvc of the clone.
+    """
+    folder = (project / ".dvc").resolve()
+    config = ConfigParser(interpolation=None, strict=False)
+    config.optionxform = str  # type: ignore[assignment,method-assign]
+    shared = ConfigParser(interpolation=None, strict=False)
+    shared.read(clone / ".dvc" / "config", encoding="utf-8")
+    config.read(folder / "config.local", encoding="utf-8")  # missing: nothing
+    for source in (shared, config):
+        for section in source.sections():
+            url = source.get(section, "url", fallback="")
+            if section.startswith("'remote") and url and "://" not in url:
+                config.read_dict({section: {"url": str(folder / url)}})  # an absolute url stays
+    config.read_dict({"cache": {"dir": cache}})
+    with (clone / ".dvc" / "config.local").open("w", encoding="utf-8") as file:
+        config.write(file)
+
+
 def cached_file(cache: Path, md5: str) -> Path:
     """Return where a cache keeps the file, or the list of a folder's files, that has this hash."""
     return cache / "files" / "md5" / md5[:2] / md5[2:]
 
 
 def cached_dependencies(root: Path, stage: str) -> list[str]:
-    """Return the paths of a stage's dependencies that DVC tracks, so that it can push them."""
+    """Return the paths of a stage's dependencies that DVC tracks, so that it can push them.
+
+    A dependency may also lie in a folder that DVC tracks, or hold files that it tracks.
+    """
     from dvc.repo import Repo  # noqa: PLC0415 - takes a second, and few processes need it
 
     with Repo(str(root)) as repo:
         tracked = {out.fs_path for out in repo.index.outs if out.use_cache}
         named = next(one for one in repo.index.stages if getattr(one, "name", None) == stage)
-        return [dep.fs_path for dep in named.deps if dep.fs_path in tracked]
+        deps = [Path(dep.fs_path) for dep in named.deps]
+        return [
+            out
+            for out in tracked
+            if any(dep.is_relative_to(out) or Path(out).is_relative_to(dep) for dep in deps)
+        ]
 
 
 def copy_runs(

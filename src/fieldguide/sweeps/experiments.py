@@ -118,7 +118,7 @@ class Winner:
         yaml, params = _read_to_change(path)
         lines = []
         for section in SECTIONS:
-            for key, value in self._params[section].items():
+            for key, value in self._params.get(section, {}).items():
                 if key not in params[section]:
                     raise SweepError(
                         f"params.yaml: {section}.{key}: missing; {self.name} was trained with "

@@ -128,12 +128,19 @@ def drop_checkpoints(folder: Path, needed: Iterable[int]) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # macOS
+
+
 def threads(jobs: int) -> dict[str, str]:
     """Give each run an equal share of the cores: two that use all of them slow each other.
 
     A run that is portable has `compute.threads` instead.
     """
-    share = max(1, len(os.sched_getaffinity(0)) // jobs)
+    share = max(1, cores() // jobs)
     given = os.environ.get("OMP_NUM_THREADS", "")
     threads = min(share, int(given)) if given.isdigit() and int(given) else share
     return {"OMP_NUM_THREADS": str(threads)}

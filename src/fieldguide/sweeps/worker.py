@@ -6,7 +6,6 @@ the project's Git objects and DVC's cache, and with that the run cache.
 
 from __future__ import annotations
 
-import configparser
 import json
 import os
 import re
@@ -24,6 +23,7 @@ import fieldguide
 from fieldguide.core.errors import GitError
 from fieldguide.core.files import new_folder
 from fieldguide.core.stage import EXIT_NO_ROOM
+from fieldguide.results.dvc import write_local_config
 from fieldguide.results.git import git, top_of
 from fieldguide.results.paths import TIMING
 from fieldguide.results.revision import load_yaml
@@ -133,7 +133,7 @@ class Clone:
         own_code = str(Path(fieldguide.__file__).resolve().parents[1])
         self._guard = subprocess.Popen(
             [
-                *(sys.executable, "-m", "fieldguide.sweeps.guard"),
+                *(sys.executable, "-m", "fieldguide.results.guard"),
                 *(sys.executable, "-m", "dvc", *command, TARGET),
             ],
             cwd=self.project,
@@ -209,20 +209,7 @@ class Clone:
             _link(project / CACHE, self._cache)
             # Features are computed once for all clones.
             _link(project / ".fieldguide" / "features", self.root / ".fieldguide" / "features")
-            _write_local_config(project / ".dvc", self.root / ".dvc" / "config.local")
-
-
-def _write_local_config(folder: Path, original: Path) -> None:
-    """Write DVC's config.local: the project's own, with the cache of the clone.
-
-    Not by `dvc config`, which cannot write a path with letters beyond ASCII on every machine.
-    """
-    config = configparser.ConfigParser(interpolation=None, strict=False)
-    config.optionxform = str  # type: ignore[assignment,method-assign]
-    config.read(original, encoding="utf-8")  # missing: nothing
-    config.read_dict({"cache": {"dir": f"../{CACHE}"}})
-    with (folder / "config.local").open("w", encoding="utf-8") as file:
-        config.write(file)
+            write_local_config(project, self.root, cache=f"../{CACHE}")
 
 
 def end_left_processes(folder: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 from fieldguide.core.files import md5
 from fieldguide.results.results import Lock, Results, known, need
+
+_SETTINGS = "params and commands"
 
 
 @dataclass(frozen=True)
@@ -15,7 +18,7 @@ class Row:
     path: str
     stage: str  # the first one that reads or writes it
     is_output: bool
-    committed: str  # MD5
+    committed: str  # MD5; empty if dvc.lock does not name it
     rebuilt: str  # MD5; empty if no stage reads or writes it now
 
     @property
@@ -41,6 +44,11 @@ def compare(committed: Results, rebuilt: Results) -> list[Row]:
             if out.stage == stage:
                 now = after.outputs[path].md5 if path in after.outputs else ""
                 rows[path] = Row(path, stage, True, _in_git(committed, path) or out.md5, now)
+    for path, out in after.outputs.items():  # of stages that dvc.lock lacks
+        if path not in rows:
+            rows[path] = Row(path, out.stage, True, "", out.md5)
+    settings = [_settings(results, need(results.lock)) for results in (committed, rebuilt)]
+    rows[_SETTINGS] = Row(_SETTINGS, "all", False, *settings)
     return list(rows.values())
 
 
@@ -49,14 +57,19 @@ def cause(rows: list[Row], committed: Results, rebuilt: Results) -> str:
     different = [row for row in rows if not row.is_same]
     if not different:
         return ""
-    inputs = [row.path for row in different if not row.is_output]
+    inputs = [row.path for row in different if not row.is_output and row.path != _SETTINGS]
     if inputs:
         verb = "is not what" if len(inputs) == 1 else "are not what"
         return f"{', '.join(inputs)}: {verb} dvc.lock names; run `dvc repro` and commit the results"
     before, after = need(committed.lock), need(rebuilt.lock)
-    if before.params != after.params:
-        keys = [key for key in after.params if after.params[key] != before.params.get(key)]
+    every = sorted({*before.params, *after.params})
+    keys = [key for key in every if before.params.get(key) != after.params.get(key)]
+    if keys:
         return f"params.yaml: {', '.join(keys)} changed without `dvc repro`"
+    if any(row.path == _SETTINGS for row in different):
+        return "dvc.yaml: the command of a stage changed without `dvc repro`"
+    if not different[0].committed:
+        return f"dvc.lock lacks the stage {different[0].stage}; run `dvc repro` and commit"
     return _environment(committed, rebuilt) or _edited(different[0], before)
 
 
@@ -78,6 +91,13 @@ def _edited(row: Row, lock: Lock) -> str:
         f"code, params and versions are the same, so {row.path} was changed by hand, or a "
         "processor computes differently (docs/reproducibility.md)"
     )
+
+
+def _settings(results: Results, lock: Lock) -> str:
+    """Return a hash of the params and commands that dvc.lock names."""
+    stages = results.revision.read_yaml("dvc.lock")["stages"]
+    commands = {name: stage.get("cmd") for name, stage in stages.items()}
+    return md5(json.dumps([lock.params, commands], sort_keys=True).encode())
 
 
 def _in_git(results: Results, path: str) -> str | None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from fieldguide.core.errors import DvcError
-from fieldguide.results.dvc import cache_folder, cached_dependencies, dvc
+from fieldguide.results.dvc import cache_folder, cached_dependencies, dvc, write_local_config
 from fieldguide.results.git import git, subfolder_of, top_of
-from fieldguide.results.revision import load_yaml
+from fieldguide.results.results import Lock
 
-_CACHE_AS_REMOTE = "cache-of-the-project"
+_CACHE_AS_REMOTE = "fieldguide-verify"
+# An outer DVC, torchrun or Git hook sets these; a rebuild must not take part in their work.
+_OUTER = ("DVC_ROOT", "DVC_EXP", "DVC_STAGE", "GIT_", "TORCHELASTIC_", "RANK", "WORLD_SIZE")
+_KEPT = ("GIT_CONFIG", "GIT_SSH", "GIT_TEST", "GIT_AUTHOR", "GIT_COMMITTER")
 
 
 def clone(root: Path, commit: str, folder: Path) -> Path:
@@ -23,6 +25,9 @@ def clone(root: Path, commit: str, folder: Path) -> Path:
 
     Returns:
         The project in the clone.
+
+    Raises:
+        DvcError: the commit is no DVC project.
     """
     top = str(top_of(root))
     git(folder, "clone", "--quiet", "--shared", "--no-checkout", top, ".")
@@ -30,23 +35,21 @@ def clone(root: Path, commit: str, folder: Path) -> Path:
     git(folder, "fetch", "--quiet", top, "+refs/*:refs/original/*")
     git(folder, "checkout", "--quiet", "--detach", commit)
     project = folder / subfolder_of(root)
-    config = root / ".dvc" / "config.local"
-    if config.is_file():
-        shutil.copyfile(config, project / ".dvc" / "config.local")
-    dvc(project, "config", "--local", "cache.dir", "cache")
+    if not (project / ".dvc" / "config").is_file():
+        raise DvcError(f"{commit[:7]}: has no file .dvc/config; allowed: a commit of a DVC project")
+    write_local_config(project, root, cache="cache")
     return project
 
 
-def fetch_inputs(root: Path, project: Path) -> None:
+def fetch_inputs(root: Path, project: Path, lock: Lock) -> None:
     """Bring what stages read and DVC tracks, from the cache of the project or the DVC remote.
 
     Raises:
         DvcError: neither has it.
     """
-    stages = load_yaml((project / "dvc.yaml").read_bytes())["stages"]
-    inputs = sorted({dep for stage in stages for dep in cached_dependencies(project, stage)})
-    written = {project / out for stage in stages.values() for out in stage.get("outs", ())}
-    inputs = [path for path in inputs if Path(path) not in written]
+    written = {str(project / path) for path in lock.outputs}
+    found = {path for stage in lock.deps for path in cached_dependencies(project, stage)}
+    inputs = sorted(found - written)
     if not inputs:
         return
     cache = str(cache_folder(root).resolve())
@@ -60,17 +63,24 @@ def fetch_inputs(root: Path, project: Path) -> None:
 def rebuild(project: Path) -> None:
     """Run every stage of a project; what they print goes to stderr.
 
+    The stages end with this process, however it ends.
+
     Raises:
         DvcError: a stage fails.
     """
-    python = str(Path(sys.executable).parent)
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", "repro", "--force"],
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(_OUTER) or name.startswith(_KEPT)
+    }
+    env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    guard = (sys.executable, "-m", "fieldguide.results.guard")
+    with subprocess.Popen(  # noqa: S603 - no shell, and arguments of our own
+        [*guard, sys.executable, "-m", "dvc", "repro", "--force"],
         cwd=project,
-        env={**os.environ, "PATH": os.pathsep.join([python, os.environ["PATH"]])},
-        stdin=subprocess.DEVNULL,
+        env=env,
+        stdin=subprocess.PIPE,
         stdout=sys.stderr,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise DvcError("the revision cannot be rebuilt; the messages above say why")
+    ) as process:
+        if process.wait() != 0:
+            raise DvcError("the revision cannot be rebuilt; the messages above say why")

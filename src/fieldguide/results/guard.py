@@ -1,7 +1,7 @@
 """Run a command, and kill it with its children when standard input closes.
 
-`python -m fieldguide.sweeps.guard COMMAND ...` is how a worker runs DVC: the pipe to standard input
-closes however the worker ends, so that no trial outlives it. What a killed DVC has left running is
+`python -m fieldguide.results.guard COMMAND ...` is how tools run DVC: the pipe to standard input
+closes however the tool ends, so that no stage outlives it. What a killed DVC has left running is
 killed too.
 """
 

@@ -66,7 +66,7 @@ def _check(
     files = (as_json, as_markdown)
     if files == (_STDOUT, _STDOUT):
         raise FieldguideError("--json and --markdown: found - for both; allowed: for one of them")
-    errors = _console(stderr=True)
+    errors = console_of_a_table(stderr=True)
     with errors.status(printable(f"Reading {candidate} and {against}")):
         outcome = compare(Path(), against, candidate=candidate, checks=checks)
     # JSON has neither NaN nor infinity, and neither has an outcome.
@@ -79,11 +79,12 @@ def _check(
         if path == _STDOUT:
             print_utf8()
             print(document, end="", flush=True)
-    print_table(outcome, errors if _STDOUT in files or outcome.refused else _console())
+    print_table(outcome, errors if _STDOUT in files or outcome.refused else console_of_a_table())
     return outcome.exit_status
 
 
-def _console(*, stderr: bool = False) -> Console:
+def console_of_a_table(*, stderr: bool = False) -> Console:
+    """Return a console that folds no log; `stderr`: where it prints."""
     from rich.console import Console
 
     console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fieldguide.commands.check import console_of_a_table
 from fieldguide.core.errors import RevisionError, printable
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def _judge(committed: Results, rebuilt: Results, rev: str, project: Path) -> boo
         return True
     first = different[0].path
     print(printable(f"Not the same bytes in {len(different)} of {len(rows)} rows, first {first}"))
-    print(printable(f"Likely cause: {cause(rows, committed, rebuilt)}"))
+    print(printable(f"Likely cause: {cause(different, committed, rebuilt)}"))
     if all(row.is_output and row.committed for row in different):
         for results in (committed, rebuilt):
             if not _is_portable(results):
@@ -85,7 +86,6 @@ def _judge(committed: Results, rebuilt: Results, rev: str, project: Path) -> boo
 def _print(rows: list[Row]) -> None:
     """Print the first characters of each hash; stages are separated by a line."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
@@ -103,10 +103,7 @@ def _print(rows: list[Row]) -> None:
             "" if row.is_same else "differs",
         )
         stage = row.stage
-    console = Console(highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:  # a log is not folded to a terminal's width
-        console.width = 120
-    console.print(table)
+    console_of_a_table().print(table)
     print()
 
 
@@ -121,13 +118,11 @@ def _is_portable(results: Results) -> bool:
 
 def _paired_test(rev: str, project: Path) -> int:
     """Judge the rebuilt classifier as the gate does, and say by how much it may be worse."""
-    from rich.console import Console
-
     from fieldguide.gate.compare import compare
     from fieldguide.gate.output import print_table
 
     outcome = compare(ROOT, rev, candidate="workspace", candidate_root=project)
-    print_table(outcome, Console(highlight=False, markup=False, emoji=False, width=120))
+    print_table(outcome, console_of_a_table())
     accuracy = next((one for one in outcome.checks if one.name == "test.acc"), None)
     if outcome.exit_status == 0 and accuracy is not None and accuracy.low is not None:
         print(

@@ -26,7 +26,7 @@ def git(root: Path, *arguments: str, text: str | None = None) -> str:
     done = subprocess.run(
         command,
         cwd=root,
-        env=_environment(),
+        env=environment(),
         input=text,
         capture_output=True,
         encoding="utf-8",
@@ -65,7 +65,7 @@ def read_blobs(root: Path, objects: list[str]) -> Iterator[bytes | None]:
     done = subprocess.run(
         ["git", "cat-file", "--batch"],
         cwd=root,
-        env=_environment(),
+        env=environment(),
         input="\n".join(objects).encode() + b"\n",
         capture_output=True,
         check=False,
@@ -86,5 +86,22 @@ def read_blobs(root: Path, objects: list[str]) -> Iterator[bytes | None]:
         at += size + 1
 
 
-def _environment() -> dict[str, str]:
+def clone_shared(root: Path, folder: Path, commit: str, *, refs: str) -> None:
+    """Clone the repository of a project into an empty folder, and check out a commit.
+
+    Args:
+        root: the project.
+        folder: of the clone, which uses the objects of the repository.
+        commit: that of a branch, or of one of `refs`.
+        refs: what to fetch besides branches, as Git's refspec: a shallow repository shares no
+            objects.
+    """
+    top = str(top_of(root))
+    git(folder, "clone", "--quiet", "--shared", "--no-checkout", top, ".")
+    git(folder, "fetch", "--quiet", top, refs)
+    git(folder, "checkout", "--quiet", "--detach", commit)
+
+
+def environment() -> dict[str, str]:
+    """Return the environment variables without those that Git sets for hooks."""
     return {name: value for name, value in os.environ.items() if name not in _HOOK}

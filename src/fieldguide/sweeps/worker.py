@@ -24,7 +24,7 @@ from fieldguide.core.errors import GitError
 from fieldguide.core.files import new_folder
 from fieldguide.core.stage import EXIT_NO_ROOM
 from fieldguide.results.dvc import write_local_config
-from fieldguide.results.git import git, top_of
+from fieldguide.results.git import clone_shared, git
 from fieldguide.results.paths import TIMING
 from fieldguide.results.revision import load_yaml
 from fieldguide.sweeps.space import Run, Value
@@ -198,13 +198,10 @@ class Clone:
         """Clone the repository that the project lies in."""
         remove(self.folder)
         with new_folder(self.folder) as clone:
-            top = str(top_of(self.root))
-            git(clone, "clone", "--quiet", "--shared", "--no-checkout", top, ".")
-            # Git copies branches alone if the repository is shallow.
-            git(clone, "fetch", "--quiet", top, "+refs/fieldguide/*:refs/fieldguide/*")
+            refs = "+refs/fieldguide/*:refs/fieldguide/*"
+            clone_shared(self.root, clone, self.start.baseline, refs=refs)
             git(clone, "config", "user.name", self.start.user)
             git(clone, "config", "user.email", self.start.email)
-            git(clone, "checkout", "--quiet", "--detach", self.start.baseline)
             project = clone / self.start.subfolder
             _link(project / CACHE, self._cache)
             # Features are computed once for all clones.

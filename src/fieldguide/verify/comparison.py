@@ -47,16 +47,12 @@ def compare(committed: Results, rebuilt: Results) -> list[Row]:
     for path, out in after.outputs.items():  # of stages that dvc.lock lacks
         if path not in rows:
             rows[path] = Row(path, out.stage, True, "", out.md5)
-    settings = [_settings(results, need(results.lock)) for results in (committed, rebuilt)]
-    rows[_SETTINGS] = Row(_SETTINGS, "all", False, *settings)
+    rows[_SETTINGS] = Row(_SETTINGS, "all", False, _settings(committed), _settings(rebuilt))
     return list(rows.values())
 
 
-def cause(rows: list[Row], committed: Results, rebuilt: Results) -> str:
-    """Return the likely cause of the first difference, in one sentence; empty without one."""
-    different = [row for row in rows if not row.is_same]
-    if not different:
-        return ""
+def cause(different: list[Row], committed: Results, rebuilt: Results) -> str:
+    """Return the likely cause of the first of some rows that differ, in one sentence."""
     inputs = [row.path for row in different if not row.is_output and row.path != _SETTINGS]
     if inputs:
         verb = "is not what" if len(inputs) == 1 else "are not what"
@@ -93,11 +89,12 @@ def _edited(row: Row, lock: Lock) -> str:
     )
 
 
-def _settings(results: Results, lock: Lock) -> str:
+def _settings(results: Results) -> str:
     """Return a hash of the params and commands that dvc.lock names."""
+    params = need(results.lock).params
     stages = results.revision.read_yaml("dvc.lock")["stages"]
     commands = {name: stage.get("cmd") for name, stage in stages.items()}
-    return md5(json.dumps([lock.params, commands], sort_keys=True).encode())
+    return md5(json.dumps([params, commands], sort_keys=True).encode())
 
 
 def _in_git(results: Results, path: str) -> str | None:

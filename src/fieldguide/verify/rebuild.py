@@ -9,13 +9,12 @@ from pathlib import Path
 
 from fieldguide.core.errors import DvcError
 from fieldguide.results.dvc import cache_folder, cached_dependencies, dvc, write_local_config
-from fieldguide.results.git import git, subfolder_of, top_of
+from fieldguide.results.git import clone_shared, environment, subfolder_of
 from fieldguide.results.results import Lock
 
 _CACHE_AS_REMOTE = "fieldguide-verify"
-# An outer DVC, torchrun or Git hook sets these; a rebuild must not take part in their work.
-_OUTER = ("DVC_ROOT", "DVC_EXP", "DVC_STAGE", "GIT_", "TORCHELASTIC_", "RANK", "WORLD_SIZE")
-_KEPT = ("GIT_CONFIG", "GIT_SSH", "GIT_TEST", "GIT_AUTHOR", "GIT_COMMITTER")
+# An outer DVC or torchrun sets these; a rebuild must not take part in their work.
+_OUTER = ("DVC_ROOT", "DVC_EXP", "DVC_STAGE", "TORCHELASTIC_", "RANK", "WORLD_SIZE")
 
 
 def clone(root: Path, commit: str, folder: Path) -> Path:
@@ -29,11 +28,8 @@ def clone(root: Path, commit: str, folder: Path) -> Path:
     Raises:
         DvcError: the commit is no DVC project.
     """
-    top = str(top_of(root))
-    git(folder, "clone", "--quiet", "--shared", "--no-checkout", top, ".")
-    # A shallow repository shares no objects, and the commit may be that of an experiment.
-    git(folder, "fetch", "--quiet", top, "+refs/*:refs/original/*")
-    git(folder, "checkout", "--quiet", "--detach", commit)
+    # All refs, because the commit may be that of an experiment.
+    clone_shared(root, folder, commit, refs="+refs/*:refs/original/*")
     project = folder / subfolder_of(root)
     if not (project / ".dvc" / "config").is_file():
         raise DvcError(f"{commit[:7]}: has no file .dvc/config; allowed: a commit of a DVC project")
@@ -68,11 +64,7 @@ def rebuild(project: Path) -> None:
     Raises:
         DvcError: a stage fails.
     """
-    env = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(_OUTER) or name.startswith(_KEPT)
-    }
+    env = {name: value for name, value in environment().items() if not name.startswith(_OUTER)}
     env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     guard = (sys.executable, "-m", "fieldguide.results.guard")
     with subprocess.Popen(  # noqa: S603 - no shell, and arguments of our own

@@ -1,6 +1,6 @@
 """Decode the labelled photos once and split them.
 
-Reads   data.archive
+Reads   data.archive, data.labels
 Writes  data/prepared/, metrics/prepare.json, plots/classes.csv, plots/left_out.csv
 Params  data
 
@@ -18,7 +18,7 @@ from fieldguide.prepare.prepare import prepare
 
 def main(params: Params) -> None:
     """Prepare the store, and report its counts."""
-    check_deps(params.data.archive)
+    check_deps(params.data)
     prepared = prepare(params.data, Path("data/prepared"))
     write_counts(
         prepared,

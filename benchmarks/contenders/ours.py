@@ -35,7 +35,7 @@ def prepare_speed(link: Link, settings: dict[str, Any]) -> None:
                 start = time.perf_counter()
                 made = prepare(params, Path(folder) / "prepared")
                 seconds += time.perf_counter() - start
-            count += sum(sum(split.values()) for split in made.counts.values())
+            count += sum(n.photos for split in made.counts.values() for n in split.values())
         return count / seconds
 
     link.serve(measure)

@@ -45,11 +45,9 @@ def members_of(value):
 def test_a_folder_of_archives_equals_a_list_of_them_in_any_order(photos, stored):
     names = ["a.tar.gz", "b.zip", "c.tar"]
     whole = stored(str(photos))
-    assert {name: sum(n.values()) for name, n in stored.prepared.counts.items()} == {
-        "train": 24,
-        "val": 6,
-        "test": 9,
-    }
+    counts = stored.prepared.counts
+    photos_of = {name: sum(count.photos for count in counts[name].values()) for name in counts}
+    assert photos_of == {"train": 24, "val": 6, "test": 9}
     for order in ([0, 1, 2], [2, 0, 1]):
         assert stored([str(photos / names[k]) for k in order]) == whole
 
@@ -180,36 +178,54 @@ class TestDeps:
             ["${data.archive[1]}", "data/a.zip:\n          cache: false"],
         ],
     )
-    def test_a_list_with_its_deps_is_accepted(self, deps, write_deps):
+    def test_a_list_with_its_deps_is_accepted(self, deps, write_deps, make_params):
         write_deps(deps)
-        check_deps(["data/a.zip", "data/b.zip"])
+        check_deps(make_params(data={"archive": ["data/a.zip", "data/b.zip"]}).data)
 
-    def test_a_single_path_needs_no_check(self, write_deps):
+    def test_a_single_path_needs_no_check(self, write_deps, make_params):
         write_deps([])
-        check_deps("data/a.zip")
+        check_deps(make_params(data={"archive": "data/a.zip"}).data)
 
     @pytest.mark.parametrize("deps", [["${data.archive}"], ["data/a.zip.dvc"], ["data"]])
-    def test_missing_deps_are_refused_with_the_lines_to_add(self, deps, write_deps):
+    def test_missing_deps_are_refused_with_the_lines_to_add(self, deps, write_deps, make_params):
         write_deps(deps)
         with pytest.raises(
             ArchiveError,
             match=r"2 of the list's 2 archives .*\n {6}- \$\{data\.archive\[0\]\}  # data/a\.zip\n"
             r" {6}- \$\{data\.archive\[1\]\}  # data/b\.zip$",
         ):
-            check_deps(["data/a.zip", "data/b.zip"])
+            check_deps(make_params(data={"archive": ["data/a.zip", "data/b.zip"]}).data)
 
-    def test_only_the_missing_deps_are_shown(self, write_deps):
+    def test_only_the_missing_deps_are_shown(self, write_deps, make_params):
         write_deps(["${data.archive[0]}"])
         with pytest.raises(ArchiveError, match=r"1 of the list's 2 .*:\n.*\[1\]\}  # data/b\.zip$"):
-            check_deps(["data/a.zip", "data/b.zip"])
+            check_deps(make_params(data={"archive": ["data/a.zip", "data/b.zip"]}).data)
 
     @pytest.mark.parametrize("text", ["", "stages: {}", "stages: {prepare: {}}", "[]"])
-    def test_a_dvc_yaml_without_the_stage_has_no_deps(self, text, dvc_yaml):
+    def test_a_dvc_yaml_without_the_stage_has_no_deps(self, text, dvc_yaml, make_params):
         dvc_yaml(text, encoding="utf-8")
         with pytest.raises(ArchiveError, match=r"lacks 1 of the list's 1 archives"):
-            check_deps(["a.zip"])
+            check_deps(make_params(data={"archive": ["a.zip"]}).data)
 
-    def test_a_missing_dvc_yaml_is_refused(self, tmp_path, monkeypatch):
+    def test_a_missing_dvc_yaml_is_refused(self, tmp_path, monkeypatch, make_params):
         monkeypatch.chdir(tmp_path)
         with pytest.raises(ParamsError, match=r"dvc\.yaml: cannot be read"):
-            check_deps(["a.zip"])
+            check_deps(make_params(data={"archive": ["a.zip"]}).data)
+
+    def test_a_label_table_must_be_a_dep_too(self, write_deps, make_params, tmp_path):
+        def check(labels, deps, archive="data/photos"):
+            write_deps(deps)
+            check_deps(make_params(data={"archive": archive, "labels": labels}).data)
+
+        for name in ("data/labels/a.csv", "data/photos/a.csv", "data/a.csv"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text("file,label", encoding="utf-8")
+        check("data/labels/a.csv", ["data/labels"])
+        check("./data/a.csv", ["data/a.csv"])
+        check("data/photos/a.csv", [])  # in the archive, which is a dep
+        check("in_the_archive.csv", [])
+        with pytest.raises(
+            ArchiveError,
+            match=r"data/a\.csv is no dep .* move it to data/labels/, .*\n +- data/a\.csv$",
+        ):
+            check("data/a.csv", ["data/labels"])

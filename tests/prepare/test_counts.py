@@ -7,12 +7,12 @@ import pytest
 
 from fieldguide.prepare.counts import write_counts
 from fieldguide.prepare.left_out import LeftOut
-from fieldguide.prepare.prepare import Prepared
+from fieldguide.prepare.prepare import Counts, Prepared
 
 COUNTS = {
-    "train": {"ant": 1200, "bee[red]": 8},
-    "val": {"ant": 300, "bee[red]": 2},
-    "test": {"ant": 5, "bee[red]": 0},
+    "train": {"ant": Counts(1200, 1200, 0), "bee[red]": Counts(8, 8, 0)},
+    "val": {"ant": Counts(300, 300, 0), "bee[red]": Counts(2, 2, 0)},
+    "test": {"ant": Counts(5, 5, 0), "bee[red]": Counts(0, 0, 0)},
 }
 LEFT_OUT = [
     LeftOut("d.jpg", "", "misplaced", "outside the class folders"),
@@ -28,8 +28,8 @@ LEFT_OUT = [
 def written(tmp_path, capsys):
     """Write counts; return the metrics, the rows of both plots, and what was printed."""
 
-    def write(left_out=LEFT_OUT, warnings=()):
-        prepared = Prepared(["ant", "bee[red]"], COUNTS, left_out, list(warnings))
+    def write(left_out=LEFT_OUT, warnings=(), counts=COUNTS):
+        prepared = Prepared(["ant", "bee[red]"], counts, left_out, list(warnings))
         metrics = tmp_path / "metrics" / "prepare.json"
         plots = [tmp_path / "plots" / name for name in ("classes.csv", "left_out.csv")]
         write_counts(prepared, metrics=metrics, classes=plots[0], left_out=plots[1])
@@ -51,13 +51,13 @@ def test_the_metrics_count_the_photos_of_each_split_and_those_left_out(written):
 def test_one_plot_has_a_row_for_each_class_and_split(written):
     _, classes, _, _ = written()
     assert classes == [
-        ["class", "split", "photos"],
-        ["ant", "train", "1200"],
-        ["ant", "val", "300"],
-        ["ant", "test", "5"],
-        ["bee[red]", "train", "8"],
-        ["bee[red]", "val", "2"],
-        ["bee[red]", "test", "0"],
+        ["class", "split", "photos", "groups", "near_copies"],
+        ["ant", "train", "1200", "1200", "0"],
+        ["ant", "val", "300", "300", "0"],
+        ["ant", "test", "5", "5", "0"],
+        ["bee[red]", "train", "8", "8", "0"],
+        ["bee[red]", "val", "2", "2", "0"],
+        ["bee[red]", "test", "0", "0", "0"],
     ]
 
 
@@ -69,7 +69,12 @@ def test_the_other_plot_has_a_row_for_each_reason(written):
         ["too small", "1"],
         ["too large", "0"],
         ["duplicate", "0"],
+        ["near-copy", "0"],
+        ["group in two splits", "0"],
+        ["rare class", "0"],
         ["misplaced", "1"],
+        ["no class", "0"],
+        ["no such file", "0"],
         ["not a photo", "5"],
     ]
 
@@ -81,6 +86,15 @@ def test_the_table_shows_all_classes_and_the_totals(written):
     assert ["ant", "1,200", "300", "5"] in lines
     assert ["bee[red]", "8", "2", "0"] in lines
     assert ["all", "1,208", "302", "5"] in lines
+
+
+def test_groups_and_near_copies_are_shown_where_there_are_any(written):
+    counts = {**COUNTS, "val": {"ant": Counts(300, 20, 4), "bee[red]": Counts(2, 1, 0)}}
+    *_, text = written(counts=counts)
+    lines = [line.split() for line in text.splitlines()]
+    assert ["class", "train", "val", "test", "train/val/test", "train/val/test"] in lines
+    assert ["ant", "1,200", "300", "5", "1,200/20/5", "0/4/0"] in lines
+    assert ["all", "1,208", "302", "5", "1,208/21/5", "0/4/0"] in lines
 
 
 def test_files_left_out_are_counted_by_reason_class_and_suffix(written):

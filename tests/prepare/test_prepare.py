@@ -58,19 +58,19 @@ class TestOutputs:
     def test_exactly_these_files_are_written(self, run, make_photos, tmp_path):
         run(make_photos(each=10))
         assert sorted(contents(tmp_path / "prepared")) == [
-            *["dataset.json", "left_out.csv", "test.csv", "test.npy", "train.csv", "train.npy"],
-            *["val.csv", "val.npy"],
+            *["dataset.json", "groups.csv", "left_out.csv", "most_alike.json"],
+            *["test.csv", "test.npy", "train.csv", "train.npy", "val.csv", "val.npy"],
         ]
         assert sorted(path.name for path in tmp_path.iterdir()) == ["photos.zip", "prepared"]
 
     def test_each_class_is_divided_exactly(self, run, make_photos, tmp_path):
         prepared = run(make_photos(each=20), test_fraction=0.1, val_fraction=0.25)
         # 2 of 20 to test; of the other 18 round(4.5) = 4 to val.
-        assert prepared.counts == {
+        assert described(tmp_path / "prepared")["counts"] == {
             name: dict.fromkeys(["ant", "bee", "crab"], count)
             for name, count in {"train": 14, "val": 4, "test": 2}.items()
         }
-        assert described(tmp_path / "prepared")["counts"] == prepared.counts
+        assert prepared.counts["val"]["ant"] == (4, 4, 0)  # photos, groups, near-copies
 
     def test_each_photo_is_in_one_split_with_its_own_pixels_label_and_digest(
         self, run, make_photos, tmp_path
@@ -232,7 +232,9 @@ class TestLeftOut:
             ["train/ant/both.png", "ant", "duplicate", "copies in several classes"],
             ["train/ant/broken.png", "ant", "unreadable", "cannot identify image file"],
         ]
-        assert {name: sum(prepared.counts[name].values()) for name in SPLITS} == {
+        assert {
+            name: sum(count.photos for count in prepared.counts[name].values()) for name in SPLITS
+        } == {
             "train": 14,  # 6, 6 and 5; one of each class goes to val
             "val": 3,
             "test": 6,
@@ -310,7 +312,7 @@ class TestFailure:
 
     def test_a_class_needs_three_photos_for_three_splits(self, run, make_photos):
         prepared = run(make_photos(each=3))
-        assert all(set(counts.values()) == {1} for counts in prepared.counts.values())
+        assert all(set(counts.values()) == {(1, 1, 0)} for counts in prepared.counts.values())
         with pytest.raises(ArchiveError, match=r"class 'ant': 1 usable photo left to split by da"):
             run(make_photos(each=2))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Sequence
 
 
 def cut(text: str, longest: int = 28) -> str:
@@ -14,6 +15,12 @@ def cut(text: str, longest: int = 28) -> str:
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun: 1 file, 2 files, 1,000 files."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def listed(names: Sequence[str], most: int = 10) -> str:
+    """Return names as text, of many only the first ones: a, b and 3 more."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def accept_any_text() -> None:

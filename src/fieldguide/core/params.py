@@ -47,10 +47,38 @@ def _archive(value: object) -> str | list[str]:
     raise ValueError(f"data.archive: found {value!r}; allowed: a path, or a list of paths")
 
 
+def _group(value: object) -> str | list[str]:
+    names = value if isinstance(value, list) else []
+    if names and all(isinstance(name, str) and name.strip() for name in names):
+        return names
+    reason = ""
+    if isinstance(value, str):
+        if value == "none":
+            return value
+        try:
+            count = re.compile(value).groups
+        except re.error as err:
+            reason = f" ({err})"
+        else:
+            if count == 1:
+                return value
+            reason = f" (a regular expression with {count} groups)"
+    raise ValueError(
+        f"data.group: found {value!r}{reason}; allowed: none, a list of columns of the label table "
+        "such as [site, sequence], or a regular expression with one group in round brackets"
+    )
+
+
 class DataParams(Section):
     """What `prepare` reads."""
 
     archive: Annotated[str | list[str], PlainValidator(_archive)]  # relative to the project
+    labels: str = Field(min_length=1)  # none, a file of the project, or one of the archive
+    group: Annotated[str | list[str], PlainValidator(_group)]
+    near_copies: bool
+    burst_seconds: FiniteFloat = Field(ge=0, le=86_400)  # 0: no bursts
+    min_photos: int = Field(ge=1, le=1_000_000)  # of a class
+    rare: Literal["drop", "merge"]
     image_size: PixelSize
     resize: Literal["crop", "squash"]
     val_fraction: FiniteFloat = Field(ge=0.01, le=0.5)
@@ -60,6 +88,20 @@ class DataParams(Section):
     shard_size: int = Field(ge=1, le=1024)  # MiB
     engine: Literal["local", "ray"]
     seed: Seed
+
+    @model_validator(mode="after")
+    def _check_group(self) -> Self:
+        if isinstance(self.group, list) and self.labels == "none":
+            raise ValueError(
+                f"data.group: found {self.group}, columns of a label table, and data.labels is "
+                "none; allowed without a table: none, or a regular expression with one group"
+            )
+        return self
+
+    @property
+    def group_columns(self) -> list[str]:
+        """Columns of the label table that name a photo's group; empty if there are none."""
+        return self.group if isinstance(self.group, list) else []
 
 
 def _input_size(value: object) -> int | Literal["auto"]:

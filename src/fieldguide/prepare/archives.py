@@ -11,7 +11,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from fieldguide.core.errors import ArchiveError
-from fieldguide.core.params import read_yaml
+from fieldguide.core.params import DataParams, read_yaml
 from fieldguide.prepare.archive import open_archive
 from fieldguide.prepare.folder import Folder
 from fieldguide.prepare.member import Member, OpenArchive, warn_of_names
@@ -111,19 +111,18 @@ def _is_archive(file: Path) -> bool:
     return _ARCHIVE.fullmatch(file.name) is not None
 
 
-def check_deps(value: str | Sequence[str]) -> None:
-    """Refuse a list of archives if DVC would not notice a change of each of them.
+def check_deps(params: DataParams) -> None:
+    """Refuse a list of archives, or a label table, if DVC would not notice a change of it.
 
-    For a single path, dvc.yaml has the dep ${data.archive}; DVC cannot put a list there.
-
-    Args:
-        value: `data.archive`.
+    For a single archive dvc.yaml has the dep ${data.archive}; DVC cannot put a list there. It also
+    has the folder data/labels.
 
     Raises:
-        ArchiveError: an archive is no dep of the stage `prepare`.
+        ArchiveError: an archive or the table is no dep of the stage `prepare`.
         ParamsError: dvc.yaml cannot be read.
     """
-    if isinstance(value, str):
+    table = Path(params.labels)
+    if isinstance(params.archive, str) and not table.is_file():
         return
     try:
         deps = read_yaml(Path("dvc.yaml"), YAML(typ="safe", pure=True).load)["stages"]["prepare"][
@@ -132,15 +131,28 @@ def check_deps(value: str | Sequence[str]) -> None:
         names = {name for dep in deps for name in ([dep] if isinstance(dep, str) else dep)}
     except (KeyError, TypeError):
         names = set()
-    missing = [
-        f"      - ${{data.archive[{k}]}}  # {archive}"
-        for k, archive in enumerate(value)
-        if names.isdisjoint({f"${{data.archive[{k}]}}", archive})
-    ]
-    if missing:
-        lines = "\n".join(missing)
+    if not isinstance(params.archive, str):
+        missing = [
+            f"      - ${{data.archive[{k}]}}  # {archive}"
+            for k, archive in enumerate(params.archive)
+            if names.isdisjoint({f"${{data.archive[{k}]}}", archive})
+        ]
+        if missing:
+            lines = "\n".join(missing)
+            raise ArchiveError(
+                f"data.archive: dvc.yaml lacks {len(missing)} of the list's {len(params.archive)} "
+                "archives among the deps of prepare, so DVC would not notice their changes; in "
+                f"place of ${{data.archive}} add:\n{lines}"
+            )
+    archives = [params.archive] if isinstance(params.archive, str) else params.archive
+    covered = [*archives, *names]
+    if table.is_file() and not any(_is_below(table, Path(name)) for name in covered):
         raise ArchiveError(
-            f"data.archive: dvc.yaml lacks {len(missing)} of the list's {len(value)} archives "
-            "among the deps of prepare, so DVC would not notice their changes; in place of "
-            f"${{data.archive}} add:\n{lines}"
+            f"data.labels: {table} is no dep of prepare, so DVC would not notice its changes; move "
+            f"it to data/labels/, or add to the deps of prepare in dvc.yaml:\n      - {table}"
         )
+
+
+def _is_below(path: Path, other: Path) -> bool:
+    """Tell whether a path is another one, or lies in it."""
+    return Path(os.path.normpath(path)).is_relative_to(os.path.normpath(other))

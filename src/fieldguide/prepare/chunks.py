@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fieldguide.core.params import DataParams
+from fieldguide.prepare.bursts import Taken, when_taken
 from fieldguide.prepare.decode import UnusablePhotoError, decode
+from fieldguide.prepare.looks import look_of
 
 
 class Failure(NamedTuple):
@@ -25,6 +27,8 @@ class Decoded(NamedTuple):
 
     pixels: npt.NDArray[np.uint8]  # (H, W, 3)
     digest: bytes  # SHA-256 of the source file
+    look: npt.NDArray[np.uint8]  # (32, 32), see `looks.py`
+    taken: Taken | None  # if `data.burst_seconds` needs it and the file says it
 
 
 Chunks = Iterator[tuple[list[int], Iterable[bytes | Failure]]]  # rows, and their photos
@@ -43,4 +47,6 @@ def _decode_photo(photo: bytes, params: DataParams) -> Decoded | Failure:
         pixels = decode(photo, params.image_size, resize=params.resize, min_size=params.min_size)
     except UnusablePhotoError as err:
         return Failure(err.reason, err.detail)
-    return Decoded(np.ascontiguousarray(pixels), hashlib.sha256(photo).digest())
+    taken = when_taken(photo) if params.burst_seconds > 0 else None
+    digest = hashlib.sha256(photo).digest()
+    return Decoded(np.ascontiguousarray(pixels), digest, look_of(pixels), taken)

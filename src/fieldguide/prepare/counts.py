@@ -16,7 +16,7 @@ from fieldguide.core.files import write_csv, write_json
 from fieldguide.core.output import counted, cut
 from fieldguide.core.store import SPLITS
 from fieldguide.prepare.left_out import NOT_A_PHOTO, REASONS, LeftOut
-from fieldguide.prepare.prepare import Prepared
+from fieldguide.prepare.prepare import Counts, Prepared
 
 _NAMES = 3  # files named of each group
 _GROUPS = 30  # groups that are printed
@@ -28,19 +28,23 @@ def write_counts(prepared: Prepared, *, metrics: Path, classes: Path, left_out: 
     Args:
         prepared: what to count.
         metrics: JSON file for the photos of each split and the number left out.
-        classes: CSV file with class, split, photos.
+        classes: CSV file with class, split, photos, groups, near_copies.
         left_out: CSV file with reason, files.
     """
-    totals = {split: sum(prepared.counts[split].values()) for split in SPLITS}
+    totals = {
+        split: Counts(*map(sum, zip(*prepared.counts[split].values(), strict=True)))
+        for split in SPLITS
+    }
     reasons = Counter(item.reason for item in prepared.left_out)
     photos_left_out = reasons.total() - reasons[NOT_A_PHOTO]
-    write_json(metrics, {"photos": {**totals, "left_out": photos_left_out}})
+    photos = {split: totals[split].photos for split in SPLITS}
+    write_json(metrics, {"photos": {**photos, "left_out": photos_left_out}})
     rows = [
-        [label, split, prepared.counts[split][label]]
+        [label, split, *prepared.counts[split][label]]
         for label in prepared.classes
         for split in SPLITS
     ]
-    write_csv(classes, ["class", "split", "photos"], rows)
+    write_csv(classes, ["class", "split", *Counts._fields], rows)
     write_csv(left_out, ["reason", "files"], [[reason, reasons[reason]] for reason in REASONS])
     _print_counts(prepared, totals)
     _print_left_out(prepared.left_out)
@@ -48,14 +52,31 @@ def write_counts(prepared: Prepared, *, metrics: Path, classes: Path, left_out: 
         print(printable(f"warning: {warning}"), file=sys.stderr)
 
 
-def _print_counts(prepared: Prepared, totals: dict[str, int]) -> None:
+def _print_counts(prepared: Prepared, totals: dict[str, Counts]) -> None:
+    """Print the photos of each class and split, and groups and near-copies where there are any."""
     table = Table("class", box=box.SIMPLE_HEAD, show_footer=True)
     table.columns[0].footer = "all"
     for split in SPLITS:
-        table.add_column(split, justify="right", footer=f"{totals[split]:,}")
+        table.add_column(split, justify="right", footer=f"{totals[split].photos:,}")
+    in_three = "/".join(SPLITS)
+    has_groups = any(total.groups < total.photos for total in totals.values())
+    has_near_copies = any(total.near_copies for total in totals.values())
+    for name, shown in (("groups", has_groups), ("near_copies", has_near_copies)):
+        if shown:
+            header = f"{name.replace('_', '-')}\n{in_three}"
+            footer = _in_three(name, totals)
+            table.add_column(header, justify="right", footer=footer)
     for label in prepared.classes:
-        table.add_row(printable(label), *(f"{prepared.counts[split][label]:,}" for split in SPLITS))
+        of_class = {split: prepared.counts[split][label] for split in SPLITS}
+        cells = [f"{of_class[split].photos:,}" for split in SPLITS]
+        cells += [_in_three("groups", of_class)] * has_groups
+        cells += [_in_three("near_copies", of_class)] * has_near_copies
+        table.add_row(printable(label), *cells)
     Console(highlight=False, markup=False, emoji=False).print(table)
+
+
+def _in_three(name: str, counts: dict[str, Counts]) -> str:
+    return "/".join(f"{getattr(counts[split], name):,}" for split in SPLITS)
 
 
 def _print_left_out(left_out: Sequence[LeftOut]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -21,10 +21,10 @@ from fieldguide.prepare.names import (
     suffix_of,
 )
 
-_SPLIT_OF = {"train": "train", "training": "train"}  # by name of the folder
-_SPLIT_OF |= {"val": "val", "valid": "val", "validation": "val", "test": "test", "testing": "test"}
+SPLIT_OF = {"train": "train", "training": "train"}  # by name of the folder
+SPLIT_OF |= {"val": "val", "valid": "val", "validation": "val", "test": "test", "testing": "test"}
 # train_images, seg-test, Validation: most likely a split, not a class.
-_SPLIT_LIKE = re.compile(rf"(?<![a-z])({'|'.join(_SPLIT_OF)})(?![a-z])", re.IGNORECASE)
+_SPLIT_LIKE = re.compile(rf"(?<![a-z])({'|'.join(SPLIT_OF)})(?![a-z])", re.IGNORECASE)
 Folders = tuple[str, ...]  # names of the folders that a path goes through
 Place = tuple[str, str]  # split and class
 
@@ -35,18 +35,20 @@ class Photo(NamedTuple):
     member: Member
     split: str  # "train", "val" or "test"
     label: str  # class name
+    group: tuple[str, ...] = ()  # values of the group columns of a label table
 
 
 class Layout(NamedTuple):
-    """What the paths in an archive say."""
+    """What the paths in an archive, or a label table, say."""
 
     photos: list[Photo]  # sorted by name
     classes: list[str]  # sorted
-    # Photos outside the class folders, and files that are not photos, sorted by name.
+    # Photos without a class, files that are not photos, and rows of a table without a file.
     left_out: list[LeftOut]
+    warnings: list[str]
 
 
-class _Found(NamedTuple):
+class Found(NamedTuple):
     """A file, and what its name says."""
 
     member: Member
@@ -69,10 +71,10 @@ def read_layout(path: str, members: Sequence[Member]) -> Layout:
             some class, a class folder holds files but no photo, or at least half of the photos are
             outside the class folders.
     """
-    found = _by_name(members)
-    _check_photos(path, found)
+    found = files_by_name(members)
+    check_photos(path, found)
     every = {one.folders for one in found if one.may_be_photo}
-    top = _top_folder(every)
+    top = top_folder(every)
     split_of = _split_folders(path, {folders[len(top) :] for folders in every})
     photos, left_out = [], []
     strange: dict[Place, list[Member]] = defaultdict(list)  # files in class folders
@@ -95,17 +97,17 @@ def read_layout(path: str, members: Sequence[Member]) -> Layout:
             f"{misplaced[0]}, are outside the class folders; allowed: fewer than half"
         )
     _check_no_class_vanishes(path, photos, strange)
-    return Layout(photos, _classes(path, photos, misplaced), left_out)
+    return Layout(photos, checked_classes(path, photos, misplaced), left_out, [])
 
 
-def _by_name(members: Sequence[Member]) -> list[_Found]:
+def files_by_name(members: Sequence[Member]) -> list[Found]:
     """Return the files by name before archive: the first of several copies is always the same."""
     folders_of = cache(_folders)  # many photos share one tuple, which saves memory
     found = []
     for member in members:
         folder, _, file = member.name.rpartition("/")
         is_other = file.lower().endswith(NEVER_PHOTOS)
-        found.append(_Found(member, folders_of(folder), has_photo_suffix(file), not is_other))
+        found.append(Found(member, folders_of(folder), has_photo_suffix(file), not is_other))
     found.sort(key=lambda one: (one.member.name, one.member.archive, one.member.place))
     return found
 
@@ -116,7 +118,8 @@ def _folders(folder: str) -> Folders:
     return tuple(unicodedata.normalize("NFC", name) for name in names)
 
 
-def _check_photos(path: str, found: Sequence[_Found]) -> None:
+def check_photos(path: str, found: Sequence[Found]) -> None:
+    """Refuse an archive without a photo."""
     if not any(one.is_photo for one in found):
         raise ArchiveError(
             f"{path}: no photo found among {counted(len(found), 'file')}"
@@ -128,7 +131,7 @@ def _in_brackets(members: Sequence[Member]) -> str:
     return f" ({by_suffix(member.name for member in members)})" if members else ""
 
 
-def _top_folder(every: Collection[Folders]) -> Folders:
+def top_folder(every: Collection[Folders]) -> Folders:
     """Return the folders above the splits or classes: each holds one folder, which holds others.
 
     Photos beside a folder do not matter.
@@ -145,13 +148,20 @@ def _top_folder(every: Collection[Folders]) -> Folders:
 def _split_folders(path: str, every: Collection[Folders]) -> dict[str, str]:
     """Return the split by its folder's name; nothing if the first folders are classes."""
     # train/<class>/photo. A class that is called train holds photos, not folders.
-    splits = {_SPLIT_OF.get(folders[0].lower()) for folders in every if len(folders) > 1}
-    if "train" not in splits:
+    split_of = split_by_folder(folders[0] for folders in every if len(folders) > 1)
+    if not split_of:
         _refuse_splits_as_classes(path, every)
+    return split_of
+
+
+def split_by_folder(names: Iterable[str]) -> dict[str, str]:
+    """Return the split of photos in each folder, in lower case; nothing if no folder is train."""
+    splits = {SPLIT_OF.get(name.lower()) for name in names}
+    if "train" not in splits:
         return {}
     if "test" not in splits:
-        return {name: "test" if split == "val" else split for name, split in _SPLIT_OF.items()}
-    return _SPLIT_OF
+        return {name: "test" if split == "val" else split for name, split in SPLIT_OF.items()}
+    return SPLIT_OF
 
 
 def _place(folders: Folders, split_of: dict[str, str]) -> Place | None:
@@ -171,7 +181,7 @@ def _refuse_splits_as_classes(path: str, every: Collection[Folders]) -> None:
         "/".join(folders[: k + 1])
         for folders in every
         for k, name in enumerate(folders[:-1])  # a class folder below it
-        if name.lower() in _SPLIT_OF
+        if name.lower() in SPLIT_OF
     }
     first = {folders[0] for folders in every if folders}
     if first and all(_SPLIT_LIKE.search(name) for name in first):
@@ -203,8 +213,13 @@ def _check_no_class_vanishes(
     )
 
 
-def _classes(path: str, photos: Sequence[Photo], misplaced: Sequence[str]) -> list[str]:
-    """Return the sorted class names of the training folder."""
+def checked_classes(path: str, photos: Sequence[Photo], misplaced: Sequence[str]) -> list[str]:
+    """Return the sorted class names of the training photos.
+
+    Raises:
+        ArchiveError: there are fewer than two, other splits have another one, or two differ in
+            upper and lower case or in spaces only.
+    """
     classes = sorted({photo.label for photo in photos if photo.split == "train"})
     unknown = Counter(photo.label for photo in photos if photo.label not in classes)
     if unknown:
@@ -213,10 +228,25 @@ def _classes(path: str, photos: Sequence[Photo], misplaced: Sequence[str]) -> li
             f"{path}: class {name!r} has {count} photos outside the training folder and none in it;"
             f" allowed: {', '.join(classes) or 'none found'}"
         )
+    _check_spelling(path, classes)
     if len(classes) < 2:  # noqa: PLR2004
         stray = f" ({misplaced[0]} is in none)" if misplaced else ""
         raise ArchiveError(
             f"{path}: found {len(classes)} class folders {classes}{stray}; allowed: two or more, "
-            "as train/<class>/ or <class>/"
+            "as train/<class>/ or <class>/, or a table by data.labels"
         )
     return classes
+
+
+def _check_spelling(path: str, classes: Sequence[str]) -> None:
+    """Refuse classes that differ only in upper and lower case or in spaces: Cat and cat."""
+    by_key: dict[str, list[str]] = defaultdict(list)
+    for name in classes:
+        by_key["".join(name.casefold().split())].append(name)
+    for names in by_key.values():
+        if len(names) > 1:
+            shown = " and ".join(repr(name) for name in names)
+            raise ArchiveError(
+                f"{path}: classes {shown} differ only in upper and lower case or spaces; allowed: "
+                "one spelling of each class"
+            )

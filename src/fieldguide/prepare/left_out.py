@@ -5,15 +5,25 @@ from __future__ import annotations
 from typing import NamedTuple
 
 UNREADABLE, TOO_SMALL, TOO_LARGE = "unreadable", "too small", "too large"
-DUPLICATE, MISPLACED, NOT_A_PHOTO = "duplicate", "misplaced", "not a photo"
-# A photo has one of the first five; a file that is not a photo has the last one.
-REASONS = (UNREADABLE, TOO_SMALL, TOO_LARGE, DUPLICATE, MISPLACED, NOT_A_PHOTO)
+DUPLICATE, NEAR_COPY, STRADDLING, RARE = (
+    "duplicate",
+    "near-copy",
+    "group in two splits",
+    "rare class",
+)
+MISPLACED, NO_CLASS, NO_FILE = "misplaced", "no class", "no such file"
+NOT_A_PHOTO = "not a photo"
+# The last one is for files that are no photos, the one before for rows of a label table.
+REASONS = (
+    *(UNREADABLE, TOO_SMALL, TOO_LARGE, DUPLICATE, NEAR_COPY, STRADDLING, RARE),
+    *(MISPLACED, NO_CLASS, NO_FILE, NOT_A_PHOTO),
+)
 
 
 class LeftOut(NamedTuple):
-    """A file that is in no split; hidden files are not counted."""
+    """A file that is in no split, or a row of a label table without a file; no hidden files."""
 
     file: str  # name in the archive, with the archive's name in front if there are several
-    label: str  # class; empty if the file is in no class folder
+    label: str  # class; empty if the file has none
     reason: str  # one of REASONS
     detail: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,11 +12,13 @@ from fieldguide.core.files import new_folder, write_csv, write_json
 from fieldguide.core.params import DataParams
 from fieldguide.core.store import FORMAT, SPLITS
 from fieldguide.prepare.archives import open_archives
+from fieldguide.prepare.assign import Assigned, assign
 from fieldguide.prepare.chunks import Failure
+from fieldguide.prepare.labels import read_labels
 from fieldguide.prepare.layout import Layout, read_layout
-from fieldguide.prepare.left_out import DUPLICATE, NOT_A_PHOTO, UNREADABLE, LeftOut
+from fieldguide.prepare.left_out import UNREADABLE, LeftOut
+from fieldguide.prepare.looks import Looks, most_alike, near_copies
 from fieldguide.prepare.shards import write_shards
-from fieldguide.prepare.splits import find_copies, stratified_split
 from fieldguide.prepare.staging import Staged, mean_and_std, stage_photos
 
 _SHOWN = 10  # names listed in a message
@@ -23,65 +26,89 @@ _MIB = 2**20
 
 
 class Prepared(NamedTuple):
-    """Counts of a store that was written."""
+    """What was written, for the report of the stage."""
 
     classes: list[str]
-    counts: dict[str, dict[str, int]]  # split -> class -> photos
+    counts: dict[str, dict[str, Counts]]  # split -> class -> counts
     left_out: list[LeftOut]
-    warnings: list[str]  # about the archives
+    warnings: list[str]
+
+
+class Counts(NamedTuple):
+    """Counts of one class in one split."""
+
+    photos: int
+    groups: int  # a photo that belongs to no other one counts as a group
+    near_copies: int  # photos that look like another photo of the split
 
 
 def prepare(params: DataParams, target: Path) -> Prepared:
     """Write the prepared store; if it fails, nothing is left at `target`.
 
     All cores decode photos straight out of the archives into one file beside the store. Once the
-    SHA-256 of every photo is known, and which photos are broken, rows are copied to their shards.
-    Memory holds names and hashes of all photos, but pixels of only a few.
+    SHA-256 and the look of every photo are known, and which photos are broken, rows are copied to
+    their shards. Memory holds names and hashes of all photos, but pixels of only a few.
 
     Raises:
-        ArchiveError: see `open_archives`, `read_layout` and `stratified_split`; also if more than
-            `data.max_unreadable` of the photos are unreadable.
+        ArchiveError: see `open_archives`, `read_layout`, `read_labels` and `assign`; also if more
+            than `data.max_unreadable` of the photos are unreadable.
     """
     with open_archives(params.archive) as archives, new_folder(target) as folder:
-        layout = read_layout(archives.shown, archives.members)
-        staged = Staged(folder / "staged", params.image_size)
+        if params.labels == "none":
+            layout = read_layout(archives.shown, archives.members)
+        else:
+            layout = read_labels(params, archives)
+        pixels, looks = Staged(folder / "staged", params.image_size), Looks(folder / "looks")
         members = [photo.member for photo in layout.photos]
-        digests, failures = stage_photos(archives, members, params, staged.path)
-        _check_unreadable(archives.shown, layout, failures, params.max_unreadable)
-        rows_of, left_out = _assign(layout, digests, failures, params)
+        staged = stage_photos(archives, members, params, path=pixels.path, looks=looks.path)
+        _check_unreadable(archives.shown, layout, staged.failures, params.max_unreadable)
+        assigned = assign(
+            layout.photos,
+            staged.digests,
+            staged.failures,
+            staged.taken,
+            params,
+            find_near_copies=partial(near_copies, looks),
+        )
+        counts = _counts(assigned)
+        left_out = _left_out(layout, assigned)
         write_csv(folder / "left_out.csv", ["file", "class", "reason", "detail"], left_out)
-        counts = {}
-        for split, rows in rows_of.items():
-            photos_of = Counter(layout.photos[row].label for row in rows)
-            counts[split] = {label: photos_of[label] for label in layout.classes}
+        _write_groups(folder / "groups.csv", assigned)
+        _write_most_alike(folder / "most_alike.json", assigned, staged.digests, looks)
+        looks.path.unlink()
         shards = {
             split: write_shards(
                 folder,
                 split,
                 rows,
-                staged=staged,
-                photos=layout.photos,
-                digests=digests,
+                staged=pixels,
+                photos=assigned.photos,
+                digests=staged.digests,
                 max_bytes=params.shard_size * _MIB,
             )
-            for split, rows in rows_of.items()
+            for split, rows in assigned.rows_of.items()
         }
-        mean, std = mean_and_std(staged.blocks(rows_of["train"]))
-        staged.path.unlink()
+        mean, std = mean_and_std(pixels.blocks(assigned.rows_of["train"]))
+        pixels.path.unlink()
+        classes = sorted(counts["train"])
         write_json(
             folder / "dataset.json",
             {
                 "format": FORMAT,
-                "classes": layout.classes,
+                "classes": classes,
                 "image_size": params.image_size,
                 "resize": params.resize,
                 "mean": mean,
                 "std": std,
-                "counts": counts,
+                "counts": {
+                    split: {label: counts[split][label].photos for label in classes}
+                    for split in SPLITS
+                },
                 "shards": shards,
             },
         )
-    return Prepared(layout.classes, counts, left_out, archives.warnings)
+    warnings = [*archives.warnings, *layout.warnings, *assigned.warnings]
+    return Prepared(classes, counts, left_out, warnings)
 
 
 def _check_unreadable(
@@ -101,52 +128,57 @@ def _check_unreadable(
     )
 
 
-def _assign(
-    layout: Layout, digests: list[bytes], failures: dict[int, Failure], params: DataParams
-) -> tuple[dict[str, list[int]], list[LeftOut]]:
-    """Return the rows of each split, sorted, and the photos that are left out."""
+def _left_out(layout: Layout, assigned: Assigned) -> list[LeftOut]:
+    """Return every file without a split, with its own class, sorted."""
     photos = layout.photos
-    copies = find_copies(
-        digests, [photo.label for photo in photos], [photo.split for photo in photos]
+    rows = (
+        LeftOut(photos[row].member.source, photos[row].label, *why)
+        for row, why in assigned.reasons.items()
     )
-    reasons = failures | {row: Failure(DUPLICATE, why) for row, why in copies.items()}
-    left_out = [
-        *(LeftOut(photos[row].member.source, photos[row].label, *reasons[row]) for row in reasons),
-        *layout.left_out,
-    ]
-    left_out.sort()
-    rows_of: dict[str, list[int]] = {split: [] for split in SPLITS}
-    for row, photo in enumerate(photos):
-        if row not in reasons:
-            rows_of[photo.split].append(row)
-    emptied = set(layout.classes) - {photos[row].label for row in rows_of["train"]}
-    if emptied:
-        label = min(emptied)
-        of_class = [item for item in left_out if item.label == label]
-        raise ArchiveError(_nothing_left(f"class {label!r} of the training", of_class))
-    for split, fraction in (("test", params.test_fraction), ("val", params.val_fraction)):
-        if any(photo.split == split for photo in photos):
-            if not rows_of[split]:
-                raise ArchiveError(_nothing_left(split, left_out))
-            continue
-        train = rows_of["train"]
-        stay, held_out = stratified_split(
-            [photos[row].label for row in train],
-            [digests[row] for row in train],
-            fraction,
-            seed=params.seed,
-            key=f"data.{split}_fraction",
-        )
-        rows_of["train"] = [train[k] for k in stay]
-        rows_of[split] = [train[k] for k in held_out]
-    return rows_of, left_out
+    return sorted([*rows, *layout.left_out])
 
 
-def _nothing_left(where: str, left_out: list[LeftOut]) -> str:
-    photos = [item for item in left_out if item.reason != NOT_A_PHOTO]
-    counts = Counter(item.reason for item in photos)
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(counts.items()))
-    return (
-        f"no usable photo left in the {where} folder; left out: {reasons}, such as "
-        f"{photos[0].file} ({photos[0].detail}); see data.min_size and data.max_unreadable"
+def _counts(assigned: Assigned) -> dict[str, dict[str, Counts]]:
+    """Count photos, groups and near-copies of each class and split."""
+    group_of = {row: k for k, group in enumerate(assigned.groups) for row in group.rows}
+    photos = assigned.photos
+    classes = sorted({photos[row].label for row in assigned.rows_of["train"]})
+    counts = {}
+    for split, rows in assigned.rows_of.items():
+        number = Counter(photos[row].label for row in rows)
+        alike = Counter(photos[row].label for row in rows if row in assigned.near_copies)
+        parts = {(photos[row].label, group_of.get(row, -1 - row)) for row in rows}
+        groups = Counter(label for label, _ in parts)
+        counts[split] = {
+            label: Counts(number[label], groups[label], alike[label]) for label in classes
+        }
+    return counts
+
+
+def _write_groups(path: Path, assigned: Assigned) -> None:
+    """Write a line for each photo of a group of two or more, sorted by group."""
+    split_of = {row: split for split, rows in assigned.rows_of.items() for row in rows}
+    near_copies = assigned.near_copies
+    lines = (
+        (group.name, split_of[row], photo.label, photo.member.source, int(row in near_copies))
+        for group in sorted(assigned.groups, key=lambda group: (group.name, group.key))
+        for row, photo in ((row, assigned.photos[row]) for row in group.rows)
     )
+    write_csv(path, ["group", "split", "class", "file", "near_copy"], lines)
+
+
+def _write_most_alike(path: Path, assigned: Assigned, digests: list[bytes], looks: Looks) -> None:
+    """Write the most alike pair of a training and a test photo; null if all look different."""
+    pair = most_alike(looks, assigned.rows_of["train"], assigned.rows_of["test"])
+    found = None
+    if pair is not None:
+        photos = [assigned.photos[row] for row in pair[:2]]
+        found = {
+            split: {
+                "source": photo.member.source,
+                "class": photo.label,
+                "sha256": digests[row].hex(),
+            }
+            for split, photo, row in zip(("train", "test"), photos, pair[:2], strict=True)
+        }
+    write_json(path, found)

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import track
 
 from fieldguide.core.params import DataParams
+from fieldguide.prepare.bursts import Taken
 from fieldguide.prepare.chunks import (
     Chunks,
     Decoded,
@@ -35,6 +36,14 @@ _BYTES = 2**20
 _PIXEL_BYTES = 2**20
 _AHEAD = 3  # chunks that wait for each core
 _BLOCK_BYTES = 2**20  # of pixels that are read at once
+
+
+class StagedPhotos(NamedTuple):
+    """What is known of each photo after decoding, besides its pixels and its look."""
+
+    digests: list[bytes]  # SHA-256 by row; empty for a photo that failed
+    failures: dict[int, Failure]  # by row
+    taken: dict[int, Taken]  # by row, of photos whose time is known
 
 
 class Staged(NamedTuple):
@@ -58,15 +67,17 @@ class Staged(NamedTuple):
 
 
 def stage_photos(
-    archive: OpenArchive, members: Sequence[Member], params: DataParams, path: Path
-) -> tuple[list[bytes], dict[int, Failure]]:
-    """Decode each member into its row of the file at `path`.
-
-    Returns:
-        SHA-256 of each member (empty if it failed), and the failures by row.
-    """
+    archive: OpenArchive,
+    members: Sequence[Member],
+    params: DataParams,
+    *,
+    path: Path,
+    looks: Path,
+) -> StagedPhotos:
+    """Decode each member into its row of the file at `path`, and its look into that at `looks`."""
     digests = [b""] * len(members)
-    failures = {}
+    failures: dict[int, Failure] = {}
+    taken: dict[int, Taken] = {}
     chunks = _chunks(archive, members, params)
     photos = ((rows, (_read(archive, members[row]) for row in rows)) for rows in chunks)
     if params.engine == "local":
@@ -77,7 +88,7 @@ def stage_photos(
         decoded = decode_on_nodes(photos, params)
     console = Console(stderr=True)
     # Written, not memory-mapped: a full disk is then an error and does not kill the process.
-    with path.open("wb") as file:
+    with path.open("wb") as file, looks.open("wb") as looks_file:
         for rows, results in track(decoded, "Decoding", total=len(chunks), console=console):
             for row, result in zip(rows, results, strict=True):
                 if isinstance(result, Failure):
@@ -86,7 +97,11 @@ def stage_photos(
                     digests[row] = result.digest
                     file.seek(row * result.pixels.nbytes)
                     file.write(result.pixels.data)
-    return digests, failures
+                    looks_file.seek(row * result.look.nbytes)
+                    looks_file.write(result.look.data)
+                    if result.taken is not None:
+                        taken[row] = result.taken
+    return StagedPhotos(digests, failures, taken)
 
 
 def _decode_here(chunks: Chunks, params: DataParams, *, sequential: bool) -> DecodedChunks:

@@ -1,0 +1,282 @@
+"""Decide the split of each photo, or why it is left out."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from fieldguide.core.errors import ArchiveError
+from fieldguide.core.output import counted, listed
+from fieldguide.core.params import DataParams
+from fieldguide.core.store import SPLITS
+from fieldguide.prepare.bursts import Taken, burst_pairs
+from fieldguide.prepare.chunks import Failure
+from fieldguide.prepare.groups import Group, connected, given_groups, make_groups
+from fieldguide.prepare.layout import Photo
+from fieldguide.prepare.left_out import DUPLICATE, NEAR_COPY, RARE, STRADDLING
+from fieldguide.prepare.splits import draw_groups, find_copies
+
+OTHER = "other"  # the class of all rare classes, for data.rare: merge
+_HALF = 0.5
+Pairs = list[tuple[int, int]]
+
+
+class Assigned(NamedTuple):
+    """Where each photo goes."""
+
+    photos: list[Photo]  # by row, with the classes of the store
+    rows_of: dict[str, list[int]]  # of each split, sorted
+    reasons: dict[int, Failure]  # of the rows that are in no split
+    groups: list[Group]  # of two photos or more
+    near_copies: set[int]  # rows of photos in a split that have a near-copy there too
+    warnings: list[str]
+
+
+class _Assignment:
+    """Photos that are still to be assigned, and why others are not."""
+
+    def __init__(
+        self, photos: Sequence[Photo], digests: Sequence[bytes], failures: dict[int, Failure]
+    ) -> None:
+        self.photos, self.digests = list(photos), list(digests)
+        self.reasons = dict(failures)
+        self.warnings: list[str] = []
+
+    def leave_out(self, why: Mapping[int, Failure]) -> None:
+        self.reasons |= why
+        for row in why:
+            self.digests[row] = b""
+
+    @property
+    def rows(self) -> list[int]:
+        """Rows that are not left out."""
+        return [row for row, digest in enumerate(self.digests) if digest]
+
+    def labels(self, rows: Sequence[int]) -> set[str]:
+        return {self.photos[row].label for row in rows}
+
+    def by_split(self, rows: Sequence[int]) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = defaultdict(list)
+        for row in rows:
+            found[self.photos[row].split].append(row)
+        return found
+
+
+def assign(
+    photos: Sequence[Photo],
+    digests: Sequence[bytes],
+    failures: dict[int, Failure],
+    taken: Mapping[int, Taken],
+    params: DataParams,
+    *,
+    find_near_copies: Callable[[list[int]], Pairs],
+) -> Assigned:
+    """Leave out copies and rare classes, join groups, and draw the splits that are missing.
+
+    Args:
+        photos: by row; their splits are those of the archive or the label table.
+        digests: SHA-256 by row; empty for a photo that cannot be used.
+        failures: why, by row.
+        taken: time of the photos that have one.
+        params: of the stage.
+        find_near_copies: returns pairs of rows, which connect the photos that look the same.
+
+    Raises:
+        ArchiveError: a class or a split has no photo left, or too few to be divided.
+    """
+    todo = _Assignment(photos, digests, failures)
+    copies = find_copies(
+        digests, [photo.label for photo in photos], [photo.split for photo in photos]
+    )
+    todo.leave_out({row: Failure(DUPLICATE, why) for row, why in copies.items()})
+    given = given_groups(todo.photos, params, todo.warnings)
+    near = find_near_copies(todo.rows) if params.near_copies else []
+    alike = connected(len(photos), near)
+    for rows in alike:
+        todo.leave_out(_near_copies_out(todo, rows))
+    bursts: Pairs = []
+    if params.burst_seconds > 0:
+        bursts = burst_pairs(photos, taken, params.burst_seconds)
+        lacking = sum(row not in taken for row in todo.rows)
+        if lacking:
+            todo.warnings.append(
+                f"{lacking:,} of {counted(len(todo.rows), 'photo')} have no EXIF time, which "
+                "data.burst_seconds needs"
+            )
+    _leave_out_straddling(todo, make_groups(todo.photos, todo.digests, given, near + bursts))
+    _check_classes(todo, _leave_out_rare(todo, params))
+    groups = make_groups(todo.photos, todo.digests, given, near + bursts)
+    rows_of = _draw(todo, groups, params)
+    still = set(todo.rows)
+    return Assigned(
+        todo.photos,
+        rows_of,
+        todo.reasons,
+        [group for group in groups if len(group.rows) > 1],
+        {row for rows in alike if len(still.intersection(rows)) > 1 for row in rows} & still,
+        todo.warnings,
+    )
+
+
+def _near_copies_out(todo: _Assignment, rows: Sequence[int]) -> dict[int, Failure]:
+    """Return which photos that look the same are left out: what `find_copies` does for copies."""
+    split_of = todo.by_split(rows)
+    test, val, train = (split_of[name] for name in ("test", "val", "train"))
+    if test:
+        like = f"looks like the test photo {todo.photos[test[0]].member.source}"
+        return dict.fromkeys(val + train, Failure(NEAR_COPY, like))
+    if len(todo.labels(rows)) > 1:
+        return {row: Failure(NEAR_COPY, _like_other_class(todo, row, rows)) for row in rows}
+    if val:
+        like = f"looks like the validation photo {todo.photos[val[0]].member.source}"
+        return dict.fromkeys(train, Failure(NEAR_COPY, like))
+    return {}
+
+
+def _like_other_class(todo: _Assignment, row: int, rows: Sequence[int]) -> str:
+    label = todo.photos[row].label
+    other = next(todo.photos[other] for other in rows if todo.photos[other].label != label)
+    return f"looks like {other.member.source} of class {other.label}"
+
+
+def _leave_out_straddling(todo: _Assignment, groups: Sequence[Group]) -> None:
+    """Leave out photos whose group has a test photo, or a validation photo, of the archive."""
+    lost, names = 0, []
+    for group in groups:
+        split_of = todo.by_split(group.rows)
+        kept = "test" if split_of["test"] else "val"
+        others = [row for split in SPLITS if split != kept for row in split_of[split]]
+        if not split_of[kept] or not others:
+            continue
+        detail = f"its group {group.name} is in the archive's {kept} split"
+        todo.leave_out(dict.fromkeys(others, Failure(STRADDLING, detail)))
+        lost += len(others)
+        names.append(group.name)
+    if names:
+        todo.warnings.append(
+            f"groups that are in two splits of the archive: {len(names):,} ({listed(names)}); "
+            f"photos that training or validation loses: {lost:,}"
+        )
+
+
+def _leave_out_rare(todo: _Assignment, params: DataParams) -> set[str]:
+    """Leave out classes with fewer photos than `data.min_photos`, or make them one class.
+
+    Returns:
+        The rare classes. With the smallest `data.min_photos` there are none, so that a class
+        without a photo that can be used is an error.
+    """
+    counts = Counter(todo.photos[row].label for row in todo.rows)
+    rare = {photo.label for photo in todo.photos if counts[photo.label] < params.min_photos}
+    if not rare or params.min_photos == 1:
+        return set()
+    shown = listed([f"{label} ({counts[label]})" for label in sorted(rare)])
+    rows = [row for row in todo.rows if todo.photos[row].label in rare]
+    what = f"classes with fewer than data.min_photos {params.min_photos} photos"
+    if params.rare == "merge":
+        for row in rows:
+            todo.photos[row] = todo.photos[row]._replace(label=OTHER)
+        todo.warnings.append(f"{what} are one class now, {OTHER!r}: {shown}")
+    else:
+        todo.leave_out(
+            {
+                row: Failure(RARE, f"{counts[todo.photos[row].label]} photos of the class")
+                for row in rows
+            }
+        )
+        todo.warnings.append(f"{what} are left out: {shown}")
+    left = todo.labels(todo.rows)
+    if len(left) < 2:  # noqa: PLR2004
+        raise ArchiveError(
+            f"data.min_photos: {params.min_photos} leaves fewer than two classes; the two largest "
+            f"have {', '.join(str(count) for _, count in counts.most_common(2))} photos"
+        )
+    return rare
+
+
+def _check_classes(todo: _Assignment, rare: set[str]) -> None:
+    """Refuse a class or a split of the archive without a photo that can be used."""
+    emptied = (
+        {photo.label for photo in todo.photos}
+        - rare
+        - todo.labels(todo.by_split(todo.rows)["train"])
+    )
+    if emptied:
+        label = min(emptied)
+        gone = [row for row in todo.reasons if todo.photos[row].label == label]
+        raise ArchiveError(_nothing_left(f"class {label!r} of the training", todo, gone))
+    for split in ("test", "val"):
+        given = [row for row, photo in enumerate(todo.photos) if photo.split == split]
+        if given and not todo.by_split(todo.rows)[split]:
+            raise ArchiveError(_nothing_left(split, todo, given))
+
+
+def _nothing_left(where: str, todo: _Assignment, rows: Sequence[int]) -> str:
+    counts = Counter(todo.reasons[row].reason for row in rows)
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(counts.items()))
+    first = min(rows, key=lambda row: todo.photos[row].member.source)
+    return (
+        f"no usable photo left in the {where} folder; left out: {reasons}, such as "
+        f"{todo.photos[first].member.source} ({todo.reasons[first].detail}); see data.min_size and "
+        "data.max_unreadable"
+    )
+
+
+def _draw(todo: _Assignment, groups: Sequence[Group], params: DataParams) -> dict[str, list[int]]:
+    """Draw the test and the validation split that the archive does not have."""
+    labels = [photo.label for photo in todo.photos]
+    split_of = todo.by_split(todo.rows)
+    pool = [group for group in groups if todo.photos[group.rows[0]].split == "train"]
+    _warn_of_large_groups(todo, pool)
+    for split, fraction in (("test", params.test_fraction), ("val", params.val_fraction)):
+        if split_of[split]:
+            continue
+        key = f"data.{split}_fraction"
+        draw = draw_groups(pool, labels, fraction, seed=params.seed, key=key)
+        pool = draw.stay
+        split_of[split] = sorted(row for group in draw.held_out for row in group.rows)
+        if not split_of[split]:
+            raise ArchiveError(
+                f"{key}: no photo can be held out, because each class lies in one group, such as "
+                f"{pool[0].name}; allowed: two groups or more of a class; see data.group"
+            )
+        _warn_of_deviations(todo, split_of[split], draw.wanted, key)
+    split_of["train"] = sorted(row for group in pool for row in group.rows)
+    return {split: split_of[split] for split in SPLITS}
+
+
+def _warn_of_large_groups(todo: _Assignment, groups: Sequence[Group]) -> None:
+    """Name classes that lie in one group, and groups with half of a class."""
+    photos = Counter(todo.photos[row].label for group in groups for row in group.rows)
+    for group in groups:
+        if len(group.rows) == 1:
+            continue
+        for label, count in sorted(Counter(todo.photos[row].label for row in group.rows).items()):
+            if count == photos[label]:
+                todo.warnings.append(
+                    f"class {label!r} lies in one group, {group.name}: all its {count:,} photos "
+                    "stay in training"
+                )
+            elif count >= _HALF * photos[label] and count > 1:
+                todo.warnings.append(
+                    f"group {group.name} has {count:,} of the {photos[label]:,} photos of class "
+                    f"{label!r}"
+                )
+
+
+def _warn_of_deviations(
+    todo: _Assignment, rows: Sequence[int], wanted: Mapping[str, int], key: str
+) -> None:
+    """Name the classes of which whole groups are more or fewer photos than the fraction."""
+    found = Counter(todo.photos[row].label for row in rows)
+    off = sorted(
+        (label for label in wanted if found[label] != wanted[label]),
+        key=lambda label: (-abs(found[label] - wanted[label]), label),
+    )
+    if off:
+        shown = listed([f"{label} {found[label]:,} for {wanted[label]:,}" for label in off])
+        todo.warnings.append(
+            f"{key}: whole groups are not the exact fraction of {len(off):,} of {len(wanted):,} "
+            f"classes; photos: {shown}"
+        )

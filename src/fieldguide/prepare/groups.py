@@ -1,0 +1,107 @@
+"""Join photos that belong together: by a table or pattern, as near-copies, or as a burst."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from fieldguide.core.errors import ArchiveError
+from fieldguide.core.output import counted
+from fieldguide.core.params import DataParams
+from fieldguide.prepare.layout import Photo
+
+
+class Group(NamedTuple):
+    """Photos that must be in one split: one photo, or several that belong together."""
+
+    rows: list[int]  # sorted
+    key: bytes  # decides the split together with `data.seed`; stays when photos are added
+    name: str  # for people
+
+
+def connected(count: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
+    """Return the rows of each group of two or more rows that pairs connect, sorted.
+
+    Args:
+        count: of all rows.
+        pairs: of rows.
+    """
+    edges = np.array(list(pairs), dtype=np.int64).reshape(-1, 2)
+    rows = np.unique(edges)
+    graph = coo_array((np.ones(len(edges), bool), edges.T), shape=(count, count))
+    _, group_of = connected_components(graph, directed=False)
+    found: dict[int, list[int]] = {}
+    for row in rows.tolist():
+        found.setdefault(int(group_of[row]), []).append(row)
+    return [group for group in found.values() if len(group) > 1]
+
+
+def given_groups(
+    photos: Sequence[Photo], params: DataParams, warnings: list[str]
+) -> list[tuple[str, ...]]:
+    """Return what `data.group` says of each photo; nothing for a group of its own.
+
+    Raises:
+        ArchiveError: no photo has a group.
+    """
+    if params.group == "none":
+        return [()] * len(photos)
+    if isinstance(params.group, list):
+        found, lack = [photo.group for photo in photos], f"have no {', '.join(params.group)}"
+    else:
+        pattern = re.compile(params.group)
+        matches = (pattern.search(photo.member.source) for photo in photos)
+        found = [(match[1],) if match and match[1] is not None else () for match in matches]
+        lack = "do not match data.group"
+    alone = [photo.member.source for photo, group in zip(photos, found, strict=True) if group == ()]
+    if len(alone) == len(photos):
+        raise ArchiveError(
+            f"data.group: {params.group}: all {counted(len(photos), 'photo')} {lack}, such as "
+            f"{alone[0]}; allowed: a group for some of them"
+        )
+    if alone:
+        warnings.append(
+            f"{len(alone):,} of {counted(len(photos), 'photo')} {lack}, such as {alone[0]}; each "
+            "of them is a group of its own"
+        )
+    return found
+
+
+def make_groups(
+    photos: Sequence[Photo],
+    digests: Sequence[bytes],
+    given: Sequence[tuple[str, ...]],
+    pairs: Iterable[tuple[int, int]],
+) -> list[Group]:
+    """Return all groups of the photos that have a digest; most have one photo.
+
+    Args:
+        photos: by row.
+        digests: SHA-256 by row; empty for a photo that is left out.
+        given: by row, from `given_groups`.
+        pairs: rows that belong together for another reason.
+    """
+    first: dict[tuple[str, ...], int] = {}
+    alive = [row for row, digest in enumerate(digests) if digest]
+    same = [(first.setdefault(given[row], row), row) for row in alive if given[row]]
+    linked = [pair for pair in pairs if digests[pair[0]] and digests[pair[1]]]
+    several = connected(len(photos), [*same, *linked])
+    joined = {row for rows in several for row in rows}
+    groups = []
+    for rows in [*several, *([row] for row in alive if row not in joined)]:
+        keys = {_key(given[row], digests[row]) for row in rows}
+        names = sorted({" / ".join(given[row]) for row in rows if given[row]})
+        if not names:
+            names = [photos[min(rows, key=lambda row: digests[row])].member.source]
+        groups.append(Group(rows, min(keys), " + ".join(names)))
+    return groups
+
+
+def _key(given: tuple[str, ...], digest: bytes) -> bytes:
+    return hashlib.sha256("\0".join(("group", *given)).encode()).digest() if given else digest

@@ -139,7 +139,7 @@ def _exchange(
     def cost(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Return the distance from the goal; a class without a photo on one side costs most."""
         lacks = ((numbers == 0) & (goal > 0)) | (numbers == total)
-        return np.abs(numbers - goal).sum(axis=-1) + lacks.sum(axis=-1) * total.sum()
+        return np.asarray((np.abs(numbers - goal) + lacks * total.sum()).sum(axis=-1))
 
     held = sum((counts(place) for place in taken), np.zeros(len(names), np.int64))
     wrong = {name for name, n in zip(names, held - goal, strict=True) if n}

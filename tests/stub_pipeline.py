@@ -46,8 +46,9 @@ if stage == "prepare":
     write_csv(Path("data/prepared/left_out.csv"), header, left_out)
     counts = {"train": 8, "val": 4, "test": 2 * each, "left_out": 1}
     write_json(Path("metrics/prepare.json"), {"photos": counts})
-    splits = [[c, s, n // 2] for c in "ab" for s, n in list(counts.items())[:3]]
-    write_csv(Path("plots/classes.csv"), ["class", "split", "photos"], splits)
+    splits = [[c, s, n // 2, n // 2, 0] for c in "ab" for s, n in list(counts.items())[:3]]
+    header = ["class", "split", "photos", "groups", "near_copies"]
+    write_csv(Path("plots/classes.csv"), header, splits)
     reasons = [["unreadable", 0], ["duplicate", 1]]
     write_csv(Path("plots/left_out.csv"), ["reason", "files"], reasons)
 elif stage == "train":

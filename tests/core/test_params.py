@@ -22,6 +22,8 @@ RANGES = [
     ("data.min_size", (1, 512), (0, 513)),
     ("data.max_unreadable", (0, 1), (-0.01, 1.01)),
     ("data.shard_size", (1, 1024), (0, 1025)),
+    ("data.burst_seconds", (0, 86_400), (-1, 86_401)),
+    ("data.min_photos", (1, 1_000_000), (0, 1_000_001)),
     ("data.seed", (0, 2**32 - 1), (-1, 2**32)),
     ("model.last_k", (1, 1000), (0, 1001)),
     ("model.layer_decay", (1e-12, 1), (0, 1.01)),

@@ -44,9 +44,9 @@ OUTPUTS = {
 def write_train(root, *, epochs=3, machine="cpu: A"):
     """What prepare and train leave."""
     photos = [("train", 10), ("val", 5), ("test", 8)]
-    counts = [[name, split, n] for name in CLASSES for split, n in photos]
+    counts = [[name, split, n, n // 2, 2 * (n == 10)] for name in CLASSES for split, n in photos]
     _json(root, "metrics/prepare.json", {"photos": {"train": 30}})
-    _table(root, "plots/classes.csv", ["class", "split", "photos"], counts)
+    _table(root, "plots/classes.csv", ["class", "split", "photos", "groups", "near_copies"], counts)
     left_out = [["unreadable", 2], ["too small", 0]]
     _table(root, "plots/left_out.csv", ["reason", "files"], left_out)
     best = {"val_acc": 0.7, "val_loss": 1.0}

@@ -74,7 +74,7 @@ def prepare(params: DataParams, target: Path) -> Prepared:
         left_out = _left_out(layout, assigned)
         write_csv(folder / "left_out.csv", ["file", "class", "reason", "detail"], left_out)
         _write_groups(folder / "groups.csv", assigned)
-        _write_most_alike(folder / "most_alike.json", assigned, staged.digests, looks)
+        _write_most_alike(folder / "most_alike.json", assigned, looks)
         looks.path.unlink()
         shards = {
             split: write_shards(
@@ -167,18 +167,12 @@ def _write_groups(path: Path, assigned: Assigned) -> None:
     write_csv(path, ["group", "split", "class", "file", "near_copy"], lines)
 
 
-def _write_most_alike(path: Path, assigned: Assigned, digests: list[bytes], looks: Looks) -> None:
+def _write_most_alike(path: Path, assigned: Assigned, looks: Looks) -> None:
     """Write the most alike pair of a training and a test photo; null if all look different."""
     pair = most_alike(looks, assigned.rows_of["train"], assigned.rows_of["test"])
     found = None
     if pair is not None:
-        photos = [assigned.photos[row] for row in pair[:2]]
-        found = {
-            split: {
-                "source": photo.member.source,
-                "class": photo.label,
-                "sha256": digests[row].hex(),
-            }
-            for split, photo, row in zip(("train", "test"), photos, pair[:2], strict=True)
-        }
+        *rows, difference = pair
+        sources = [assigned.photos[row].member.source for row in rows]
+        found = {"train": sources[0], "test": sources[1], "difference": difference}
     write_json(path, found)

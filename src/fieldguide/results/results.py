@@ -111,7 +111,7 @@ class Lock:
 
 
 class ClassCounts(NamedTuple):
-    """Photos of a class in each split."""
+    """Photos, groups or near-copies of a class in each split."""
 
     train: int
     val: int
@@ -245,7 +245,17 @@ class Results:
     @cached_property
     def photos(self) -> dict[str, ClassCounts] | Missing:
         """Photos of each class and split."""
-        return self._parsed(paths.CLASSES, _class_counts)
+        return self._parsed(paths.CLASSES, lambda data: _class_counts(data, "photos"))
+
+    @cached_property
+    def groups(self) -> dict[str, ClassCounts] | Missing:
+        """Groups of each class and split; a photo that belongs to no other one is a group."""
+        return self._parsed(paths.CLASSES, lambda data: _class_counts(data, "groups"))
+
+    @cached_property
+    def near_copies(self) -> dict[str, ClassCounts] | Missing:
+        """Photos of each class and split that look like another one of the collection."""
+        return self._parsed(paths.CLASSES, lambda data: _class_counts(data, "near_copies"))
 
     @cached_property
     def left_out(self) -> dict[str, int] | Missing:
@@ -485,8 +495,8 @@ def _rows(data: bytes) -> Iterator[dict[str, str]]:
     return iter(csv.DictReader(io.StringIO(data.decode("utf-8"), newline="")))
 
 
-def _class_counts(data: bytes) -> dict[str, ClassCounts]:
+def _class_counts(data: bytes, column: str) -> dict[str, ClassCounts]:
     found: dict[str, dict[str, int]] = {}
     for row in _rows(data):
-        found.setdefault(row["class"], {})[row["split"]] = int(row["photos"])
+        found.setdefault(row["class"], {})[row["split"]] = int(row[column])
     return {name: ClassCounts(*(by[split] for split in SPLITS)) for name, by in found.items()}

@@ -30,6 +30,7 @@ class Prepared(NamedTuple):
 
     classes: list[str]
     counts: dict[str, dict[str, Counts]]  # split -> class -> counts
+    totals: dict[str, Counts]  # of each split
     left_out: list[LeftOut]
     warnings: list[str]
 
@@ -70,7 +71,7 @@ def prepare(params: DataParams, target: Path) -> Prepared:
             params,
             find_near_copies=partial(near_copies, looks),
         )
-        counts = _counts(assigned)
+        counts, totals = _counts(assigned)
         left_out = _left_out(layout, assigned)
         write_csv(folder / "left_out.csv", ["file", "class", "reason", "detail"], left_out)
         _write_groups(folder / "groups.csv", assigned)
@@ -108,7 +109,7 @@ def prepare(params: DataParams, target: Path) -> Prepared:
             },
         )
     warnings = [*archives.warnings, *layout.warnings, *assigned.warnings]
-    return Prepared(classes, counts, left_out, warnings)
+    return Prepared(classes, counts, totals, left_out, warnings)
 
 
 def _check_unreadable(
@@ -138,21 +139,23 @@ def _left_out(layout: Layout, assigned: Assigned) -> list[LeftOut]:
     return sorted([*rows, *layout.left_out])
 
 
-def _counts(assigned: Assigned) -> dict[str, dict[str, Counts]]:
-    """Count photos, groups and near-copies of each class and split."""
+def _counts(assigned: Assigned) -> tuple[dict[str, dict[str, Counts]], dict[str, Counts]]:
+    """Count photos, groups and near-copies of each class and split, and of each split."""
     group_of = {row: k for k, group in enumerate(assigned.groups) for row in group.rows}
-    photos = assigned.photos
+    photos, near_copies = assigned.photos, assigned.near_copies
     classes = sorted({photos[row].label for row in assigned.rows_of["train"]})
-    counts = {}
+    counts, totals = {}, {}
     for split, rows in assigned.rows_of.items():
         number = Counter(photos[row].label for row in rows)
-        alike = Counter(photos[row].label for row in rows if row in assigned.near_copies)
+        alike = Counter(photos[row].label for row in rows if row in near_copies)
         parts = {(photos[row].label, group_of.get(row, -1 - row)) for row in rows}
         groups = Counter(label for label, _ in parts)
         counts[split] = {
             label: Counts(number[label], groups[label], alike[label]) for label in classes
         }
-    return counts
+        # A group of several classes counts once.
+        totals[split] = Counts(len(rows), len({group for _, group in parts}), alike.total())
+    return counts, totals
 
 
 def _write_groups(path: Path, assigned: Assigned) -> None:

@@ -61,8 +61,8 @@ elif stage == "train":
     write_text(Path("metrics/model_summary.txt"), "10 parameters\\n")
     found = {"best": {"val_acc": 0.5, "val_loss": 0.7}, "parameters": {"trained": 10, "all": 10}}
     write_json(Path("metrics/train/metrics.json"), found)
-    names = ["epoch", "train_loss", "train_acc", "val_loss", "val_acc", "learning_rate"]
-    epochs = [[1, 0.9, 0.4, 0.8, 0.4, 0.1], [2, 0.7, 0.6, 0.7, 0.5, 0.01]]
+    names = ["epoch", "train_loss", "train_acc", "val_loss", "val_acc", "learning_rate", "kept"]
+    epochs = [[1, 0.9, 0.4, 0.8, 0.4, 0.1, 0], [2, 0.7, 0.6, 0.7, 0.5, 0.01, 1]]
     write_csv(Path("plots/curves.csv"), names, epochs)
     timing = {"seconds": 60.5, "epochs_run": 2, "images_per_second": 8.0}
     timing["model"] = folder_md5(model)
@@ -79,7 +79,8 @@ elif stage == "evaluate":
     if Path("data/prepared/test-0.csv").exists():
         rows.reverse()
     write_csv(Path("metrics/predictions.csv"), ["source", "true", "predicted", "p_a", "p_b"], rows)
-    scores = {"acc": acc, "macro_f1": acc, "top3_acc": 1.0, "ece": round(abs(acc - 0.8), 6)}
+    scores = {"acc": acc, "bal_acc": acc, "macro_f1": acc, "top3_acc": 1.0}
+    scores["ece"] = round(abs(acc - 0.8), 6)
     write_json(Path("metrics/test.json"), {"test": scores})
     write_csv(Path("plots/confusion.csv"), ["actual", "predicted"], [row[1:3] for row in rows])
     names = ["confidence", "accuracy", "photos"]

@@ -18,7 +18,7 @@ from fieldguide.network.bundle import Bundle
 from fieldguide.network.preprocessing import Preprocessing
 from fieldguide.prepare.prepare import prepare
 
-CURVES = "epoch,train_loss,train_acc,val_loss,val_acc,learning_rate\n1,2,0.25,1.5,0.5,0.01\n"
+CURVES = "epoch,train_loss,train_acc,val_loss,val_acc,learning_rate,kept\n1,2,0.25,1.5,0.5,0.01,1\n"
 ALWAYS = {"curves", "guided_backprop", "mistakes", "most_alike", "predictions"}
 
 

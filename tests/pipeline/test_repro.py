@@ -67,7 +67,7 @@ def test_metrics_are_the_dozen_that_people_compare(finished):
     assert sorted(metrics) == [
         *("best.val_acc", "best.val_loss", "parameters.all", "parameters.trained"),
         *("photos.left_out", "photos.test", "photos.train", "photos.val"),
-        *("test.acc", "test.ece", "test.macro_f1", "test.top3_acc"),
+        *("test.acc", "test.bal_acc", "test.ece", "test.macro_f1", "test.top3_acc"),
     ]
 
 

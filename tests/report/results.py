@@ -29,6 +29,8 @@ CURVES = {
     "train_acc": [0.3, 0.6, 0.9],
     "val_loss": [1.5, 1.0, 1.1],
     "val_acc": [0.4, 0.7, 0.6],
+    "val_macro_f1": [0.3, 0.65, 0.55],
+    "kept": [0, 1, 0],
 }
 FIGURES = ("predictions", "mistakes", "filters_conv1", "<b>own&")
 OUTPUTS = {
@@ -67,7 +69,7 @@ def write_timing(root, model):
 def write_test(root, pairs=PAIRS, **scores):
     """What evaluate leaves: 20 photos, of which 9 have a confidence of 90 %, the others 70 %."""
     hits = sum(actual == called for actual, called in pairs)
-    found = {"acc": hits / len(pairs), "macro_f1": 0.5, "top3_acc": 1.0, "ece": 0.1}
+    found = {"acc": hits / len(pairs), "bal_acc": 0.6, "macro_f1": 0.5, "top3_acc": 1.0, "ece": 0.1}
     _json(root, "metrics/test.json", {"test": {**found, **scores}})
     _table(root, "plots/confusion.csv", ["actual", "predicted"], pairs)
     _table(root, "plots/per_class.csv", ["class", "precision"], [[name, 0] for name in CLASSES])

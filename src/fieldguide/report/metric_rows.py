@@ -100,8 +100,6 @@ def _values(run: Results) -> dict[str, Any]:
         return values
     values["best.epoch"] = kept
     for name, by_epoch in known(run.curves, {}).items():
-        if name.startswith("val_"):
-            values.setdefault(f"best.{name}", by_epoch[kept - 1])
         if name not in ("learning_rate", "kept"):
             values[f"last.{name}"] = by_epoch[-1]
     return values

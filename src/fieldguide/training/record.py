@@ -103,9 +103,8 @@ class Record:
             self._live = _open_live(self._folder)
             header = "".join(f"{name:>{_width(name)}}" for name in best)
             print(f"{'epoch':>9}{header}{'seconds':>9}")
-        # Few, so that `dvc exp show` fits a screen; the curves have the other scores.
-        for name in dict.fromkeys(("val/acc", "val/loss", self._monitor)):
-            if name in best:
+        for name in best:
+            if name.startswith("val/"):
                 self._live.log_metric(f"best/{name.replace('/', '_')}", best[name], plot=False)
         self._live.make_summary()
         names = [name.replace("/", "_") for name in best]

@@ -17,19 +17,18 @@ from PIL import Image
 
 SIDE = 32  # pixels of a look's side
 _FREQUENCIES = 8  # of the cosine transform, in each direction
-_BLOCK = 4096  # looks, or pairs of looks, that are in memory at once
+_BLOCK = 1024  # looks, or pairs of looks, that are in memory at once
 # Photos with a lower standard deviation of their pixels have no near-copies: two black photos, two
 # white pages or two foggy views are not one.
 _LEAST_CONTRAST = 5
 _STD = 32  # standard deviation of a normalised look, which has integer pixels
 
-# Limits of near-copies. Of 1,000 photos that were compressed, resized or mirrored, at least 99.5 %
-# are within them, and 80 % if 2 % of each border are cut off. Of 1,000 frames of one camera, with
-# or without a small animal (5 % of the area), 0.3 % are within them.
+# Limits of near-copies, for normalised looks; `_same` describes them.
 _BITS = 12  # of 64 that differ
-_CANDIDATES = 256  # of a photo, the nearest: a static camera has thousands
+_CANDIDATES = 64  # of a photo, the nearest: a static camera has thousands
 _SQUARES = 2**18  # sum of the squared differences: half a standard deviation for each pixel
-_WINDOW = 128  # sum of the differences in 4×4 pixels: a quarter of a standard deviation for each
+_WINDOW = 154  # sum of the differences in 4×4 pixels: 0.3 standard deviations for each
+_MOVED = 128  # the same for differences to the nearest of 3×3 pixels: 0.25 standard deviations
 
 Indices = npt.NDArray[np.intp]
 
@@ -194,7 +193,7 @@ def _candidates(
             others = direct[first + 1 :]
             np.bitwise_xor(others, hashes[first, int(mirrored)], out=xor[first + 1 :])
             np.bitwise_count(xor[first + 1 :], out=bits[first + 1 :])
-            second = first + 1 + np.flatnonzero(bits[first + 1 :] <= _BITS)
+            second = first + 1 + (bits[first + 1 :] <= _BITS).nonzero()[0]
             if len(second):
                 second = second[groups.of[second] != groups.of[first]]
                 second = second[bits[second].argsort(kind="stable")[:_CANDIDATES]]
@@ -235,22 +234,45 @@ def _squares(difference: npt.NDArray[np.int16]) -> npt.NDArray[np.int32]:
 def _same(one: npt.NDArray[np.int16], other: npt.NDArray[np.int16]) -> npt.NDArray[np.bool_]:
     """Decide which pairs of normalised looks are near-copies.
 
-    The whole difference must be small, and so must be that of every 4×4 pixels: a small animal in
-    front of the same background is another photo. What differs everywhere, as after a crop, allows
-    more in one place.
+    The whole difference must be small, and so must that of every 4×4 pixels: a small animal in
+    front of the same background is another photo. Two things allow more in one place: what differs
+    everywhere, as after a crop, and what lies one pixel beside it in the other look.
     """
-    difference = one - other
-    same = _squares(difference) < _SQUARES
-    difference = difference[same]
+    same = _squares(one - other) < _SQUARES
+    one, other = one[same], other[same]
+    usual = _usual(one - other)
+    near = _largest(one - other) < _WINDOW + 2 * usual
+    near &= _largest(one - _nearest(one, other)) < _MOVED + usual
+    near &= _largest(other - _nearest(other, one)) < _MOVED + usual
+    same[same] = near
+    return same
+
+
+def _usual(difference: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
+    """Return the median of the sums of the absolute differences in each 4×4 pixels.
+
+    It is the lower of the two middle values, as an object may fill half of a white picture.
+    """
+    cells = _halved(_halved(np.abs(difference))).reshape(-1, (SIDE // 4) ** 2)
+    middle = cells.shape[1] // 2 - 1
+    return np.asarray(np.partition(cells, middle, axis=1)[:, middle])
+
+
+def _largest(difference: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
+    """Return the largest absolute sum of the differences in 4×4 pixels, at every second pixel."""
     tiles = _halved(difference)
     rows = tiles[:, :-1] + tiles[:, 1:]
-    windows = np.abs(rows[:, :, :-1] + rows[:, :, 1:])  # of 4×4 pixels, at every second pixel
-    cells = _halved(_halved(np.abs(difference))).reshape(-1, (SIDE // 4) ** 2)
-    # The lower of the two middle values: an object may fill half of a white picture.
-    middle = cells.shape[1] // 2 - 1
-    usual = np.partition(cells, middle, axis=1)[:, middle]
-    same[same] = windows.max(axis=(1, 2)) < _WINDOW + 2 * usual
-    return same
+    return np.asarray(np.abs(rows[:, :, :-1] + rows[:, :, 1:]).max(axis=(1, 2)))
+
+
+def _nearest(one: npt.NDArray[np.int16], other: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
+    """Return, for each pixel of `one`, the nearest value within its 3×3 neighbours in `other`.
+
+    Values between those of the neighbours count too, as borders of things lie between pixels.
+    """
+    edged = np.pad(other, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    around = [edged[:, y : y + SIDE, x : x + SIDE] for y in range(3) for x in range(3)]
+    return np.clip(one, np.minimum.reduce(around), np.maximum.reduce(around))
 
 
 def _halved(pictures: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:

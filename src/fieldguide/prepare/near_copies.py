@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from fieldguide.prepare.components import Components
 from fieldguide.prepare.looks import SIDE, STD, Indices, Looks, hashes, normalised
 
 _BLOCK = 1024  # pairs that are in memory at once
@@ -34,7 +35,7 @@ def near_copies(looks: Looks, rows: Sequence[int]) -> list[tuple[int, int]]:
         group of n photos has n - 1 pairs.
     """
     used, values = hashes(looks, rows)
-    groups = _Groups(len(used))
+    groups = Components(len(used))
     pairs: list[tuple[int, int]] = []
     for first, second, mirrored in _candidates(values, groups):
         one, other = _pairs(looks, used[first], used[second], mirrored)
@@ -59,47 +60,24 @@ def most_alike(
     second_used, second_hashes = hashes(looks, second_rows)
     if not len(first_used) or not len(second_used):
         return None
-    nearest = []  # for each first photo and each direction: bits, second, mirrored
-    for direct_or_mirrored in first_hashes:
-        for mirrored, value in enumerate(direct_or_mirrored):
-            bits = np.bitwise_count(second_hashes[:, 0] ^ value)
-            second = int(bits.argmin())
-            nearest.append((int(bits[second]), second, mirrored))
-    bits, second, mirrored = np.array(nearest).T
+    # For each first photo and its mirror image: the second photo with the nearest hash.
+    nearest = np.empty(first_hashes.size, np.intp)
+    bits = np.empty(first_hashes.size, np.uint8)
+    for k, value in enumerate(first_hashes.flat):
+        differing = np.bitwise_count(second_hashes[:, 0] ^ value)
+        nearest[k] = differing.argmin()
+        bits[k] = differing[nearest[k]]
     best = bits.argsort(kind="stable")[:_CANDIDATES]
-    one, other = _pairs(
-        looks, first_used[best // 2], second_used[second[best]], mirrored[best].astype(bool)
-    )
+    first, second = first_used[best // 2], second_used[nearest[best]]
+    one, other = _pairs(looks, first, second, best % 2 == 1)
     squares = _squares(one - other)
-    place = best[squares.argmin()]
-    difference = float(np.sqrt(squares.min() / SIDE**2)) / STD
-    return int(first_used[place // 2]), int(second_used[second[place]]), round(difference, 6)
-
-
-class _Groups:
-    """Photos in groups that grow together; each photo begins in a group of its own."""
-
-    def __init__(self, count: int) -> None:
-        self.of = np.arange(count)  # group of each photo
-        self._members: dict[int, list[int]] = {}
-
-    def merge(self, first: int, second: int) -> bool:
-        """Make one group of the groups of two photos; return False if they are in one already."""
-        large, small = int(self.of[first]), int(self.of[second])
-        if large == small:
-            return False
-        members = [self._members.pop(group, [group]) for group in (large, small)]
-        if len(members[0]) < len(members[1]):
-            large = small
-            members.reverse()
-        self.of[members[1]] = large
-        self._members[large] = members[0]
-        members[0] += members[1]
-        return True
+    place = int(squares.argmin())
+    difference = float(np.sqrt(squares[place] / SIDE**2)) / STD
+    return int(first[place]), int(second[place]), round(difference, 6)
 
 
 def _candidates(
-    values: npt.NDArray[np.uint64], groups: _Groups
+    values: npt.NDArray[np.uint64], groups: Components
 ) -> Iterator[tuple[Indices, Indices, npt.NDArray[np.bool_]]]:
     """Yield the photos with similar hashes that are not in one group yet, about _BLOCK at a time.
 

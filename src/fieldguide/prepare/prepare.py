@@ -17,7 +17,8 @@ from fieldguide.prepare.chunks import Failure
 from fieldguide.prepare.labels import read_labels
 from fieldguide.prepare.layout import Layout, read_layout
 from fieldguide.prepare.left_out import UNREADABLE, LeftOut
-from fieldguide.prepare.looks import Looks, most_alike, near_copies
+from fieldguide.prepare.looks import Looks
+from fieldguide.prepare.near_copies import most_alike, near_copies
 from fieldguide.prepare.shards import write_shards
 from fieldguide.prepare.staging import Staged, mean_and_std, stage_photos
 

@@ -1,11 +1,11 @@
-"""A look is small and grey; its hash is exact, and that of the mirror image comes with it."""
+"""A look is small; its hash is exact, and that of the mirror image comes with it."""
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 from scenes import scene, store_looks
 
-from fieldguide.prepare.looks import hashes, look_of
+from fieldguide.prepare.looks import colours, hashes, look_of
 
 
 @pytest.fixture
@@ -14,12 +14,19 @@ def stored(tmp_path):
     return lambda images: store_looks(images, tmp_path / "looks")
 
 
-def test_a_look_is_the_mean_grey_of_each_area():
+def test_a_look_is_the_mean_grey_of_each_area_and_the_mean_colour_of_larger_ones():
     pixels = np.zeros((64, 64, 3), np.uint8)
     pixels[:2, :2] = [[[0, 0, 0], [40, 40, 40]], [[80, 80, 80], [120, 120, 120]]]
-    pixels[2:4, 2:4] = [255, 0, 0]  # 0.299 × 255 = 76.2
+    pixels[8:16, 16:24] = [
+        255,
+        0,
+        0,
+    ]  # 76; Cb 128 - 44, Cr 128 + 127
     look = look_of(pixels)
-    assert (look[0, 0], look[1, 1], look.sum()) == (60, 76, 136)
+    assert (look[0, 0], look[4, 8], look[:32].sum()) == (60, 76, 60 + 16 * 76)
+    cb, cr = colours(look[None])[0]
+    assert (cb[1, 2], cr[1, 2]) == (-44, 127)
+    assert np.abs(cb).sum() + np.abs(cr).sum() == 44 + 127
 
 
 def test_looks_are_read_in_the_requested_order(stored):
@@ -47,6 +54,8 @@ def test_a_hash_is_exact(stored):
     pictures = stored([scene(seed) for seed in range(20)])
     k, x = np.ogrid[:8, :32]
     cosines = np.rint(1024 * np.cos(np.pi * k * (2 * x + 1) / 64)).astype(int).astype(object)
-    signs = [cosines @ look.astype(object) @ cosines.T > 0 for look in pictures.read(range(20))]
+    signs = [
+        cosines @ look.astype(object) @ cosines.T > 0 for look in pictures.read(range(20))[:, :32]
+    ]
     bits = np.packbits(np.array(signs, bool).reshape(20, 64), axis=1).view(np.uint64)[:, 0]
     np.testing.assert_array_equal(hashes(pictures, range(20))[1][:, 0], bits)

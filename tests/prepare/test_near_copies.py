@@ -8,7 +8,14 @@ from PIL import Image, ImageOps
 from scenes import scene, store_looks
 
 from fieldguide.prepare import near_copies as module
-from fieldguide.prepare.near_copies import most_alike, near_copies
+from fieldguide.prepare.near_copies import most_alike
+
+
+def near_copies(looks, rows):
+    """Return the pairs that connect near-copies, if all photos have one label."""
+    found = module.near_copies(looks, rows, ["ant"] * 100)
+    assert found.contradictions == []
+    return found.pairs
 
 
 def saved(image, **options):
@@ -61,6 +68,24 @@ def test_a_small_animal_in_front_of_the_same_background_is_another_photo(place, 
         empty, visited = noisy(scene(seed), 1), noisy(scene(seed), 2)
         visited.paste((90, 60, 30), (*place, place[0] + 20, place[1] + 20))  # 4 % of the area
         assert near_copies(stored([empty, noisy(scene(seed), 3), visited]), range(3)) == [(0, 1)]
+
+
+def test_the_same_thing_in_another_colour_is_another_photo(stored):
+    def coloured(colour):
+        image = scene(0).convert("L").convert("RGB")
+        image.paste(colour, (10, 20, 60, 80))
+        return noisy(image, 0, 1.0)
+
+    red, blue = (200, 20, 20), (20, 82, 200)  # equally bright
+    pictures = stored([coloured(red), coloured(blue), coloured(red).convert("L").convert("RGB")])
+    assert near_copies(pictures, [0, 1]) == []
+    assert near_copies(pictures, [0, 2]) == [(0, 2)]  # in black and white it may be either
+
+
+def test_every_pair_with_two_labels_is_told_also_inside_a_group(stored):
+    copies = stored([scene(0)] * 3 + [scene(1)] * 2)
+    found = module.near_copies(copies, range(5), ["ant", "ant", "bee", "ant", "ant"])
+    assert found == ([(0, 1), (0, 2), (3, 4)], [(0, 2), (1, 2)])
 
 
 def test_photos_without_contrast_have_no_near_copies(stored):

@@ -16,6 +16,7 @@ from fieldguide.prepare.components import connected
 from fieldguide.prepare.groups import Group, given_groups, make_groups
 from fieldguide.prepare.layout import Photo
 from fieldguide.prepare.left_out import DUPLICATE, NEAR_COPY, RARE, STRADDLING
+from fieldguide.prepare.near_copies import NearCopies
 from fieldguide.prepare.splits import draw_groups, find_copies
 
 OTHER = "other"  # the class of all rare classes, for data.rare: merge
@@ -71,7 +72,7 @@ def assign(
     taken: Mapping[int, Taken],
     params: DataParams,
     *,
-    find_near_copies: Callable[[list[int]], Pairs],
+    find_near_copies: Callable[[list[int], list[str]], NearCopies],
 ) -> Assigned:
     """Leave out copies and rare classes, join groups, and draw the splits that are missing.
 
@@ -81,7 +82,7 @@ def assign(
         failures: why, by row.
         taken: time of the photos that have one.
         params: of the stage.
-        find_near_copies: returns pairs of rows, which connect the photos that look the same.
+        find_near_copies: takes rows, and the label of every row; see `near_copies`.
 
     Raises:
         ArchiveError: a class or a split has no photo left, or too few to be divided.
@@ -92,10 +93,11 @@ def assign(
     )
     todo.leave_out({row: Failure(DUPLICATE, why) for row, why in copies.items()})
     given = given_groups(todo.photos, params, todo.warnings)
-    near = find_near_copies(todo.rows) if params.near_copies else []
-    alike = connected(len(photos), near)
-    for rows in alike:
-        todo.leave_out(_near_copies_out(todo, rows))
+    near = NearCopies([], [])
+    if params.near_copies:
+        near = find_near_copies(todo.rows, [photo.label for photo in photos])
+    alike = connected(len(photos), near.pairs)
+    _leave_out_near_copies(todo, alike, near.contradictions)
     bursts: Pairs = []
     if params.burst_seconds > 0:
         bursts = burst_pairs(photos, taken, params.burst_seconds)
@@ -105,9 +107,9 @@ def assign(
                 f"{lacking:,} of {counted(len(todo.rows), 'photo')} have no EXIF time, which "
                 "data.burst_seconds needs"
             )
-    _leave_out_straddling(todo, make_groups(todo.photos, todo.digests, given, near + bursts))
+    _leave_out_straddling(todo, make_groups(todo.photos, todo.digests, given, near.pairs + bursts))
     _check_classes(todo, _leave_out_rare(todo, params))
-    groups = make_groups(todo.photos, todo.digests, given, near + bursts)
+    groups = make_groups(todo.photos, todo.digests, given, near.pairs + bursts)
     rows_of = _draw(todo, groups, params)
     still = set(todo.rows)
     return Assigned(
@@ -120,40 +122,71 @@ def assign(
     )
 
 
-def _near_copies_out(todo: _Assignment, rows: Sequence[int]) -> dict[int, Failure]:
-    """Return which photos that look the same are left out: what `find_copies` does for copies."""
-    split_of = todo.by_split(rows)
-    test, val, train = (split_of[name] for name in ("test", "val", "train"))
-    if test:
-        like = f"looks like the test photo {todo.photos[test[0]].member.source}"
-        return dict.fromkeys(val + train, Failure(NEAR_COPY, like))
-    if len(todo.labels(rows)) > 1:
-        return {row: Failure(NEAR_COPY, _like_other_class(todo, row, rows)) for row in rows}
-    if val:
-        like = f"looks like the validation photo {todo.photos[val[0]].member.source}"
-        return dict.fromkeys(train, Failure(NEAR_COPY, like))
-    return {}
+def _leave_out_near_copies(
+    todo: _Assignment, alike: Sequence[list[int]], contradictions: Pairs
+) -> None:
+    """Leave out photos that look the same where `find_copies` leaves out copies.
+
+    Args:
+        todo: the assignment.
+        alike: rows of each group of photos that look the same.
+        contradictions: pairs that look the same and have two labels. Not the whole group leaves: a
+            static camera may connect thousands of photos, most of which do not look the same.
+    """
+    _leave_out_copies_of(todo, alike, "test", "test")
+    todo.leave_out(_contradicting(todo, contradictions))
+    _leave_out_copies_of(todo, alike, "val", "validation")
 
 
-def _like_other_class(todo: _Assignment, row: int, rows: Sequence[int]) -> str:
-    label = todo.photos[row].label
-    other = next(todo.photos[other] for other in rows if todo.photos[other].label != label)
-    return f"looks like {other.member.source} of class {other.label}"
+def _leave_out_copies_of(
+    todo: _Assignment, alike: Sequence[list[int]], kept: str, name: str
+) -> None:
+    for rows in alike:
+        first, others = _lost(todo, rows, kept)
+        like = f"looks like the {name} photo {todo.photos[first].member.source}"
+        todo.leave_out(dict.fromkeys(others, Failure(NEAR_COPY, like)))
+
+
+def _lost(todo: _Assignment, rows: Sequence[int], kept: str) -> tuple[int, list[int]]:
+    """Return which photos of a group leave because others are in a split of the archive.
+
+    Args:
+        todo: the assignment.
+        rows: of the group.
+        kept: "test", whose photos stay, or "val", whose photos stay instead of those of train.
+
+    Returns:
+        The first row in that split (0 if there is none), and the rows that leave.
+    """
+    split_of = todo.by_split([row for row in rows if todo.digests[row]])
+    if not split_of[kept]:
+        return 0, []
+    return split_of[kept][0], split_of["train"] + (split_of["val"] if kept == "test" else [])
+
+
+def _contradicting(todo: _Assignment, pairs: Pairs) -> dict[int, Failure]:
+    found = {}
+    for pair in pairs:
+        if all(todo.digests[row] for row in pair):
+            for row, other in (pair, pair[::-1]):
+                if todo.photos[row].split != "test":
+                    photo = todo.photos[other]
+                    why = f"looks like {photo.member.source} of class {photo.label}"
+                    found[row] = Failure(NEAR_COPY, why)
+    return found
 
 
 def _leave_out_straddling(todo: _Assignment, groups: Sequence[Group]) -> None:
     """Leave out photos whose group has a test photo, or a validation photo, of the archive."""
     lost, names = 0, []
-    for group in groups:
-        split_of = todo.by_split(group.rows)
-        kept = "test" if split_of["test"] else "val"
-        others = [row for split in SPLITS if split != kept for row in split_of[split]]
-        if not split_of[kept] or not others:
-            continue
-        detail = f"its group {group.name} is in the archive's {kept} split"
-        todo.leave_out(dict.fromkeys(others, Failure(STRADDLING, detail)))
-        lost += len(others)
-        names.append(group.name)
+    for kept in ("test", "val"):
+        for group in groups:
+            _, others = _lost(todo, group.rows, kept)
+            if others:
+                detail = f"its group {group.name} is in the archive's {kept} split"
+                todo.leave_out(dict.fromkeys(others, Failure(STRADDLING, detail)))
+                lost += len(others)
+                names.append(group.name)
     if names:
         todo.warnings.append(
             f"groups that are in two splits of the archive: {len(names):,} ({listed(names)}); "

@@ -68,13 +68,16 @@ def make_groups(
         pairs: rows that belong together for another reason.
     """
     first: dict[tuple[str, ...], int] = {}
-    alive = [row for row, digest in enumerate(digests) if digest]
-    same = [(first.setdefault(given[row], row), row) for row in alive if given[row]]
-    linked = [pair for pair in pairs if digests[pair[0]] and digests[pair[1]]]
-    several = connected(len(photos), [*same, *linked])
+    same = [(first.setdefault(group, row), row) for row, group in enumerate(given) if group]
+    # Photos that are left out still connect others.
+    several = [
+        [row for row in rows if digests[row]] for rows in connected(len(photos), [*same, *pairs])
+    ]
+    several = [rows for rows in several if rows]
     joined = {row for rows in several for row in rows}
+    alone = ([row] for row, digest in enumerate(digests) if digest and row not in joined)
     groups = []
-    for rows in [*several, *([row] for row in alive if row not in joined)]:
+    for rows in (*several, *alone):
         keys = {_key(given[row], digests[row]) for row in rows}
         names = sorted({" / ".join(given[row]) for row in rows if given[row]})
         if not names:

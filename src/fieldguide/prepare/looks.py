@@ -1,4 +1,4 @@
-"""Small grey pictures of the photos, and hashes that are similar where photos look the same.
+"""The looks of photos: small pictures, and hashes that are similar where photos look the same.
 
 All arithmetic is exact, or rounded to integers before anything depends on it, so every processor
 gets the same results.
@@ -14,10 +14,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-SIDE = 32  # pixels of a look's side
+SIDE = 32  # pixels of the grey picture's side
+COLOUR_SIDE = 8  # pixels of a side of the two colour channels
+# A look is an array of bytes: below the grey picture lie the colour channels Cb and Cr.
+SHAPE = (SIDE + 2 * COLOUR_SIDE**2 // SIDE, SIDE)
 STD = 32  # standard deviation of a normalised look, which has integer pixels
 _FREQUENCIES = 8  # of the cosine transform, in each direction
-_BLOCK = 1024  # looks that are in memory at once
+_BLOCK = 256  # looks that are in memory at once
 # Photos with a lower standard deviation (of 255 grey levels) have no hash: two black photos, two
 # white pages or two foggy views do not look the same because they show nothing.
 _LEAST_CONTRAST = 5
@@ -30,8 +33,8 @@ class Looks(NamedTuple):
     path: Path
 
     def read(self, rows: Sequence[int] | Indices) -> npt.NDArray[np.uint8]:
-        """Return (n, SIDE, SIDE), in the order of `rows`."""
-        looks = np.empty((len(rows), SIDE, SIDE), np.uint8)
+        """Return (n, *SHAPE), in the order of `rows`."""
+        looks = np.empty((len(rows), *SHAPE), np.uint8)
         with self.path.open("rb", buffering=0) as file:
             for row, look in zip(rows, looks, strict=True):
                 file.seek(int(row) * look.nbytes)
@@ -40,16 +43,21 @@ class Looks(NamedTuple):
 
 
 def look_of(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Return the small grey picture of a photo.
+    """Return the look of a photo.
 
     Args:
         pixels: (H, W, 3), RGB.
 
     Returns:
-        (SIDE, SIDE)
+        SHAPE
     """
-    grey = Image.fromarray(pixels).convert("L")
-    return np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX))
+    small = Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BOX, reducing_gap=2.0)
+    grey, *colours = small.convert("YCbCr").split()
+    smaller = (
+        channel.resize((COLOUR_SIDE, COLOUR_SIDE), Image.Resampling.BOX) for channel in colours
+    )
+    below = [np.asarray(channel).reshape(-1, SIDE) for channel in smaller]
+    return np.concatenate([np.asarray(grey), *below])
 
 
 def hashes(looks: Looks, rows: Sequence[int]) -> tuple[Indices, npt.NDArray[np.uint64]]:
@@ -69,7 +77,7 @@ def hashes(looks: Looks, rows: Sequence[int]) -> tuple[Indices, npt.NDArray[np.u
     used, found = [], []
     for start in range(0, len(rows), _BLOCK):
         here = np.array(rows[start : start + _BLOCK], np.intp)
-        block = looks.read(here).astype(np.float64)
+        block = looks.read(here)[:, :SIDE].astype(np.float64)
         kept = _variances(block) >= (_LEAST_CONTRAST * SIDE**2) ** 2
         coefficients = cosines @ block[kept] @ cosines.T  # (n, 32, 32) -> (n, 8, 8)
         both = np.stack([coefficients, coefficients * signs], axis=1)
@@ -81,21 +89,26 @@ def hashes(looks: Looks, rows: Sequence[int]) -> tuple[Indices, npt.NDArray[np.u
     return np.concatenate(used), np.concatenate(found)
 
 
-def normalised(looks: Looks, rows: Sequence[int] | Indices) -> npt.NDArray[np.int16]:
-    """Read looks without their differences in brightness and contrast.
+def normalised(looks: npt.NDArray[np.uint8]) -> npt.NDArray[np.int16]:
+    """Return the grey pictures of looks without their differences in brightness and contrast.
 
     Args:
-        looks: the file of looks.
-        rows: photos with a hash.
+        looks: (n, *SHAPE), of photos that have a hash.
 
     Returns:
         (n, SIDE, SIDE) in [-127, 127], each with a mean of 0 and a standard deviation of STD.
     """
-    pixels = looks.read(rows).astype(np.float64)
+    pixels = looks[:, :SIDE].astype(np.float64)
     # Every step but the sums rounds one number, as IEEE 754 says, and the sums are exact.
     scale = STD / np.sqrt(_variances(pixels))
     scaled = (pixels * SIDE**2 - pixels.sum(axis=(1, 2), keepdims=True)) * scale[:, None, None]
     return np.asarray(np.clip(np.rint(scaled), -127, 127), np.int16)
+
+
+def colours(looks: npt.NDArray[np.uint8]) -> npt.NDArray[np.int16]:
+    """Return Cb and Cr of looks: (n, *SHAPE) -> (n, 2, COLOUR_SIDE, COLOUR_SIDE), 0 for grey."""
+    below = looks[:, SIDE:].reshape(-1, 2, COLOUR_SIDE, COLOUR_SIDE)
+    return below.astype(np.int16) - 128
 
 
 def _variances(looks: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -7,14 +7,15 @@ the same near-copies.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from fieldguide.prepare.components import Components
-from fieldguide.prepare.looks import SIDE, STD, Indices, Looks, hashes, normalised
+from fieldguide.prepare.looks import SIDE, STD, Indices, Looks, colours, hashes, normalised
 
-_BLOCK = 1024  # pairs that are in memory at once
+_BLOCK = 256  # pairs that are in memory at once
 
 # Limits of near-copies, for normalised looks; `_same` describes them. Among 13,394 photos of
 # Imagenette they find no wrong pair, among 6,000 of CIFAR-10 six right ones and no wrong one. They
@@ -25,25 +26,39 @@ _CANDIDATES = 64  # of a photo, the nearest: a static camera has thousands
 _SQUARES = STD**2 * SIDE**2 // 4  # sum of squares: half a standard deviation for each pixel
 _WINDOW = 154  # sum of the differences in 4×4 pixels: 0.3 standard deviations for each
 _MOVED = 128  # the same for differences to the nearest of 3×3 pixels: 0.25 standard deviations
+_COLOUR = 40  # of 255, of Cb or Cr in an area of 4×4 pixels: red and blue are 150 apart
+_GREY = 8  # a photo without more colour may be the other one in black and white
 
 
-def near_copies(looks: Looks, rows: Sequence[int]) -> list[tuple[int, int]]:
+class NearCopies(NamedTuple):
+    """Photos that look the same."""
+
+    pairs: list[tuple[int, int]]  # enough of them to connect all that look the same
+    contradictions: list[tuple[int, int]]  # pairs with two labels, of each photo up to _CANDIDATES
+
+
+def near_copies(looks: Looks, rows: Sequence[int], labels: Sequence[str]) -> NearCopies:
     """Find the photos that look the same, as they are or mirrored.
 
-    Returns:
-        Pairs of `rows` that connect all near-copies: the groups are the connected components. A
-        group of n photos has n - 1 pairs.
+    Args:
+        looks: of all photos.
+        rows: photos to compare.
+        labels: class name of each row of `looks`.
     """
     used, values = hashes(looks, rows)
+    numbers = {label: k for k, label in enumerate(dict.fromkeys(labels))}
+    label_of = np.array([numbers[labels[row]] for row in used.tolist()], np.intp)
     groups = Components(len(used))
-    pairs: list[tuple[int, int]] = []
-    for first, second, mirrored in _candidates(values, groups):
-        one, other = _pairs(looks, used[first], used[second], mirrored)
-        found = _same(one, other)
-        for a, b in zip(first[found].tolist(), second[found].tolist(), strict=True):
+    found = NearCopies([], [])
+    for first, second, mirrored in _candidates(values, label_of, groups):
+        same = _same(*_pairs(looks, used[first], used[second], mirrored))
+        for a, b in zip(first[same].tolist(), second[same].tolist(), strict=True):
+            pair = (int(used[a]), int(used[b]))
             if groups.merge(a, b):
-                pairs.append((int(used[a]), int(used[b])))
-    return pairs
+                found.pairs.append(pair)
+            if label_of[a] != label_of[b]:
+                found.contradictions.append(pair)
+    return found
 
 
 def most_alike(
@@ -70,16 +85,18 @@ def most_alike(
     best = bits.argsort(kind="stable")[:_CANDIDATES]
     first, second = first_used[best // 2], second_used[nearest[best]]
     one, other = _pairs(looks, first, second, best % 2 == 1)
-    squares = _squares(one - other)
+    squares = _squares(one.grey - other.grey)
     place = int(squares.argmin())
     difference = float(np.sqrt(squares[place] / SIDE**2)) / STD
     return int(first[place]), int(second[place]), round(difference, 6)
 
 
 def _candidates(
-    values: npt.NDArray[np.uint64], groups: Components
+    values: npt.NDArray[np.uint64], label_of: Indices, groups: Components
 ) -> Iterator[tuple[Indices, Indices, npt.NDArray[np.bool_]]]:
-    """Yield the photos with similar hashes that are not in one group yet, about _BLOCK at a time.
+    """Yield pairs of photos with similar hashes, about _BLOCK at a time.
+
+    Pairs that are in one group already are needed only if they have two labels.
 
     Every hash is compared with every other one: 200,000 photos take half a minute. Tables of parts
     of the hash would not help, as 12 of 64 bits may differ.
@@ -98,7 +115,8 @@ def _candidates(
             np.bitwise_count(xor[first + 1 :], out=bits[first + 1 :])
             second = first + 1 + (bits[first + 1 :] <= _BITS).nonzero()[0]
             if len(second):
-                second = second[groups.of[second] != groups.of[first]]
+                is_new = groups.of[second] != groups.of[first]
+                second = second[is_new | (label_of[second] != label_of[first])]
                 second = second[bits[second].argsort(kind="stable")[:_CANDIDATES]]
                 waiting.append(
                     (np.full_like(second, first), second, np.full(len(second), mirrored))
@@ -110,14 +128,26 @@ def _candidates(
             waiting, count = [], 0
 
 
+class _Pictures(NamedTuple):
+    """One side of the pairs that are compared."""
+
+    grey: npt.NDArray[np.int16]  # (n, SIDE, SIDE), normalised
+    colours: npt.NDArray[np.int16]  # (n, 2, COLOUR_SIDE, COLOUR_SIDE)
+
+
 def _pairs(
     looks: Looks, first: Indices, second: Indices, mirrored: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.int16]]:
-    """Return the normalised looks of pairs of photos, the second ones mirrored where `mirrored`."""
+) -> tuple[_Pictures, _Pictures]:
+    """Read the pictures of pairs of photos, the second ones mirrored where `mirrored`."""
     rows, places = np.unique(np.concatenate([first, second]), return_inverse=True)
-    pictures = normalised(looks, rows)
-    one, other = pictures[places[: len(first)]], pictures[places[len(first) :]]
-    other[mirrored] = other[mirrored, :, ::-1]
+    read = looks.read(rows)
+    every = _Pictures(normalised(read), colours(read))
+    one, other = (
+        _Pictures(*(pictures[side] for pictures in every))
+        for side in (places[: len(first)], places[len(first) :])
+    )
+    for pictures in other:
+        pictures[mirrored] = pictures[mirrored][..., ::-1]
     return one, other
 
 
@@ -125,21 +155,30 @@ def _squares(difference: npt.NDArray[np.int16]) -> npt.NDArray[np.int32]:
     return np.asarray(np.einsum("ijk,ijk->i", difference, difference, dtype=np.int32))
 
 
-def _same(one: npt.NDArray[np.int16], other: npt.NDArray[np.int16]) -> npt.NDArray[np.bool_]:
-    """Decide which pairs of normalised looks are near-copies.
+def _same(one: _Pictures, other: _Pictures) -> npt.NDArray[np.bool_]:
+    """Decide which pairs are near-copies.
 
     The whole difference must be small, and so must that of every 4×4 pixels: a small animal in
     front of the same background is another photo. Two things allow more in one place: what differs
-    everywhere, as after a crop, and what lies one pixel beside it in the other look.
+    everywhere, as after a crop, and what lies one pixel beside it in the other look. Colours must
+    be similar everywhere, unless a photo is black and white.
     """
-    same = _squares(one - other) < _SQUARES
-    one, other = one[same], other[same]
-    usual = _usual(one - other)
-    near = _largest(one - other) < _WINDOW + 2 * usual
-    near &= _largest(one - _nearest(one, other)) < _MOVED + usual
-    near &= _largest(other - _nearest(other, one)) < _MOVED + usual
+    same = _squares(one.grey - other.grey) < _SQUARES
+    same &= _similar_colours(one.colours, other.colours)
+    first, second = one.grey[same], other.grey[same]
+    usual = _usual(first - second)
+    near = _largest(first - second) < _WINDOW + 2 * usual
+    near &= _largest(first - _nearest(first, second)) < _MOVED + usual
+    near &= _largest(second - _nearest(second, first)) < _MOVED + usual
     same[same] = near
     return same
+
+
+def _similar_colours(
+    one: npt.NDArray[np.int16], other: npt.NDArray[np.int16]
+) -> npt.NDArray[np.bool_]:
+    most, *colour = (np.abs(part).max(axis=(1, 2, 3)) for part in (one - other, one, other))
+    return np.asarray((most <= _COLOUR) | (np.minimum(*colour) <= _GREY))
 
 
 def _usual(difference: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:

@@ -26,9 +26,9 @@ def test_a_training_in_rungs_equals_one_without_a_stop(run_training, checkpoints
 def test_a_paused_training_has_its_best_epoch_so_far(run_training):
     files = run_training(stop_after=3)
     curves = curves_of(files["curves.csv"])
-    acc, losses = curves["val_acc"], curves["val_loss"]
-    best = json.loads(files["metrics/metrics.json"])["best"]
-    assert best == {"val_acc": max(acc), "val_loss": losses[acc.index(max(acc))]}
+    acc = curves["val_acc"]
+    assert curves["kept"].index(1) == acc.index(max(acc))
+    assert json.loads(files["metrics/metrics.json"])["best"] == {"val_acc": max(acc)}
     assert json.loads(files["classifier/model.json"])["val_acc"] == max(acc)
 
 
@@ -64,14 +64,6 @@ def test_patience_before_the_stop_finishes_the_training(run_training, checkpoint
 def test_a_stop_at_the_last_epoch_is_a_whole_training(run_training, checkpoints):
     assert run_training("stopped", stop_after=5) == run_training("whole")
     assert checkpoints() == []
-
-
-def test_scores_of_the_kept_epoch_are_logged(run_training):
-    files = run_training()
-    best = json.loads(files["metrics/metrics.json"])["best"]
-    curves = curves_of(files["curves.csv"])
-    losses, acc = curves["val_loss"], curves["val_acc"]
-    assert best == {"val_acc": max(acc), "val_loss": losses[acc.index(max(acc))]}
 
 
 def test_a_stop_after_the_last_epoch_is_refused(tiny_params):

@@ -104,7 +104,7 @@ class Record:
             header = "".join(f"{name:>{_width(name)}}" for name in best)
             print(f"{'epoch':>9}{header}{'seconds':>9}")
         # Few, so that `dvc exp show` fits a screen; the curves have the other scores.
-        for name in dict.fromkeys(("val/acc", "val/loss", self._monitor)):
+        for name in dict.fromkeys(("val/acc", self._monitor)):
             if name in best:
                 self._live.log_metric(f"best/{name.replace('/', '_')}", best[name], plot=False)
         self._live.make_summary()

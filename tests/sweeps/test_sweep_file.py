@@ -547,7 +547,10 @@ def test_features_of_wandb(tmp_path, text, space, fixed):
         ),
         (
             RANDOM.replace("metric: {name: val_acc, goal: maximize}\n", "") + ACTIVATION,
-            "line 1: metric: missing; allowed: a mapping with name: val/acc, val/macro_f1 or val/l",
+            (
+                "line 1: metric: missing; allowed: a mapping with name: val/acc, val/macro_f1 or "
+                "val/loss"
+            ),
         ),
         (
             RANDOM + ACTIVATION + "controller: {type: local}",

@@ -164,7 +164,7 @@ def test_axes_of_the_parallel_coordinates(write):
     )
 
 
-@pytest.mark.parametrize("metric", ["val/acc", "val/loss"])
+@pytest.mark.parametrize("metric", ["val/acc", "val/macro_f1", "val/loss"])
 def test_the_best_lines_are_the_darkest_and_on_top(write, metric):
     sweep = new_sweep({"model.dropout": FloatDistribution(0, 1)}, metric)
     runs = [ended(k, k / 10, {"model.dropout": k / 10}) for k in range(1, 6)]

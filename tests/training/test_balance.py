@@ -1,6 +1,5 @@
 """Training on classes of unequal size: weights, the sampler and logit adjustment."""
 
-import json
 import math
 import shutil
 from pathlib import Path
@@ -163,4 +162,4 @@ def test_the_hint_begins_above_three_to_one():
 @pytest.mark.parametrize("mix", [{}, {"mixup": 0.5, "cutmix": 0.5}, {"precision": "bf16-mixed"}])
 def test_every_kind_trains_with_balanced_classes_mixed_photos_and_bf16(kind, mix, run_training):
     files = run_training(epochs=2, balance=kind, balance_beta=0.9, **mix)
-    assert json.loads(files["metrics/metrics.json"])["best"]["val_loss"] > 0
+    assert np.isfinite(curves_of(files["curves.csv"])["train_loss"]).all()

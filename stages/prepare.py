@@ -4,8 +4,8 @@ Reads   data.archive, data.labels
 Writes  data/prepared/, metrics/prepare.json, plots/classes.csv, plots/left_out.csv
 Params  data
 
-On the bundled sample: 3,999 train, 1,000 val and 1,000 test photos of 10 classes; one photo that looks
-like a test photo is left out.
+On the bundled sample: 3,999 train, 1,000 val and 1,000 test photos of 10 classes; one photo that
+looks like a test photo is left out.
 """
 
 from pathlib import Path

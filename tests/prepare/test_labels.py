@@ -288,7 +288,11 @@ def planted(kind):
             json.dumps({**coco, "images": [*coco["images"], {"id": 1}]}),
             "image 19: file_name: found null",
         ),
-        "another format": ("a.xlsx", "PK", "data.labels: found a.xlsx; allowed: .csv .tsv .jsonl"),
+        "another format": (
+            "a.xlsx",
+            "PK",
+            "data.labels: found a.xlsx; allowed: .csv .tsv .txt .jsonl",
+        ),
     }
     return faults if kind is None else faults[kind]
 

@@ -291,9 +291,9 @@ class TestFailure:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            (lambda f: {k: v for k, v in f.items() if "ant" in k}, r"found 1 class folders"),
+            (lambda f: {k: v for k, v in f.items() if "ant" in k}, r"found 1 classes"),
             (lambda f: {"a.txt": b""}, r"no photo found among 1 file \(1 \.txt\)"),
-            (lambda f: {**f, "dog/0.png": f["ant/00.png"] + b"\0"}, r"class 'dog': 1 usable photo"),
+            (lambda f: {**f, "dog/0.png": flat()}, r"class 'dog': 1 usable photo"),
             (
                 lambda f: {**f, "dog/0.png": b"broken"},
                 "no usable photo left in the class 'dog' of the tr",
@@ -327,6 +327,12 @@ class TestFailure:
             files |= make_photos("test", seed=2, pixels=9)  # too small
         with pytest.raises(ArchiveError, match=emptied):
             run(files)
+
+
+def flat():
+    buffer = io.BytesIO()
+    Image.new("RGB", (20, 20)).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def on_one_core(folder, target, **changes):

@@ -252,8 +252,8 @@ def _nothing_left(where: str, todo: _Assignment, rows: Sequence[int]) -> str:
     first = min(rows, key=lambda row: todo.photos[row].member.source)
     return (
         f"no usable photo left in the {where} folder; left out: {reasons}, such as "
-        f"{todo.photos[first].member.source} ({todo.reasons[first].detail}); see data.min_size and "
-        "data.max_unreadable"
+        f"{todo.photos[first].member.source} ({todo.reasons[first].detail}); see data.min_size, "
+        "data.max_unreadable and data.near_copies"
     )
 
 

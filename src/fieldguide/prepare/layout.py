@@ -232,8 +232,8 @@ def checked_classes(path: str, photos: Sequence[Photo], misplaced: Sequence[str]
     if len(classes) < 2:  # noqa: PLR2004
         stray = f" ({misplaced[0]} is in none)" if misplaced else ""
         raise ArchiveError(
-            f"{path}: found {len(classes)} class folders {classes}{stray}; allowed: two or more, "
-            "as train/<class>/ or <class>/, or a table by data.labels"
+            f"{path}: found {len(classes)} classes {classes}{stray}; allowed: two or more, as "
+            "folders train/<class>/ or <class>/, or in a table (data.labels)"
         )
     return classes
 

@@ -23,7 +23,7 @@ from fieldguide.prepare.names import suffix_of
 FILE_COLUMNS = ("file_name", "filepath", "file", "path", "image")
 LABEL_COLUMNS = ("label", "class")
 _SPLIT_COLUMN = "split"
-_DELIMITERS = {".csv": ",;\t", ".tsv": "\t,;"}
+_DELIMITERS = {".csv": ",;\t", ".tsv": "\t,;", ".txt": "\t,;"}  # .txt: a spreadsheet's Unicode text
 TABLE_SUFFIXES = (*_DELIMITERS, ".jsonl", ".ndjson", ".json")
 _BYTE_ORDER_MARKS = (
     (b"\xef\xbb\xbf", "utf-8"),

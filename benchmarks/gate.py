@@ -43,7 +43,7 @@ SEEDS = range(7)
 SWAPPED = {"cat": "dog", "dog": "cat"}
 MISSING = "deer"
 SAMPLE = "data/sample.zip"
-SCORES = ("test.acc", "test.macro_f1", "test.ece")
+SCORES = ("test.acc", "test.bal_acc", "test.macro_f1", "test.ece")
 
 # Takes a class and the number of one of its training photos; returns the class in whose folder the
 # photo goes, or None to leave the photo out.

@@ -166,7 +166,7 @@ def main() -> None:
     common = dict(one.split("=", 1) for one in args.set)
     common = {key: json.loads(value) for key, value in common.items()}
     planned = [plan(args, name, seed, common) for seed in args.seeds for name in args.only]
-    known = [_identity(row) for row in read_rows()]
+    known = [_identity(row) for row in read_rows(ROWS)]
     todo = [work for work in planned if _identity(work) not in known]
     print(f"{len(planned) - len(todo)} trainings done, {len(todo)} to run", flush=True)
     with ThreadPoolExecutor(args.workers) as pool:
@@ -210,8 +210,7 @@ def measure(store: Path, work: dict[str, Any]) -> bool:
         print(f"{work['variant']}, seed {work['seed']}: failed", file=sys.stderr)
         return False
     row = work | json.loads(done.stdout.splitlines()[-1])
-    with ROWS.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+    add_row(ROWS, row)
     print(f"{row['variant']:<34} seed {row['seed']}  val {row['val_acc'] or 0:.1%}", flush=True)
     return True
 
@@ -220,21 +219,24 @@ def _identity(row: dict[str, Any]) -> dict[str, Any]:
     return {key: row[key] for key in ("dataset", "params")}
 
 
-def read_rows() -> list[dict[str, Any]]:
-    """Return the results of all trainings so far."""
-    if not ROWS.is_file():
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    """Return the results of all trainings so far, one from each line."""
+    if not file.is_file():
         return []
-    return [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def add_row(file: Path, row: dict[str, Any]) -> None:
+    """Append the result of a training."""
+    with file.open("a", encoding="utf-8") as opened:
+        opened.write(json.dumps(row) + "\n")
 
 
 def write_tables() -> None:
     """Write a table for each data set and number of epochs to docs/recipe.md."""
-    text, rows = PAGE.read_text(encoding="utf-8"), read_rows()
-    start, end = "<!-- recipe -->\n", "<!-- /recipe -->"
-    before, found, rest = text.partition(start)
-    _, closed, after = rest.partition(end)
-    if not (found and closed):
-        sys.exit(f"{PAGE}: has no {start.strip()} or no {end}")
+    from table import insert
+
+    rows = read_rows(ROWS)
     # Trainings without a REFERENCE to compare with have no table; the page shows them elsewhere.
     kinds = {
         json.dumps([row[key] for key in _KIND]): row for row in rows if row["variant"] == REFERENCE
@@ -243,7 +245,8 @@ def write_tables() -> None:
         table(kind, [row for row in rows if all(row[key] == kind[key] for key in _KIND)])
         for kind in kinds.values()
     ]
-    PAGE.write_text(before + start + "\n".join(tables) + end + after, encoding="utf-8")
+    if not insert(PAGE, "\n\n".join(tables), "recipe"):
+        sys.exit(f"{PAGE}: has no <!-- recipe -->")
 
 
 def table(kind: dict[str, Any], rows: list[dict[str, Any]]) -> str:
@@ -281,13 +284,13 @@ def table(kind: dict[str, Any], rows: list[dict[str, Any]]) -> str:
         cost = statistics.mean(a["cpu_seconds"] / b["cpu_seconds"] for a, b in pairs)
         cells = []
         for key in ("val_acc", "test_acc"):
-            cells.append(_spread([one[key] for one in ones]))
+            cells.append(spread([one[key] for one in ones]))
             changes = [a[key] - b[key] for a, b in pairs if a[key] is not None]
-            cells.append("" if name == REFERENCE else _spread(changes, sign="+"))
-        cells.append(_spread([o["flip_averaged_acc"] - o["test_acc"] for o in ones], sign="+"))
+            cells.append("" if name == REFERENCE else spread(changes, sign="+"))
+        cells.append(spread([o["flip_averaged_acc"] - o["test_acc"] for o in ones], sign="+"))
         cells += [f"× {cost:.2f}", str(len(pairs))]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def _recipe(row: dict[str, Any]) -> str:
@@ -303,7 +306,7 @@ _COLUMNS = (
 _KIND = ("data", "dataset", "size", "epochs", "set")
 
 
-def _spread(values: list[float | None], sign: str = "") -> str:
+def spread(values: list[float | None], sign: str = "") -> str:
     """Return mean ± standard deviation over seeds, in percent."""
     known = [value for value in values if value is not None]
     if not known:

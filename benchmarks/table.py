@@ -11,7 +11,6 @@ from pathlib import Path
 from results_file import Machine, Result
 from side_by_side import OURS, Row
 
-START, END = "<!-- bench -->", "<!-- /bench -->"
 NOT_MEASURED = "not measured"
 
 
@@ -121,8 +120,8 @@ def _varying(words: Sequence[Sequence[str]]) -> list[int]:
     return [k for k, column in enumerate(zip(*words, strict=True)) if len(set(column)) > 1]
 
 
-def insert(file: Path, text: str) -> bool:
-    """Replace the text between the markers of a file; return False if it has no markers.
+def insert(file: Path, text: str, marker: str = "bench") -> bool:
+    """Replace the text between <!-- marker --> and <!-- /marker -->; return False without them.
 
     Raises:
         SystemExit: the first marker has no second one.
@@ -130,13 +129,14 @@ def insert(file: Path, text: str) -> bool:
     from fieldguide.core.files import write_text
 
     old = file.read_text(encoding="utf-8")
-    if START not in old:
+    start, stop = f"<!-- {marker} -->", f"<!-- /{marker} -->"
+    if start not in old:
         return False
-    before, _, rest = old.partition(START)
-    _, end, after = rest.partition(END)
+    before, _, rest = old.partition(start)
+    _, end, after = rest.partition(stop)
     if not end:
-        raise SystemExit(f"{file}: found {START} without {END}")
-    write_text(file, f"{before}{START}\n{text}\n{END}{after}")
+        raise SystemExit(f"{file}: found {start} without {stop}")
+    write_text(file, f"{before}{start}\n{text}\n{stop}{after}")
     return True
 
 

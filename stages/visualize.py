@@ -1,6 +1,7 @@
 """Draw what the classifier has learned, what it responds to and what it gets wrong.
 
-Reads   models/classifier/, data/prepared/ (test), metrics/predictions.csv, plots/curves.csv
+Reads   models/classifier/, data/prepared/ (test, and one photo of train), metrics/predictions.csv,
+        plots/curves.csv
 Writes  plots/figures/
 Params  compute, visualize
 """
@@ -21,7 +22,7 @@ def main(params: Params) -> None:
 
     draw_all(
         load_bundle(Path("models/classifier")),
-        Store(Path("data/prepared")).split("test"),
+        Store(Path("data/prepared")),
         predictions=read_predictions(Path("metrics/predictions.csv")),
         curves=Path("plots/curves.csv"),
         params=params.visualize,

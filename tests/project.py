@@ -16,7 +16,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 TRACKED = [
-    *("src", "stages", "models/weights", "dvc.yaml"),
+    *("src", "stages", "models/weights", "data/labels", "dvc.yaml"),
     *(".dvcignore", ".gitignore", "requirements.lock"),
 ]
 # Small, but an epoch takes about half a second, so that a test can kill the training in it.

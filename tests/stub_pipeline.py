@@ -46,8 +46,9 @@ if stage == "prepare":
     write_csv(Path("data/prepared/left_out.csv"), header, left_out)
     counts = {"train": 8, "val": 4, "test": 2 * each, "left_out": 1}
     write_json(Path("metrics/prepare.json"), {"photos": counts})
-    splits = [[c, s, n // 2] for c in "ab" for s, n in list(counts.items())[:3]]
-    write_csv(Path("plots/classes.csv"), ["class", "split", "photos"], splits)
+    splits = [[c, s, n // 2, n // 2, 0] for c in "ab" for s, n in list(counts.items())[:3]]
+    header = ["class", "split", "photos", "groups", "near_copies"]
+    write_csv(Path("plots/classes.csv"), header, splits)
     reasons = [["unreadable", 0], ["duplicate", 1]]
     write_csv(Path("plots/left_out.csv"), ["reason", "files"], reasons)
 elif stage == "train":
@@ -60,8 +61,8 @@ elif stage == "train":
     write_text(Path("metrics/model_summary.txt"), "10 parameters\\n")
     found = {"best": {"val_acc": 0.5, "val_loss": 0.7}, "parameters": {"trained": 10, "all": 10}}
     write_json(Path("metrics/train/metrics.json"), found)
-    names = ["epoch", "train_loss", "train_acc", "val_loss", "val_acc", "learning_rate"]
-    epochs = [[1, 0.9, 0.4, 0.8, 0.4, 0.1], [2, 0.7, 0.6, 0.7, 0.5, 0.01]]
+    names = ["epoch", "train_loss", "train_acc", "val_loss", "val_acc", "learning_rate", "kept"]
+    epochs = [[1, 0.9, 0.4, 0.8, 0.4, 0.1, 0], [2, 0.7, 0.6, 0.7, 0.5, 0.01, 1]]
     write_csv(Path("plots/curves.csv"), names, epochs)
     timing = {"seconds": 60.5, "epochs_run": 2, "images_per_second": 8.0}
     timing["model"] = folder_md5(model)
@@ -78,7 +79,8 @@ elif stage == "evaluate":
     if Path("data/prepared/test-0.csv").exists():
         rows.reverse()
     write_csv(Path("metrics/predictions.csv"), ["source", "true", "predicted", "p_a", "p_b"], rows)
-    scores = {"acc": acc, "macro_f1": acc, "top3_acc": 1.0, "ece": round(abs(acc - 0.8), 6)}
+    scores = {"acc": acc, "bal_acc": acc, "macro_f1": acc, "top3_acc": 1.0}
+    scores["ece"] = round(abs(acc - 0.8), 6)
     write_json(Path("metrics/test.json"), {"test": scores})
     write_csv(Path("plots/confusion.csv"), ["actual", "predicted"], [row[1:3] for row in rows])
     names = ["confidence", "accuracy", "photos"]

@@ -78,9 +78,11 @@ def test_all_outputs_agree_with_the_predictions(run, bundle, store, capsys):
 
     metrics = json.loads(written["test.json"].read_text(encoding="utf-8"))
     assert list(metrics) == ["test"]
-    assert list(metrics["test"]) == ["acc", "macro_f1", "top3_acc", "ece"]
+    assert list(metrics["test"]) == ["acc", "bal_acc", "macro_f1", "top3_acc", "ece"]
     accuracy = (truth == guess).mean()
     assert metrics["test"]["acc"] == pytest.approx(accuracy, abs=1e-6)
+    # The classes have five photos each, so that the mean of their recalls is the accuracy.
+    assert metrics["test"]["bal_acc"] == metrics["test"]["acc"]
     assert metrics["test"]["top3_acc"] == 1
 
     per_class = read(written["per_class.csv"])
@@ -107,6 +109,9 @@ def test_all_outputs_agree_with_the_predictions(run, bundle, store, capsys):
     printed = capsys.readouterr().out
     assert all(name in printed for name in store.classes)
     assert f"test accuracy {accuracy:.2%} (95 % interval" in printed
+    assert (
+        f"balanced accuracy {accuracy:.2%}, macro F1 {metrics['test']['macro_f1']:.3f}" in printed
+    )
 
 
 def test_flip_averaging_is_reported_separately(bundle, run, store, capsys):

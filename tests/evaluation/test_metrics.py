@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from fieldguide.evaluation.calibration import bin_of, reliability
 from fieldguide.evaluation.metrics import evaluate
@@ -66,19 +67,29 @@ def test_precision_recall_and_macro_f1_of_three_classes_by_hand():
     # F1 = 2 hits / (predicted + true): 4/7, 6/7, 0
     assert result.macro_f1 == pytest.approx((4 / 7 + 6 / 7 + 0) / 3)
     assert result.acc == 5 / 8
+    assert result.bal_acc == pytest.approx((2 / 4 + 1 + 0) / 3)
 
 
-def test_a_class_without_photos_has_recall_0_and_no_effect_on_macro_f1():
+def test_a_class_without_photos_has_recall_0_and_no_effect_on_means():
     result = evaluate(predictions_of([0, 0, 1], [0, 0, 1]), bins=15)
     assert result.per_class[2] == ("c", 0.0, 0.0, 0)
-    assert result.macro_f1 == 1  # of the two classes that occur
+    assert (result.macro_f1, result.bal_acc) == (1, 1)  # of the two classes that occur
 
 
 def test_a_class_without_photos_that_was_predicted_counts_in_macro_f1():
     result = evaluate(predictions_of([0, 0, 1], [0, 2, 1]), bins=15)
     # F1: 2 * 1 / (1 + 2), 1 and 0
     assert result.macro_f1 == pytest.approx((2 / 3 + 1 + 0) / 3)
+    assert result.bal_acc == pytest.approx((1 / 2 + 1) / 2)  # of the classes that have photos
     assert result.per_class[2].precision == 0
+
+
+def test_scores_per_class_are_those_of_scikit_learn():
+    predictions = random_predictions(300, 7)
+    result = evaluate(predictions, bins=15)
+    pair = predictions.labels, predictions.predicted
+    assert result.bal_acc == pytest.approx(balanced_accuracy_score(*pair))
+    assert result.macro_f1 == pytest.approx(f1_score(*pair, average="macro"))
 
 
 def test_top3_of_four_classes_by_hand():

@@ -18,8 +18,8 @@ from fieldguide.network.bundle import Bundle
 from fieldguide.network.preprocessing import Preprocessing
 from fieldguide.prepare.prepare import prepare
 
-CURVES = "epoch,train_loss,train_acc,val_loss,val_acc,learning_rate\n1,2,0.25,1.5,0.5,0.01\n"
-ALWAYS = {"curves", "guided_backprop", "mistakes", "predictions"}
+CURVES = "epoch,train_loss,train_acc,val_loss,val_acc,learning_rate,kept\n1,2,0.25,1.5,0.5,0.01,1\n"
+ALWAYS = {"curves", "guided_backprop", "mistakes", "most_alike", "predictions"}
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def draw_in(make_params, store):
         (base / "curves.csv").write_text(curves, encoding="utf-8")
         draw_all(
             bundle,
-            test,
+            of,
             predictions=Predictions(
                 sources or test.sources, of.classes, test.labels, probabilities
             ),

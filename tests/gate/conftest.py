@@ -41,7 +41,8 @@ def make_results():
     def make(predictions, name="main", *, keep=True, size=1000, seconds=60.0, **metrics):
         results = Results(Revision(Path(), name, None))
         acc = float((predictions.labels == predictions.predicted).mean())
-        numbers = {"test.acc": acc, "test.top3_acc": acc, "test.macro_f1": 0.9, "test.ece": 0.01}
+        numbers = {"test.acc": acc, "test.top3_acc": acc, "test.ece": 0.01}
+        numbers |= {"test.bal_acc": acc, "test.macro_f1": 0.9}
         numbers |= {key.replace("__", "."): value for key, value in metrics.items()}
         model = Output("models/classifier", "m.dir", size, "train")
         results.lock = Lock({model.path: model}, {"train": {}}, {})

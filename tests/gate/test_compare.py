@@ -70,7 +70,7 @@ def test_a_fresh_clone_needs_only_git_and_the_remote(clone):
         status=1,
     )
     assert f"- {LOST}" in done.stdout
-    assert done.stdout.startswith("### ❌ Regression in 1 of 7 checks: worse")
+    assert done.stdout.startswith("### ❌ Regression in 1 of 8 checks: worse")
     assert LOST in done.stderr  # stdout is the Markdown's
     found = json.loads(clone.read("out/gate.json"))
     assert (found["verdict"], found["exit_status"], found["photos"]) == ("regression", 1, 200)
@@ -84,7 +84,7 @@ def test_a_fresh_clone_needs_only_git_and_the_remote(clone):
 def test_the_workspace_passes_against_its_own_commit(project):
     done = fieldguide_here("check", "--against", "main", cwd=project.folder)
     assert done.returncode == 0
-    assert "No regression in 7 checks: workspace against main (" in done.stdout
+    assert "No regression in 8 checks: workspace against main (" in done.stdout
     assert "on the same 200 test photos" in done.stdout
     assert done.stderr == ""
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from fieldguide.core.errors import RevisionError
+from fieldguide.evaluation.predictions import Predictions
 from fieldguide.gate.judge import judge
 from fieldguide.gate.outcome import CheckResult, Outcome, Status
 from fieldguide.results.results import Missing
@@ -12,6 +13,7 @@ ACC_LINE = "  test.acc: {direction: maximize, tolerated_loss: 0.01, significance
 ACC = f"metrics:\n{ACC_LINE}"
 SCORES = """\
 metrics:
+  test.bal_acc: {direction: maximize, tolerated_loss: 0.01, significance: 0.005}
   test.macro_f1: {direction: maximize, tolerated_loss: 0.01, significance: 0.02}
   test.ece: {direction: minimize, tolerated_loss: 0.02, significance: 0.02}
 """
@@ -74,15 +76,31 @@ def test_a_loss_that_may_be_chance_passes(check, make_predictions):
     assert outcome.exit_status == 0
 
 
-def test_macro_f1_and_calibration(check, make_predictions):
+def test_scores_per_class_and_calibration(check, make_predictions):
     sure = make_predictions(confidence=0.9)  # right 90 % of the time
     outcome = check(SCORES, sure, make_predictions(confidence=0.7))
-    assert [one.status for one in outcome.checks] == [Status.PASSED, Status.FAILED]
-    assert outcome.checks[1].change == pytest.approx(0.2)
-    assert "test.ece rose from 0.000 to 0.200: +0.200 (96 % interval" in outcome.checks[1].reason
+    assert [one.status for one in outcome.checks] == [Status.PASSED, Status.PASSED, Status.FAILED]
+    assert outcome.checks[2].change == pytest.approx(0.2)
+    assert "test.ece rose from 0.000 to 0.200: +0.200 (96 % interval" in outcome.checks[2].reason
     outcome = check(SCORES, sure, make_predictions(150, 150, 150))
-    assert outcome.checks[0].change == pytest.approx(-0.15)
-    assert "test.macro_f1 fell from 0.900 to 0.750" in outcome.checks[0].reason
+    for place, name in enumerate(("test.bal_acc", "test.macro_f1")):
+        assert outcome.checks[place].change == pytest.approx(-0.15)
+        assert f"{name} fell from 0.900 to 0.750" in outcome.checks[place].reason
+
+
+def test_balanced_accuracy_sees_a_small_class_that_accuracy_hides(check, make_predictions):
+    """Of 410 photos the ten of a class are lost: a fortieth of all, a third of the mean recall."""
+
+    def small(predictions):
+        rows = np.r_[0:400, 400:410]
+        arrays = predictions.labels[rows], predictions.probabilities[rows]
+        return Predictions([predictions.sources[k] for k in rows], predictions.classes, *arrays)
+
+    old, new = small(make_predictions(180, 180, 200)), small(make_predictions(180, 180, 0))
+    acc, balanced = check(ACC + ACC_LINE.replace("acc", "bal_acc"), old, new).checks
+    assert acc.change == pytest.approx(-10 / 410)
+    assert balanced.change == pytest.approx(-1 / 3)
+    assert (balanced.reference, balanced.status) == (pytest.approx(2.8 / 3), Status.FAILED)
 
 
 def test_the_strictest_check_with_the_fewest_resamples_can_fail(check, make_predictions):
@@ -195,6 +213,7 @@ def test_without_predictions_counts_decide(make_checks, make_results, make_predi
     outcome = judge(checks, old, make_results(make_predictions(180, 120, 180), "mine"))
     states = {one.name: one.status for one in outcome.checks}
     assert states == {
+        "test.bal_acc": Status.UNTESTED,
         "test.macro_f1": Status.UNTESTED,
         "test.ece": Status.UNTESTED,
         "test.acc": Status.FAILED,
@@ -202,7 +221,7 @@ def test_without_predictions_counts_decide(make_checks, make_results, make_predi
         "recall.bee": Status.FAILED,
         "recall.crab": Status.PASSED,
     }
-    assert outcome.checks[2].method == "Fisher, two-proportion interval"
+    assert outcome.checks[3].method == "Fisher, two-proportion interval"
     assert outcome.paired is False
     assert outcome.notes == [
         "compared by counts, not photo by photo: metrics/predictions.csv of main: cannot be had"

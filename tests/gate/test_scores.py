@@ -5,7 +5,13 @@ import pytest
 
 from fieldguide.evaluation.metrics import evaluate
 from fieldguide.evaluation.predictions import Predictions
-from fieldguide.gate.scores import calibration_error, macro_f1, right, right_in_top3
+from fieldguide.gate.scores import (
+    balanced_accuracy,
+    calibration_error,
+    macro_f1,
+    right,
+    right_in_top3,
+)
 
 
 def table(labels, probabilities):
@@ -30,6 +36,7 @@ def test_each_score_equals_that_of_evaluate(predictions, bins):
     expected = evaluate(predictions, bins=bins)
     assert right(predictions).mean() == pytest.approx(expected.acc)
     assert right_in_top3(predictions).mean() == pytest.approx(expected.top3_acc)
+    assert balanced_accuracy(predictions).value == pytest.approx(expected.bal_acc)
     assert macro_f1(predictions).value == pytest.approx(expected.macro_f1)
     assert calibration_error(predictions, bins=bins).value == pytest.approx(expected.ece)
 

@@ -251,3 +251,58 @@ def test_derived_seeds_differ_and_are_stable():
     )
     assert seeds == [derive_seed(*key) for key in keys]
     assert all(0 <= seed < 2**64 for seed in seeds)
+
+
+def skewed(split):
+    """Label the 40 photos of a split: 30, 9 and 1 of the three classes."""
+    split.labels = np.repeat([0, 1, 2], [30, 9, 1])
+    return split
+
+
+def order_of(split, batch_size=8, **options):
+    return Order(split, batch_size, device=CPU, balanced=True, **options)
+
+
+def epochs_of(order, count):
+    """Return the rows and random numbers of each epoch."""
+    for epoch in range(count):
+        order.epoch = epoch
+        rows, draws = zip(*order, strict=True)
+        yield torch.cat(rows), torch.cat(draws)
+
+
+def test_a_balanced_order_draws_classes_equally_often_and_their_photos_too(split_of):
+    epochs = list(epochs_of(order_of(skewed(split_of(40)), seed=0), 1500))
+    assert {len(rows) for rows, _ in epochs} == {40}
+    counts = torch.cat([rows for rows, _ in epochs]).bincount(minlength=40).double()
+    shares = counts / counts.sum()
+    # Five standard deviations of 60,000 draws: √(1/3 × 2/3 / 60,000) = 0.0019.
+    for rows in (slice(0, 30), slice(30, 39), slice(39, 40)):
+        assert float(shares[rows].sum()) == pytest.approx(1 / 3, abs=0.0096)
+    torch.testing.assert_close(shares[:30], torch.full((30,), 1 / 90).double(), rtol=0.2, atol=0)
+    torch.testing.assert_close(shares[30:39], torch.full((9,), 1 / 27).double(), rtol=0.11, atol=0)
+
+
+def test_a_photo_that_is_drawn_twice_is_augmented_in_two_ways(split_of):
+    ((rows, draws),) = epochs_of(order_of(skewed(split_of(40)), seed=0), 1)
+    assert (rows == 39).sum() > 1
+    assert len(draws.unique(dim=0)) == 40
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_a_balanced_order_depends_only_on_seed_and_epoch(seed, split_of):
+    split = skewed(split_of(40))
+    first, again = (list(epochs_of(order_of(split, seed=seed), 2)) for _ in range(2))
+    for (rows, draws), (same_rows, same_draws) in zip(first, again, strict=True):
+        assert torch.equal(rows, same_rows)
+        assert torch.equal(draws, same_draws)
+    (other, _), *_ = epochs_of(order_of(split, seed=seed + 1), 1)
+    assert len({tuple(one.tolist()) for one in (first[0][0], first[1][0], other)}) == 3
+
+
+def test_processes_share_the_draws_of_one(split_of):
+    split = skewed(split_of(40))
+    ranks = [list(order_of(split, 4, seed=0, rank=rank, world_size=2)) for rank in (0, 1)]
+    for whole, *slices in zip(order_of(split, 8, seed=0), *ranks, strict=True):
+        for k in (0, 1):  # rows, random numbers
+            assert torch.equal(torch.cat([one[k] for one in slices]), whole[k])

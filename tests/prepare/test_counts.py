@@ -29,7 +29,11 @@ def written(tmp_path, capsys):
     """Write counts; return the metrics, the rows of both plots, and what was printed."""
 
     def write(left_out=LEFT_OUT, warnings=(), counts=COUNTS):
-        prepared = Prepared(["ant", "bee[red]"], counts, left_out, list(warnings))
+        totals = {
+            split: Counts(*map(sum, zip(*of_class.values(), strict=True)))
+            for split, of_class in counts.items()
+        }
+        prepared = Prepared(["ant", "bee[red]"], counts, totals, left_out, list(warnings))
         metrics = tmp_path / "metrics" / "prepare.json"
         plots = [tmp_path / "plots" / name for name in ("classes.csv", "left_out.csv")]
         write_counts(prepared, metrics=metrics, classes=plots[0], left_out=plots[1])

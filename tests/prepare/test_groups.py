@@ -163,6 +163,8 @@ class TestGiven:
             splits[int(name[4:6]) % 10, int(name[4:6]) // 20].add(split)
         assert len(splits) == 20
         assert all(len(one) == 1 for one in splits.values())
+        # Of 40 photos of each class 8 are for the test, of the other 32 6 to validate.
+        assert run.prepared.totals == {"train": (52, 13, 0), "val": (12, 3, 0), "test": (16, 4, 0)}
         assert {row["group"] for row in run.groups} == {
             f"site {k} / s{n}" for k in range(10) for n in range(2)
         }

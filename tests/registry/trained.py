@@ -29,7 +29,7 @@ PARAMS = {
     "train": {"epochs": 3, "use_augmentation": True},
     "evaluate": {"calibration_bins": 15},
 }
-SCORES = {"acc": 0.833333, "macro_f1": 0.827, "top3_acc": 1.0, "ece": 0.05}
+SCORES = {"acc": 0.833333, "bal_acc": 0.833333, "macro_f1": 0.827, "top3_acc": 1.0, "ece": 0.05}
 PREPARE = ("plots/classes.csv", "plots/left_out.csv")
 EVALUATE = ("plots/confusion.csv", "plots/per_class.csv")
 
@@ -91,8 +91,9 @@ def write_results(folder, *, classes=CLASSES, libraries=(("torch", "2.15.0"),), 
         scores: other scores on the test set.
     """
     name = dict(zip(CLASSES, classes, strict=True))
-    splits = [[name[c], split, n] for c in CLASSES for split, n in SPLITS.items()]
-    _table(folder, "plots/classes.csv", ["class", "split", "photos"], splits)
+    splits = [[name[c], split, n, n, 0] for c in CLASSES for split, n in SPLITS.items()]
+    header = ["class", "split", "photos", "groups", "near_copies"]
+    _table(folder, "plots/classes.csv", header, splits)
     reasons = [["unreadable", 2], ["too_small", 0], ["duplicate", 1]]
     _table(folder, "plots/left_out.csv", ["reason", "files"], reasons)
     metrics = {"best": {"val_acc": 0.875}, "parameters": {"trained": 1234, "all": 1234}}

@@ -1,18 +1,19 @@
 """Scores of classes and their intervals, against other formulas."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
-from sklearn.metrics import f1_score
+from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from fieldguide.evaluation.intervals import wilson
 from fieldguide.results.classes import (
     ClassScores,
     Mistake,
+    bootstrap_intervals,
     class_scores,
     confusion_of,
-    macro_f1_interval,
 )
 
 # 14 of 20 photos are right.
@@ -41,7 +42,7 @@ def test_wilson(hits, count):
 
 def test_without_photos_there_is_no_interval():
     assert wilson(0, 0) is None
-    assert macro_f1_interval(confusion_of([])) is None
+    assert bootstrap_intervals(confusion_of([])) == {}
 
 
 def test_mistakes_by_hand():
@@ -72,23 +73,28 @@ def test_class_scores_by_hand():
     assert called.precision_interval == pytest.approx(wilson_by_formula(0, 1), abs=1e-6)
 
 
-def test_bootstrap_of_macro_f1_agrees_with_scikit_learn():
+@pytest.mark.parametrize(
+    ("name", "score"),
+    [("bal_acc", balanced_accuracy_score), ("macro_f1", partial(f1_score, average="macro"))],
+)
+def test_bootstrap_agrees_with_scikit_learn(name, score):
     rng = np.random.default_rng(1)
     truth = rng.integers(0, 4, 300)
     called = np.where(rng.random(300) < 0.7, truth, rng.integers(0, 4, 300))
-    low, high = macro_f1_interval(
+    low, high = bootstrap_intervals(
         confusion_of([(str(a), str(b)) for a, b in zip(truth, called, strict=True)])
-    )
+    )[name]
     scores = []
     for _ in range(300):
         rows = rng.integers(0, 300, 300)
-        scores.append(f1_score(truth[rows], called[rows], average="macro"))
+        scores.append(score(truth[rows], called[rows]))
     expected = np.quantile(scores, [0.025, 0.975])
     # Both are random: an end's standard deviation is about 0.004 with 300 resamples.
     assert [low, high] == pytest.approx(expected, abs=0.02)
-    assert low < f1_score(truth, called, average="macro") < high
+    assert low < score(truth, called) < high
 
 
 def test_a_class_that_is_never_drawn_is_left_out_of_the_mean():
-    # A resample of the two photos may hold only one class; all are right, so that F1 is always 1.
-    assert macro_f1_interval(confusion_of([("a", "a"), ("b", "b")])) == (1.0, 1.0)
+    # A resample of the two photos may hold only one class; all are right, so that both are 1.
+    found = bootstrap_intervals(confusion_of([("a", "a"), ("b", "b")]))
+    assert found == {"bal_acc": (1.0, 1.0), "macro_f1": (1.0, 1.0)}

@@ -113,6 +113,7 @@ def test_overrides_hold_fixed_values_and_the_seed(tmp_path):
     assert run.overrides["train.epochs"] == 7
     assert run.overrides["train.seed"] == BASE.train.seed
     assert run.overrides["train.stop_after"] == 0
+    assert run.overrides["train.monitor"] == "val/acc"  # the sweep's metric
     assert found.next() is None  # the first seed decides whether the others are worth it
     finish(found, run, 0.5)
     second = found.next()

@@ -111,6 +111,9 @@ def test_keys_that_only_wandb_needs_are_taken(tmp_path):
 def test_names_of_the_metric(tmp_path):
     for name in ("val/acc", "val.acc", "val_acc", "val_accuracy"):
         assert load(tmp_path, GOOD.replace("val_acc", name)).metric == "val/acc"
+    for name in ("val/macro_f1", "val_macro_f1"):
+        sweep = load(tmp_path, GOOD.replace("val_acc", name))
+        assert (sweep.metric, sweep.goal) == ("val/macro_f1", "maximize")
     text = GOOD.replace("val_acc", "val_loss").replace("goal: maximize", "goal: minimize")
     assert load(tmp_path, text).goal == "minimize"
 
@@ -514,6 +517,13 @@ def test_features_of_wandb(tmp_path, text, space, fixed):
             ),
         ),
         (
+            RANDOM + "  train.monitor: {value: val/loss}",
+            (
+                "line 5: train.monitor: is set by the sweep itself; allowed: metric.name, which "
+                "also decides the epoch that each trial keeps"
+            ),
+        ),
+        (
             RANDOM + ACTIVATION + "early_terminate: {type: hyperband, min_iter: 3, strict: true}",
             "line 6: early_terminate.strict: found True; allowed: False",
         ),
@@ -537,7 +547,7 @@ def test_features_of_wandb(tmp_path, text, space, fixed):
         ),
         (
             RANDOM.replace("metric: {name: val_acc, goal: maximize}\n", "") + ACTIVATION,
-            "line 1: metric: missing; allowed: a mapping with name: val/acc or val/loss",
+            "line 1: metric: missing; allowed: a mapping with name: val/acc, val/macro_f1 or val/l",
         ),
         (
             RANDOM + ACTIVATION + "controller: {type: local}",

@@ -24,7 +24,10 @@ STILL = {
     "use_augmentation": False,
     "model": {"batch_norm": False, "dropout": 0.0},
 }
-CURVES = ["train_loss", "train_acc", "val_loss", "val_acc", "learning_rate"]
+CURVES = [
+    *("train_loss", "train_acc", "val_loss", "val_acc", "val_macro_f1", "val_bal_acc"),
+    *("learning_rate", "kept"),
+]
 EVERY_FILE = {
     "classifier/model.json",
     "classifier/model.safetensors",
@@ -73,9 +76,9 @@ def test_metrics_json_has_the_kept_epoch_and_the_number_of_parameters(run_traini
     metrics = json.loads(files["metrics/metrics.json"])
     accuracy = curve(files, "val_acc")
     kept = int(np.argmax(accuracy))
-    loss = curve(files, "val_loss")[kept]
+    names = ("val_loss", "val_acc", "val_macro_f1", "val_bal_acc")
     assert metrics == {
-        "best": {"val_acc": accuracy[kept], "val_loss": loss},
+        "best": {name: curve(files, name)[kept] for name in names},
         "parameters": {"trained": 1479, "all": 1479},
     }
 
@@ -126,6 +129,7 @@ def test_weights_of_the_best_epoch_are_kept(run_training, store):
     accuracy = curve(files, "val_acc")
     best = int(np.argmax(accuracy)) + 1
     assert best < len(accuracy), "the test needs a best epoch that is not the last"
+    assert curve(files, "kept").index(1) + 1 == best
     bundle = load_bundle(Path("run/classifier"))
     assert bundle.val_acc == max(accuracy)
     assert accuracy_of(bundle, store.split("val")) == pytest.approx(max(accuracy))
@@ -254,7 +258,9 @@ def test_training_on_val_uses_all_photos_and_keeps_the_last_epoch(run_training, 
     assert "Kept epoch 3 of 3: the last" in capsys.readouterr().out
     metrics = json.loads(files["metrics/metrics.json"])
     assert "best" not in metrics
-    assert set(curves_of(files["curves.csv"])) == {"train_loss", "train_acc", "learning_rate"}
+    curves = curves_of(files["curves.csv"])
+    assert set(curves) == {"train_loss", "train_acc", "learning_rate", "kept"}
+    assert curves["kept"] == [0, 0, 1]
     assert load_bundle(Path("run/classifier")).val_acc is None
     # If weights do not change, the mean loss of an epoch tells which photos it had.
     files = run_training("still", **STILL, epochs=1, train_on_val=True, label_smoothing=0.0)

@@ -166,8 +166,8 @@ def test_two_processes_log_means_over_all_photos(two_processes, odd_store):
     expected = -logs[np.arange(9), split.labels].mean()
     assert curves["val_loss"][best] == pytest.approx(expected, rel=1e-4)
     kept = json.loads((run / "metrics/metrics.json").read_text(encoding="utf-8"))["best"]
-    loss = curves["val_loss"][best]
-    assert kept == {"val_acc": accuracy[best], "val_loss": loss}
+    names = ("val_acc", "val_loss", "val_macro_f1", "val_bal_acc")
+    assert kept == {name: curves[name][best] for name in names}
 
 
 def test_two_killed_processes_go_on_together(two_processes, for_two):

@@ -28,6 +28,7 @@ DIFFERENT_WEIGHTS = {
     "gradient_clipping": (0.0, 0.5, {}),
     "ema_decay": (0.0, 0.9, {}),
     "label_smoothing": (0.1, 0.2, {}),
+    "balance": ("none", "sampler", {}),
     "use_augmentation": (True, False, {}),
     "crop": ("shift", "none", {}),
     "crop_area": (0.35, 0.9, RESIZED),
@@ -43,6 +44,8 @@ DIFFERENT_WEIGHTS = {
 # Params of which another test sees the effect.
 SEEN_BY = {
     "stop_after": "test_a_training_in_rungs_equals_one_without_a_stop",
+    "balance_beta": "test_weights_by_hand",
+    "monitor": "test_the_monitored_metric_decides_which_epoch_is_kept",
     "patience": "test_training_stops_after_patience_epochs_without_a_better_one",
     "accelerator": "test_an_accelerator_that_is_not_there_is_refused",
     "devices": "test_several_processes_train_what_one_does_with_all_their_photos",

@@ -28,6 +28,12 @@ PixelSize = Annotated[int, Field(ge=_SIZES[0], le=_SIZES[-1])]
 _WIDTHS = range(1, 8193)  # filters of a block; more in a single layer would fill a GPU
 _WEIGHTS_FILES = (".safetensors", ".pth", ".pt", ".bin")
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # the range of NumPy and scikit-learn
+Monitor = Literal["val/acc", "val/macro_f1", "val/loss"]  # what decides which epoch is kept
+GOALS: dict[Monitor, Literal["maximize", "minimize"]] = {
+    "val/acc": "maximize",
+    "val/macro_f1": "maximize",
+    "val/loss": "minimize",
+}
 
 
 M = TypeVar("M", bound=BaseModel)
@@ -266,6 +272,7 @@ class TrainParams(Section):
     epochs: int = Field(ge=1, le=10_000)
     stop_after: int = Field(ge=0, le=10_000)  # epochs; 0: none
     patience: int = Field(ge=1, le=10_000)  # epochs
+    monitor: Monitor
     optimizer: Literal["adam", "adamw", "muon", "nadam", "rmsprop", "sgd"]
     learning_rate: FiniteFloat = Field(gt=0, le=10)
     schedule: Literal["one_cycle", "cosine", "constant"]
@@ -274,6 +281,8 @@ class TrainParams(Section):
     gradient_clipping: FiniteFloat = Field(ge=0)
     ema_decay: FiniteFloat = Field(ge=0, lt=1)
     label_smoothing: FiniteFloat = Field(ge=0, le=0.5)
+    balance: Literal["none", "weights", "sampler", "logit_adjustment"]
+    balance_beta: FiniteFloat = Field(ge=0, le=1)
     use_augmentation: bool
     crop: Literal["shift", "resized", "none"]
     crop_area: FiniteFloat = Field(gt=0, le=1)

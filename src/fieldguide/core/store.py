@@ -4,6 +4,8 @@ data/prepared/dataset.json   classes, size, mean, std, counts, shards with hashe
 data/prepared/train.npy      (N, H, W, 3) uint8 RGB; likewise val, test
 data/prepared/train.csv      one line for each row: source name, class, SHA-256 of the source file
 data/prepared/left_out.csv   one line for each file that is in no split: file, class, reason, detail
+data/prepared/groups.csv     one line for each photo of a group of two or more
+data/prepared/most_alike.json  source names of the most alike pair of a training and a test photo
 
 Rows are sorted by SHA-256. A split larger than the size limit of a shard has several shards, each
 with its own index: train-0110.npy and train-0110.csv hold the photos whose SHA-256 begins with the
@@ -18,7 +20,7 @@ import hashlib
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +29,14 @@ from fieldguide.core.errors import StoreError
 
 FORMAT = 2
 SPLITS = ("train", "val", "test")
+
+
+class MostAlike(NamedTuple):
+    """The training photo and the test photo that look most alike."""
+
+    train: str  # source name
+    test: str
+    difference: float  # 0: the same picture; about 1.4: nothing in common (`prepare/looks.py`)
 
 
 class Split:
@@ -147,6 +157,20 @@ class Store:
     def sha256(self) -> str:
         """SHA-256 of the description, which has the SHA-256 of every file."""
         return hashlib.sha256(self.description_file.read_bytes()).hexdigest()
+
+    @property
+    def most_alike(self) -> MostAlike | None:
+        """The most alike pair of a training and a test photo; None if no photo has contrast.
+
+        Raises:
+            StoreError: the file is missing, or `prepare` did not write it.
+        """
+        file = self.folder / "most_alike.json"
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+            return None if found is None else MostAlike(**found)
+        except (OSError, ValueError, TypeError) as err:
+            raise StoreError(f"{file}: cannot be read ({err}); run `dvc repro prepare`") from err
 
     def split(self, *names: str) -> Split:
         """Open "train", "val" or "test", or several of them as one.

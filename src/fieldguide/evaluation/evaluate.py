@@ -20,7 +20,13 @@ from fieldguide.evaluation.predict import predict_split
 from fieldguide.evaluation.predictions import Predictions, write_predictions
 from fieldguide.network.bundle import Bundle
 
-_DECLARED = ("acc", "macro_f1", "top3_acc", "ece")  # scores that DVC compares between runs
+_DECLARED = (
+    "acc",
+    "bal_acc",
+    "macro_f1",
+    "top3_acc",
+    "ece",
+)  # scores that DVC compares between runs
 
 
 def evaluate_bundle(
@@ -100,7 +106,8 @@ def _print(result: Evaluation) -> None:
     console = Console(highlight=False, markup=False, emoji=False)
     console.print(table)
     console.print(
-        f"{_accuracy(result)}, macro F1 {result.macro_f1:.3f}, top 3 {result.top3_acc:.2%}, "
-        f"ECE {result.ece:.3f}, on {result.photos:,} photos",
+        f"{_accuracy(result)}, balanced accuracy {result.bal_acc:.2%}, macro F1 "
+        f"{result.macro_f1:.3f}, top 3 {result.top3_acc:.2%}, ECE {result.ece:.3f}, on "
+        f"{result.photos:,} photos",
         soft_wrap=True,
     )

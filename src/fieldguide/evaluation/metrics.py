@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.metrics import f1_score, precision_recall_fscore_support, top_k_accuracy_score
+from sklearn.metrics import precision_recall_fscore_support, top_k_accuracy_score
 
+from fieldguide.core.scores import balanced_accuracy, macro_f1
 from fieldguide.evaluation.calibration import reliability
 from fieldguide.evaluation.predictions import TOP, Predictions
 
@@ -28,6 +29,7 @@ class Evaluation(NamedTuple):
 
     photos: int
     acc: float
+    bal_acc: float  # balanced accuracy: mean recall of the classes that occur
     macro_f1: float  # mean over the classes that occur or were predicted
     top3_acc: float
     ece: float  # expected calibration error
@@ -45,7 +47,10 @@ def evaluate(predictions: Predictions, *, bins: int) -> Evaluation:
     """
     labels, guesses = predictions.labels, predictions.predicted
     count, classes = len(labels), np.arange(len(predictions.classes))
-    hits = int((labels == guesses).sum())
+    right, shown, called = (
+        np.bincount(found, minlength=len(classes))
+        for found in (labels[labels == guesses], labels, guesses)
+    )
     top3 = 1.0  # with three classes or fewer, the true one is always among the first three
     if len(classes) > TOP:
         top3 = top_k_accuracy_score(labels, predictions.probabilities, k=TOP, labels=classes)
@@ -59,8 +64,9 @@ def evaluate(predictions: Predictions, *, bins: int) -> Evaluation:
     )
     return Evaluation(
         photos=count,
-        acc=hits / count,
-        macro_f1=float(f1_score(labels, guesses, average="macro", zero_division=0)),
+        acc=int(right.sum()) / count,
+        bal_acc=float(balanced_accuracy(right, shown)),
+        macro_f1=float(macro_f1(right, shown, called)),
         top3_acc=float(top3),
         ece=sum(gaps) / count,
         per_class=[PerClass(*row) for row in zip(predictions.classes, *columns, strict=True)],

@@ -11,21 +11,21 @@ from matplotlib.figure import Figure
 from fieldguide.core.errors import StoreError
 from fieldguide.core.files import new_folder
 from fieldguide.core.params import VisualizeParams
-from fieldguide.core.store import Split
+from fieldguide.core.store import Store
 from fieldguide.evaluation.predictions import Predictions
 from fieldguide.figures.cam import cam_figure
 from fieldguide.figures.canvas import save
 from fieldguide.figures.curves import training_curves
 from fieldguide.figures.drawn_layers import filters_of, guided_layer
 from fieldguide.figures.layers import filter_figure, response_figure, responses
-from fieldguide.figures.photos import confident_mistakes, prediction_grid
+from fieldguide.figures.photos import confident_mistakes, most_alike_pair, prediction_grid
 from fieldguide.figures.saliency import guided_figure, network_input
 from fieldguide.network.bundle import Bundle
 
 
 def draw_all(
     bundle: Bundle,
-    test: Split,
+    store: Store,
     *,
     predictions: Predictions,
     curves: Path,
@@ -36,7 +36,7 @@ def draw_all(
 
     Args:
         bundle: the classifier.
-        test: the photos that it was tested on.
+        store: has the photos that it was tested on.
         predictions: for these photos.
         curves: path of plots/curves.csv.
         params: how many photos and neurons to draw, and the seed that chooses them.
@@ -45,6 +45,7 @@ def draw_all(
     Raises:
         StoreError: the predictions are for other photos, or the curves are damaged.
     """
+    test = store.split("test")
     if predictions.sources != test.sources:
         raise StoreError(
             "metrics/predictions.csv: its photos are not those of the test split; "
@@ -80,3 +81,6 @@ def draw_all(
         for name, maps in responses(bundle.net, network_input(bundle, test, row)).items():
             write(f"responses_{name}", response_figure(name, maps, pixels, label))
         write("curves", training_curves(curves))
+        alike = store.most_alike
+        if alike is not None:
+            write("most_alike", most_alike_pair(store, alike))

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fieldguide.core.store import Split
+from fieldguide.core.store import MostAlike, Split, Store
 from fieldguide.evaluation.predictions import Predictions
 from fieldguide.figures.canvas import RIGHT, WRONG, photo_grid, short, show_photo
 
@@ -47,6 +47,24 @@ def confident_mistakes(test: Split, predictions: Predictions) -> Figure:
     )
     for axes, photo in zip(grid.flat, worst, strict=False):
         _show(axes, test, predictions, int(photo))
+    return figure
+
+
+def most_alike_pair(store: Store, pair: MostAlike) -> Figure:
+    """Draw the training photo and the test photo that look most alike."""
+    figure, grid = photo_grid(
+        1,
+        2,
+        title="The most alike training and test photo",
+        subtitle="if both show the same moment, the test is easier than new photos are",
+        lines=2,
+    )
+    for axes, name, source in zip(grid.flat, ("train", "test"), pair[:2], strict=True):
+        split = store.split(name)
+        row = split.sources.index(source)
+        show_photo(axes, split.images(np.array([row]))[0])
+        label = short(store.classes[int(split.labels[row])])
+        axes.set_title(f"{name}: {label}\n{short(source, 38)}", fontsize=9, pad=4)
     return figure
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array, hstack
 
+from fieldguide.core import scores
 from fieldguide.evaluation.calibration import bin_of
 from fieldguide.evaluation.predictions import TOP, Predictions
 from fieldguide.gate.paired import Floats, Hits, Sums
@@ -29,22 +30,18 @@ def right_in_top3(predictions: Predictions) -> Hits:
 
 
 def macro_f1(predictions: Predictions) -> Sums:
-    """Return the mean F1 of the classes that occur or were predicted, as sums.
+    """Return the mean F1 of the classes that occur or were predicted, as sums."""
+    return Sums(_counts(predictions), lambda sums: scores.macro_f1(*np.split(sums, 3, axis=1)))
 
-    F1 of a class = 2 × hits / (photos of the class + photos predicted as the class).
-    """
-    size = len(predictions.classes)
-    hits = right(predictions).astype(np.float64)
-    true = _one_hot(predictions.labels, size, np.ones_like(hits))
-    called = _one_hot(predictions.predicted, size, np.ones_like(hits))
-    terms = hstack([_one_hot(predictions.labels, size, hits), true + called], format="csr")
+
+def balanced_accuracy(predictions: Predictions) -> Sums:
+    """Return the mean recall of the classes that occur, as sums."""
 
     def score(sums: Floats) -> Floats:
-        found, total = sums[:, :size], sums[:, size:]
-        f1 = 2 * found / np.maximum(total, 1)
-        return np.asarray(f1.sum(axis=1) / (total > 0).sum(axis=1))
+        hits, photos, _ = np.split(sums, 3, axis=1)
+        return scores.balanced_accuracy(hits, photos)
 
-    return Sums(csr_array(terms), score)
+    return Sums(_counts(predictions), score)
 
 
 def calibration_error(predictions: Predictions, bins: int) -> Sums:
@@ -72,9 +69,19 @@ SHARES: dict[str, Callable[[Predictions], Hits]] = {
 }
 # Of the predictions and the number of calibration bins; 1 if higher is better, -1 if lower is.
 SUMS: dict[str, tuple[Callable[[Predictions, int], Sums], int]] = {
+    "test.bal_acc": (lambda predictions, _: balanced_accuracy(predictions), 1),
     "test.macro_f1": (lambda predictions, _: macro_f1(predictions), 1),
     "test.ece": (calibration_error, -1),
 }
+
+
+def _counts(predictions: Predictions) -> csr_array:
+    """Return what each photo adds to the hits, photos and predictions of each class: (N, 3 K)."""
+    size, hits = len(predictions.classes), right(predictions).astype(np.float64)
+    photos = _one_hot(predictions.labels, size, np.ones_like(hits))
+    predicted = _one_hot(predictions.predicted, size, np.ones_like(hits))
+    found = _one_hot(predictions.labels, size, hits)
+    return csr_array(hstack([found, photos, predicted], format="csr"))
 
 
 def _one_hot(columns: npt.NDArray[np.int64], width: int, values: Floats) -> csr_array:

@@ -25,6 +25,9 @@ class Order:
     photos come in the order of the split. Each photo is used once, and the sizes of two batches
     differ by at most one.
 
+    A balanced order draws as many photos with replacement: first a class, then one of its photos,
+    both uniformly. A photo that is drawn twice gets other random numbers each time.
+
     If several processes train together, each takes its slice of the batch that a single process
     with `batch_size` × `world_size` would have. Only with a batch size of 1 there may be fewer
     steps, in which some processes have two photos, because no slice may be empty.
@@ -37,6 +40,7 @@ class Order:
         *,
         device: torch.device,
         seed: int | None = None,
+        balanced: bool = False,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -47,6 +51,7 @@ class Order:
             batch_size: largest number of images per batch and process.
             device: where batches are made.
             seed: of order and augmentation; None for neither.
+            balanced: draw each class equally often; needs a seed.
             rank: number of this process.
             world_size: number of processes.
         """
@@ -54,19 +59,25 @@ class Order:
         self.photos = len(split)  # per epoch, over all processes
         self.device = device
         self._seed, self._rank, self._world_size = seed, rank, world_size
+        self._labels = torch.from_numpy(split.labels) if balanced else None
         # No slice may be empty, because the mean loss of no photos is NaN.
         self.steps = min(-(-self.photos // (batch_size * world_size)), self.photos // world_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yield rows (B,) and, with a seed, random numbers (B, DRAWS), both on the CPU."""
         order, draws = torch.arange(self.photos), None
+        keys = order  # rows of `draws`, one for each row of `order`
         if self._seed is not None:
             generator = torch.Generator().manual_seed(derive_seed(self._seed, ORDER, self.epoch))
-            order = torch.randperm(self.photos, generator=generator)
+            if self._labels is None:
+                order = keys = torch.randperm(self.photos, generator=generator)
+            else:
+                order = draw_balanced(self._labels, generator)
             draws = torch.rand(self.photos, DRAWS, generator=generator)
-        for step, whole in enumerate(order.tensor_split(self.steps)):
-            rows = whole[self.rank_slice(step)]
-            yield rows, None if draws is None else draws[rows]
+        steps = zip(order.tensor_split(self.steps), keys.tensor_split(self.steps), strict=True)
+        for step, (rows, drawn) in enumerate(steps):
+            mine = self.rank_slice(step)
+            yield rows[mine], None if draws is None else draws[drawn[mine]]
 
     def step_size(self, step: int) -> int:
         """Return the number of images in a step, over all processes; steps count from 0."""
@@ -78,6 +89,28 @@ class Order:
         size, larger = divmod(self.step_size(step), self._world_size)
         start = self._rank * size + min(self._rank, larger)
         return slice(start, start + size + (self._rank < larger))
+
+
+def draw_balanced(labels: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw as many rows as there are labels: first a class, then one of its rows, uniformly.
+
+    Only whole numbers are drawn, so that the rows are the same on every processor. The remainder
+    of a division prefers the first rows of a class by less than 1 in 2^40.
+
+    Args:
+        labels: (N,), class of each row; a class without a row is never drawn.
+        generator: of the draw.
+
+    Returns:
+        (N,) rows, on the CPU.
+    """
+    by_class = labels.argsort(stable=True)
+    sizes = labels.bincount()
+    sizes = sizes[sizes > 0]
+    starts = sizes.cumsum(0) - sizes
+    drawn = torch.randint(len(sizes), (len(labels),), generator=generator)
+    places = torch.randint(2**62, (len(labels),), generator=generator) % sizes[drawn]
+    return by_class[starts[drawn] + places]
 
 
 class Batches:
@@ -106,7 +139,7 @@ class Batches:
         self._split, self._preprocessing = split, preprocessing
         self._augmentation, self._size_of = augmentation, size_of
         self._device = order.device
-        self._labels = torch.from_numpy(split.labels)
+        self.labels = torch.from_numpy(split.labels)  # of every photo of the split
 
     def __len__(self) -> int:
         return self.order.steps
@@ -118,7 +151,7 @@ class Batches:
         for rows, draws in self.order:
             images = self._input(self._images(rows), draws, preprocessing)
             images = images.contiguous(memory_format=torch.channels_last)
-            yield images, self._labels[rows].to(self._device)
+            yield images, self.labels[rows].to(self._device)
 
     def _input(self, images: Tensor, draws: Tensor | None, preprocessing: Preprocessing) -> Tensor:
         """(B, H, W, 3) uint8 -> (B, 3, size, size), augmented if there are random numbers."""

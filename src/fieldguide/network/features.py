@@ -39,7 +39,7 @@ class FeatureBatches:
     ) -> None:
         """Take the features (V, N, F) and labels (N,) of a split, in the order of the split."""
         self.order = order
-        self._features, self._labels = features, torch.from_numpy(labels)
+        self._features, self.labels = features, torch.from_numpy(labels)
 
     def __len__(self) -> int:
         return self.order.steps
@@ -51,7 +51,7 @@ class FeatureBatches:
             if draws is not None and len(self._features) > 1:
                 view = is_flipped(draws).long().numpy()
             features = torch.from_numpy(self._features[view, rows.numpy()])  # (B, F)
-            yield features.to(device), self._labels[rows].to(device)
+            yield features.to(device), self.labels[rows].to(device)
 
 
 class Head(nn.Module):

@@ -12,7 +12,8 @@ from fieldguide.core.params import DataParams
 from fieldguide.core.store import SPLITS
 from fieldguide.prepare.bursts import Taken, burst_pairs
 from fieldguide.prepare.chunks import Failure
-from fieldguide.prepare.groups import Group, connected, given_groups, make_groups
+from fieldguide.prepare.components import connected
+from fieldguide.prepare.groups import Group, given_groups, make_groups
 from fieldguide.prepare.layout import Photo
 from fieldguide.prepare.left_out import DUPLICATE, NEAR_COPY, RARE, STRADDLING
 from fieldguide.prepare.splits import draw_groups, find_copies

@@ -31,13 +31,9 @@ def write_counts(prepared: Prepared, *, metrics: Path, classes: Path, left_out: 
         classes: CSV file with class, split, photos, groups, near_copies.
         left_out: CSV file with reason, files.
     """
-    totals = {
-        split: Counts(*map(sum, zip(*prepared.counts[split].values(), strict=True)))
-        for split in SPLITS
-    }
     reasons = Counter(item.reason for item in prepared.left_out)
     photos_left_out = reasons.total() - reasons[NOT_A_PHOTO]
-    photos = {split: totals[split].photos for split in SPLITS}
+    photos = {split: prepared.totals[split].photos for split in SPLITS}
     write_json(metrics, {"photos": {**photos, "left_out": photos_left_out}})
     rows = [
         [label, split, *prepared.counts[split][label]]
@@ -46,14 +42,15 @@ def write_counts(prepared: Prepared, *, metrics: Path, classes: Path, left_out: 
     ]
     write_csv(classes, ["class", "split", *Counts._fields], rows)
     write_csv(left_out, ["reason", "files"], [[reason, reasons[reason]] for reason in REASONS])
-    _print_counts(prepared, totals)
+    _print_counts(prepared)
     _print_left_out(prepared.left_out)
     for warning in prepared.warnings:
         print(printable(f"warning: {warning}"), file=sys.stderr)
 
 
-def _print_counts(prepared: Prepared, totals: dict[str, Counts]) -> None:
+def _print_counts(prepared: Prepared) -> None:
     """Print the photos of each class and split, and groups and near-copies where there are any."""
+    totals = prepared.totals
     table = Table("class", box=box.SIMPLE_HEAD, show_footer=True)
     table.columns[0].footer = "all"
     for split in SPLITS:

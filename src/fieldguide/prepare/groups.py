@@ -7,13 +7,10 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-
 from fieldguide.core.errors import ArchiveError
 from fieldguide.core.output import counted
 from fieldguide.core.params import DataParams
+from fieldguide.prepare.components import connected
 from fieldguide.prepare.layout import Photo
 
 
@@ -23,23 +20,6 @@ class Group(NamedTuple):
     rows: list[int]  # sorted
     key: bytes  # decides the split together with `data.seed`; stays when photos are added
     name: str  # for people
-
-
-def connected(count: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
-    """Return the rows of each group of two or more rows that pairs connect, sorted.
-
-    Args:
-        count: of all rows.
-        pairs: of rows.
-    """
-    edges = np.array(list(pairs), dtype=np.int64).reshape(-1, 2)
-    rows = np.unique(edges)
-    graph = coo_array((np.ones(len(edges), bool), edges.T), shape=(count, count))
-    _, group_of = connected_components(graph, directed=False)
-    found: dict[int, list[int]] = {}
-    for row in rows.tolist():
-        found.setdefault(int(group_of[row]), []).append(row)
-    return [group for group in found.values() if len(group) > 1]
 
 
 def given_groups(

@@ -1,13 +1,12 @@
-"""Find photos that look the same: near-copies, as they are or mirrored.
+"""Small grey pictures of the photos, and hashes that are similar where photos look the same.
 
-The look of a photo is a small grey picture of it. Looks with similar hashes are compared pixel by
-pixel. All arithmetic is exact, or rounded to integers before anything depends on it, so every
-processor finds the same near-copies.
+All arithmetic is exact, or rounded to integers before anything depends on it, so every processor
+gets the same results.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,21 +15,12 @@ import numpy.typing as npt
 from PIL import Image
 
 SIDE = 32  # pixels of a look's side
+STD = 32  # standard deviation of a normalised look, which has integer pixels
 _FREQUENCIES = 8  # of the cosine transform, in each direction
-_BLOCK = 4096  # looks, or pairs of looks, that are in memory at once
-# Photos with a lower standard deviation of their pixels have no near-copies: two black photos, two
-# white pages or two foggy views are not one.
+_BLOCK = 1024  # looks that are in memory at once
+# Photos with a lower standard deviation (of 255 grey levels) have no hash: two black photos, two
+# white pages or two foggy views do not look the same because they show nothing.
 _LEAST_CONTRAST = 5
-_STD = 32  # standard deviation of a normalised look, which has integer pixels
-
-# Limits of near-copies. Of 1,000 photos that were compressed, resized or mirrored, at least 99.5 %
-# are within them, and 80 % if 2 % of each border are cut off. Of 1,000 frames of one camera, with
-# or without a small animal (5 % of the area), 0.3 % are within them.
-_BITS = 12  # of 64 that differ
-_CANDIDATES = 256  # of a photo, the nearest: a static camera has thousands
-_SQUARES = 2**18  # sum of the squared differences: half a standard deviation for each pixel
-_WINDOW = 128  # sum of the differences in 4×4 pixels: a quarter of a standard deviation for each
-
 Indices = npt.NDArray[np.intp]
 
 
@@ -62,83 +52,7 @@ def look_of(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX))
 
 
-def near_copies(looks: Looks, rows: Sequence[int]) -> list[tuple[int, int]]:
-    """Find the photos that look the same, as they are or mirrored.
-
-    Returns:
-        Pairs of `rows` that connect all near-copies: the groups are the connected components. A
-        group of n photos has n - 1 pairs.
-    """
-    used, hashes = _hashes(looks, rows)
-    groups = _Groups(len(used))
-    pairs: list[tuple[int, int]] = []
-    for first, second, mirrored in _candidates(hashes, groups):
-        one, other = _normalised_pairs(looks, used[first], used[second], mirrored)
-        found = _same(one, other)
-        for a, b in zip(first[found].tolist(), second[found].tolist(), strict=True):
-            if groups.merge(a, b):
-                pairs.append((int(used[a]), int(used[b])))
-    return pairs
-
-
-def most_alike(
-    looks: Looks, first_rows: Sequence[int], second_rows: Sequence[int]
-) -> tuple[int, int, float] | None:
-    """Find the most alike pair of a photo of `first_rows` and one of `second_rows`.
-
-    Returns:
-        The two rows, and the root mean square of the difference of their pixels, in standard
-        deviations: 0 for the same picture, 1.4 for two that have nothing in common. None if there
-        is no pair of photos with enough contrast.
-    """
-    first_used, first_hashes = _hashes(looks, first_rows)
-    second_used, second_hashes = _hashes(looks, second_rows)
-    if not len(first_used) or not len(second_used):
-        return None
-    nearest = []  # for each first photo and each direction: bits, second, mirrored
-    for direct_or_mirrored in first_hashes:
-        for mirrored, value in enumerate(direct_or_mirrored):
-            bits = np.bitwise_count(second_hashes[:, 0] ^ value)
-            second = int(bits.argmin())
-            nearest.append((int(bits[second]), second, mirrored))
-    bits, second, mirrored = np.array(nearest).T
-    best = bits.argsort(kind="stable")[:_CANDIDATES]
-    one, other = _normalised_pairs(
-        looks, first_used[best // 2], second_used[second[best]], mirrored[best].astype(bool)
-    )
-    squares = _squares(one - other)
-    place = int(squares.argmin())
-    difference = float(np.sqrt(squares[place] / SIDE**2)) / _STD
-    return (
-        int(first_used[best[place] // 2]),
-        int(second_used[second[best[place]]]),
-        round(difference, 6),
-    )
-
-
-class _Groups:
-    """Photos in groups that grow together; each photo begins in a group of its own."""
-
-    def __init__(self, count: int) -> None:
-        self.of = np.arange(count)  # group of each photo
-        self._members: dict[int, list[int]] = {}
-
-    def merge(self, first: int, second: int) -> bool:
-        """Make one group of the groups of two photos; return False if they are in one already."""
-        large, small = int(self.of[first]), int(self.of[second])
-        if large == small:
-            return False
-        members = [self._members.pop(group, [group]) for group in (large, small)]
-        if len(members[0]) < len(members[1]):
-            large = small
-            members.reverse()
-        self.of[members[1]] = large
-        self._members[large] = members[0]
-        members[0] += members[1]
-        return True
-
-
-def _hashes(looks: Looks, rows: Sequence[int]) -> tuple[Indices, npt.NDArray[np.uint64]]:
+def hashes(looks: Looks, rows: Sequence[int]) -> tuple[Indices, npt.NDArray[np.uint64]]:
     """Hash the photos that have enough contrast.
 
     A hash has a bit for each of the lowest coefficients of the cosine transform: whether it is
@@ -152,7 +66,7 @@ def _hashes(looks: Looks, rows: Sequence[int]) -> tuple[Indices, npt.NDArray[np.
     frequency, place = np.ogrid[:_FREQUENCIES, :SIDE]
     cosines = np.rint(1024 * np.cos(np.pi * frequency * (2 * place + 1) / (2 * SIDE)))
     signs = np.where(np.arange(_FREQUENCIES) % 2, -1, 1)  # what a mirror does to the coefficients
-    used, hashes = [], []
+    used, found = [], []
     for start in range(0, len(rows), _BLOCK):
         here = np.array(rows[start : start + _BLOCK], np.intp)
         block = looks.read(here).astype(np.float64)
@@ -161,10 +75,27 @@ def _hashes(looks: Looks, rows: Sequence[int]) -> tuple[Indices, npt.NDArray[np.
         both = np.stack([coefficients, coefficients * signs], axis=1)
         bits = np.packbits((both > 0).reshape(-1, 2, _FREQUENCIES**2), axis=2)
         used.append(here[kept])
-        hashes.append(np.ascontiguousarray(bits).view(np.uint64)[:, :, 0])
+        found.append(np.ascontiguousarray(bits).view(np.uint64)[:, :, 0])
     if not used:
         return np.empty(0, np.intp), np.empty((0, 2), np.uint64)
-    return np.concatenate(used), np.concatenate(hashes)
+    return np.concatenate(used), np.concatenate(found)
+
+
+def normalised(looks: Looks, rows: Sequence[int] | Indices) -> npt.NDArray[np.int16]:
+    """Read looks without their differences in brightness and contrast.
+
+    Args:
+        looks: the file of looks.
+        rows: photos with a hash.
+
+    Returns:
+        (n, SIDE, SIDE) in [-127, 127], each with a mean of 0 and a standard deviation of STD.
+    """
+    pixels = looks.read(rows).astype(np.float64)
+    # Every step but the sums rounds one number, as IEEE 754 says, and the sums are exact.
+    scale = STD / np.sqrt(_variances(pixels))
+    scaled = (pixels * SIDE**2 - pixels.sum(axis=(1, 2), keepdims=True)) * scale[:, None, None]
+    return np.asarray(np.clip(np.rint(scaled), -127, 127), np.int16)
 
 
 def _variances(looks: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -172,88 +103,3 @@ def _variances(looks: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     sums = looks.sum(axis=(1, 2))
     squares = (looks**2).sum(axis=(1, 2))
     return np.asarray(SIDE**2 * squares - sums**2)
-
-
-def _candidates(
-    hashes: npt.NDArray[np.uint64], groups: _Groups
-) -> Iterator[tuple[Indices, Indices, npt.NDArray[np.bool_]]]:
-    """Yield the photos with similar hashes that are not in one group yet, about _BLOCK at a time.
-
-    Every hash is compared with every other one: 200,000 photos take half a minute. Tables of parts
-    of the hash would not help, as 12 of 64 bits may differ.
-
-    Yields:
-        Indices of first photos, indices of second photos, and whether the second is mirrored.
-    """
-    direct = np.ascontiguousarray(hashes[:, 0])
-    xor, bits = np.empty_like(direct), np.empty(len(direct), np.uint8)
-    waiting: list[tuple[Indices, Indices, npt.NDArray[np.bool_]]] = []
-    count = 0
-    for first in range(len(direct)):
-        for mirrored in (False, True):
-            others = direct[first + 1 :]
-            np.bitwise_xor(others, hashes[first, int(mirrored)], out=xor[first + 1 :])
-            np.bitwise_count(xor[first + 1 :], out=bits[first + 1 :])
-            second = first + 1 + np.flatnonzero(bits[first + 1 :] <= _BITS)
-            if len(second):
-                second = second[groups.of[second] != groups.of[first]]
-                second = second[bits[second].argsort(kind="stable")[:_CANDIDATES]]
-                waiting.append(
-                    (np.full_like(second, first), second, np.full(len(second), mirrored))
-                )
-                count += len(second)
-        if waiting and (count >= _BLOCK or first == len(direct) - 1):
-            firsts, seconds, directions = zip(*waiting, strict=True)
-            yield np.concatenate(firsts), np.concatenate(seconds), np.concatenate(directions)
-            waiting, count = [], 0
-
-
-def _normalised_pairs(
-    looks: Looks, first: Indices, second: Indices, mirrored: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.int16]]:
-    """Read pairs of looks, normalised to a mean of 0 and a standard deviation of _STD.
-
-    Returns:
-        (n, SIDE, SIDE) in [-127, 127], of the first and of the second photos, these mirrored where
-        `mirrored`.
-    """
-    rows, places = np.unique(np.concatenate([first, second]), return_inverse=True)
-    pixels = looks.read(rows).astype(np.float64)
-    # Every step but the sums rounds one number, as IEEE 754 says, and the sums are exact.
-    scale = _STD / np.sqrt(_variances(pixels))
-    scaled = (pixels * SIDE**2 - pixels.sum(axis=(1, 2), keepdims=True)) * scale[:, None, None]
-    normalised = np.clip(np.rint(scaled), -127, 127).astype(np.int16)
-    one, other = normalised[places[: len(first)]], normalised[places[len(first) :]]
-    other[mirrored] = other[mirrored, :, ::-1]
-    return one, other
-
-
-def _squares(difference: npt.NDArray[np.int16]) -> npt.NDArray[np.int32]:
-    return np.asarray(np.einsum("ijk,ijk->i", difference, difference, dtype=np.int32))
-
-
-def _same(one: npt.NDArray[np.int16], other: npt.NDArray[np.int16]) -> npt.NDArray[np.bool_]:
-    """Decide which pairs of normalised looks are near-copies.
-
-    The whole difference must be small, and so must be that of every 4×4 pixels: a small animal in
-    front of the same background is another photo. What differs everywhere, as after a crop, allows
-    more in one place.
-    """
-    difference = one - other
-    same = _squares(difference) < _SQUARES
-    difference = difference[same]
-    tiles = _halved(difference)
-    rows = tiles[:, :-1] + tiles[:, 1:]
-    windows = np.abs(rows[:, :, :-1] + rows[:, :, 1:])  # of 4×4 pixels, at every second pixel
-    cells = _halved(_halved(np.abs(difference))).reshape(-1, (SIDE // 4) ** 2)
-    # The lower of the two middle values: an object may fill half of a white picture.
-    middle = cells.shape[1] // 2 - 1
-    usual = np.partition(cells, middle, axis=1)[:, middle]
-    same[same] = windows.max(axis=(1, 2)) < _WINDOW + 2 * usual
-    return same
-
-
-def _halved(pictures: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
-    """Add up each 2×2 pixels: (n, H, W) -> (n, H / 2, W / 2)."""
-    rows = pictures[:, ::2] + pictures[:, 1::2]
-    return rows[:, :, ::2] + rows[:, :, 1::2]

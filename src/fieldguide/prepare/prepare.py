@@ -17,7 +17,8 @@ from fieldguide.prepare.chunks import Failure
 from fieldguide.prepare.labels import read_labels
 from fieldguide.prepare.layout import Layout, read_layout
 from fieldguide.prepare.left_out import UNREADABLE, LeftOut
-from fieldguide.prepare.looks import Looks, most_alike, near_copies
+from fieldguide.prepare.looks import Looks
+from fieldguide.prepare.near_copies import most_alike, near_copies
 from fieldguide.prepare.shards import write_shards
 from fieldguide.prepare.staging import Staged, mean_and_std, stage_photos
 
@@ -30,6 +31,7 @@ class Prepared(NamedTuple):
 
     classes: list[str]
     counts: dict[str, dict[str, Counts]]  # split -> class -> counts
+    totals: dict[str, Counts]  # of each split
     left_out: list[LeftOut]
     warnings: list[str]
 
@@ -70,11 +72,11 @@ def prepare(params: DataParams, target: Path) -> Prepared:
             params,
             find_near_copies=partial(near_copies, looks),
         )
-        counts = _counts(assigned)
+        counts, totals = _counts(assigned)
         left_out = _left_out(layout, assigned)
         write_csv(folder / "left_out.csv", ["file", "class", "reason", "detail"], left_out)
         _write_groups(folder / "groups.csv", assigned)
-        _write_most_alike(folder / "most_alike.json", assigned, staged.digests, looks)
+        _write_most_alike(folder / "most_alike.json", assigned, looks)
         looks.path.unlink()
         shards = {
             split: write_shards(
@@ -108,7 +110,7 @@ def prepare(params: DataParams, target: Path) -> Prepared:
             },
         )
     warnings = [*archives.warnings, *layout.warnings, *assigned.warnings]
-    return Prepared(classes, counts, left_out, warnings)
+    return Prepared(classes, counts, totals, left_out, warnings)
 
 
 def _check_unreadable(
@@ -138,21 +140,23 @@ def _left_out(layout: Layout, assigned: Assigned) -> list[LeftOut]:
     return sorted([*rows, *layout.left_out])
 
 
-def _counts(assigned: Assigned) -> dict[str, dict[str, Counts]]:
-    """Count photos, groups and near-copies of each class and split."""
+def _counts(assigned: Assigned) -> tuple[dict[str, dict[str, Counts]], dict[str, Counts]]:
+    """Count photos, groups and near-copies of each class and split, and of each split."""
     group_of = {row: k for k, group in enumerate(assigned.groups) for row in group.rows}
-    photos = assigned.photos
+    photos, near_copies = assigned.photos, assigned.near_copies
     classes = sorted({photos[row].label for row in assigned.rows_of["train"]})
-    counts = {}
+    counts, totals = {}, {}
     for split, rows in assigned.rows_of.items():
         number = Counter(photos[row].label for row in rows)
-        alike = Counter(photos[row].label for row in rows if row in assigned.near_copies)
+        alike = Counter(photos[row].label for row in rows if row in near_copies)
         parts = {(photos[row].label, group_of.get(row, -1 - row)) for row in rows}
         groups = Counter(label for label, _ in parts)
         counts[split] = {
             label: Counts(number[label], groups[label], alike[label]) for label in classes
         }
-    return counts
+        # A group of several classes counts once.
+        totals[split] = Counts(len(rows), len({group for _, group in parts}), alike.total())
+    return counts, totals
 
 
 def _write_groups(path: Path, assigned: Assigned) -> None:
@@ -167,18 +171,12 @@ def _write_groups(path: Path, assigned: Assigned) -> None:
     write_csv(path, ["group", "split", "class", "file", "near_copy"], lines)
 
 
-def _write_most_alike(path: Path, assigned: Assigned, digests: list[bytes], looks: Looks) -> None:
+def _write_most_alike(path: Path, assigned: Assigned, looks: Looks) -> None:
     """Write the most alike pair of a training and a test photo; null if all look different."""
     pair = most_alike(looks, assigned.rows_of["train"], assigned.rows_of["test"])
     found = None
     if pair is not None:
-        photos = [assigned.photos[row] for row in pair[:2]]
-        found = {
-            split: {
-                "source": photo.member.source,
-                "class": photo.label,
-                "sha256": digests[row].hex(),
-            }
-            for split, photo, row in zip(("train", "test"), photos, pair[:2], strict=True)
-        }
+        *rows, difference = pair
+        sources = [assigned.photos[row].member.source for row in rows]
+        found = {"train": sources[0], "test": sources[1], "difference": difference}
     write_json(path, found)

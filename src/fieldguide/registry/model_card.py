@@ -21,7 +21,7 @@ _PLACEHOLDER = (
     "between these two comments, and `license` in the header.*"
 )
 _LICENCE = ("license", "license_name", "license_link")
-_SCORES = ("acc", "macro_f1", "top3_acc", "ece")
+_SCORES = ("acc", "bal_acc", "macro_f1", "top3_acc", "ece")
 
 
 class SourceFile(NamedTuple):

@@ -34,17 +34,22 @@ class MetricRow(NamedTuple):
 
 METRICS = (
     Metric("test.acc", "test accuracy", True, 1),
+    Metric("test.bal_acc", "test balanced accuracy", True, 1),
     Metric("test.macro_f1", "test macro F1", better=1),
     Metric("test.top3_acc", "test top-3 accuracy", True, 1),
     Metric("test.ece", "test calibration error (ECE)", better=-1),
     Metric("test.photos", "test photos"),
     Metric("test_flip_averaged.acc", "test accuracy, averaged with mirror images", True, 1),
     Metric("best.val_acc", "validation accuracy, kept epoch", True, 1),
+    Metric("best.val_bal_acc", "validation balanced accuracy, kept epoch", True, 1),
+    Metric("best.val_macro_f1", "validation macro F1, kept epoch", better=1),
     Metric("best.val_loss", "validation loss, kept epoch", better=-1),
     Metric("best.epoch", "kept epoch"),
     Metric("last.train_acc", "training accuracy, last epoch", share=True),
     Metric("last.train_loss", "training loss, last epoch"),
     Metric("last.val_acc", "validation accuracy, last epoch", share=True),
+    Metric("last.val_bal_acc", "validation balanced accuracy, last epoch", share=True),
+    Metric("last.val_macro_f1", "validation macro F1, last epoch"),
     Metric("last.val_loss", "validation loss, last epoch"),
     Metric("parameters.all", "parameters of the network"),
     Metric("parameters.trained", "parameters that were trained"),
@@ -90,10 +95,14 @@ def _values(run: Results) -> dict[str, Any]:
     values = {key: value for key, value in run.metrics.items() if key != "step"}
     if not isinstance(run.confusion, Missing):
         values["test.photos"] = run.confusion.photos
-    if run.kept_epoch is not None:
-        values["best.epoch"] = run.kept_epoch
-    curves = known(run.curves, {}).items()
-    return values | {f"last.{name}": v[-1] for name, v in curves if name != "learning_rate"}
+    kept = run.kept_epoch
+    if kept is None:
+        return values
+    values["best.epoch"] = kept
+    for name, by_epoch in known(run.curves, {}).items():
+        if name not in ("learning_rate", "kept"):
+            values[f"last.{name}"] = by_epoch[-1]
+    return values
 
 
 def _row(metric: Metric, value: Any, other: Any, interval: Interval | None) -> MetricRow:

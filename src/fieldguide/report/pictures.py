@@ -17,6 +17,7 @@ _CAPTIONS = {
     "guided_backprop": "Guided backprop: what excites neurons of the last convolution layer",
     "grad_cam": "Grad-CAM: where the network looks",
     "curves": "Training curves",
+    "most_alike": "The most alike training and test photo",
 }
 
 

@@ -10,7 +10,7 @@ from fieldguide.report import run_charts
 from fieldguide.report.changes import compare, data_facts, same_photos
 from fieldguide.report.metric_rows import metric_rows, show_interval, show_seconds, show_value
 from fieldguide.report.pictures import Picture, read_pictures
-from fieldguide.results.results import Missing, Results, known
+from fieldguide.results.results import ClassCounts, Missing, Results, known
 
 # The predictions of single photos are not needed: calibration has its photos in reliability.csv.
 _NEEDED = (
@@ -81,6 +81,17 @@ def _missing(results: Results) -> list[Missing]:
     return found
 
 
+def _more_counts(run: Results) -> dict[str, dict[str, ClassCounts]]:
+    """Return groups and near-copies by class, if there are any."""
+    groups, near_copies = known(run.groups, {}), known(run.near_copies, {})
+    found = {}
+    if groups != known(run.photos, {}):
+        found["groups"] = groups
+    if any(map(sum, near_copies.values())):
+        found["near-copies"] = near_copies
+    return found
+
+
 def _context(report: Report) -> dict[str, Any]:
     """Return the values that both templates use, by their names in the template."""
     run, other = report.run, report.other
@@ -95,6 +106,7 @@ def _context(report: Report) -> dict[str, Any]:
         "params": known(run.params, {}),
         "splits": SPLITS,
         "totals": [sum(counts) for counts in zip(*known(run.photos, {}).values(), strict=True)],
+        "more_counts": _more_counts(run),
         "weakest": sorted(known(run.classes, []), key=lambda row: (row.recall, row.name)),
         "recall_before": {row.name: row.recall for row in before},
         "missing": lambda result: isinstance(result, Missing),

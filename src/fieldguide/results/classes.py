@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from fieldguide.core.scores import balanced_accuracy, macro_f1
 from fieldguide.evaluation.intervals import Interval, wilson
 
 _RESAMPLES = 2000
@@ -118,24 +119,23 @@ def class_scores(names: Iterable[str], confusion: Confusion) -> list[ClassScores
     return scores
 
 
-def macro_f1_interval(confusion: Confusion) -> Interval | None:
-    """Return the 95 % interval of macro F1; None without a photo.
+def bootstrap_intervals(confusion: Confusion) -> dict[str, Interval]:
+    """Return the 95 % intervals of bal_acc and macro_f1; none without a photo.
 
-    Percentile bootstrap over photos (Efron & Tibshirani 1993, chapter 13).
-
-    As in scikit-learn, the mean is over the classes that occur or were predicted.
+    Percentile bootstrap over photos (Efron & Tibshirani 1993, chapter 13). Each mean is over the
+    classes that the resample has photos of; that of macro F1 also over those that it predicts.
     """
     counts = confusion.counts
     photos, size = int(counts.sum()), len(counts)
     if photos == 0:
-        return None
+        return {}
     cells = np.repeat(np.arange(counts.size), counts.ravel())  # (N,)
     actual, called = np.divmod(cells, size)
     rng = np.random.default_rng(0)
-    scores: list[float] = []
+    scores: dict[str, list[float]] = {"bal_acc": [], "macro_f1": []}
     at_a_time = max(1, _CHUNK // (photos + size))
-    while len(scores) < _RESAMPLES:
-        some = min(at_a_time, _RESAMPLES - len(scores))
+    for first in range(0, _RESAMPLES, at_a_time):
+        some = min(at_a_time, _RESAMPLES - first)
         drawn = rng.integers(photos, size=(some, photos))  # (B, N)
         # Each resample's classes have numbers of their own.
         start = np.arange(some)[:, None] * size
@@ -144,7 +144,7 @@ def macro_f1_interval(confusion: Confusion) -> Interval | None:
             np.bincount(classes.ravel(), minlength=some * size).reshape(some, size)
             for classes in (a[a == c], a, c)
         )
-        f1 = 2 * right / np.maximum(shown + said, 1)  # (B, K)
-        scores.extend((f1.sum(axis=1) / (shown + said > 0).sum(axis=1)).tolist())
-    low, high = np.quantile(scores, [0.025, 0.975])
-    return Interval(float(low), float(high))
+        scores["bal_acc"] += balanced_accuracy(right, shown).tolist()  # (B, K) -> (B,)
+        scores["macro_f1"] += macro_f1(right, shown, said).tolist()
+    ends = {name: np.quantile(found, [0.025, 0.975]) for name, found in scores.items()}
+    return {name: Interval(float(low), float(high)) for name, (low, high) in ends.items()}

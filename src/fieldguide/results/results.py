@@ -32,9 +32,9 @@ from fieldguide.results import paths
 from fieldguide.results.classes import (
     ClassScores,
     Confusion,
+    bootstrap_intervals,
     class_scores,
     confusion_of,
-    macro_f1_interval,
 )
 from fieldguide.results.git import git
 from fieldguide.results.revision import Revision, find_revision, flat
@@ -111,7 +111,7 @@ class Lock:
 
 
 class ClassCounts(NamedTuple):
-    """Photos of a class in each split."""
+    """Photos, groups or near-copies of a class in each split."""
 
     train: int
     val: int
@@ -245,7 +245,17 @@ class Results:
     @cached_property
     def photos(self) -> dict[str, ClassCounts] | Missing:
         """Photos of each class and split."""
-        return self._parsed(paths.CLASSES, _class_counts)
+        return self._parsed(paths.CLASSES, lambda data: _class_counts(data, "photos"))
+
+    @cached_property
+    def groups(self) -> dict[str, ClassCounts] | Missing:
+        """Groups of each class and split; a photo that belongs to no other one is a group."""
+        return self._parsed(paths.CLASSES, lambda data: _class_counts(data, "groups"))
+
+    @cached_property
+    def near_copies(self) -> dict[str, ClassCounts] | Missing:
+        """Photos of each class and split that look like another one of the collection."""
+        return self._parsed(paths.CLASSES, lambda data: _class_counts(data, "near_copies"))
 
     @cached_property
     def left_out(self) -> dict[str, int] | Missing:
@@ -271,7 +281,7 @@ class Results:
 
     @cached_property
     def curves(self) -> dict[str, list[float]] | Missing:
-        """Values by epoch: train_loss, train_acc, val_loss, val_acc and learning_rate."""
+        """Values by epoch, as val_acc; see `core/curves.py`."""
         return self._parsed(paths.CURVES, lambda data: parse_curves(data.decode("utf-8")))
 
     @property
@@ -384,15 +394,23 @@ class Results:
         """Return the 95 % interval over test photos of a metric; None for one that has none.
 
         Args:
-            key: test.acc, test.top3_acc, test_flip_averaged.acc (Wilson) or test.macro_f1
-                (bootstrap).
+            key: test.acc, test.top3_acc, test_flip_averaged.acc (Wilson), test.bal_acc or
+                test.macro_f1 (bootstrap).
         """
         value, confusion = self.metrics.get(key), self.confusion
         if isinstance(confusion, Missing) or not isinstance(value, float) or not 0 <= value <= 1:
             return None
         if key in ("test.acc", "test.top3_acc", "test_flip_averaged.acc"):
             return wilson(round(value * confusion.photos), confusion.photos)
-        return macro_f1_interval(confusion) if key == "test.macro_f1" else None
+        return self._bootstrapped.get(key)
+
+    @cached_property
+    def _bootstrapped(self) -> dict[str, Interval]:
+        """Intervals by metric, as test.macro_f1; none if the confusion matrix is missing."""
+        if isinstance(self.confusion, Missing):
+            return {}
+        found = bootstrap_intervals(self.confusion)
+        return {f"test.{name}": interval for name, interval in found.items()}
 
     def _parsed(self, path: str, parse: Callable[[bytes], T]) -> T | Missing:
         data = self._read(path)
@@ -485,8 +503,8 @@ def _rows(data: bytes) -> Iterator[dict[str, str]]:
     return iter(csv.DictReader(io.StringIO(data.decode("utf-8"), newline="")))
 
 
-def _class_counts(data: bytes) -> dict[str, ClassCounts]:
+def _class_counts(data: bytes, column: str) -> dict[str, ClassCounts]:
     found: dict[str, dict[str, int]] = {}
     for row in _rows(data):
-        found.setdefault(row["class"], {})[row["split"]] = int(row["photos"])
+        found.setdefault(row["class"], {})[row["split"]] = int(row[column])
     return {name: ClassCounts(*(by[split] for split in SPLITS)) for name, by in found.items()}

@@ -55,7 +55,7 @@ def read_result(root: Path, commit: str, metric: str) -> Result:
     Args:
         root: the project.
         commit: of the experiment.
-        metric: val/acc or val/loss; its value is that of the epoch whose weights were kept.
+        metric: as val/acc; its value is that of the epoch whose weights were kept.
 
     Raises:
         SweepError: it has no finite value of the metric.

@@ -200,7 +200,7 @@ class Record:
     def _run(self, number: int, index: int, stop: int) -> Run:
         values = self.sweep.values(self._configurations[number])
         seed = None if self.sweep.seeds == 1 else index
-        overrides = {**self.sweep.fixed, **values}
+        overrides = {**self.sweep.fixed, **values, "train.monitor": self.sweep.metric}
         if seed is not None:
             overrides["train.seed"] = self.base.train.seed + seed
         epochs: Any = overrides.get("train.epochs", self.base.train.epochs)
@@ -319,7 +319,7 @@ def _remove_half_an_entry(path: Path) -> None:
 
 def _set_by(sweep: Sweep) -> dict[str, set[str]]:
     """Return the keys that the sweep sets, whatever params.yaml says, by section."""
-    found: dict[str, set[str]] = {"train": {"stop_after"}}
+    found: dict[str, set[str]] = {"train": {"stop_after", "monitor"}}
     for key in [*sweep.space, *sweep.fixed]:
         section, name = key.split(".")
         found.setdefault(section, set()).add(name)

@@ -21,7 +21,7 @@ from optuna.distributions import (
 )
 from pydantic import Field, model_validator
 
-from fieldguide.core.params import Params, Section
+from fieldguide.core.params import GOALS, Monitor, Params, Section
 
 Scalar = bool | int | float | str
 Value = Scalar | list[Any] | None
@@ -29,7 +29,6 @@ Values = dict[str, Value]  # key of params.yaml, such as model.activation -> val
 
 SECTIONS = ("compute", "data", "model", "train")  # of params.yaml; a trial does not read the others
 MOST_LISTED = 100_000  # configurations; a larger discrete space is not listed
-GOALS: dict[str, Literal["maximize", "minimize"]] = {"val/acc": "maximize", "val/loss": "minimize"}
 
 
 class EarlyTerminate(Section):
@@ -107,7 +106,7 @@ class Sweep:
     path: Path
     name: str
     method: Literal["grid", "random", "bayes"]
-    metric: str  # val/acc or val/loss
+    metric: Monitor
     space: dict[str, BaseDistribution]
     lists: frozenset[str]  # keys whose choices are kept as JSON text, because some are lists
     fixed: Values

@@ -24,9 +24,17 @@ from ruamel.yaml import YAML
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from fieldguide.core.errors import ParamsError
-from fieldguide.core.params import Params, Section, Seed, describe, did_you_mean, read_yaml
-from fieldguide.sweeps.space import (
+from fieldguide.core.params import (
     GOALS,
+    Monitor,
+    Params,
+    Section,
+    Seed,
+    describe,
+    did_you_mean,
+    read_yaml,
+)
+from fieldguide.sweeps.space import (
     MOST_LISTED,
     SECTIONS,
     EarlyTerminate,
@@ -37,7 +45,8 @@ from fieldguide.sweeps.space import (
     with_values,
 )
 
-_ALIASES = {"val_acc": "val/acc", "val_accuracy": "val/acc", "val_loss": "val/loss"}
+_ALIASES = {name.replace("/", "_"): name for name in GOALS} | {"val_accuracy": "val/acc"}
+_METRICS = "val/acc, val/macro_f1 or val/loss"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 _TRIES = 64  # combinations of the other parameters with which a value is tried
 _UNVALIDATED = "true leaves no photos to compare trials by; allowed in a sweep: false"
@@ -61,8 +70,8 @@ _REMEDIES = {  # key that only W&B has -> the end of the message
 }
 _ALLOWED = {  # key that may be missing -> what it may hold
     "method": "grid, random or bayes",
-    "metric": "a mapping with name: val/acc or val/loss",
-    "name": "val/acc or val/loss",
+    "metric": f"a mapping with name: {_METRICS}",
+    "name": _METRICS,
     "parameters": "parameters by name, each with value, values, or min and max",
     "type": "hyperband",
 }
@@ -76,7 +85,7 @@ Place = tuple[Any, ...]  # keys and indices that lead to an entry of the file
 
 class _Metric(Section):
     name: Annotated[
-        Literal["val/acc", "val/loss"],
+        Monitor,
         BeforeValidator(lambda name: _ALIASES.get(re.sub(r"\W", "_", str(name)), name)),
     ]
     goal: Literal["maximize", "minimize"] | None = None
@@ -201,6 +210,9 @@ class _Checker:
         key = self._key(name, place)
         if key == "train.stop_after":
             allowed = "early_terminate, or train.epochs for a shorter training"
+            raise self.error(place, f"{name}: is set by the sweep itself; allowed: {allowed}")
+        if key == "train.monitor":
+            allowed = "metric.name, which also decides the epoch that each trial keeps"
             raise self.error(place, f"{name}: is set by the sweep itself; allowed: {allowed}")
         if key in self.places:
             raise self.error(place, f"{name}: is {key}, which is there twice; allowed: once")

@@ -126,7 +126,7 @@ def show_value(value: Value) -> str:
 
 
 def show_score(score: float, sweep: Sweep) -> str:
-    """Return a score as text: accuracy in percent."""
+    """Return a score as text: accuracy in percent, as elsewhere; macro F1 and loss as numbers."""
     return f"{score:.2%}" if sweep.metric == "val/acc" else f"{score:.4f}"
 
 
@@ -279,7 +279,11 @@ def parallel_chart(
     which a reader can neither select a range nor move an axis.
     """
     scores = [one.mean for one in ranked]
-    score = {"label": sweep.metric, "values": scores, "tickformat": _tick_format(sweep)}
+    score: dict[str, Any] = {
+        "label": sweep.metric,
+        "values": scores,
+        "tickformat": _tick_format(sweep),
+    }
     score["range"] = _apart(min(scores), max(scores))
     sign = 1 if sweep.goal == "maximize" else -1
     colours = [sign * score for score in scores]  # Plotly draws the highest on top

@@ -27,7 +27,7 @@ def make_loaders(
     """Make the batches for `initial`; if only its head is trained, this may compute features.
 
     Returns:
-        Shuffled batches to train on, augmented if params say so; and unchanged photos in order to
+        Shuffled or drawn batches to train on, augmented if params say so; and unchanged photos to
         validate with, None if they are trained on.
 
     Raises:
@@ -48,7 +48,8 @@ def make_loaders(
             )
         seed = params.seed if training else None
         ranks = {"rank": processes.rank, "world_size": processes.count}
-        order = Order(split, batch_size, device=device, seed=seed, **ranks)
+        balanced = training and params.balance == "sampler"
+        order = Order(split, batch_size, device=device, seed=seed, balanced=balanced, **ranks)
         if model.head_only:
             folder = feature_folder(initial, model, store, device)
             flipped = training and params.use_augmentation

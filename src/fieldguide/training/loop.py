@@ -22,6 +22,7 @@ from fieldguide.core.environment import describe_environment, describe_machine
 from fieldguide.core.files import folder_md5, write_json, write_text
 from fieldguide.core.memory import keep_freed_memory
 from fieldguide.core.params import ModelParams, TrainParams, epoch_size
+from fieldguide.core.scores import balanced_accuracy, macro_f1
 from fieldguide.core.store import Store
 from fieldguide.network.augmentation import make_mix
 from fieldguide.network.batches import DROPOUT, WEIGHTS, derive_seed
@@ -31,6 +32,7 @@ from fieldguide.network.features import Head
 from fieldguide.network.initial import InitialNetwork, check_size, initial_network
 from fieldguide.network.interface import output_layers
 from fieldguide.network.summary import summarize
+from fieldguide.training.balance import imbalance_hint, make_loss
 from fieldguide.training.checkpoint import (
     read_checkpoint,
     resume_folder,
@@ -42,7 +44,7 @@ from fieldguide.training.loaders import make_loaders
 from fieldguide.training.optimizers import average_weights, make_optimizer, make_schedule
 from fieldguide.training.outputs import Outputs, explained
 from fieldguide.training.processes import Processes, joined
-from fieldguide.training.record import MONITOR, Record
+from fieldguide.training.record import Record
 
 
 def train(
@@ -85,6 +87,9 @@ def train(
         checkpoints = cache_folder("resume", facts, describe_machine(processes.device))
         with resume_folder(checkpoints) if processes.is_first else nullcontext() as folder:
             training.resume(folder)
+            hint = imbalance_hint(training.photos, store.classes)
+            if hint and params.balance == "none" and processes.is_first and not record.rows:
+                print(hint)
             while not record.is_over:
                 _run_epoch(training, folder)
             if folder is None:  # not the first process
@@ -94,13 +99,13 @@ def train(
             write_json(outputs.environment, environment)
             # `initial.net`, or its output layer, which the bundle then saves.
             training.net.load_state_dict(training.best)
-            bundle = initial.bundle(model, store, val_acc=record.best_score)
+            bundle = initial.bundle(model, store, val_acc=record.best.get("val/acc"))
             save_bundle(bundle, outputs.bundle)
             if record.is_finished:
                 shutil.rmtree(folder)
     why = "the last, trained on all photos"
-    if record.best_score is not None:
-        why = f"{MONITOR} {record.best_score:.4f}"
+    if params.monitor in record.best:
+        why = f"{params.monitor} {record.best[params.monitor]:.4f}"
     print(f"Kept epoch {record.best_epoch} of {len(record.rows)}: {why}")
     if not record.is_finished:
         print(f"Paused by train.stop_after: {params.stop_after}; its checkpoint is kept")
@@ -145,6 +150,9 @@ class Training:
         self.batches, self.val_batches = make_loaders(
             params, model, store=store, initial=initial, processes=processes
         )
+        # Training photos of each class.
+        self.photos: list[int] = self.batches.labels.bincount(minlength=len(store.classes)).tolist()
+        self.loss = make_loss(params, self.photos, processes.device)
         # The head sees features, which cannot be mixed like photos.
         mixed = params.use_augmentation and not model.head_only
         self.mix = make_mix(params.mixup, params.cutmix, len(store.classes)) if mixed else None
@@ -197,7 +205,7 @@ def _run_epoch(training: Training, folder: Path | None) -> None:
 
 
 def train_epoch(training: Training, epoch: int) -> dict[str, float]:
-    """Train on every photo once; `epoch` counts from 0.
+    """Train on every photo once, or on as many drawn photos; `epoch` counts from 0.
 
     Order, augmentation and dropout depend only on seed and epoch, so that a resumed epoch is the
     same.
@@ -222,7 +230,7 @@ def train_epoch(training: Training, epoch: int) -> dict[str, float]:
                 inputs, targets = training.mix(images, labels)  # targets: (B, K), rows sum to 1
             with autocast(params, processes.device):
                 scores = parallel(inputs)  # (B, 3, H, W) -> (B, K)
-                loss = F.cross_entropy(scores, targets, label_smoothing=params.label_smoothing)
+                loss = training.loss(scores, targets)
             # Makes the mean over processes a mean over photos, if they cannot be shared evenly.
             factor = len(labels) * processes.count / order.step_size(step)
             update_weights(training, loss * factor)
@@ -249,9 +257,10 @@ def update_weights(training: Training, loss: Tensor) -> None:
 
 @torch.inference_mode()
 def validate(training: Training) -> dict[str, float]:
-    """Return mean loss and accuracy on the validation photos; nothing if they are trained on.
+    """Return mean loss and scores on the validation photos; nothing if they are trained on.
 
-    Without label smoothing, so that val/loss compares experiments of different smoothing.
+    Without label smoothing and `train.balance`, so that val/loss compares experiments that differ
+    in them.
     """
     if training.val_batches is None:
         return {}
@@ -259,12 +268,21 @@ def validate(training: Training) -> dict[str, float]:
     processes.share_buffers(net)
     net.eval()
     sums = torch.zeros(3, device=processes.device)
+    # Of each class: photos that were classified correctly, all photos, and photos predicted as it.
+    counts = torch.zeros(3, len(training.photos), dtype=torch.int64, device=processes.device)
     for images, labels in training.val_batches:
         with autocast(training.params, processes.device):
             scores = net(images)  # (B, 3, H, W) -> (B, K)
             loss = F.cross_entropy(scores, labels)
         sums += _sums(loss, scores, labels)
-    return _means("val", sums, processes)
+        predicted = scores.argmax(dim=1)
+        for row, classes in enumerate((labels[predicted == labels], labels, predicted)):
+            counts[row] += classes.bincount(minlength=counts.shape[1])
+    hits, photos, called = processes.sum(counts).cpu().numpy()  # (K,) each
+    return _means("val", sums, processes) | {
+        "val/macro_f1": float(macro_f1(hits, photos, called)),
+        "val/bal_acc": float(balanced_accuracy(hits, photos)),
+    }
 
 
 def _sums(loss: Tensor, scores: Tensor, labels: Tensor) -> Tensor:

@@ -8,9 +8,9 @@ from typing import Any
 
 from fieldguide.core.errors import TrainingError
 from fieldguide.core.files import write_csv
-from fieldguide.core.params import TrainParams
+from fieldguide.core.params import GOALS, TrainParams
 
-MONITOR, VAL_LOSS = "val/acc", "val/loss"
+_NARROWEST = 9  # characters of a number such as 0.0001234 in the printed table
 
 
 class Record:
@@ -25,24 +25,27 @@ class Record:
         """Choose DVCLive's folder, which it empties first, and the CSV with a line per epoch."""
         self._folder, self._curves, self._writes = folder, curves, writes
         self._epochs, self._patience = params.epochs, params.patience
-        self._stop_after = params.stop_after
+        self._stop_after, self._monitor = params.stop_after, params.monitor
         self.rows: list[dict[str, float]] = []
         self.seconds: list[float] = []  # of each epoch; never logged, because they differ by run
         self._live: Any = None
 
     @property
     def best_epoch(self) -> int:
-        """The epoch to keep, counted from 1: the first with the best score by MONITOR.
+        """The epoch to keep, counted from 1: the first with the best value of `train.monitor`.
 
         Without validation it is the last epoch.
         """
-        scores = [row[MONITOR] for row in self.rows if MONITOR in row]
-        return scores.index(max(scores)) + 1 if scores else len(self.rows)
+        scores = [row[self._monitor] for row in self.rows if self._monitor in row]
+        if not scores:
+            return len(self.rows)
+        best = max(scores) if GOALS[self._monitor] == "maximize" else min(scores)
+        return scores.index(best) + 1
 
     @property
-    def best_score(self) -> float | None:
-        """The score of the epoch to keep, by MONITOR; None without validation."""
-        return self.rows[self.best_epoch - 1].get(MONITOR)
+    def best(self) -> dict[str, float]:
+        """The values of the epoch to keep, by name."""
+        return self.rows[self.best_epoch - 1]
 
     @property
     def is_over(self) -> bool:
@@ -74,7 +77,7 @@ class Record:
         self.seconds.append(seconds)
         if self._writes:
             self._write()
-            values = "".join(f"{value:>15.4g}" for value in row.values())
+            values = "".join(f"{value:>{_width(name)}.4g}" for name, value in row.items())
             print(f"{len(self.rows):>4}/{self._epochs:<4}{values}{seconds:>9.1f}")
 
     def finish(self, parameters: dict[str, int]) -> None:
@@ -95,16 +98,26 @@ class Record:
             self._write()
 
     def _write(self) -> None:
-        best = self.rows[self.best_epoch - 1]
+        best, kept = self.best, self.best_epoch
         if self._live is None:
             self._live = _open_live(self._folder)
-            print(f"{'epoch':>9}" + "".join(f"{name:>15}" for name in best) + f"{'seconds':>9}")
-        for name in (MONITOR, VAL_LOSS):
-            if name in best:
+            header = "".join(f"{name:>{_width(name)}}" for name in best)
+            print(f"{'epoch':>9}{header}{'seconds':>9}")
+        for name in best:
+            if name.startswith("val/"):
                 self._live.log_metric(f"best/{name.replace('/', '_')}", best[name], plot=False)
         self._live.make_summary()
-        lines = ([epoch, *row.values()] for epoch, row in enumerate(self.rows, start=1))
-        write_csv(self._curves, ["epoch", *(name.replace("/", "_") for name in best)], lines)
+        names = [name.replace("/", "_") for name in best]
+        lines = (
+            [epoch, *row.values(), int(epoch == kept)]
+            for epoch, row in enumerate(self.rows, start=1)
+        )
+        write_csv(self._curves, ["epoch", *names, "kept"], lines)
+
+
+def _width(name: str) -> int:
+    """Return the width of a printed column; the whole table fits 100 characters."""
+    return 1 + max(_NARROWEST, len(name))
 
 
 def _open_live(folder: Path) -> Any:

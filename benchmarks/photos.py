@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 CLASSES = 10
 DISTINCT = 100  # pictures that are drawn; the others are copies with another comment
@@ -44,6 +44,14 @@ def jpeg(image: Image.Image) -> bytes:
     """Encode an image as JPEG."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=QUALITY)
+    return buffer.getvalue()
+
+
+def encoded_again(photo: bytes) -> bytes:
+    """Return the mirror image of a JPEG, encoded with another quality."""
+    with Image.open(io.BytesIO(photo)) as image:
+        buffer = io.BytesIO()
+        ImageOps.mirror(image).save(buffer, "JPEG", quality=QUALITY - 20)
     return buffer.getvalue()
 
 
@@ -86,7 +94,7 @@ def resized(data: bytes, size: int) -> bytes:
 
 
 def prepared(packed: Path, folder: Path, *, size: int, **changes: Any) -> Path:
-    """Prepare fieldguide's store from an archive.
+    """Prepare fieldguide's store from an archive; the copies of `archive` are photos like others.
 
     Args:
         packed: zip.
@@ -100,7 +108,8 @@ def prepared(packed: Path, folder: Path, *, size: int, **changes: Any) -> Path:
     from fieldguide.prepare.prepare import prepare
 
     params = load_params(ROOT / "params.yaml").data
-    update = {"archive": str(packed), "image_size": size, "val_fraction": 0.01, **changes}
+    update = {"archive": str(packed), "image_size": size, "val_fraction": 0.01}
+    update |= {"near_copies": False, **changes}
     with contextlib.redirect_stderr(io.StringIO()):
         prepare(params.model_copy(update=update), folder)
     return folder

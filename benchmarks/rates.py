@@ -1,7 +1,7 @@
 """Photos per second that a core prepares, and that a core or a GPU trains, for docs/scale.md.
 
     OMP_NUM_THREADS=1 python benchmarks/rates.py                    # one core
-    OMP_NUM_THREADS=1 python benchmarks/rates.py --photos 1000000   # `prepare` of a million photos
+    OMP_NUM_THREADS=1 python benchmarks/rates.py --photos 100000    # `prepare` of so many photos
     python benchmarks/rates.py --gpu                                # the first GPU
 
 The rates come from real runs of `prepare` on drawn JPEGs, and from real trainings of params.yaml's
@@ -20,19 +20,21 @@ import re
 import resource
 import tempfile
 import time
+import zipfile
+from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import torch
 from contender import ROOT
-from photos import archive, prepared
+from photos import CLASSES, archive, draw, encoded_again, prepared
 
 # Pixels -> photos per epoch, on a core and on a GPU.
 SIZES = {32: (4_000, 100_000), 64: (2_000, 50_000), 224: (256, 8_000)}
 EPOCHS = 4
 BATCHES = {False: (64,), True: (64, 1024)}  # the key is True on a GPU
 PREPARED = 4_000  # photos of one `prepare`
+EVERY = 100  # one photo of this many is a near-copy of the one before
 _EPOCH = re.compile(r"^ *\d+/\d+ .* ([\d.]+)$", re.MULTILINE)  # a printed line; its last column: s
 
 
@@ -47,20 +49,34 @@ def prepare_rate(folder: Path, *, width: int, height: int, size: int) -> dict[st
     return {"what": what, **photos, "photos_per_second": round(PREPARED / seconds)}
 
 
-def prepare_many(folder: Path, count: int) -> dict[str, Any]:
-    """Time `prepare` of many photos of 32 pixels and measure its peak memory."""
-    packed = folder / "photos.zip"
-    sizes = {"width": 32, "height": 32}
-    writer = get_context("spawn").Process(target=archive, args=(packed, count), kwargs=sizes)
-    writer.start()
-    writer.join()  # in another process, so that its memory is not counted
-    start = time.perf_counter()
-    prepared(packed, folder / "store", size=32)
-    seconds = time.perf_counter() - start
+def prepare_many(folder: Path, count: int, *, near_copies: bool) -> dict[str, Any]:
+    """Time `prepare` of photos.zip and measure this process's peak memory."""
+    start, cpu = time.perf_counter(), time.process_time()
+    prepared(folder / "photos.zip", folder / "store", size=32, near_copies=near_copies)
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB
+    what = f"prepare, 32×32 to 32 pixels{', near-copies' if near_copies else ''}"
     rate = {"photos_per_second": round(count / seconds), "memory_a_photo": peak * 1024 // count}
     files = {"files": len(list((folder / "store").iterdir()))}
-    return {"what": "prepare, 32×32 to 32 pixels", "photos": count, **rate, **files}
+    times = {"seconds": round(seconds, 1), "cpu_seconds": round(cpu, 1), "MiB": peak // 1024}
+    return {"what": what, "photos": count, **rate, **files, **times}
+
+
+def varied_archive(path: Path, count: int) -> None:
+    """Write photos of 32 pixels that all look different, except each EVERY-th: a near-copy."""
+    with zipfile.ZipFile(path, "w") as target:
+        photo = b""
+        for number in range(count):
+            again = number % EVERY == EVERY - 1
+            photo = encoded_again(photo) if again else draw(32, 32, seed=number)
+            label = (number - again) % CLASSES  # that of the photo which it looks like
+            target.writestr(f"class{label}/{number:07d}.jpg", photo)
+
+
+def apart(work: Callable[..., Any], *args: Any, **settings: Any) -> Any:
+    """Call a function in a process of its own, so that its memory is counted alone."""
+    with get_context("spawn").Pool(1) as pool:
+        return pool.apply(work, args, settings)
 
 
 def train_rate(store: Path, *, batch: int, gpu: bool) -> dict[str, Any]:
@@ -100,13 +116,18 @@ def main() -> None:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     if options.photos:
         with tempfile.TemporaryDirectory() as name:
-            print(json.dumps(prepare_many(Path(name), options.photos), ensure_ascii=False))
+            apart(varied_archive, Path(name, "photos.zip"), options.photos)
+            for near_copies in (False, True):
+                rate = apart(prepare_many, Path(name), options.photos, near_copies=near_copies)
+                print(json.dumps(rate, ensure_ascii=False), flush=True)
         return
     if not gpu:
         for width, height, size in ((500, 375, 32), (500, 375, 64), (500, 375, 224)):
             with tempfile.TemporaryDirectory() as name:
                 rate = prepare_rate(Path(name), width=width, height=height, size=size)
             print(json.dumps(rate, ensure_ascii=False), flush=True)
+    import torch  # not for `prepare_many`, whose memory is measured
+
     device = torch.cuda.get_device_name() if gpu else "one core"
     for size, counts in SIZES.items():
         with tempfile.TemporaryDirectory() as name:

@@ -70,6 +70,7 @@ def _data_params(settings: dict[str, Any]) -> Any:
     from fieldguide.core.params import load_params
 
     update = {"archive": settings["archive"], "image_size": settings["size"], "val_fraction": 0.1}
+    update["near_copies"] = False  # the archive has few pictures, many times
     return load_params(ROOT / "params.yaml").data.model_copy(update=update)
 
 

@@ -37,7 +37,7 @@ LARGEST, RATIO = (
     500,
     100,
 )  # training photos of the first class, and how many times those of the last
-RAREST = 5  # classes whose recall has a column
+HALF = 5  # classes: the largest, and the rarest, whose mean recalls have a column
 VARIANTS: dict[str, dict[str, Any]] = {
     "none": {"train.balance": "none"},
     "weights": {"train.balance": "weights"},
@@ -55,7 +55,8 @@ COMMON = {
 _COLUMNS = {  # key of a row -> head of the table
     "test_acc": "test accuracy",
     "test_macro_f1": "test macro F1",
-    "rare_recall": f"recall of the {RAREST} rarest",
+    "common_recall": f"recall of the {HALF} largest",
+    "rare_recall": f"recall of the {HALF} rarest",
     "val_macro_f1": "val macro F1",
     "val_ece": "val ECE",
     "test_ece": "test ECE",
@@ -110,15 +111,12 @@ def train_one(store: Path, changes: dict[str, Any]) -> dict[str, Any]:
         probabilities = predict_split(bundle, split, portable=True)
         predictions = Predictions(split.sources, prepared.classes, split.labels, probabilities)
         found[name] = evaluate(predictions, bins=params.evaluate.calibration_bins)
-    recalls = [one.recall for one in found["test"].per_class]
     return {
         **{f"{name}_macro_f1": round(scores.macro_f1, 6) for name, scores in found.items()},
         **{f"{name}_ece": round(scores.ece, 6) for name, scores in found.items()},
         "test_acc": found["test"].acc,
         "test_bal_acc": round(found["test"].bal_acc, 6),
-        # Classes are in the order of their names, as in `make_archive`: the rarest are the last.
-        "rare_recall": round(statistics.fmean(recalls[-RAREST:]), 6),
-        "recalls": recalls,
+        "recalls": [one.recall for one in found["test"].per_class],
     }
 
 
@@ -201,10 +199,21 @@ def table(rows: list[dict[str, Any]]) -> str:
         f"| --- |{' --- |' * (len(_COLUMNS) + 1)}",
     ]
     for name in VARIANTS:
-        mine = [row for row in rows if row["variant"] == name]
+        mine = [row | _means(row["recalls"]) for row in rows if row["variant"] == name]
         cells = [spread([row[key] for row in mine]) for key in _COLUMNS]
         lines.append(f"| {name} | {' | '.join(cells)} | {len(mine)} |")
     return "\n".join(lines)
+
+
+def _means(recalls: list[float]) -> dict[str, float]:
+    """Return mean recalls of classes in the order of their names: `make_archive` gives this order.
+
+    The first class is the largest.
+    """
+    return {
+        "common_recall": statistics.fmean(recalls[:HALF]),
+        "rare_recall": statistics.fmean(recalls[-HALF:]),
+    }
 
 
 if __name__ == "__main__":

@@ -49,12 +49,11 @@ def test_the_params_of_every_variant_are_allowed(variant):
 
 
 def test_the_table_has_mean_and_deviation_over_seeds():
-    keys = ("test_macro_f1", "rare_recall", "val_macro_f1", "val_ece", "test_ece")
-    rows = [
-        {"variant": "sampler", "test_acc": acc, **dict.fromkeys(keys, 0.25)} for acc in (0.5, 0.52)
-    ]
+    keys = ("test_macro_f1", "val_macro_f1", "val_ece", "test_ece")
+    equal = {"variant": "sampler", "recalls": [0.75] * 5 + [0.1, 0.2, 0.2, 0.2, 0.3]}
+    rows = [equal | dict.fromkeys(keys, 0.25) | {"test_acc": acc} for acc in (0.5, 0.52)]
     lines = long_tail.table(rows).splitlines()
-    equal = " | 25.0 ± 0.0" * 5
-    assert f"| sampler | 51.0 ± 1.4{equal} | 2 |" in lines
-    assert "| none | – | – | – | – | – | – | 0 |" in lines
-    assert {line.count("|") for line in lines} == {9}
+    cells = ["51.0 ± 1.4", *(f"{value} ± 0.0" for value in ("25.0", "75.0", "20.0", *["25.0"] * 3))]
+    assert f"| sampler | {' | '.join(cells)} | 2 |" in lines
+    assert f"| none | {'– | ' * 7}0 |" in lines
+    assert {line.count("|") for line in lines} == {10}

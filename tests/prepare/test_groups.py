@@ -378,3 +378,14 @@ class TestRare:
             ArchiveError, match="11 leaves fewer than two classes; the two largest have 10, 10"
         ):
             run(photos, min_photos=11, max_unreadable=0.1)
+
+    def test_rare_classes_without_a_training_photo_are_no_class(self, run, make_photos):
+        files = {**make_photos("train", each=10), **make_photos("test", each=3, seed=1)}
+        for label, seed in (("dog", 2), ("eel", 3)):
+            ((_, photo),) = make_photos(classes=[label], each=1, seed=seed).items()
+            files |= {f"train/{label}/0.png": photo, f"test/{label}/0.png": photo}
+        with pytest.raises(
+            ArchiveError, match="no photo is left in the class 'other' of the train"
+        ):
+            run(files, min_photos=3, rare="merge")
+        assert set(run({**files}, min_photos=3).values()) >= {("test", "ant")}

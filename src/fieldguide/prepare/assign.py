@@ -247,6 +247,8 @@ def _check_classes(todo: _Assignment, rare: set[str]) -> None:
 
 
 def _nothing_left(where: str, todo: _Assignment, rows: Sequence[int]) -> str:
+    if not rows:  # the rare classes that became one class have only test photos
+        return f"no photo is left in the {where} folder; see data.min_photos and data.rare"
     counts = Counter(todo.reasons[row].reason for row in rows)
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(counts.items()))
     first = min(rows, key=lambda row: todo.photos[row].member.source)

@@ -196,14 +196,25 @@ class TestGiven:
                 "cow": f"c{number // 5}",
             }
             named[f"{label}/{group[label]}-{number}.png"] = data
-        run(named, group=r"/(.*)-", test_fraction=0.1, val_fraction=0.1)
+        found = run(named, group=r"/(.*)-", test_fraction=0.1, val_fraction=0.1)
+        (left,) = {name[4:6] for name, place in found.items() if place == ("train", "cow")}
         assert run.prepared.warnings[:2] == [
-            "class 'ant' lies in one group, x: all its 10 photos stay in training",
             "group y has 6 of the 10 photos of class 'bee'",
+            "group c0 has 5 of the 10 photos of class 'cow'",
+        ]
+        assert [line for line in run.prepared.warnings if "only one group" in line] == [
+            (
+                "class 'ant' has only one group, x, which data.test_fraction cannot divide: all its "
+                "photos stay in training"
+            ),
+            (
+                f"class 'cow' has only one group, {left}, which data.val_fraction cannot divide: all "
+                "its photos stay in training"
+            ),
         ]
         assert (
-            "data.test_fraction: whole groups are not the exact fraction of 2 of 3 classes; "
-            "photos: cow 5 for 1, ant 0 for 1" in run.prepared.warnings
+            "data.test_fraction: whole groups are not the exact fraction of 1 of 2 classes; "
+            "photos: cow 5 for 1" in run.prepared.warnings
         )
 
     @pytest.mark.parametrize(

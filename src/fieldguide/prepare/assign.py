@@ -20,7 +20,6 @@ from fieldguide.prepare.near_copies import NearCopies
 from fieldguide.prepare.splits import draw_groups, find_copies
 
 OTHER = "other"  # the class of all rare classes, for data.rare: merge
-_HALF = 0.5
 Pairs = list[tuple[int, int]]
 
 
@@ -107,9 +106,11 @@ def assign(
                 f"{lacking:,} of {counted(len(todo.rows), 'photo')} have no EXIF time, which "
                 "data.burst_seconds needs"
             )
-    _leave_out_straddling(todo, make_groups(todo.photos, todo.digests, given, near.pairs + bursts))
-    _check_classes(todo, _leave_out_rare(todo, params))
     groups = make_groups(todo.photos, todo.digests, given, near.pairs + bursts)
+    _leave_out_straddling(todo, groups)
+    _check_classes(todo, _leave_out_rare(todo, params))
+    kept = ([row for row in group.rows if todo.digests[row]] for group in groups)
+    groups = [group._replace(rows=rows) for group, rows in zip(groups, kept, strict=True) if rows]
     rows_of = _draw(todo, groups, params)
     still = set(todo.rows)
     return Assigned(
@@ -265,11 +266,19 @@ def _draw(todo: _Assignment, groups: Sequence[Group], params: DataParams) -> dic
     split_of = todo.by_split(todo.rows)
     pool = [group for group in groups if todo.photos[group.rows[0]].split == "train"]
     _warn_of_large_groups(todo, pool)
+    undivided: set[str] = set()  # classes that were named
     for split, fraction in (("test", params.test_fraction), ("val", params.val_fraction)):
         if split_of[split]:
             continue
         key = f"data.{split}_fraction"
         draw = draw_groups(pool, labels, fraction, seed=params.seed, key=key)
+        for group in pool:
+            for label in sorted(todo.labels(group.rows) - draw.wanted.keys() - undivided):
+                undivided.add(label)
+                todo.warnings.append(
+                    f"class {label!r} has only one group, {group.name}, which {key} cannot divide: "
+                    "all its photos stay in training"
+                )
         pool = draw.stay
         split_of[split] = sorted(row for group in draw.held_out for row in group.rows)
         if not split_of[split]:
@@ -283,18 +292,13 @@ def _draw(todo: _Assignment, groups: Sequence[Group], params: DataParams) -> dic
 
 
 def _warn_of_large_groups(todo: _Assignment, groups: Sequence[Group]) -> None:
-    """Name classes that lie in one group, and groups with half of a class."""
+    """Name groups of two photos or more that have half of a class, but not all of it."""
     photos = Counter(todo.photos[row].label for group in groups for row in group.rows)
     for group in groups:
         if len(group.rows) == 1:
             continue
         for label, count in sorted(Counter(todo.photos[row].label for row in group.rows).items()):
-            if count == photos[label]:
-                todo.warnings.append(
-                    f"class {label!r} lies in one group, {group.name}: all its {count:,} photos "
-                    "stay in training"
-                )
-            elif count >= _HALF * photos[label] and count > 1:
+            if 1 < count < photos[label] <= 2 * count:
                 todo.warnings.append(
                     f"group {group.name} has {count:,} of the {photos[label]:,} photos of class "
                     f"{label!r}"

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from fieldguide.core.errors import ArchiveError
-from fieldguide.core.output import counted
+from fieldguide.core.output import counted, listed
 from fieldguide.core.params import DataParams
 from fieldguide.prepare.components import connected
 from fieldguide.prepare.layout import Photo
@@ -82,7 +82,7 @@ def make_groups(
         names = sorted({" / ".join(given[row]) for row in rows if given[row]})
         if not names:
             names = [photos[min(rows, key=lambda row: digests[row])].member.source]
-        groups.append(Group(rows, min(keys), " + ".join(names)))
+        groups.append(Group(rows, min(keys), listed(names, most=3)))
     return groups
 
 

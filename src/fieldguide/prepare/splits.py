@@ -53,7 +53,7 @@ class Draw(NamedTuple):
 
     stay: list[Group]
     held_out: list[Group]
-    wanted: dict[str, int]  # photos of each class to hold out
+    wanted: dict[str, int]  # photos to hold out, of each class that has two groups or more
 
 
 def draw_groups(
@@ -88,8 +88,10 @@ def draw_groups(
                 "allowed: two or more in each class, or three if the test set is split off too; "
                 "see data.min_photos"
             )
-    wanted = {label: min(max(round(n * fraction), 1), n - 1) for label, n in photos.items()}
-    reachable = {label: n if groups_of[label] > 1 else 0 for label, n in wanted.items()}
+    goal = {
+        label: min(max(round(n * fraction), 1), n - 1) if groups_of[label] > 1 else 0
+        for label, n in photos.items()
+    }
     salt = f"{seed} {key} ".encode()
     order = sorted(groups, key=lambda group: hashlib.sha256(salt + group.key).digest())
     taken: set[int] = set()  # places in `order`
@@ -98,17 +100,17 @@ def draw_groups(
         own = Counter(labels[row] for row in group.rows)
         if any(held[label] + n == photos[label] for label, n in own.items()):
             continue
-        before = sum(abs(held[label] - reachable[label]) for label in own)
-        after = sum(abs(held[label] + n - reachable[label]) for label, n in own.items())
+        before = sum(abs(held[label] - goal[label]) for label in own)
+        after = sum(abs(held[label] + n - goal[label]) for label, n in own.items())
         if after < before:
             taken.add(place)
             held += own
-    if any(held[label] != n for label, n in reachable.items()):
-        _exchange(order, taken, labels, photos, reachable)
+    if any(held[label] != n for label, n in goal.items()):
+        _exchange(order, taken, labels, photos, goal)
     return Draw(
         [group for place, group in enumerate(order) if place not in taken],
         [group for place, group in enumerate(order) if place in taken],
-        wanted,
+        {label: n for label, n in goal.items() if n},
     )
 
 

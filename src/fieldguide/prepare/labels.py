@@ -50,42 +50,52 @@ def read_labels(params: DataParams, archives: Archives) -> Layout:
     """
     found = files_by_name(archives.members)
     check_photos(archives.shown, found)
-    name, data, inside = _find_table(params, archives, found)
-    table = read_table(name, data, params.group_columns)
-    warnings = list(table.warnings)
-    rows = _spelled(table, warnings)
-    labelled, missing = _match(name, rows, found, inside.folders if inside else ())
-    _check_missing(table, labelled, missing, archives, params)
-    labelled = _one_row_each(name, labelled, warnings)
-    split_of = _splits(table, labelled)
-    photos, left_out = _photos(name, labelled, split_of)
-    left_out += [LeftOut(row.file, row.label, NO_FILE, f"{row.place} of {name}") for row in missing]
-    in_table = {id(one) for _, one in labelled} | {id(inside)}
+    warnings: list[str] = []
+    labelled: list[_Labelled] = []
+    missing: list[Row] = []
+    tables = _find_tables(params, archives, found)
+    for name, data, inside in tables:
+        table = read_table(name, data, params.group_columns)
+        if len(tables) > 1:
+            rows = [row._replace(place=f"{name}, {row.place}") for row in table.rows]
+            table = table._replace(rows=rows)
+        warnings += table.warnings
+        here, lacking = _match(table, found, inside.folders if inside else ())
+        labelled += here
+        missing += lacking
+    name = params.labels
+    _check_missing(name, labelled, missing, archives, params)
+    labelled = _one_row_each(name, _spelled(name, labelled, warnings), warnings)
+    photos, left_out = _photos(name, labelled, _splits(name, labelled))
+    left_out += [
+        LeftOut(row.file, spelling(row.label), NO_FILE, f"{row.place} of {name}") for row in missing
+    ]
+    in_table = {id(one) for _, one in labelled} | {id(inside) for *_, inside in tables}
     for one in found:
         if id(one) not in in_table:
             reason, detail = NO_CLASS, f"not in {name}"
             if not one.is_photo:
                 reason, detail = NOT_A_PHOTO, suffix_of(one.member.name) or "no suffix"
             left_out.append(LeftOut(one.member.source, "", reason, detail))
-    gone = {row.label for row in missing if row.label} - {photo.label for photo in photos}
+    gone = {spelling(row.label) for row in missing} - {photo.label for photo in photos} - {""}
     if gone:
         warnings.append(f"{name}: classes without any photo: {listed(sorted(gone))}")
     return Layout(photos, checked_classes(name, photos, []), left_out, warnings)
 
 
 def _check_missing(
-    table: Table,
+    table: str,
     labelled: Sequence[_Labelled],
     missing: Sequence[Row],
     archives: Archives,
     params: DataParams,
 ) -> None:
     """Refuse a table of which no file, or fewer than allowed, are in the archive."""
-    count = len(table.rows)
+    count = len(labelled) + len(missing)
     if not labelled:
         photo = next(one.name for one in archives.members if has_photo_suffix(one.name))
         raise ArchiveError(
-            f"{table.name}: no file of its {counted(count, 'row')}, such as {missing[0].file!r} "
+            f"{table}: no file of its {counted(count, 'row')}, such as {missing[0].file!r} "
             f"({missing[0].place}), is in {archives.shown}, which has {photo!r}"
         )
     if len(missing) > params.max_unreadable * count:
@@ -93,16 +103,22 @@ def _check_missing(
             f"name no file of {archives.shown} ({len(missing) / count:.1%}); allowed: "
             f"data.max_unreadable {params.max_unreadable}"
         )
-        refuse(table.name, [f"{row.place}: {row.file}" for row in missing], what)
+        refuse(table, [f"{row.place}: {row.file}" for row in missing], what)
 
 
 def _photos(
-    table: str, labelled: Sequence[_Labelled], split_of: dict[str, str]
+    table: str, labelled: Sequence[_Labelled], splits: Sequence[str]
 ) -> tuple[list[Photo], list[LeftOut]]:
-    """Return the photos that have a class, by name, and the other files of the table."""
+    """Return the photos that have a class, by name, and the other files of the table.
+
+    Args:
+        table: its name.
+        labelled: rows and their files.
+        splits: of each row.
+    """
     photos, left_out = [], []
     unread: dict[str, list[str]] = defaultdict(list)  # by class: files that are no photos
-    for row, one in labelled:
+    for (row, one), split in zip(labelled, splits, strict=True):
         source = one.member.source
         if not row.label:
             why = row.why or "the class is empty"
@@ -112,18 +128,30 @@ def _photos(
             left_out.append(LeftOut(source, row.label, NOT_A_PHOTO, detail))
             unread[row.label].append(f"{row.place}: {source}")
         else:
-            group = row.group if any(row.group) else ()
-            photos.append(Photo(one.member, split_of[row.place], row.label, group))
+            # A photo whose site or sequence is unknown belongs to no known group.
+            group = row.group if all(row.group) else ()
+            photos.append(Photo(one.member, split, row.label, group))
     for label in sorted(unread.keys() - {photo.label for photo in photos}):
         refuse(table, unread[label], f"are all of class {label!r}, and cannot be read as photos")
     photos.sort(key=lambda photo: (photo.member.name, photo.member.archive, photo.member.place))
     return photos, left_out
 
 
-def _find_table(
+class _TableFile(NamedTuple):
+    """A table before it is read."""
+
+    name: str
+    data: bytes
+    entry: Found | None  # its entry if it is one of the archive's files
+
+
+def _find_tables(
     params: DataParams, archives: Archives, found: Sequence[Found]
-) -> tuple[str, bytes, Found | None]:
-    """Return the table's name and bytes, and its entry if it is one of the archive's files."""
+) -> list[_TableFile]:
+    """Return the table; or several, if folders of the archive have one of the same name.
+
+    Hugging Face's layout is train/metadata.csv and test/metadata.csv.
+    """
     given = [params.archive] if isinstance(params.archive, str) else params.archive
     folders = [Path(place).absolute() for place in given if Path(place).is_dir()]
     for path in (Path(params.labels).absolute(), *(folder / params.labels for folder in folders)):
@@ -131,26 +159,23 @@ def _find_table(
             inside = {path.relative_to(f).as_posix() for f in folders if path.is_relative_to(f)}
             entry = next((one for one in found if one.member.source in inside), None)
             try:
-                return params.labels, path.read_bytes(), entry
+                return [_TableFile(params.labels, path.read_bytes(), entry)]
             except OSError as err:
                 raise ArchiveError(f"data.labels: {path}: cannot be read ({err.strerror})") from err
     wanted = unicodedata.normalize("NFC", params.labels).removeprefix("./")
     matches = [one for one in found if f"/{_path(one)}".endswith(f"/{wanted}")]
-    if len(matches) != 1:
-        tables = [one.member.source for one in matches]
+    if not matches:
         here = Path("data/labels") / Path(params.labels).name
         hint = f"; did you mean {here}?" if here.is_file() else ""
         raise ArchiveError(
-            f"data.labels: {params.labels}: {len(matches)} such files in {archives.shown}"
-            f"{f' ({listed(tables)})' if tables else ', and none here'}; allowed: "
-            f"none, a path of this project such as data/labels/labels.csv, or a file of the archive"
-            f"{hint}"
+            f"data.labels: {params.labels}: found neither in {archives.shown} nor in this project; "
+            f"allowed: none, a path of this project such as data/labels/labels.csv, or a file of "
+            f"the archive{hint}"
         )
-    member = matches[0].member
     try:
-        return params.labels, archives.read(member), matches[0]
+        return [_TableFile(one.member.source, archives.read(one.member), one) for one in matches]
     except UnreadableMemberError as err:
-        raise ArchiveError(f"data.labels: {member.source}: {err}") from err
+        raise ArchiveError(f"data.labels: {params.labels}: {err}") from err
 
 
 def _path(found: Found) -> str:
@@ -158,53 +183,54 @@ def _path(found: Found) -> str:
     return unicodedata.normalize("NFC", found.member.source)
 
 
-def _spelled(table: Table, warnings: list[str]) -> list[Row]:
+def _spelled(table: str, labelled: Sequence[_Labelled], warnings: list[str]) -> list[_Labelled]:
     """Return the rows with tidy class names; refuse names that differ in upper and lower case."""
-    rows = [row._replace(label=spelling(row.label)) for row in table.rows]
-    tidied = [
-        old.place for old, row in zip(table.rows, rows, strict=True) if old.label != row.label
+    tidy = [one._replace(row=one.row._replace(label=spelling(one.row.label))) for one in labelled]
+    changed = [
+        new.row.place
+        for old, new in zip(labelled, tidy, strict=True)
+        if old.row.label != new.row.label
     ]
-    if tidied:
+    if changed:
         warnings.append(
-            f"{table.name}: class names whose spaces or accents were tidied: {listed(tidied)}"
+            f"{table}: class names whose spaces or accents were tidied: {listed(changed)}"
         )
-    by_key: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
-    for row in rows:
-        by_key["".join(row.label.casefold().split())][row.label].append(row)
+    by_key: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for row, _ in tidy:
+        by_key["".join(row.label.casefold().split())][row.label].append(row.place)
     problems = []
-    for spellings in by_key.values():
-        first, *others = sorted(spellings, key=lambda label: (-len(spellings[label]), label))
+    for places_of in by_key.values():
+        first, *others = sorted(places_of, key=lambda label: (-len(places_of[label]), label))
         for label in others:
             problems += [
-                f"{row.place}: class {label!r}; {spellings[first][0].place} has {first!r}"
-                for row in spellings[label]
+                f"{place}: class {label!r}; {places_of[first][0]} has {first!r}"
+                for place in places_of[label]
             ]
     if problems:
-        refuse(table.name, problems, "write a class in another way (upper and lower case, spaces)")
-    return rows
+        refuse(table, problems, "write a class in another way (upper and lower case, spaces)")
+    return tidy
 
 
 def _match(
-    table: str, rows: Sequence[Row], found: Sequence[Found], folder: Sequence[str]
+    table: Table, found: Sequence[Found], folder: Sequence[str]
 ) -> tuple[list[_Labelled], list[Row]]:
     """Find the file of each row; return also the rows without one.
 
     Args:
-        table: its name.
-        rows: of the table.
+        table: whose rows to match.
         found: all files.
         folder: of the table, if it is in the archive.
     """
     by_path: dict[str, list[Found]] = defaultdict(list)
     for one in found:
-        for path in {_path(one), unicodedata.normalize("NFC", one.member.name)}:
+        for path in {_tidy_path(one.member.source), _tidy_path(one.member.name)}:
             by_path[path].append(one)
-    files = [_tidy_path(row.file) for row in rows]
+    files = [_tidy_path(row.file) for row in table.rows]
     shared = _shared_folder([one.folders for one in found if one.is_photo])
     starts = [f"{'/'.join(names)}/" if names else "" for names in (folder, (), shared)]
     start = max(starts, key=lambda start: sum(f"{start}{file}" in by_path for file in files))
     labelled, missing, problems = [], [], []
-    for row, file in zip(rows, files, strict=True):
+    for row, file in zip(table.rows, files, strict=True):
         matches = by_path.get(f"{start}{file}", [])
         if len(matches) > 1:
             both = " and ".join(one.member.source for one in matches[:2])
@@ -214,14 +240,14 @@ def _match(
         else:
             missing.append(row)
     if problems:
-        refuse(table, problems)
+        refuse(table.name, problems)
     return labelled, missing
 
 
 def _tidy_path(file: str) -> str:
-    """Return a path of a table as an archive writes it; Windows has backslashes."""
-    file = unicodedata.normalize("NFC", file if "/" in file else file.replace("\\", "/"))
-    return "/".join(name for name in file.split("/") if name not in ("", "."))
+    """Return a path with composed letters (NFC) and slashes; Windows writes backslashes."""
+    names = unicodedata.normalize("NFC", file).replace("\\", "/").split("/")
+    return "/".join(name for name in names if name not in ("", "."))
 
 
 def _shared_folder(every: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
@@ -261,28 +287,28 @@ def _one_row_each(
     return once
 
 
-def _splits(table: Table, labelled: Sequence[_Labelled]) -> dict[str, str]:
-    """Return the split of each row, by its place: of the column, else by folder, else train."""
-    if table.has_splits:
+def _splits(table: str, labelled: Sequence[_Labelled]) -> list[str]:
+    """Return the split of each row: of the column, else by folder, else train."""
+    if any(row.split for row, _ in labelled):
         problems = [
             f"{row.place}: split {row.split!r}; allowed: train, val, test"
             for row, _ in labelled
-            if row.split.lower() not in SPLIT_OF
+            if row.label and row.split.lower() not in SPLIT_OF
         ]
         if problems:
-            refuse(table.name, problems)
-        return {row.place: SPLIT_OF[row.split.lower()] for row, _ in labelled}
+            refuse(table, problems)
+        return [SPLIT_OF.get(row.split.lower(), "train") for row, _ in labelled]
     top = len(top_folder({found.folders for _, found in labelled}))
-    folder_of = {row.place: "".join(found.folders[top : top + 1]) for row, found in labelled}
-    split_of = split_by_folder(folder_of.values())
+    folders = ["".join(found.folders[top : top + 1]).lower() for _, found in labelled]
+    split_of = split_by_folder(folders)
     # A folder that is called train may also be a class of vehicles.
-    if not split_of or {name.lower() for name in folder_of.values()} & SPLIT_OF.keys() == {"train"}:
-        return dict.fromkeys(folder_of, "train")
+    if not split_of or set(folders) & SPLIT_OF.keys() == {"train"}:
+        return ["train"] * len(labelled)
     problems = [
         f"{row.place}: {found.member.source} is in no folder of a split; write a column split"
-        for row, found in labelled
-        if folder_of[row.place].lower() not in split_of
+        for (row, found), folder in zip(labelled, folders, strict=True)
+        if folder not in split_of
     ]
     if problems:
-        refuse(table.name, problems)
-    return {place: split_of[name.lower()] for place, name in folder_of.items()}
+        refuse(table, problems)
+    return [split_of[folder] for folder in folders]

@@ -12,7 +12,7 @@ import io
 import json
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from fieldguide.core.errors import ArchiveError
@@ -23,6 +23,9 @@ from fieldguide.prepare.names import suffix_of
 FILE_COLUMNS = ("file_name", "filepath", "file", "path", "image")
 LABEL_COLUMNS = ("label", "class")
 _SPLIT_COLUMN = "split"
+_COCO = ("images", "annotations", "categories")
+# Keys of a COCO image that are no columns, because its file and class are known from elsewhere.
+_IGNORED = {"id", *FILE_COLUMNS, *LABEL_COLUMNS}
 _DELIMITERS = {".csv": ",;\t", ".tsv": "\t,;", ".txt": "\t,;"}  # .txt: a spreadsheet's Unicode text
 TABLE_SUFFIXES = (*_DELIMITERS, ".jsonl", ".ndjson", ".json")
 _BYTE_ORDER_MARKS = (
@@ -49,7 +52,6 @@ class Table(NamedTuple):
 
     name: str  # in messages
     rows: list[Row]
-    has_splits: bool
     warnings: list[str]
 
 
@@ -72,17 +74,21 @@ def read_table(name: str, data: bytes, group_columns: Sequence[str]) -> Table:
     if suffix in _DELIMITERS:
         records, columns = _delimited(name, text, _DELIMITERS[suffix])
     elif suffix == ".json":
-        records, columns = _coco(name, text)
+        records, columns = _json(name, text)
     else:
         records, columns = _json_lines(name, text)
     if not records:
         raise ArchiveError(f"{name}: no row; allowed: one or more")
     chosen = _Columns(name, columns, group_columns)
-    rows = [chosen.row(place, record) for place, record in records]
-    nameless = [row.place for row in rows if not row.file]
-    if nameless:
-        refuse(name, [f"{place}: {chosen.file} is empty" for place in nameless])
-    return Table(name, rows, chosen.split is not None, warnings)
+    rows, problems = [], []
+    for place, record in records:
+        try:
+            rows.append(chosen.row(place, record))
+        except ValueError as err:
+            problems.append(f"{place}: {err}")
+    if problems:
+        refuse(name, problems)
+    return Table(name, rows, warnings)
 
 
 def refuse(name: str, problems: Sequence[str], what: str = "cannot be used") -> None:
@@ -101,9 +107,10 @@ class _Columns:
     def __init__(self, table: str, columns: Sequence[str], groups: Sequence[str]) -> None:
         by_key: dict[str, str] = {}
         for column in columns:
-            first = by_key.setdefault(column.strip().lower(), column)
-            if first is not column:
-                raise ArchiveError(f"{table}: two columns {first!r}; allowed: different names")
+            key = column.strip().lower()
+            if key in by_key:
+                raise ArchiveError(f"{table}: two columns {column!r}; allowed: different names")
+            by_key[key] = column
         found = ", ".join(columns)
 
         def first_of(names: Sequence[str], content: str) -> str:
@@ -126,17 +133,42 @@ class _Columns:
             self.groups.append(by_key[name.strip().lower()])
 
     def row(self, place: str, record: dict[str, Any]) -> Row:
+        """Return a row.
+
+        Raises:
+            ValueError: a value is of another type, or holds characters that are no text.
+        """
+
+        def text(column: str, *, any_type: bool = False) -> str:
+            value = record.get(column)
+            if value is None:
+                return ""
+            if any_type and not isinstance(value, str):
+                value = json.dumps(value, sort_keys=True)
+            if not isinstance(value, str) and type(value) is not int:
+                raise ValueError(
+                    f"{column}: found {json.dumps(value)[:40]}; allowed: text, or an integer"
+                )
+            value = str(value).strip()
+            if any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
+                raise ValueError(f"{column}: {value!r} holds a control character")
+            return value
+
+        file = text(self.file)
+        if not file:
+            raise ValueError(f"{self.file} is empty")
         return Row(
             place,
-            record.get(self.file, "").strip(),
-            record.get(self.label, ""),
-            record.get(self.split, "").strip() if self.split else "",
-            tuple(record.get(column, "").strip() for column in self.groups),
-            record.get(_WHY, ""),
+            file,
+            label=text(self.label),
+            split=text(self.split) if self.split else "",
+            group=tuple(text(column, any_type=True) for column in self.groups),
+            why=record.get(_WHY, ""),
         )
 
 
-_WHY = "why there is no class\0"  # key of a record, which no column of a file can have
+# Key of a record whose value says why there is no class; no column of a table is a number.
+_WHY: Any = 0
 
 
 def _decoded(name: str, data: bytes) -> tuple[str, list[str]]:
@@ -156,7 +188,14 @@ def _decoded(name: str, data: bytes) -> tuple[str, list[str]]:
     except UnicodeDecodeError as err:
         line = data.count(b"\n", 0, err.start) + 1
         warning = f"{name}: line {line} is not in UTF-8; the file is read as Windows-1252"
-        return data.decode("cp1252", errors="replace"), [warning]
+    try:
+        return data.decode("cp1252"), [warning]
+    except UnicodeDecodeError as err:
+        line = data.count(b"\n", 0, err.start) + 1
+        raise ArchiveError(
+            f"{name}: line {line} is neither UTF-8 nor Windows-1252; allowed: these, or UTF-16 "
+            "with a byte-order mark"
+        ) from err
 
 
 def _delimited(name: str, text: str, delimiters: str) -> tuple[Records, list[str]]:
@@ -202,84 +241,113 @@ def _json_lines(name: str, text: str) -> tuple[Records, list[str]]:
     """Read one JSON object in each line."""
     records: Records = []
     problems = []
-    columns: dict[str, None] = {}  # a set that keeps the order
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
-            found = json.loads(line)
-            if not isinstance(found, dict):
-                problems.append(f"line {number}: found {type(found).__name__}; allowed: an object")
-                continue
-            records.append((f"line {number}", {key: _text(key, found[key]) for key in found}))
+            found = _parsed(line)
         except (ValueError, RecursionError) as err:
             problems.append(f"line {number}: {err}")
             continue
-        columns |= dict.fromkeys(found)
+        if isinstance(found, dict):
+            records.append((f"line {number}", found))
+        else:
+            problems.append(f"line {number}: found {type(found).__name__}; allowed: an object")
     if problems:
         refuse(name, problems)
-    return records, list(columns)
+    return records, _columns_of(records)
 
 
-def _text(key: str, value: object) -> str:
-    """Return a value of JSON as text; nothing for null."""
-    if isinstance(value, str):
-        return value
-    if type(value) is int:
-        return str(value)
-    if value is not None and key.strip().lower() in (*FILE_COLUMNS, *LABEL_COLUMNS, _SPLIT_COLUMN):
-        raise ValueError(f"{key}: found {json.dumps(value)[:40]}; allowed: text, or an integer")
-    return "" if value is None else json.dumps(value, sort_keys=True)
+def _parsed(text: str) -> Any:
+    """Parse JSON.
+
+    Raises:
+        ValueError: it is not JSON, or an object has a key twice.
+        RecursionError: it is too deep.
+    """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+            raise ValueError(f"the key {twice!r} is there twice")
+        return found
+
+    return json.loads(text, object_pairs_hook=once)
 
 
-def _coco(name: str, text: str) -> tuple[Records, list[str]]:
-    """Read images, annotations and categories; other values of an image are columns."""
+def _columns_of(records: Records) -> list[str]:
+    """Return the keys of all records, in the order in which they come."""
+    return list(dict.fromkeys(key for _, record in records for key in record if key != _WHY))
+
+
+def _json(name: str, text: str) -> tuple[Records, list[str]]:
+    """Read a list of objects, as pandas writes it, or COCO."""
     try:
-        found = json.loads(text)
-        parts = [found[key] for key in ("images", "annotations", "categories")]
-        if not all(isinstance(part, list) for part in parts):
-            raise TypeError("images, annotations and categories must be lists")
+        found = _parsed(text)
     except (ValueError, RecursionError) as err:
         raise ArchiveError(f"{name}: not JSON ({err})") from err
-    except (TypeError, KeyError) as err:
+    if isinstance(found, dict):
+        return _coco(name, found)
+    records: Records = []
+    for number, entry in enumerate(found if isinstance(found, list) else [found], start=1):
+        if not isinstance(entry, dict):
+            raise ArchiveError(
+                f"{name}: entry {number}: found {json.dumps(entry)[:40]}; allowed: a list of "
+                "objects, or COCO"
+            )
+        records.append((f"entry {number}", entry))
+    return records, _columns_of(records)
+
+
+def _coco(name: str, found: dict[str, Any]) -> tuple[Records, list[str]]:
+    """Read images, annotations and categories; other values of an image are columns."""
+    missing = [key for key in _COCO if not isinstance(found.get(key), list)]
+    if missing:
         raise ArchiveError(
-            f"{name}: not COCO JSON (missing: {err}); allowed: an object with images, annotations "
-            "and categories; for one object in each line, the suffix .jsonl"
-        ) from err
-    images, annotations, categories = parts
-    names = dict(_named(name, "category", categories, "id", "name"))
-    files = list(_named(name, "image", images, "id", "file_name"))
-    repeated = [key for key, count in Counter(key for key, _ in files).items() if count > 1]
-    problems = [f"image {key}: id is there twice" for key in repeated]
+            f"{name}: not COCO JSON (no list of {', '.join(missing)}); allowed: an object with "
+            f"{', '.join(_COCO)}; for one object in each line, the suffix .jsonl"
+        )
+    images, annotations, categories = (found[key] for key in _COCO)
+    names = _once(name, "category", _named(name, "category", categories, "id", "name"))
+    files = _named(name, "image", images, "id", "file_name")
+    known = _once(name, "image", files)
+    problems = []
     labels: dict[Any, set[str]] = defaultdict(set)
-    known = {key for key, _ in files}
     for image, category in _named(name, "annotation", annotations, "image_id", "category_id"):
         if image not in known:
             problems.append(f"annotation of image {image}: there is no such image")
         elif category not in names:
             problems.append(f"annotation of image {image}: there is no category {category}")
         else:
-            labels[image].add(str(names[category]))
+            labels[image].add(names[category])
     if problems:
         refuse(name, problems)
     records: Records = []
-    columns: dict[str, None] = {}
-    for (key, _), image in zip(files, images, strict=True):
+    for (key, file), image in zip(files, images, strict=True):
         given = sorted(labels[key])
-        why = "no annotation" if not given else f"{len(given)} categories: {', '.join(given)}"
-        record = {column: _text(column, image[column]) for column in image if column != "id"}
-        record |= {
-            "label": given[0] if len(given) == 1 else "",
-            _WHY: "" if len(given) == 1 else why,
-        }
+        record = {name: value for name, value in image.items() if name not in _IGNORED}
+        record |= {"file_name": file, "label": given[0] if len(given) == 1 else ""}
+        if len(given) != 1:
+            record[_WHY] = (
+                f"{len(given)} categories: {', '.join(given)}" if given else "no annotation"
+            )
         records.append((f"image {key}", record))
-        columns |= dict.fromkeys(column for column in record if column != _WHY)
-    return records, list(columns)
+    return records, _columns_of(records)
 
 
-def _named(table: str, kind: str, items: Sequence[Any], *keys: str) -> Iterator[tuple[Any, Any]]:
-    """Yield two values of each item of COCO; names are text, ids are text or integers."""
-    problems = []
+def _once(table: str, kind: str, pairs: Sequence[tuple[Any, Any]]) -> dict[Any, Any]:
+    """Return values by id; refuse an id that is there twice."""
+    counts = Counter(key for key, _ in pairs)
+    repeated = [f"{kind} {key}: id is there twice" for key, count in counts.items() if count > 1]
+    if repeated:
+        refuse(table, repeated)
+    return dict(pairs)
+
+
+def _named(table: str, kind: str, items: Sequence[Any], *keys: str) -> list[tuple[Any, Any]]:
+    """Return two values of each item of COCO; names are text, ids are text or integers."""
+    found, problems = [], []
     for number, item in enumerate(items, start=1):
         values = [item.get(key) if isinstance(item, dict) else None for key in keys]
         for key, value in zip(keys, values, strict=True):
@@ -288,11 +356,16 @@ def _named(table: str, kind: str, items: Sequence[Any], *keys: str) -> Iterator[
                 problems.append(f"{kind} {number}: {key}: found {json.dumps(value)[:40]}")
                 break
         else:
-            yield values[0], values[1]
+            found.append((values[0], values[1]))
     if problems:
         refuse(table, problems)
+    return found
 
 
 def spelling(label: str) -> str:
-    """Return a class name as it is stored: composed letters (NFC), single spaces."""
-    return " ".join(unicodedata.normalize("NFC", label).split())
+    """Return a class name as it is stored: composed letters (NFC), single spaces, none unseen.
+
+    Characters without a width are taken out, except those that join letters in some scripts.
+    """
+    seen = (c for c in label if unicodedata.category(c) != "Cf" or c in "\u200c\u200d")
+    return " ".join(unicodedata.normalize("NFC", "".join(seen)).split())

@@ -36,7 +36,7 @@ class MostAlike(NamedTuple):
 
     train: str  # source name
     test: str
-    difference: float  # 0: the same picture; about 1.4: nothing in common (`prepare/looks.py`)
+    correlation: float  # of their details, in [-1, 1] (`prepare/most_alike.py`)
 
 
 class Split:

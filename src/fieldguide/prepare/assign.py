@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from fieldguide.core.errors import ArchiveError
@@ -13,13 +13,16 @@ from fieldguide.core.store import SPLITS
 from fieldguide.prepare.bursts import Taken, burst_pairs
 from fieldguide.prepare.chunks import Failure
 from fieldguide.prepare.components import connected
-from fieldguide.prepare.groups import Group, given_groups, make_groups
+from fieldguide.prepare.groups import Group, make_groups
 from fieldguide.prepare.layout import Photo
 from fieldguide.prepare.left_out import DUPLICATE, NEAR_COPY, RARE, STRADDLING
-from fieldguide.prepare.near_copies import NearCopies
+from fieldguide.prepare.looks import Looks
+from fieldguide.prepare.near_copies import contradictions, near_copies
 from fieldguide.prepare.splits import draw_groups, find_copies
 
 OTHER = "other"  # the class of all rare classes, for data.rare: merge
+# Near-copies under two classes: from this number and share of a class on there is a warning.
+_MANY, _SHARE = 10, 0.1
 Pairs = list[tuple[int, int]]
 
 
@@ -71,7 +74,8 @@ def assign(
     taken: Mapping[int, Taken],
     params: DataParams,
     *,
-    find_near_copies: Callable[[list[int], list[str]], NearCopies],
+    given: Sequence[tuple[str, ...]],
+    looks: Looks,
 ) -> Assigned:
     """Leave out copies and rare classes, join groups, and draw the splits that are missing.
 
@@ -81,7 +85,8 @@ def assign(
         failures: why, by row.
         taken: time of the photos that have one.
         params: of the stage.
-        find_near_copies: takes rows, and the label of every row; see `near_copies`.
+        given: groups by row, from `given_groups`.
+        looks: of all photos, for `data.near_copies`.
 
     Raises:
         ArchiveError: a class or a split has no photo left, or too few to be divided.
@@ -91,12 +96,9 @@ def assign(
         digests, [photo.label for photo in photos], [photo.split for photo in photos]
     )
     todo.leave_out({row: Failure(DUPLICATE, why) for row, why in copies.items()})
-    given = given_groups(todo.photos, params, todo.warnings)
-    near = NearCopies([], [])
-    if params.near_copies:
-        near = find_near_copies(todo.rows, [photo.label for photo in photos])
-    alike = connected(len(photos), near.pairs)
-    _leave_out_near_copies(todo, alike, near.contradictions)
+    near = near_copies(looks, todo.rows) if params.near_copies else []
+    alike = connected(len(photos), near)
+    _leave_out_near_copies(todo, alike, looks)
     bursts: Pairs = []
     if params.burst_seconds > 0:
         bursts = burst_pairs(photos, taken, params.burst_seconds)
@@ -106,7 +108,7 @@ def assign(
                 f"{lacking:,} of {counted(len(todo.rows), 'photo')} have no EXIF time, which "
                 "data.burst_seconds needs"
             )
-    groups = make_groups(todo.photos, todo.digests, given, near.pairs + bursts)
+    groups = make_groups(todo.photos, todo.digests, given, near + bursts)
     _leave_out_straddling(todo, groups)
     _check_classes(todo, _leave_out_rare(todo, params))
     kept = ([row for row in group.rows if todo.digests[row]] for group in groups)
@@ -123,19 +125,35 @@ def assign(
     )
 
 
-def _leave_out_near_copies(
-    todo: _Assignment, alike: Sequence[list[int]], contradictions: Pairs
-) -> None:
+def _leave_out_near_copies(todo: _Assignment, alike: Sequence[list[int]], looks: Looks) -> None:
     """Leave out photos that look the same where `find_copies` leaves out copies.
+
+    Of a group with several classes only the photos leave that look like one of another class.
 
     Args:
         todo: the assignment.
         alike: rows of each group of photos that look the same.
-        contradictions: pairs that look the same and have two labels. Not the whole group leaves: a
-            static camera may connect thousands of photos, most of which do not look the same.
+        looks: of all photos.
     """
     _leave_out_copies_of(todo, alike, "test", "test")
-    todo.leave_out(_contradicting(todo, contradictions))
+    photos = todo.photos
+    before = Counter(photos[row].label for row in todo.rows)
+    lost: dict[str, list[str]] = defaultdict(list)
+    for group in alike:
+        rows = [row for row in group if todo.digests[row] and photos[row].split != "test"]
+        if len(todo.labels(rows)) > 1:
+            pairs = contradictions(looks, rows, [photos[row].label for row in rows])
+            for row, other in pairs.items():
+                like = f"looks like {photos[other].member.source} of class {photos[other].label}"
+                todo.leave_out({row: Failure(NEAR_COPY, like)})
+                lost[photos[row].label].append(f"{photos[row].member.source} {like}")
+    for label, found in sorted(lost.items()):
+        if len(found) >= max(_MANY, _SHARE * before[label]):
+            todo.warnings.append(
+                f"data.near_copies: {len(found):,} of {before[label]:,} photos of class {label!r} "
+                f"are left out, such as {found[0]}; if these are different photos, for example of "
+                "one product or one camera, set data.near_copies: false"
+            )
     _leave_out_copies_of(todo, alike, "val", "validation")
 
 
@@ -144,7 +162,8 @@ def _leave_out_copies_of(
 ) -> None:
     for rows in alike:
         first, others = _lost(todo, rows, kept)
-        like = f"looks like the {name} photo {todo.photos[first].member.source}"
+        source = todo.photos[first].member.source
+        like = f"looks like the {name} photo {source}, or like a photo that does"
         todo.leave_out(dict.fromkeys(others, Failure(NEAR_COPY, like)))
 
 
@@ -163,18 +182,6 @@ def _lost(todo: _Assignment, rows: Sequence[int], kept: str) -> tuple[int, list[
     if not split_of[kept]:
         return 0, []
     return split_of[kept][0], split_of["train"] + (split_of["val"] if kept == "test" else [])
-
-
-def _contradicting(todo: _Assignment, pairs: Pairs) -> dict[int, Failure]:
-    found = {}
-    for pair in pairs:
-        if all(todo.digests[row] for row in pair):
-            for row, other in (pair, pair[::-1]):
-                if todo.photos[row].split != "test":
-                    photo = todo.photos[other]
-                    why = f"looks like {photo.member.source} of class {photo.label}"
-                    found[row] = Failure(NEAR_COPY, why)
-    return found
 
 
 def _leave_out_straddling(todo: _Assignment, groups: Sequence[Group]) -> None:
@@ -210,9 +217,12 @@ def _leave_out_rare(todo: _Assignment, params: DataParams) -> set[str]:
     rows = [row for row in todo.rows if todo.photos[row].label in rare]
     what = f"classes with fewer than data.min_photos {params.min_photos} photos"
     if params.rare == "merge":
+        known = sorted(counts.keys() - rare)
+        other = next((label for label in known if label.casefold() == OTHER), OTHER)
         for row in rows:
-            todo.photos[row] = todo.photos[row]._replace(label=OTHER)
-        todo.warnings.append(f"{what} are one class now, {OTHER!r}: {shown}")
+            todo.photos[row] = todo.photos[row]._replace(label=other)
+        into = "now belong to the class" if other in known else "are now one class,"
+        todo.warnings.append(f"{what} {into} {other!r}: {shown}")
     else:
         todo.leave_out(
             {
@@ -223,9 +233,12 @@ def _leave_out_rare(todo: _Assignment, params: DataParams) -> set[str]:
         todo.warnings.append(f"{what} are left out: {shown}")
     left = todo.labels(todo.rows)
     if len(left) < 2:  # noqa: PLR2004
+        reasons = Counter(why.reason for why in todo.reasons.values() if why.reason != RARE)
+        gone = ", ".join(f"{count:,} {reason}" for reason, count in sorted(reasons.items()))
         raise ArchiveError(
             f"data.min_photos: {params.min_photos} leaves fewer than two classes; the two largest "
             f"have {', '.join(str(count) for _, count in counts.most_common(2))} photos"
+            + (f"; other photos left out: {gone}" if gone else "")
         )
     return rare
 
@@ -267,24 +280,30 @@ def _draw(todo: _Assignment, groups: Sequence[Group], params: DataParams) -> dic
     pool = [group for group in groups if todo.photos[group.rows[0]].split == "train"]
     _warn_of_large_groups(todo, pool)
     undivided: set[str] = set()  # classes that were named
-    for split, fraction in (("test", params.test_fraction), ("val", params.val_fraction)):
-        if split_of[split]:
-            continue
-        key = f"data.{split}_fraction"
-        draw = draw_groups(pool, labels, fraction, seed=params.seed, key=key)
-        for group in pool:
-            for label in sorted(todo.labels(group.rows) - draw.wanted.keys() - undivided):
-                undivided.add(label)
-                todo.warnings.append(
-                    f"class {label!r} has only one group, {group.name}, which {key} cannot divide: "
-                    "all its photos stay in training"
-                )
+    missing = [split for split in ("test", "val") if not split_of[split]]
+    for split in missing:
+        key, fraction = f"data.{split}_fraction", getattr(params, f"{split}_fraction")
+        later = params.val_fraction if missing == ["test", "val"] and split == "test" else 0
+        draw = draw_groups(pool, labels, fraction, later=later, seed=params.seed, key=key)
+        single = {
+            label: group.name
+            for group in pool
+            for label in sorted(todo.labels(group.rows) - draw.wanted.keys() - undivided)
+        }
+        if single:
+            undivided |= single.keys()
+            shown = listed([f"{label} ({name})" for label, name in single.items()])
+            todo.warnings.append(
+                f"classes with only one group, which {key} cannot divide, so that all their photos "
+                f"stay in training: {shown}"
+            )
         pool = draw.stay
         split_of[split] = sorted(row for group in draw.held_out for row in group.rows)
         if not split_of[split]:
             raise ArchiveError(
                 f"{key}: no photo can be held out, because each class lies in one group, such as "
-                f"{pool[0].name}; allowed: two groups or more of a class; see data.group"
+                f"{pool[0].name}; allowed: two groups or more of a class; see data.group and "
+                "data.near_copies"
             )
         _warn_of_deviations(todo, split_of[split], draw.wanted, key)
     split_of["train"] = sorted(row for group in pool for row in group.rows)
@@ -294,15 +313,17 @@ def _draw(todo: _Assignment, groups: Sequence[Group], params: DataParams) -> dic
 def _warn_of_large_groups(todo: _Assignment, groups: Sequence[Group]) -> None:
     """Name groups of two photos or more that have half of a class, but not all of it."""
     photos = Counter(todo.photos[row].label for group in groups for row in group.rows)
+    found = []
     for group in groups:
-        if len(group.rows) == 1:
-            continue
-        for label, count in sorted(Counter(todo.photos[row].label for row in group.rows).items()):
-            if 1 < count < photos[label] <= 2 * count:
-                todo.warnings.append(
-                    f"group {group.name} has {count:,} of the {photos[label]:,} photos of class "
-                    f"{label!r}"
-                )
+        if len(group.rows) > 1:
+            own = Counter(todo.photos[row].label for row in group.rows)
+            found += [
+                f"{group.name} ({count:,} of {photos[label]:,} photos of {label})"
+                for label, count in sorted(own.items())
+                if 1 < count < photos[label] <= 2 * count
+            ]
+    if found:
+        todo.warnings.append(f"groups with half of a class or more: {listed(found)}")
 
 
 def _warn_of_deviations(

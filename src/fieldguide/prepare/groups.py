@@ -11,7 +11,7 @@ from fieldguide.core.errors import ArchiveError
 from fieldguide.core.output import counted, listed
 from fieldguide.core.params import DataParams
 from fieldguide.prepare.components import connected
-from fieldguide.prepare.layout import Photo
+from fieldguide.prepare.layout import SPLIT_OF, Photo
 
 
 class Group(NamedTuple):
@@ -36,8 +36,10 @@ def given_groups(
         found, lack = [photo.group for photo in photos], f"have no {', '.join(params.group)}"
     else:
         pattern = re.compile(params.group)
-        matches = (pattern.search(photo.member.source) for photo in photos)
-        found = [(match[1],) if match and match[1] is not None else () for match in matches]
+        in_splits = len({photo.split for photo in photos}) > 1
+        paths = (photo.member.source for photo in photos)
+        matches = (pattern.search(_without_split(path) if in_splits else path) for path in paths)
+        found = [(match[1],) if match and match[1] else () for match in matches]
         lack = "do not match data.group"
     alone = [photo.member.source for photo, group in zip(photos, found, strict=True) if group == ()]
     if len(alone) == len(photos):
@@ -51,6 +53,13 @@ def given_groups(
             "of them is a group of its own"
         )
     return found
+
+
+def _without_split(path: str) -> str:
+    """Take the folder of the split out of a path, so that a group may be seen in two splits."""
+    names = path.split("/")
+    place = next((k for k, name in enumerate(names[:-1]) if name.lower() in SPLIT_OF), None)
+    return path if place is None else "/".join(names[:place] + names[place + 1 :])
 
 
 def make_groups(
@@ -81,7 +90,8 @@ def make_groups(
         keys = {_key(given[row], digests[row]) for row in rows}
         names = sorted({" / ".join(given[row]) for row in rows if given[row]})
         if not names:
-            names = [photos[min(rows, key=lambda row: digests[row])].member.source]
+            source = photos[min(rows, key=lambda row: digests[row])].member.source
+            names = [source if len(rows) == 1 else f"{source} and others"]
         groups.append(Group(rows, min(keys), listed(names, most=3)))
     return groups
 

@@ -77,9 +77,10 @@ def hashes(looks: Looks, rows: Sequence[int]) -> tuple[Indices, npt.NDArray[np.u
     used, found = [], []
     for start in range(0, len(rows), _BLOCK):
         here = np.array(rows[start : start + _BLOCK], np.intp)
-        block = looks.read(here)[:, :SIDE].astype(np.float64)
-        kept = _variances(block) >= (_LEAST_CONTRAST * SIDE**2) ** 2
-        coefficients = cosines @ block[kept] @ cosines.T  # (n, 32, 32) -> (n, 8, 8)
+        block = looks.read(here)
+        kept = has_contrast(block)
+        pixels = block[kept, :SIDE].astype(np.float64)
+        coefficients = cosines @ pixels @ cosines.T  # (n, 32, 32) -> (n, 8, 8)
         both = np.stack([coefficients, coefficients * signs], axis=1)
         bits = np.packbits((both > 0).reshape(-1, 2, _FREQUENCIES**2), axis=2)
         used.append(here[kept])
@@ -87,6 +88,12 @@ def hashes(looks: Looks, rows: Sequence[int]) -> tuple[Indices, npt.NDArray[np.u
     if not used:
         return np.empty(0, np.intp), np.empty((0, 2), np.uint64)
     return np.concatenate(used), np.concatenate(found)
+
+
+def has_contrast(looks: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    """Return which looks show something: (n, *SHAPE) -> (n,)."""
+    least = (_LEAST_CONTRAST * SIDE**2) ** 2
+    return np.asarray(_variances(looks[:, :SIDE].astype(np.float64)) >= least)
 
 
 def normalised(looks: npt.NDArray[np.uint8]) -> npt.NDArray[np.int16]:

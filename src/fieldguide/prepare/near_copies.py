@@ -30,73 +30,58 @@ _COLOUR = 40  # of 255, of Cb or Cr in an area of 4×4 pixels: red and blue are 
 _GREY = 8  # a photo without more colour may be the other one in black and white
 
 
-class NearCopies(NamedTuple):
-    """Photos that look the same."""
-
-    pairs: list[tuple[int, int]]  # enough of them to connect all that look the same
-    contradictions: list[tuple[int, int]]  # pairs with two labels, of each photo up to _CANDIDATES
-
-
-def near_copies(looks: Looks, rows: Sequence[int], labels: Sequence[str]) -> NearCopies:
+def near_copies(looks: Looks, rows: Sequence[int]) -> list[tuple[int, int]]:
     """Find the photos that look the same, as they are or mirrored.
+
+    Returns:
+        Pairs of `rows` that connect all near-copies: the groups are the connected components. A
+        group of n photos has n - 1 pairs.
+    """
+    used, values = hashes(looks, rows)
+    groups = Components(len(used))
+    pairs: list[tuple[int, int]] = []
+    for first, second, mirrored in _candidates(values, groups):
+        same = _same(*_pairs(looks, used[first], used[second], mirrored))
+        for a, b in zip(first[same].tolist(), second[same].tolist(), strict=True):
+            if groups.merge(a, b):
+                pairs.append((int(used[a]), int(used[b])))
+    return pairs
+
+
+def contradictions(looks: Looks, rows: Sequence[int], labels: Sequence[str]) -> dict[int, int]:
+    """Return the photos of a group that look like one of another class, each with that one.
+
+    In a group that pairs connect, such as thousands of frames of a static camera, two photos may
+    look different. Each photo is compared with those of other classes that have the nearest hashes.
 
     Args:
         looks: of all photos.
-        rows: photos to compare.
-        labels: class name of each row of `looks`.
+        rows: of the group.
+        labels: class name of each of `rows`.
     """
     used, values = hashes(looks, rows)
-    numbers = {label: k for k, label in enumerate(dict.fromkeys(labels))}
-    label_of = np.array([numbers[labels[row]] for row in used.tolist()], np.intp)
-    groups = Components(len(used))
-    found = NearCopies([], [])
-    for first, second, mirrored in _candidates(values, label_of, groups):
-        same = _same(*_pairs(looks, used[first], used[second], mirrored))
-        for a, b in zip(first[same].tolist(), second[same].tolist(), strict=True):
-            pair = (int(used[a]), int(used[b]))
-            if groups.merge(a, b):
-                found.pairs.append(pair)
-            if label_of[a] != label_of[b]:
-                found.contradictions.append(pair)
+    label_of = dict(zip(rows, labels, strict=True))
+    numbers = np.unique([label_of[row] for row in used.tolist()], return_inverse=True)[1]
+    found: dict[int, int] = {}
+    for first, row in enumerate(used.tolist()):
+        if row in found:
+            continue
+        others = (numbers != numbers[first]).nonzero()[0]
+        bits = np.bitwise_count(values[first][:, None] ^ values[others, 0])  # (2, n)
+        nearest = bits.min(axis=0).argsort(kind="stable")[:_CANDIDATES]
+        nearest = nearest[bits[:, nearest].min(axis=0) <= _BITS]
+        others, mirrored = others[nearest], bits[1, nearest] < bits[0, nearest]
+        same = _same(*_pairs(looks, used[np.full_like(others, first)], used[others], mirrored))
+        for other in used[others[same]].tolist():
+            found.setdefault(row, other)
+            found.setdefault(other, row)
     return found
 
 
-def most_alike(
-    looks: Looks, first_rows: Sequence[int], second_rows: Sequence[int]
-) -> tuple[int, int, float] | None:
-    """Find the most alike pair of a photo of `first_rows` and one of `second_rows`.
-
-    Returns:
-        The two rows, and the root mean square of the difference of their pixels, in standard
-        deviations: 0 for the same picture, 1.4 for two that have nothing in common. None if there
-        is no pair of photos with enough contrast.
-    """
-    first_used, first_hashes = hashes(looks, first_rows)
-    second_used, second_hashes = hashes(looks, second_rows)
-    if not len(first_used) or not len(second_used):
-        return None
-    # For each first photo and its mirror image: the second photo with the nearest hash.
-    nearest = np.empty(first_hashes.size, np.intp)
-    bits = np.empty(first_hashes.size, np.uint8)
-    for k, value in enumerate(first_hashes.flat):
-        differing = np.bitwise_count(second_hashes[:, 0] ^ value)
-        nearest[k] = differing.argmin()
-        bits[k] = differing[nearest[k]]
-    best = bits.argsort(kind="stable")[:_CANDIDATES]
-    first, second = first_used[best // 2], second_used[nearest[best]]
-    one, other = _pairs(looks, first, second, best % 2 == 1)
-    squares = _squares(one.grey - other.grey)
-    place = int(squares.argmin())
-    difference = float(np.sqrt(squares[place] / SIDE**2)) / STD
-    return int(first[place]), int(second[place]), round(difference, 6)
-
-
 def _candidates(
-    values: npt.NDArray[np.uint64], label_of: Indices, groups: Components
+    values: npt.NDArray[np.uint64], groups: Components
 ) -> Iterator[tuple[Indices, Indices, npt.NDArray[np.bool_]]]:
-    """Yield pairs of photos with similar hashes, about _BLOCK at a time.
-
-    Pairs that are in one group already are needed only if they have two labels.
+    """Yield photos with similar hashes that are not in one group yet, about _BLOCK at a time.
 
     Every hash is compared with every other one: 200,000 photos take half a minute. Tables of parts
     of the hash would not help, as 12 of 64 bits may differ.
@@ -115,8 +100,7 @@ def _candidates(
             np.bitwise_count(xor[first + 1 :], out=bits[first + 1 :])
             second = first + 1 + (bits[first + 1 :] <= _BITS).nonzero()[0]
             if len(second):
-                is_new = groups.of[second] != groups.of[first]
-                second = second[is_new | (label_of[second] != label_of[first])]
+                second = second[groups.of[second] != groups.of[first]]
                 second = second[bits[second].argsort(kind="stable")[:_CANDIDATES]]
                 waiting.append(
                     (np.full_like(second, first), second, np.full(len(second), mirrored))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,11 +13,12 @@ from fieldguide.core.store import FORMAT, SPLITS
 from fieldguide.prepare.archives import open_archives
 from fieldguide.prepare.assign import Assigned, assign
 from fieldguide.prepare.chunks import Failure
+from fieldguide.prepare.groups import given_groups
 from fieldguide.prepare.labels import read_labels
 from fieldguide.prepare.layout import Layout, read_layout
 from fieldguide.prepare.left_out import UNREADABLE, LeftOut
 from fieldguide.prepare.looks import Looks
-from fieldguide.prepare.near_copies import most_alike, near_copies
+from fieldguide.prepare.most_alike import most_alike
 from fieldguide.prepare.shards import write_shards
 from fieldguide.prepare.staging import Staged, mean_and_std, stage_photos
 
@@ -60,6 +60,7 @@ def prepare(params: DataParams, target: Path) -> Prepared:
             layout = read_layout(archives.shown, archives.members)
         else:
             layout = read_labels(params, archives)
+        given = given_groups(layout.photos, params, layout.warnings)
         pixels, looks = Staged(folder / "staged", params.image_size), Looks(folder / "looks")
         members = [photo.member for photo in layout.photos]
         staged = stage_photos(archives, members, params, path=pixels.path, looks=looks.path)
@@ -70,7 +71,8 @@ def prepare(params: DataParams, target: Path) -> Prepared:
             staged.failures,
             staged.taken,
             params,
-            find_near_copies=partial(near_copies, looks),
+            given=given,
+            looks=looks,
         )
         counts, totals = _counts(assigned)
         left_out = _left_out(layout, assigned)
@@ -176,7 +178,7 @@ def _write_most_alike(path: Path, assigned: Assigned, looks: Looks) -> None:
     pair = most_alike(looks, assigned.rows_of["train"], assigned.rows_of["test"])
     found = None
     if pair is not None:
-        *rows, difference = pair
+        *rows, correlation = pair
         sources = [assigned.photos[row].member.source for row in rows]
-        found = {"train": sources[0], "test": sources[1], "difference": difference}
+        found = {"train": sources[0], "test": sources[1], "correlation": correlation}
     write_json(path, found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from fieldguide.prepare.groups import Group
 
 _BORDER = 64  # groups on each side of the border that may be exchanged
 _EXCHANGES = 100
+_NEVER = 10**9  # photos: more than any distance from the goal
 
 
 def find_copies(
@@ -56,111 +57,168 @@ class Draw(NamedTuple):
     wanted: dict[str, int]  # photos to hold out, of each class that has two groups or more
 
 
+class _Class(NamedTuple):
+    """What is to be held out of one class."""
+
+    photos: int
+    wanted: int  # photos to hold out
+    goal: int  # the same, but no more than leaves something for the other splits
+    groups: int  # number of groups that may be held out
+
+
 def draw_groups(
-    groups: Sequence[Group], labels: Sequence[str], fraction: float, *, seed: int, key: str
+    groups: Sequence[Group],
+    labels: Sequence[str],
+    fraction: float,
+    *,
+    later: float = 0,
+    seed: int,
+    key: str,
 ) -> Draw:
     """Hold out whole groups, so that each class loses the same fraction of its photos.
 
     Of n photos of a class, round(n × fraction) are wanted, but at least one and never all. Groups
     are taken in the order of their keys, hashed together with seed and `key`, if that brings the
     numbers of photos nearer to what is wanted; a group may have several classes. So groups that
-    are added later move only the few that are near the border. At last groups near the border
+    are added later move only the few that are near the border. Finally, groups near the border
     are exchanged, until no exchange brings the numbers nearer.
 
-    The training set keeps a group of each class. A class of one group stays there.
+    A group of each class stays, two if another draw follows and the class has three. A class of one
+    group stays.
 
     Args:
         groups: to divide.
         labels: class name of each row.
         fraction: in (0, 1).
+        later: fraction of the rest that another draw will hold out; 0: none follows.
         seed: of the draw.
         key: name of the param that holds the fraction; another key is another draw.
 
     Raises:
         ArchiveError: a class has a single photo.
     """
-    photos = Counter(labels[row] for group in groups for row in group.rows)
-    groups_of = Counter(label for group in groups for label in {labels[row] for row in group.rows})
-    for label, count in sorted(photos.items()):
-        if count < 2:  # noqa: PLR2004
+    classes = _classes(groups, labels, fraction, later)
+    for label, found in sorted(classes.items()):
+        if found.photos < 2:  # noqa: PLR2004
             raise ArchiveError(
-                f"class {label!r}: {count} usable photo left to split by {key} {fraction}; "
+                f"class {label!r}: {found.photos} usable photo left to split by {key} {fraction}; "
                 "allowed: two or more in each class, or three if the test set is split off too; "
                 "see data.min_photos"
             )
-    goal = {
-        label: min(max(round(n * fraction), 1), n - 1) if groups_of[label] > 1 else 0
-        for label, n in photos.items()
-    }
     salt = f"{seed} {key} ".encode()
     order = sorted(groups, key=lambda group: hashlib.sha256(salt + group.key).digest())
     taken: set[int] = set()  # places in `order`
-    held: Counter[str] = Counter()
+    held = {label: _Held(0, 0) for label in classes}
     for place, group in enumerate(order):
         own = Counter(labels[row] for row in group.rows)
-        if any(held[label] + n == photos[label] for label, n in own.items()):
+        if any(held[label].groups == classes[label].groups for label in own):
             continue
-        before = sum(abs(held[label] - goal[label]) for label in own)
-        after = sum(abs(held[label] + n - goal[label]) for label, n in own.items())
+        before = sum(abs(held[label].photos - classes[label].goal) for label in own)
+        after = sum(abs(held[label].photos + n - classes[label].goal) for label, n in own.items())
         if after < before:
             taken.add(place)
-            held += own
-    if any(held[label] != n for label, n in goal.items()):
-        _exchange(order, taken, labels, photos, goal)
+            for label, n in own.items():
+                held[label] = _Held(held[label].photos + n, held[label].groups + 1)
+    wrong = {label for label, one in classes.items() if held[label].photos != one.goal}
+    places_of: dict[str, list[int]] = defaultdict(list)
+    for place, group in enumerate(order):
+        for label in wrong.intersection(labels[row] for row in group.rows):
+            places_of[label].append(place)
+    for label in sorted(wrong):
+        _exchange(places_of[label], order, taken=taken, held=held, labels=labels, classes=classes)
     return Draw(
         [group for place, group in enumerate(order) if place not in taken],
         [group for place, group in enumerate(order) if place in taken],
-        {label: n for label, n in goal.items() if n},
+        {label: one.wanted for label, one in classes.items() if one.groups},
     )
 
 
+class _Held(NamedTuple):
+    """What is held out of one class."""
+
+    photos: int
+    groups: int
+
+
+def _classes(
+    groups: Sequence[Group], labels: Sequence[str], fraction: float, later: float
+) -> dict[str, _Class]:
+    photos: Counter[str] = Counter()
+    number: Counter[str] = Counter()  # of groups
+    largest: Counter[str] = Counter()  # photos of the class in its largest group
+    for group in groups:
+        for label, count in Counter(labels[row] for row in group.rows).items():
+            photos[label] += count
+            number[label] += 1
+            largest[label] = max(largest[label], count)
+    classes = {}
+    for label, n in photos.items():
+        wanted = goal = min(max(round(n * fraction), 1), n - 1)
+        stay = 2 if later and number[label] > 2 else 1  # noqa: PLR2004
+        # If the largest group must stay, the splits share the other ones.
+        both, others = wanted + round((n - wanted) * later), n - largest[label]
+        if both > others:
+            goal = max(round(others * wanted / both), 1)
+        may_leave = number[label] - stay
+        classes[label] = _Class(n, wanted, goal if may_leave else 0, may_leave)
+    return classes
+
+
 def _exchange(
+    near: Sequence[int],
     order: Sequence[Group],
+    *,
     taken: set[int],
+    held: dict[str, _Held],
     labels: Sequence[str],
-    photos: Mapping[str, int],
-    wanted: Mapping[str, int],
+    classes: Mapping[str, _Class],
 ) -> None:
-    """Add, remove or exchange groups near the border while that brings the numbers nearer.
+    """Let one or two groups of a class change sides while that brings the numbers nearer.
 
     Args:
+        near: places of the groups of the class; those near the border may change sides.
         order: groups in the order of the draw.
         taken: places of the groups that are held out; changed here.
+        held: what they hold of each class; changed here.
         labels: class name of each row.
-        photos: of each class.
-        wanted: photos of each class to hold out.
+        classes: what is wanted of each class.
     """
-    names = sorted(photos)
-    index = {name: k for k, name in enumerate(names)}
-    total, goal = (np.array([numbers[name] for name in names]) for numbers in (photos, wanted))
-
-    def counts(place: int) -> npt.NDArray[np.int64]:
-        found = [index[labels[row]] for row in order[place].rows]
-        return np.bincount(found, minlength=len(names))
-
-    def cost(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Return the distance from the goal; a class without a photo on one side costs most."""
-        lacks = ((numbers == 0) & (goal > 0)) | (numbers == total)
-        return np.asarray((np.abs(numbers - goal) + lacks * total.sum()).sum(axis=-1))
-
-    held = sum((counts(place) for place in taken), np.zeros(len(names), np.int64))
-    wrong = {name for name, n in zip(names, held - goal, strict=True) if n}
-    near = [k for k, group in enumerate(order) if any(labels[row] in wrong for row in group.rows)]
     places = [k for k in near if k in taken][-_BORDER:]
     places += [k for k in near if k not in taken][:_BORDER]
+    names = sorted({labels[row] for k in places for row in order[k].rows})
+    index = {name: k for k, name in enumerate(names)}
+    goal, may_leave = (
+        np.array([getattr(classes[name], what) for name in names]) for what in ("goal", "groups")
+    )
+
+    def counts(place: int) -> npt.NDArray[np.int64]:
+        """Return the photos of each class, and whether there are any: (2, K)."""
+        photos = np.bincount(
+            [index[labels[row]] for row in order[place].rows], minlength=len(names)
+        )
+        return np.stack([photos, photos > 0])
+
+    def cost(now: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the distance from the goal; a class without a group on one side costs most."""
+        photos, groups = now[..., 0, :], now[..., 1, :]
+        lacks = ((photos == 0) & (goal > 0)) | (groups > may_leave)
+        return np.asarray((np.abs(photos - goal) + lacks * _NEVER).sum(axis=-1))
+
+    now = np.array([held[name] for name in names], np.int64).T  # (2, K)
     changes = np.array([counts(place) * (-1 if place in taken else 1) for place in places])
-    best = int(cost(held))
+    best = int(cost(now))
     for _ in range(_EXCHANGES):
         move: set[int] = set()  # one or two groups that change sides
         for first in range(len(places)):
-            costs = cost(held + changes[first] + changes[first:])
-            costs[0] = cost(held + changes[first])
+            costs = cost(now + changes[first] + changes[first:])
+            costs[0] = cost(now + changes[first])
             second = int(costs.argmin())
             if costs[second] < best:
                 best, move = int(costs[second]), {first, first + second}
         if not move:
-            return
+            break
         for k in move:
-            held = held + changes[k]
+            now = now + changes[k]
             changes[k] = -changes[k]
             taken ^= {places[k]}
+    held |= {name: _Held(*found) for name, found in zip(names, now.T.tolist(), strict=True)}

@@ -33,10 +33,8 @@ from recipe import add_row, params_of, read_rows, spread
 ROWS = ROOT / "benchmarks/long_tail.jsonl"
 PAGE = ROOT / "docs/recipe.md"
 SAMPLE = ROOT / "data/sample.zip"
-LARGEST, RATIO = (
-    500,
-    100,
-)  # training photos of the first class, and how many times those of the last
+# Training photos of the first class, and how many times those of the last.
+LARGEST, RATIO = 500, 100
 HALF = 5  # classes: the largest, and the rarest, whose mean recalls have a column
 VARIANTS: dict[str, dict[str, Any]] = {
     "none": {"train.balance": "none"},

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fieldguide.core.errors import StoreError
-from fieldguide.core.store import SPLITS, Store
+from fieldguide.core.store import SPLITS, Store, groups_note
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -192,3 +192,19 @@ def test_a_missing_index_is_named(folder):
     split = Store(folder).split("val")
     with pytest.raises(StoreError, match=r"val\.csv: cannot be read .*; run `dvc repro`"):
         _ = split.labels
+
+
+def test_groups_of_test_photos_count_once_and_single_photos_too(folder):
+    assert Store(folder).test_groups == 15
+    lines = ["x,test,ant", "x,test,ant", "x,test,bee", "y,test,bee", "y,test,bee", "z,train,ant"]
+    table = "\n".join(["group,split,class", *lines, ""])
+    (folder / "groups.csv").write_text(table, encoding="utf-8")
+    assert Store(folder).test_groups == 12  # x, y and 10 of the 15 photos
+    (folder / "groups.csv").unlink()
+    with pytest.raises(StoreError, match=r"groups\.csv: cannot be read .*; run `dvc repro"):
+        _ = Store(folder).test_groups
+
+
+def test_only_clearly_fewer_groups_than_photos_are_told():
+    assert groups_note(200, 181) == groups_note(0, 0) == ""
+    assert groups_note(1000, 900).startswith("The 1,000 test photos are 900 groups: photos of one")

@@ -133,6 +133,19 @@ def test_flip_averaging_is_reported_separately(bundle, run, store, capsys):
     )
 
 
+def test_grouped_test_photos_are_told_beside_the_interval(run, bundle, store, tmp_path, capsys):
+    run(bundle)
+    assert "groups" not in capsys.readouterr().out
+    folder = shutil.copytree(store.folder, tmp_path / "store")
+    lines = [f"burst {k // 5},test" for k in range(15)]
+    (folder / "groups.csv").write_text("\n".join(["group,split", *lines]), encoding="utf-8")
+    run(bundle, Store(folder))
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "The 15 test photos are 3 groups: photos of one group are not independent, so the "
+        "intervals are too narrow (docs/splits.md)"
+    )
+
+
 def test_evaluating_twice_gives_the_same_bytes(run, bundle):
     first = {name: path.read_bytes() for name, path in run(bundle).items()}
     assert {name: path.read_bytes() for name, path in run(bundle).items()} == first

@@ -42,9 +42,11 @@ def test_every_column_is_drawn_by_epoch(curves_of):
 
 def test_the_kept_epoch_is_marked_even_if_another_has_a_higher_accuracy(curves_of):
     accuracy = curves_of(TABLE).axes[1]
-    assert accuracy.get_title() == "Accuracy; kept: epoch 2, val 75.0%"
+    assert accuracy.get_title() == "Accuracy; kept: epoch 2 by another metric, val 75.0%"
     (mark,) = [line for line in accuracy.lines if line.get_linestyle() == "--"]
     assert set(mark.get_xdata()) == {2}
+    by_accuracy = curves_of(TABLE.replace(",0.8,", ",0.75,")).axes[1]
+    assert by_accuracy.get_title() == "Accuracy; kept: epoch 2, val 75.0%"
 
 
 def test_columns_are_found_by_name(curves_of):

@@ -7,7 +7,7 @@ from fieldguide.core.errors import RevisionError
 from fieldguide.evaluation.predictions import Predictions
 from fieldguide.gate.judge import judge
 from fieldguide.gate.outcome import CheckResult, Outcome, Status
-from fieldguide.results.results import Missing
+from fieldguide.results.results import ClassCounts, Missing
 
 ACC_LINE = "  test.acc: {direction: maximize, tolerated_loss: 0.01, significance: 0.02}\n"
 ACC = f"metrics:\n{ACC_LINE}"
@@ -17,6 +17,7 @@ metrics:
   test.macro_f1: {direction: maximize, tolerated_loss: 0.01, significance: 0.02}
   test.ece: {direction: minimize, tolerated_loss: 0.02, significance: 0.02}
 """
+CLASS_NAMES = ["ant", "bee", "crab"]
 CLASSES = "per_class: {tolerated_loss: 0.05, significance: 0.02}\n"
 LOSS = "metrics: {best.val_loss: {direction: minimize, tolerated_loss: 0.1}}\n"
 
@@ -40,6 +41,17 @@ def test_equal_models_pass(check, make_predictions):
     assert [one.name for one in outcome.checks] == [
         *("test.acc", "recall.ant", "recall.bee", "recall.crab", "model.size")
     ]
+
+
+def test_grouped_test_photos_are_a_note(make_checks, make_results, make_predictions):
+    sides = [make_results(make_predictions(), name) for name in ("main", "mine")]
+    sides[1].photos = {name: ClassCounts(0, 0, 200) for name in CLASS_NAMES}
+    sides[1].groups = {name: ClassCounts(0, 0, 4) for name in CLASS_NAMES}
+    outcome = judge(make_checks(ACC), *sides)
+    assert outcome.exit_status == 0
+    (note,) = outcome.notes
+    assert note.startswith("The 600 test photos are 12 groups: ")
+    assert note.endswith(". The p values are too small: chance fails more than promised")
 
 
 def test_a_lost_accuracy_is_named_with_its_interval(check, make_predictions):

@@ -67,9 +67,10 @@ def test_each_section_tells_its_facts(made):
         "# Classifier of 3 classes, v1.2.0",
         "A tiny one. `fieldguide release` wrote",
         "| Test accuracy | 83.3% (95 % interval 66.4% to 92.7%) |",
+        "| Balanced accuracy | 83.3% (95 % interval ",
         "| Network | cnn, from random weights |",
         "| Files | model.safetensors and model.json, without pickle, 7.4 MB |",
-        "The epoch was chosen on 6 other photos, of which 87.5% are classified correctly.",
+        "by accuracy on 6 other photos, of which 87.5% are classified correctly.",
         # The bootstrap of the mean recall depends on the draw: tests/results/test_classes.py.
         "| Balanced accuracy (mean recall of the classes) | 83.3% | ",
         # Wilson of 6 of 10, by hand: 31.3 % to 83.2 %.
@@ -108,8 +109,9 @@ def test_hugging_face_reads_the_header(made):
     data = ModelCard(made.card()).data
     assert data.pipeline_tag == "image-classification"
     assert data.tags == ["insects"]
-    accuracy, f1 = data.eval_results
+    accuracy, balanced, f1 = data.eval_results
     assert (accuracy.metric_type, accuracy.metric_value) == ("accuracy", 0.833333)
+    assert (balanced.metric_type, balanced.metric_value) == ("balanced_accuracy", 0.833333)
     assert (f1.metric_type, f1.metric_value) == ("f1", 0.827)
     assert (accuracy.dataset_name, accuracy.dataset_split) == ("photos.zip", "test")
 
@@ -197,19 +199,31 @@ def test_a_card_whose_words_would_be_lost_is_refused(made):
         made.card(before="---\na: [\n---\n")
 
 
+@pytest.mark.parametrize(
+    ("monitor", "name"),
+    [("val/acc", "accuracy"), ("val/macro_f1", "macro F1"), ("val/loss", "loss")],
+)
+def test_what_chose_the_epoch_is_told(monitor, name, made):
+    made.params["train"]["monitor"] = monitor
+    chosen = f"The epoch was chosen by {name} on 6 other photos, of which 87.5% are classified"
+    assert chosen in made.card()
+
+
 def test_limits_follow_from_the_results(made):
     even = made.card()
-    for limit in ("uneven", "never recognised", "no test photo"):
+    for limit in ("uneven", "never recognised", "no test photo", "not independent"):
         assert limit not in even
     write_results(made.folder)
     table = made.folder / "plots/classes.csv"
-    table.write_text(table.read_text().replace("ant,train,10", "ant,train,20"))
+    text = table.read_text().replace("ant,train,10", "ant,train,20")
+    table.write_text(text.replace("test,10,10", "test,10,2"))
     pairs = "actual,predicted\n" + "bee,ant\n" * 4 + "ant,ant\n" * 4
     (made.folder / "plots/confusion.csv").write_text(pairs)
     write_lock(made.folder)
     card = write_card(Results(made.revision), "v1.0.0", before=None)
     assert "- These classes were never recognised: bee.\n" in card
     assert "- These classes have no test photo, so nothing is known of them: crab.\n" in card
+    assert "- The 30 test photos are 6 groups: photos of one group are not independent" in card
     assert "- Classes are uneven: 20 training photos of ant, 10 of bee.\n" in card
     assert "\n\n\n" not in card
 

@@ -182,3 +182,15 @@ def test_a_metric_of_an_unknown_name_is_no_markup(folder):
     write_lock(folder, "prepare", "train", "evaluate")
     markdown = render_markdown(read(folder, against="workspace"))
     assert "| test.@\u200ball \\[x\\](http:\u200b//y) \\| | 1 | – | 1 | 0 |" in markdown
+
+
+def test_grouped_test_photos_and_another_monitor_are_told(folder):
+    write_train(folder)
+    params = {**PARAMS, "train": {**PARAMS["train"], "monitor": "val/macro_f1"}}
+    write_lock(folder, "prepare", "train", params=params)
+    report = read(folder)
+    page, markdown = render_page(report), render_markdown(report)
+    for text in (page, markdown):
+        assert "The 24 test photos are 12 groups: photos of one group are not independent" in text
+    assert "were kept, chosen by val/macro_f1." in page
+    assert ", kept epoch chosen by val/macro_f1\n" in markdown

@@ -226,3 +226,14 @@ def test_a_folder_without_a_project_is_refused(copy):
             RevisionError, match=r"has neither params\.yaml nor dvc\.lock in /.*docs"
         ):
             read_results(name, copy.folder / "docs")
+
+
+def test_a_group_of_several_classes_is_one_group(copy):
+    """20 places with photos of both classes; plots/classes.csv counts 100 groups of each."""
+    assert read_results(WORKSPACE, copy.folder).groups_note == ""
+    lines = [f"{k % 20},test,{c},{c}{k}.png,0" for c in "ab" for k in range(100)]
+    groups = "\n".join(["group,split,class,file,near_copy", *lines, ""])
+    (copy.folder / "data/prepared/groups.csv").write_text(groups, encoding="utf-8")
+    copy.dvc("commit", "--quiet", "--force", "prepare")
+    note = read_results(WORKSPACE, copy.folder).groups_note
+    assert note.startswith("The 200 test photos are 20 groups: ")

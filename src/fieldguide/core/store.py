@@ -18,6 +18,7 @@ import csv
 import errno
 import hashlib
 import json
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -26,9 +27,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fieldguide.core.errors import StoreError
+from fieldguide.core.output import counted
 
 FORMAT = 2
 SPLITS = ("train", "val", "test")
+_FEW_GROUPS = 0.9  # groups per photo; up to here a note warns that intervals are too narrow
 
 
 class MostAlike(NamedTuple):
@@ -127,6 +130,28 @@ def _read_index(file: Path, rows: int) -> list[dict[str, str]]:
     return lines
 
 
+def count_groups(lines: Iterable[dict[str, str]], split: str, photos: int) -> int:
+    """Count the groups of a split, each once, even if it has photos of several classes.
+
+    Args:
+        lines: of groups.csv; a photo without a line is a group of its own.
+        split: "train", "val" or "test".
+        photos: of the split.
+    """
+    names = [line["group"] for line in lines if line["split"] == split]
+    return photos - len(names) + len(set(names))
+
+
+def groups_note(photos: int, groups: int) -> str:
+    """Return a sentence that warns of grouped test photos; empty if nearly all are independent."""
+    if photos == 0 or groups > _FEW_GROUPS * photos:
+        return ""
+    return (
+        f"The {counted(photos, 'test photo')} are {counted(groups, 'group')}: photos of one group "
+        "are not independent, so the intervals are too narrow (docs/splits.md)"
+    )
+
+
 class Store:
     """A prepared store, opened for reading."""
 
@@ -170,6 +195,20 @@ class Store:
             found = json.loads(file.read_text(encoding="utf-8"))
             return None if found is None else MostAlike(**found)
         except (OSError, ValueError, TypeError) as err:
+            raise StoreError(f"{file}: cannot be read ({err}); run `dvc repro prepare`") from err
+
+    @property
+    def test_groups(self) -> int:
+        """Groups of test photos.
+
+        Raises:
+            StoreError: a file is missing, or `prepare` did not write it.
+        """
+        file = self.folder / "groups.csv"
+        try:
+            with file.open(encoding="utf-8", newline="") as opened:
+                return count_groups(csv.DictReader(opened), "test", len(self.split("test")))
+        except (OSError, ValueError, KeyError) as err:
             raise StoreError(f"{file}: cannot be read ({err}); run `dvc repro prepare`") from err
 
     def split(self, *names: str) -> Split:

@@ -12,7 +12,7 @@ from fieldguide.core.errors import BundleError
 from fieldguide.core.files import write_csv, write_json
 from fieldguide.core.memory import keep_freed_memory
 from fieldguide.core.params import EvaluateParams
-from fieldguide.core.store import Store
+from fieldguide.core.store import Store, groups_note
 from fieldguide.evaluation.calibration import Bin, reliability
 from fieldguide.evaluation.intervals import wilson
 from fieldguide.evaluation.metrics import Evaluation, evaluate
@@ -20,13 +20,8 @@ from fieldguide.evaluation.predict import predict_split
 from fieldguide.evaluation.predictions import Predictions, write_predictions
 from fieldguide.network.bundle import Bundle
 
-_DECLARED = (
-    "acc",
-    "bal_acc",
-    "macro_f1",
-    "top3_acc",
-    "ece",
-)  # scores that DVC compares between runs
+# Scores that DVC compares between runs.
+_DECLARED = ("acc", "bal_acc", "macro_f1", "top3_acc", "ece")
 
 
 def evaluate_bundle(
@@ -79,6 +74,8 @@ def evaluate_bundle(
     _print(result)
     if averaged is not None:
         print(f"averaged over photo and mirror image: {_accuracy(averaged)}")
+    if note := groups_note(len(test), store.test_groups):
+        print(note)
 
 
 def _check_fit(bundle: Bundle, store: Store) -> None:

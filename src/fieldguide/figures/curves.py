@@ -41,8 +41,10 @@ def training_curves(path: Path) -> Figure:
     if "val_acc" in curves:
         kept = kept_epoch(curves)
         accuracy.axvline(kept, color=RIGHT, linewidth=1, linestyle="--")
-        score = curves["val_acc"][kept - 1]
-        accuracy.set_title(f"Accuracy; kept: epoch {kept}, val {score:.1%}")
+        scores = curves["val_acc"]
+        score = scores[kept - 1]
+        other = "" if kept == scores.index(max(scores)) + 1 else " by another metric"
+        accuracy.set_title(f"Accuracy; kept: epoch {kept}{other}, val {score:.1%}")
     else:
         accuracy.set_title("Accuracy; trained on val too, kept: the last epoch")
     accuracy.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))

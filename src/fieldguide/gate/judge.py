@@ -33,6 +33,9 @@ def judge(checks: Checks, reference: Results, candidate: Results) -> Outcome:
         notes += [str(one) for one in metrics if isinstance(one, Missing)]
         if isinstance(side.predictions, Missing):
             notes.append(f"compared by counts, not photo by photo: {side.predictions}")
+    # The photos are the same, but one side may know more groups.
+    if grouped := candidate.groups_note or reference.groups_note:
+        notes.append(f"{grouped}. The p values are too small: chance fails more than promised")
     return Outcome(
         reference=reference.label,
         candidate=candidate.label,

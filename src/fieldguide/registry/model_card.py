@@ -79,6 +79,7 @@ def write_card(
         left_out=need(results.left_out),
         classes=classes,
         confusion=confusion,
+        groups_note=results.groups_note,
         widest_recall=max(high - low for low, high in recalls),
         figures=[PurePosixPath(path).name for path in figures],
         params={
@@ -120,7 +121,7 @@ def _header(results: Results, version: str, before: str | None, scores: dict[str
         library_name="fieldguide",
         pipeline_tag="image-classification",
         tags=[printable(str(label)) for label in _artifact(results).get("labels", ())],
-        metrics=["accuracy", "f1"],
+        metrics=["accuracy", "balanced_accuracy", "f1"],
         model_name=f"classifier {version}",
         eval_results=[
             EvalResult(
@@ -134,6 +135,7 @@ def _header(results: Results, version: str, before: str | None, scores: dict[str
             )
             for kind, name, value in (
                 ("accuracy", "Accuracy", scores["acc"]),
+                ("balanced_accuracy", "Balanced accuracy", scores["bal_acc"]),
                 ("f1", "Macro F1", scores["macro_f1"]),
             )
         ],

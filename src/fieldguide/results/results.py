@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, TypeVar
 from fieldguide.core.curves import kept_epoch, parse_curves
 from fieldguide.core.errors import GitError, RevisionError
 from fieldguide.core.files import md5
-from fieldguide.core.store import SPLITS
+from fieldguide.core.store import SPLITS, count_groups, groups_note
 from fieldguide.evaluation.calibration import Bin
 from fieldguide.evaluation.intervals import Interval, wilson
 from fieldguide.evaluation.predictions import Predictions, parse_predictions
@@ -249,13 +249,38 @@ class Results:
 
     @cached_property
     def groups(self) -> dict[str, ClassCounts] | Missing:
-        """Groups of each class and split; a photo that belongs to no other one is a group."""
+        """Groups of each class and split; a group of several classes counts in each of them.
+
+        A photo that belongs to no other one is a group.
+        """
         return self._parsed(paths.CLASSES, lambda data: _class_counts(data, "groups"))
 
     @cached_property
     def near_copies(self) -> dict[str, ClassCounts] | Missing:
-        """Photos of each class and split that look like another one of the collection."""
+        """Photos of each class and split that look like another photo of the same split."""
         return self._parsed(paths.CLASSES, lambda data: _class_counts(data, "near_copies"))
+
+    @cached_property
+    def groups_note(self) -> str:
+        """Warning that intervals are too narrow, because test photos are in groups; or empty."""
+        photos, groups = known(self.photos, {}), known(self.groups, {})
+        if not photos or not groups:
+            return ""
+        count = sum(one.test for one in photos.values())
+        try:
+            hashes = self.folder(paths.PREPARED)
+            rows = _rows(self.revision.fetch(paths.GROUPS, hashes[paths.GROUPS]))
+            return groups_note(count, count_groups(rows, "test", count))
+        except (RevisionError, KeyError, ValueError):
+            # Too many where a group has several classes, but Git has it.
+            return groups_note(count, sum(one.test for one in groups.values()))
+
+    @property
+    def chosen_by(self) -> str | None:
+        """Metric that chose the kept epoch, as val/acc; None without validation photos."""
+        if "val_acc" not in known(self.curves, {}):
+            return None
+        return known(self.params, {}).get("train.monitor")
 
     @cached_property
     def left_out(self) -> dict[str, int] | Missing:

@@ -21,7 +21,7 @@ from fieldguide.prepare.looks import (
     normalised,
 )
 
-_TEST_PHOTOS = 4000  # at most, evenly spaced, so that the search takes seconds
+_TEST_PHOTOS = 1000  # at most, evenly spaced, so that the search takes seconds
 _CANDIDATES = 1024  # pairs whose details are compared
 _BLOCK = 64  # training photos that are compared at once
 _READ = 256  # looks that are read at once
@@ -74,7 +74,11 @@ def _candidates(
     best, places = np.empty(0, np.float32), np.empty(0, np.int64)
     for start in range(0, len(train), _BLOCK):
         here = _small(looks.read(train[start : start + _BLOCK])).reshape(-1, both.shape[1])
-        differences = ((here**2).sum(axis=1)[:, None] + squares - 2 * here @ both.T).ravel()
+        table = here @ both.T
+        table *= -2
+        table += squares
+        table += (here**2).sum(axis=1)[:, None]
+        differences = table.ravel()
         limit = best.max() if len(best) == _CANDIDATES else np.inf
         near = (differences < limit).nonzero()[0]
         best = np.concatenate([best, differences[near]])

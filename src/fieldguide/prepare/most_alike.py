@@ -22,7 +22,7 @@ from fieldguide.prepare.looks import (
 )
 
 _TEST_PHOTOS = 1000  # at most, evenly spaced, so that the search takes seconds
-_CANDIDATES = 1024  # pairs whose details are compared
+_CANDIDATES = 256  # pairs whose details are compared
 _BLOCK = 64  # training photos that are compared at once
 _READ = 256  # looks that are read at once
 _SHIFT = 4  # pixels of a look, in each direction

@@ -104,7 +104,12 @@ def test_csv_and_table(command, folder):
     [
         (["predict", "none.jpg"], "none.jpg: cannot be read (No such file or directory)"),
         (["predict", "empty"], "empty: found no photo; allowed: .avif"),
-        (["predict", "trip", "--json", "--csv"], "--json and --csv: found both"),
+        (["predict", "trip", "--json", "--csv"], "--json, --csv and --output: found several"),
+        (["predict", "trip", "-o", "answers.txt"], "--output: found answers.txt; allowed: a name"),
+        (["predict", "trip", "--resume"], "--resume: found no --output"),
+        (["predict", "trip", "--sort", "trip/sorted"], "trip/sorted, which lies in trip"),
+        (["predict", "trip", "--sort", "trip/notes.txt/x"], "trip/notes.txt/x"),
+        (["predict", "trip", "--min-confidence", "nan"], "--min-confidence: found nan"),
         (["predict", "trip", "--model", "nowhere"], "--model nowhere: no such folder"),
         (["predict", "trip", "--model", "x.onnx"], "x.onnx: cannot be read"),
         (["explain", "trip/notes.txt"], "notes.txt: unreadable"),

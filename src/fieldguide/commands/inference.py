@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fieldguide.core.errors import FieldguideError, printable
+
+if TYPE_CHECKING:
+    from fieldguide.inference.answers import Row
+    from fieldguide.inference.class_folders import ClassFolders
 
 app = typer.Typer()
 
@@ -24,44 +29,104 @@ Model = Annotated[
 @app.command()
 def predict(
     photos: Annotated[list[Path], typer.Argument(metavar="PHOTO", help="files or folders")],
+    *,
     model: Model = "models/classifier",
     top: Annotated[int, typer.Option(min=1, help="number of classes to name")] = 3,
+    min_confidence: Annotated[
+        float | None,
+        typer.Option(metavar="NUMBER", help="0 to 1; an answer less probable is 'unsure'"),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="print CSV")] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="file to write: .csv, .json or .parquet"),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on with an interrupted --output")
+    ] = False,
+    sort: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="also link or copy the photos into class folders in DIR"),
+    ] = None,
 ) -> None:
-    """Print the most probable classes of photos.
+    """Print or write the most probable classes of photos.
 
     Exit status 1: a photo could not be read.
     """
-    from fieldguide.core.output import counted
-    from fieldguide.inference import answers
+    from fieldguide.inference import answers, formats
+    from fieldguide.inference.answer_file import check_output, describe_run, write_answers
+    from fieldguide.inference.class_folders import ClassFolders, check_folder
     from fieldguide.inference.find import find_model
     from fieldguide.inference.load import load
-    from fieldguide.prepare.names import by_suffix
 
-    if as_json and as_csv:
-        raise FieldguideError("--json and --csv: found both; allowed: one of them")
+    if (as_json, as_csv, output is not None).count(True) > 1:
+        raise FieldguideError("--json, --csv and --output: found several; allowed: one of them")
+    if output is not None:
+        check_output(output)
+    elif resume:
+        raise FieldguideError("--resume: found no --output; allowed: with the file to go on with")
+    if sort is not None:
+        check_folder(sort, photos)
     files, skipped = answers.find_photos(photos)
     if not files:
         raise answers.no_photo(", ".join(map(str, photos)), skipped)
-    classifier = load(find_model(model))
-    top = min(top, len(classifier.classes))
-    unreadable: list[Path] = []
-    found = answers.classify(classifier, files, unreadable)
-    if as_json:
-        answers.write_json(found, top)
-    elif as_csv:
-        answers.write_csv(found, top)
+    path = find_model(model)
+    classifier = load(path)
+    threshold = answers.find_threshold(min_confidence, classifier)
+    header = formats.columns(classifier, top, with_answer=threshold is not None)
+    folders = None if sort is None else ClassFolders(sort, classifier.classes)
+
+    def rows_from(start: int) -> Iterator[Row]:
+        rows = answers.classify(classifier, files, top=top, min_confidence=threshold, start=start)
+        return rows if folders is None else folders.sort(rows)
+
+    if output is None:
+        unreadable = _print(rows_from(0), files, header, as_json=as_json, as_csv=as_csv)
     else:
-        answers.write_table(found, top, files)
-    if len(files) > 1:
-        count = len(files) - len(unreadable)
-        print(f"{count:,} of {len(files):,} photos classified", file=sys.stderr)
+        run = describe_run(path, files, top=top, min_confidence=threshold, sort=sort)
+        unreadable = write_answers(
+            output, header, rows_from, run=run, photos=len(files), resume=resume
+        )
+        print(printable(str(output)))
+    _say_counts(len(files), unreadable, skipped, folders)
+    if unreadable:
+        raise typer.Exit(1)
+
+
+def _print(
+    rows: Iterator[Row], files: list[Path], header: list[str], *, as_json: bool, as_csv: bool
+) -> int:
+    """Print answers as JSON, CSV or a table; return how many photos cannot be read."""
+    from fieldguide.core.output import print_utf8
+    from fieldguide.inference import answers, formats
+
+    unreadable: list[str] = []
+    rows = answers.note_unreadable(rows, unreadable)
+    if as_json:
+        formats.write_json(rows, sys.stdout)
+    elif as_csv:
+        print_utf8()
+        formats.write_csv(rows, header, sys.stdout)
+    else:
+        formats.print_table(rows, files)
+    return len(unreadable)
+
+
+def _say_counts(
+    photos: int, unreadable: int, skipped: list[Path], folders: ClassFolders | None
+) -> None:
+    from fieldguide.core.output import counted
+    from fieldguide.prepare.names import by_suffix
+
+    if photos > 1:
+        print(f"{photos - unreadable:,} of {photos:,} photos classified", file=sys.stderr)
+    if folders is not None:
+        done = ", ".join(f"{number:,} {what}" for what, number in folders.counts.items() if number)
+        print(f"photos in class folders: {done or 'none'}", file=sys.stderr)
     if skipped:
         others = by_suffix(file.name for file in skipped)
         print(f"{counted(len(skipped), 'file')} skipped as no photo: {others}", file=sys.stderr)
-    if unreadable:
-        raise typer.Exit(1)
 
 
 @app.command()

@@ -1,24 +1,35 @@
-"""Classify the photos that `fieldguide predict` was given, and print a table, JSON or CSV."""
+"""Find the photos that `fieldguide predict` was given, and classify them."""
 
 from __future__ import annotations
 
-import csv
-import json
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
-from fieldguide.core.errors import FieldguideError, PhotoError, printable
-from fieldguide.core.output import print_utf8
-from fieldguide.inference.classifier import Classifier, Prediction
+from fieldguide.core.errors import FieldguideError, PhotoError
+from fieldguide.inference.classifier import Classifier
 from fieldguide.prepare.folder import photos_below
 from fieldguide.prepare.names import PHOTO_SUFFIXES, by_suffix
 
-Answer = tuple[Path, Prediction | PhotoError]
-_MAX_WIDTH = 60  # characters; columns are not aligned below a longer name of a photo
+# What is written of one photo, ready for JSON: `photo`, and `classes` (class and probability of
+# each, the most probable first) or `error`. With a smallest confidence also `answer`: the most
+# probable class, or UNSURE.
+Row = dict[str, Any]
+UNSURE = "unsure"
 
 
 def find_photos(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
@@ -48,72 +59,77 @@ def no_photo(where: str, skipped: list[Path]) -> FieldguideError:
     return FieldguideError(f"{where}: found no photo{but}; allowed: {' '.join(PHOTO_SUFFIXES)}")
 
 
+def find_threshold(min_confidence: float | None, classifier: Classifier) -> float | None:
+    """Return the smallest probability of an answer that is not UNSURE; None if there is none.
+
+    Raises:
+        FieldguideError: a number outside [0, 1], or a class has the name UNSURE itself.
+    """
+    if min_confidence is None:
+        return None
+    if not 0 <= min_confidence <= 1:
+        raise FieldguideError(f"--min-confidence: found {min_confidence:g}; allowed: 0 to 1")
+    if UNSURE in classifier.classes:
+        raise FieldguideError(
+            f"--min-confidence: found a class named {UNSURE!r}; allowed: a classifier without one"
+        )
+    return min_confidence
+
+
 def classify(
-    classifier: Classifier, photos: list[Path], unreadable: list[Path]
-) -> Iterator[Answer]:
+    classifier: Classifier,
+    photos: list[Path],
+    *,
+    top: int,
+    min_confidence: float | None = None,
+    start: int = 0,
+) -> Iterator[Row]:
     """Classify photos, with a progress bar if stderr is a terminal.
 
     Args:
         classifier: gives the answers.
         photos: files.
-        unreadable: photos that cannot be read are appended here.
+        top: number of classes to name.
+        min_confidence: in [0, 1]; the answer is UNSURE if the most probable class has a lower
+            probability. None for no `answer`.
+        start: index of the first photo to classify; earlier ones count as done in the bar.
 
     Yields:
-        Each photo with its prediction or its error, in order.
+        One row for each photo from `start` on, in order.
     """
     console = Console(stderr=True)
     shown = console.is_terminal and len(photos) > 1
+    columns = (
+        *(TextColumn("photos"), BarColumn(), TaskProgressColumn(), MofNCompleteColumn()),
+        *(_SpeedColumn(), TimeRemainingColumn()),
+    )
     # If stdout is the same terminal, Rich prints the answers above the bar.
     redirect = shown and sys.stdout.isatty()
-    with Progress(console=console, disable=not shown, redirect_stdout=redirect) as bar:
-        answers = bar.track(classifier.predict_all(photos), len(photos), description="photos")
-        for photo, answer in zip(photos, answers, strict=True):
+    with Progress(*columns, console=console, disable=not shown, redirect_stdout=redirect) as bar:
+        answers = classifier.predict_all(photos[start:])
+        tracked = bar.track(answers, len(photos), completed=start)
+        for photo, answer in zip(photos[start:], tracked, strict=True):
+            row: Row = {"photo": str(photo)}
             if isinstance(answer, PhotoError):
-                unreadable.append(photo)
-            yield photo, answer
+                yield {**row, "error": str(answer)}
+                continue
+            if min_confidence is not None:
+                row["answer"] = answer.label if answer.probability >= min_confidence else UNSURE
+            named = answer.top(top).items()
+            yield {**row, "classes": [{"class": name, "probability": p} for name, p in named]}
 
 
-def write_table(answers: Iterable[Answer], top: int, photos: list[Path]) -> None:
-    """Print aligned columns; a photo that cannot be read is named on stderr.
-
-    Args:
-        answers: of `classify`.
-        top: number of classes to name.
-        photos: all of them; the longest name sets the width of the first column.
-    """
-    width = min(_MAX_WIDTH, max((len(str(photo)) for photo in photos), default=0))
-    for photo, answer in answers:
-        if isinstance(answer, PhotoError):
-            print(printable(str(answer)), file=sys.stderr, flush=True)
-            continue
-        classes = "   ".join(f"{label} {value:.1%}" for label, value in answer.top(top).items())
-        print(printable(f"{photo!s:<{width}}   {classes}"), flush=True)
+def note_unreadable(rows: Iterable[Row], unreadable: list[str]) -> Iterator[Row]:
+    """Pass rows on, and append the photos that cannot be read to a list."""
+    for row in rows:
+        if "error" in row:
+            unreadable.append(row["photo"])
+        yield row
 
 
-def write_json(answers: Iterable[Answer], top: int) -> None:
-    """Print an array with one object per photo (one or more): its classes or its error."""
-    separator = "["
-    for photo, answer in answers:
-        row: dict[str, object] = {"photo": str(photo)}
-        if isinstance(answer, PhotoError):
-            row["error"] = str(answer)
-        else:
-            top_classes = answer.top(top).items()
-            row["classes"] = [{"class": name, "probability": p} for name, p in top_classes]
-        print(f"{separator}\n  {json.dumps(row)}", end="", flush=True)
-        separator = ","
-    print("\n]")
+class _SpeedColumn(ProgressColumn):
+    """Photos per second."""
 
-
-def write_csv(answers: Iterable[Answer], top: int) -> None:
-    """Print one row per photo, with columns photo, class_1, probability_1, class_2, ..., error."""
-    columns = [f"{name}_{k}" for k in range(1, top + 1) for name in ("class", "probability")]
-    print_utf8()
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["photo", *columns, "error"])
-    for photo, answer in answers:
-        if isinstance(answer, PhotoError):
-            cells = [*([""] * len(columns)), answer]
-        else:
-            cells = [*(cell for pair in answer.top(top).items() for cell in pair), ""]
-        writer.writerow(printable(str(cell)) for cell in (photo, *cells))
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.0f} photos/s" if speed else "")

@@ -261,7 +261,7 @@ class TestGiven:
             ),
             (
                 {"group": "(ant|bee|crab)/"},
-                "no photo can be held out, because each class lies in o",
+                "no photo can be held out, because each class has only o",
             ),
             (
                 {"group": ["sit"], "labels": "t.csv"},

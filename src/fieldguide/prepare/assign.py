@@ -301,9 +301,9 @@ def _draw(todo: _Assignment, groups: Sequence[Group], params: DataParams) -> dic
         split_of[split] = sorted(row for group in draw.held_out for row in group.rows)
         if not split_of[split]:
             raise ArchiveError(
-                f"{key}: no photo can be held out, because each class lies in one group, such as "
-                f"{pool[0].name}; allowed: two groups or more of a class; see data.group and "
-                "data.near_copies"
+                f"{key}: no photo can be held out, because each class has only one group left, "
+                f"such as {pool[0].name}; allowed: two groups or more of a class, or three if the "
+                "test set is split off too; see data.group and data.near_copies"
             )
         _warn_of_deviations(todo, split_of[split], draw.wanted, key)
     split_of["train"] = sorted(row for group in pool for row in group.rows)

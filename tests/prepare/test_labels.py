@@ -147,6 +147,16 @@ class TestSameStore:
         assert run(photos, "a.csv", csv_of(rows)) == expected
         assert "were tidied: row 6, row 7" in run.prepared.warnings[0]
 
+    def test_spaces_around_a_class_are_tidied_and_named(self, run, make_photos):
+        photos = make_photos(each=4)
+        rows = [(name, label) for name, label, _ in rows_of(photos)]
+        rows[2] = (rows[2][0], " ant ")
+        assert run(photos, "a.csv", csv_of(rows)) == run(photos, "none")
+        run(photos, "a.csv", csv_of(rows))
+        assert run.prepared.warnings == [
+            "a.csv: class names whose spaces or accents were tidied: row 4"
+        ]
+
     def test_a_table_beside_archives_in_their_folder(self, run, make_photos, pack, tmp_path):
         (tmp_path / "both").mkdir()
         photos = {"a.zip": make_photos(each=5), "b.zip": make_photos(each=5, seed=1)}

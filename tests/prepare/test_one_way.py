@@ -48,6 +48,7 @@ def test_a_thousand_files(tmp_path, make_params):
     folder = tmp_path / "photos"
     write_files(folder, 1000)
     data = {"archive": str(folder), "image_size": 16, "min_size": 1, "max_unreadable": 1.0}
+    data["near_copies"] = False  # there are only a few pictures, in all formats
     params = make_params(data=data, model={"conv_layers": 2})
     prepare(params.data, tmp_path / "prepared")
     stored = {}

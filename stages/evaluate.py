@@ -1,8 +1,8 @@
 """Test the classifier once, on photos that no earlier stage has used.
 
 Reads   models/classifier/, data/prepared/ (test)
-Writes  metrics/test.json, metrics/predictions.csv, plots/confusion.csv, plots/reliability.csv,
-        plots/per_class.csv
+Writes  metrics/test.json, metrics/trust.json, metrics/predictions.csv, plots/confusion.csv,
+        plots/reliability.csv, plots/risk_coverage.csv, plots/per_class.csv
 Params  compute, evaluate
 """
 

@@ -28,6 +28,7 @@ PixelSize = Annotated[int, Field(ge=_SIZES[0], le=_SIZES[-1])]
 _WIDTHS = range(1, 8193)  # filters of a block; more in a single layer would fill a GPU
 _WEIGHTS_FILES = (".safetensors", ".pth", ".pt", ".bin")
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # the range of NumPy and scikit-learn
+TargetPrecision = Annotated[FiniteFloat, Field(gt=0.5, lt=1)]  # share of right answers
 Monitor = Literal["val/acc", "val/macro_f1", "val/loss"]  # what decides which epoch is kept
 GOALS: dict[Monitor, Literal["maximize", "minimize"]] = {
     "val/acc": "maximize",
@@ -292,6 +293,7 @@ class TrainParams(Section):
     cutmix: FiniteFloat = Field(ge=0, le=10)
     start_size: FiniteFloat = Field(ge=0.25, le=1)
     train_on_val: bool
+    target_precision: TargetPrecision
     # `dvc exp run -S train.precision=32` writes a number.
     precision: Annotated[
         Literal["32", "16-mixed", "bf16-mixed"],

@@ -34,6 +34,18 @@ def reliability(predictions: Predictions, *, bins: int) -> list[Bin]:
     return [Bin(*row) for row in rows if row[-1]]
 
 
+def calibration_error(predictions: Predictions, *, bins: int) -> float:
+    """Return the expected calibration error (ECE): the mean gap of the bins, by their photos.
+
+    Source: Guo et al. 2017, section 2 (https://arxiv.org/abs/1706.04599).
+    """
+    gaps = (
+        one.photos * abs(one.accuracy - one.confidence)
+        for one in reliability(predictions, bins=bins)
+    )
+    return sum(gaps) / len(predictions.labels)
+
+
 def bin_of(confidence: npt.NDArray[np.float64], bins: int) -> npt.NDArray[np.intp]:
     """Return the calibration bin of each confidence.
 

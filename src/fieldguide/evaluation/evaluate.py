@@ -13,11 +13,19 @@ from fieldguide.core.files import write_csv, write_json
 from fieldguide.core.memory import keep_freed_memory
 from fieldguide.core.params import EvaluateParams
 from fieldguide.core.store import Store, groups_note
-from fieldguide.evaluation.calibration import Bin, reliability
+from fieldguide.evaluation.calibration import Bin, calibration_error, reliability
 from fieldguide.evaluation.intervals import wilson
 from fieldguide.evaluation.metrics import Evaluation, evaluate
-from fieldguide.evaluation.predict import predict_split
+from fieldguide.evaluation.predict import predict_split, score_split
 from fieldguide.evaluation.predictions import Predictions, write_predictions
+from fieldguide.evaluation.trust import (
+    Point,
+    Trust,
+    accept,
+    aurc,
+    negative_log_likelihood,
+    risk_coverage,
+)
 from fieldguide.network.bundle import Bundle
 
 # Scores that DVC compares between runs.
@@ -39,8 +47,8 @@ def evaluate_bundle(
         bundle: the classifier.
         store: from the same photos as the classifier.
         params: of this stage.
-        metrics: folder for test.json and predictions.csv.
-        plots: folder for confusion.csv, reliability.csv and per_class.csv.
+        metrics: folder for test.json, trust.json and predictions.csv.
+        plots: folder for confusion.csv, reliability.csv, risk_coverage.csv and per_class.csv.
         portable: use the CPU, whose bytes are the same on every machine.
 
     Raises:
@@ -50,10 +58,14 @@ def evaluate_bundle(
     _check_fit(bundle, store)
     keep_freed_memory()
     test, bins = store.split("test"), params.calibration_bins
-    probabilities = predict_split(bundle, test, portable=portable)
+    raw = score_split(bundle, test, portable=portable)
+    probabilities = bundle.probabilities(raw).numpy()
     predictions = Predictions(test.sources, store.classes, test.labels, probabilities)
     result, averaged = evaluate(predictions, bins=bins), None
+    uncalibrated = predictions._replace(probabilities=raw.softmax(dim=1).numpy())
+    trust = _trust(bundle, predictions, uncalibrated, bins=bins)
     scores = {"test": {name: round(getattr(result, name), 6) for name in _DECLARED}}
+    scores["test"]["coverage"] = round(trust.coverage, 6)
     if params.flip_averaging:
         mirrored = predict_split(bundle, test, mirrored=True, portable=portable)
         mean = (probabilities + mirrored) / 2
@@ -61,17 +73,24 @@ def evaluate_bundle(
         scores["test_flip_averaged"] = {"acc": round(averaged.acc, 6)}
 
     write_json(metrics / "test.json", scores)
+    write_json(metrics / "trust.json", trust._asdict())
     write_predictions(predictions, metrics / "predictions.csv")
     names = predictions.classes
     pairs = zip(predictions.labels, predictions.predicted, strict=True)
     rows = ([names[label], names[guess]] for label, guess in pairs)
     write_csv(plots / "confusion.csv", ["actual", "predicted"], rows)
     write_csv(plots / "reliability.csv", Bin._fields, reliability(predictions, bins=bins))
+    write_csv(plots / "risk_coverage.csv", Point._fields, risk_coverage(predictions))
     columns = ["class", "precision", "recall", "photos"]
     # Precision and recall follow from confusion.csv, but `dvc plots` draws only what is in a file.
     write_csv(plots / "per_class.csv", columns, result.per_class)
 
     _print(result)
+    print(
+        f"before calibration NLL {trust.nll_before:.3f} and ECE {trust.ece_before:.3f}, after it "
+        f"NLL {trust.nll:.3f} and ECE {trust.ece:.3f}; AURC {trust.aurc:.4f}"
+    )
+    print(trust.summary())
     if averaged is not None:
         print(f"averaged over photo and mirror image: {_accuracy(averaged)}")
     if note := groups_note(len(test), store.test_groups):
@@ -87,6 +106,27 @@ def _check_fit(bundle: Bundle, store: Store) -> None:
             f"the classifier takes {found[1]} pixels and knows {', '.join(found[0])}; the prepared "
             f"store has {allowed[1]} pixels and {', '.join(allowed[0])}; run `dvc repro train`"
         )
+
+
+def _trust(
+    bundle: Bundle, predictions: Predictions, uncalibrated: Predictions, *, bins: int
+) -> Trust:
+    """Measure calibration, and what can be left to the classifier, on the test photos."""
+    temperature, target, confidence = bundle.calibration or (None, None, None)
+    accepted, right = accept(predictions, confidence)
+    return Trust(
+        photos=len(predictions.labels),
+        temperature=temperature,
+        nll=round(negative_log_likelihood(predictions), 6),
+        nll_before=round(negative_log_likelihood(uncalibrated), 6),
+        ece=round(calibration_error(predictions, bins=bins), 6),
+        ece_before=round(calibration_error(uncalibrated, bins=bins), 6),
+        target_precision=target,
+        min_confidence=confidence,
+        accepted=accepted,
+        right=right,
+        aurc=round(aurc(predictions), 6),
+    )
 
 
 def _accuracy(result: Evaluation) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.metrics import precision_recall_fscore_support, top_k_accuracy_score
 
 from fieldguide.core.scores import balanced_accuracy, macro_f1
-from fieldguide.evaluation.calibration import reliability
+from fieldguide.evaluation.calibration import calibration_error
 from fieldguide.evaluation.predictions import TOP, Predictions
 
 
@@ -42,8 +42,6 @@ def evaluate(predictions: Predictions, *, bins: int) -> Evaluation:
     Args:
         predictions: of the test set.
         bins: number of calibration bins.
-
-    Source of ECE: Guo et al. 2017, section 2 (https://arxiv.org/abs/1706.04599).
     """
     labels, guesses = predictions.labels, predictions.predicted
     count, classes = len(labels), np.arange(len(predictions.classes))
@@ -58,16 +56,12 @@ def evaluate(predictions: Predictions, *, bins: int) -> Evaluation:
         labels, guesses, labels=classes, zero_division=0
     )
     columns = (values.tolist() for values in (precision, recall, photos))
-    gaps = (
-        part.photos * abs(part.accuracy - part.confidence)
-        for part in reliability(predictions, bins=bins)
-    )
     return Evaluation(
         photos=count,
         acc=int(right.sum()) / count,
         bal_acc=float(balanced_accuracy(right, shown)),
         macro_f1=float(macro_f1(right, shown, called)),
         top3_acc=float(top3),
-        ece=sum(gaps) / count,
+        ece=calibration_error(predictions, bins=bins),
         per_class=[PerClass(*row) for row in zip(predictions.classes, *columns, strict=True)],
     )

@@ -46,7 +46,7 @@ class TorchClassifier(Classifier):
     def probabilities(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
         """Classify decoded photos: (B, S, S, 3) RGB -> (B, K)."""
         scores = self.bundle.net(self._network_input(pixels))  # -> (B, K)
-        return np.asarray(scores.double().softmax(dim=1).cpu().numpy())
+        return np.asarray(self.bundle.probabilities(scores.double()).cpu().numpy())
 
     def explain(self, photo: Photo, label: str | None = None) -> bytes:
         """Draw which pixels of a photo speak for a class; see `Classifier.explain`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from pydantic import (
@@ -20,15 +20,25 @@ from pydantic import (
 )
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch import Tensor
 
 from fieldguide.core.errors import BundleError
 from fieldguide.core.files import new_folder, write_json
-from fieldguide.core.params import CNNParams, PixelSize, check_timm_name
+from fieldguide.core.params import CNNParams, PixelSize, TargetPrecision, check_timm_name
 from fieldguide.network.backbones import build
 from fieldguide.network.interface import Network
 from fieldguide.network.preprocessing import Interpolation, Preprocessing
 
-FORMAT = 3
+FORMAT = 4
+TEMPERATURES = (0.1, 10.0)  # allowed; below 1: the network itself is too cautious
+
+
+class Calibration(NamedTuple):
+    """What the validation photos say of the classifier's confidence; docs/trust.md."""
+
+    temperature: float  # in TEMPERATURES
+    target_precision: float  # share of right answers that was asked for, in (0.5, 1)
+    min_confidence: float | None  # reaches it, in [0, 1); None: no confidence does
 
 
 @dataclass(frozen=True)
@@ -43,11 +53,28 @@ class Bundle:
     preprocessing: Preprocessing  # turns a stored photo into network input
     val_acc: float | None  # fraction, of the epoch that was kept; None: trained on all photos
     started_from: str  # "none", or name and hash of the weights that training started from
+    calibration: Calibration | None = None  # None: trained on the validation photos too
+
+    def probabilities(self, scores: Tensor) -> Tensor:
+        """Return the calibrated probability of each class: (B, K) -> (B, K), rows sum to 1.
+
+        Everything that says a probability calls this.
+        """
+        temperature = 1.0 if self.calibration is None else self.calibration.temperature
+        return softmax(scores, temperature)
 
     @property
     def name(self) -> str:
         """Name of the network: cnn, or its name in timm."""
         return self.architecture if isinstance(self.architecture, str) else "cnn"
+
+
+def softmax(scores: Tensor, temperature: float) -> Tensor:
+    """Return the probabilities of scores that are divided by a temperature: (B, K) -> (B, K).
+
+    Source: Guo et al. 2017, section 4.2 (https://arxiv.org/abs/1706.04599).
+    """
+    return (scores / temperature).softmax(dim=1)
 
 
 class _CNN(CNNParams):
@@ -80,12 +107,20 @@ def _distinct(names: list[str]) -> list[str]:
     return names
 
 
+class _Calibration(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    temperature: Annotated[FiniteFloat, Field(ge=TEMPERATURES[0], le=TEMPERATURES[1])]
+    target_precision: TargetPrecision
+    min_confidence: Annotated[FiniteFloat, Field(ge=0, lt=1)] | None
+
+
 class _Description(BaseModel):
     """model.json, checked as strictly as params.yaml, because it may come from a stranger."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    format: Literal[3]
+    format: Literal[4]
     architecture: _Architecture
     classes: Annotated[list[str], Field(min_length=2), AfterValidator(_distinct)]
     image_size: PixelSize
@@ -96,6 +131,7 @@ class _Description(BaseModel):
     std: _Channels
     val_acc: _Unit | None
     started_from: str
+    calibration: _Calibration | None
 
 
 def save_bundle(bundle: Bundle, folder: Path) -> None:
@@ -121,6 +157,7 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
                 "std": bundle.preprocessing.std,
                 "val_acc": bundle.val_acc,
                 "started_from": bundle.started_from,
+                "calibration": bundle.calibration and bundle.calibration._asdict(),
             },
         )
 
@@ -164,6 +201,7 @@ def load_bundle(folder: Path) -> Bundle:
         ),
         val_acc=found.val_acc,
         started_from=found.started_from,
+        calibration=found.calibration and Calibration(**found.calibration.model_dump()),
     )
 
 

@@ -15,7 +15,7 @@ from fieldguide.core.errors import BundleError, TrainingError, is_out_of_memory
 from fieldguide.core.params import CNNParams, ModelParams
 from fieldguide.core.store import Store
 from fieldguide.network.backbones import build
-from fieldguide.network.bundle import Bundle, load_bundle
+from fieldguide.network.bundle import Bundle, Calibration, load_bundle
 from fieldguide.network.interface import Network, output_layers
 from fieldguide.network.preprocessing import Interpolation, Preprocessing
 
@@ -30,13 +30,21 @@ class InitialNetwork:
     preprocessing: Preprocessing
     origin: str  # "none", or name and SHA-256 of the weights
 
-    def bundle(self, model: ModelParams, store: Store, *, val_acc: float | None) -> Bundle:
+    def bundle(
+        self,
+        model: ModelParams,
+        store: Store,
+        *,
+        val_acc: float | None,
+        calibration: Calibration | None,
+    ) -> Bundle:
         """Return the classifier that the network is after training.
 
         Args:
             model: what was built.
             store: photos that it was trained on.
             val_acc: accuracy on the validation photos, in [0, 1]; None if they were trained on.
+            calibration: on the validation photos.
         """
         return Bundle(
             net=self.net,
@@ -47,6 +55,7 @@ class InitialNetwork:
             preprocessing=self.preprocessing,
             val_acc=val_acc,
             started_from=self.origin,
+            calibration=calibration,
         )
 
 

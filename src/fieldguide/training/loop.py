@@ -27,12 +27,13 @@ from fieldguide.core.store import Store
 from fieldguide.network.augmentation import make_mix
 from fieldguide.network.batches import DROPOUT, WEIGHTS, derive_seed
 from fieldguide.network.blocks import count_parameters, freeze
-from fieldguide.network.bundle import save_bundle
+from fieldguide.network.bundle import Calibration, save_bundle
 from fieldguide.network.features import Head
 from fieldguide.network.initial import InitialNetwork, check_size, initial_network
 from fieldguide.network.interface import output_layers
 from fieldguide.network.summary import summarize
 from fieldguide.training.balance import imbalance_hint, make_loss
+from fieldguide.training.calibrate import calibrate, describe
 from fieldguide.training.checkpoint import (
     read_checkpoint,
     resume_folder,
@@ -92,14 +93,16 @@ def train(
                 print(hint)
             while not record.is_over:
                 _run_epoch(training, folder)
+            # `initial.net`, or its output layer, which the bundle then saves.
+            training.net.load_state_dict(training.best)
+            calibration = calibrate_result(training)
             if folder is None:  # not the first process
                 return {}
             record.finish(training.parameters)
             environment = describe_environment(processes.device, portable=portable)
             write_json(outputs.environment, environment)
-            # `initial.net`, or its output layer, which the bundle then saves.
-            training.net.load_state_dict(training.best)
-            bundle = initial.bundle(model, store, val_acc=record.best.get("val/acc"))
+            val_acc = record.best.get("val/acc")
+            bundle = initial.bundle(model, store, val_acc=val_acc, calibration=calibration)
             save_bundle(bundle, outputs.bundle)
             if record.is_finished:
                 shutil.rmtree(folder)
@@ -107,6 +110,7 @@ def train(
     if params.monitor in record.best:
         why = f"{params.monitor} {record.best[params.monitor]:.4f}"
     print(f"Kept epoch {record.best_epoch} of {len(record.rows)}: {why}")
+    print(describe(calibration))
     if not record.is_finished:
         print(f"Paused by train.stop_after: {params.stop_after}; its checkpoint is kept")
     photos = training.batches.order.photos * len(record.rows)
@@ -283,6 +287,28 @@ def validate(training: Training) -> dict[str, float]:
         "val/macro_f1": float(macro_f1(hits, photos, called)),
         "val/bal_acc": float(balanced_accuracy(hits, photos)),
     }
+
+
+@torch.inference_mode()
+def calibrate_result(training: Training) -> Calibration | None:
+    """Calibrate the network with the weights that are kept; None if there are no validation photos.
+
+    Every process passes its photos through the network; the result is the same in all.
+    """
+    if training.val_batches is None:
+        return None
+    net = training.net.eval()
+    scores, labels = zip(
+        # In single precision, in which the classifier will be used.
+        *((net(images).float().cpu(), labels.cpu()) for images, labels in training.val_batches),
+        strict=True,
+    )
+    every = training.processes.gather((torch.cat(scores), torch.cat(labels)))
+    return calibrate(
+        torch.cat([one[0] for one in every]),
+        torch.cat([one[1] for one in every]),
+        target_precision=training.params.target_precision,
+    )
 
 
 def _sums(loss: Tensor, scores: Tensor, labels: Tensor) -> Tensor:

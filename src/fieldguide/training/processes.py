@@ -84,15 +84,20 @@ class Processes:
             distributed.broadcast_object_list(values)
         return values[0]
 
+    def gather(self, value: T) -> list[T]:
+        """Return what each process passes, in the order of their ranks."""
+        every = [value] * self.count
+        if self.group is not None:
+            distributed.all_gather_object(every, value)
+        return every
+
     def compare(self, facts: dict[str, object]) -> None:
         """Compare what must be equal in all processes, by the name that a user knows.
 
         Raises:
             TrainingError: something differs.
         """
-        every: list[dict[str, object]] = [facts] * self.count
-        if self.group is not None:
-            distributed.all_gather_object(every, facts)
+        every = self.gather(facts)
         for rank, theirs in enumerate(every):
             differ = [name for name in every[0] if theirs.get(name) != every[0][name]]
             if differ:

@@ -1,0 +1,108 @@
+"""Calibrate a trained network on the validation photos; docs/trust.md says what it means."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import bdtrc
+from torch import Tensor
+
+from fieldguide.network.bundle import TEMPERATURES, Calibration, softmax
+
+_STEPS = 40  # bisections of the temperature, far more than its digits need
+_DIGITS = 4  # of the temperature: later ones differ between processors
+_THRESHOLDS = 1000  # confidences that are tried: 0, 0.001, ..., 0.999
+_LUCK = 0.05  # probability, at most, that a photo set reaches the target by chance
+
+
+def calibrate(scores: Tensor, labels: Tensor, *, target_precision: float) -> Calibration:
+    """Find the temperature of a network, and the confidence from which its answers can be trusted.
+
+    Args:
+        scores: (N, K), of the validation photos, N at least 1, in any order.
+        labels: (N,), their classes.
+        target_precision: share of right answers that is asked for, in (0.5, 1).
+    """
+    scores = scores.double()
+    temperature = find_temperature(scores, labels)
+    confidence, predicted = softmax(scores, temperature).max(dim=1)
+    right = (predicted == labels).numpy()
+    return Calibration(
+        temperature,
+        target_precision,
+        find_min_confidence(confidence.numpy(), right, target_precision),
+    )
+
+
+def find_temperature(scores: Tensor, labels: Tensor) -> float:
+    """Return the temperature with the lowest negative log-likelihood (NLL); 1 if there is none.
+
+    The NLL is convex in 1 / temperature. Its slope there is the mean over photos of the expected
+    score minus the score of the true class. Bisection finds where it is 0, to more digits than a
+    search for the lowest value.
+
+    Args:
+        scores: (N, K), float64.
+        labels: (N,), true classes. If all photos are classified correctly, the NLL has no minimum.
+
+    Source: Guo et al. 2017, section 4.2 (https://arxiv.org/abs/1706.04599).
+    """
+    if bool((scores.argmax(dim=1) == labels).all()):
+        return 1.0
+    true = scores.gather(1, labels[:, None])[:, 0]  # (N,)
+    low, high = TEMPERATURES
+    for _ in range(_STEPS):
+        middle = math.sqrt(low * high)
+        expected = (softmax(scores, middle) * scores).sum(dim=1)  # (N, K) -> (N,)
+        # An exact sum does not depend on the order of the photos or the processor.
+        if math.fsum((expected - true).tolist()) > 0:
+            low = middle  # too confident
+        else:
+            high = middle
+    return round(low, _DIGITS)
+
+
+def find_min_confidence(
+    confidence: npt.NDArray[np.float64], right: npt.NDArray[np.bool_], target: float
+) -> float | None:
+    """Return the lowest confidence from which on answers reach a precision, and not by luck.
+
+    That is the lowest one where the lower end of the one-sided 95 % Clopper-Pearson interval is at
+    least the target. In other words: a precision just below the target would give as many right
+    answers, or more, with a probability of at most 5 %. Many confidences are tried, but a low one
+    passes only if its own photos do. So the 5 % holds for the chosen one as well, as long as
+    precision grows with confidence (tests/training/test_calibrate.py simulates it).
+
+    Args:
+        confidence: (N,), probability of the predicted class, in [0, 1].
+        right: (N,), whether that is the true class.
+        target: share of right answers, in (0.5, 1).
+
+    Returns:
+        A multiple of 0.001; None if no confidence reaches the target.
+
+    Source: Clopper & Pearson 1934 (https://doi.org/10.1093/biomet/26.4.404).
+    """
+    order = np.argsort(confidence)
+    # Right answers among the k least confident photos, for k from 0 to N.
+    below = np.concatenate([[0], right[order].cumsum()])
+    thresholds = np.arange(_THRESHOLDS) / _THRESHOLDS
+    first = np.searchsorted(confidence[order], thresholds)  # the first photo that is accepted
+    accepted, hits = len(right) - first, below[-1] - below[first]
+    # bdtrc(k, n, p): probability of more than k hits of n.
+    luck = np.where(hits > 0, bdtrc(np.maximum(hits, 1) - 1, np.maximum(accepted, 1), target), 1)
+    passed = np.flatnonzero(luck <= _LUCK)
+    return float(thresholds[passed[0]]) if len(passed) else None
+
+
+def describe(calibration: Calibration | None) -> str:
+    """Return a line for the terminal."""
+    if calibration is None:
+        return "Not calibrated: the validation photos were trained on"
+    temperature, target, confidence = calibration
+    found = f"Temperature {temperature:g}; "
+    if confidence is None:
+        return f"{found}no confidence reaches a precision of {target:.4g} on the validation photos"
+    return f"{found}from a confidence of {confidence:g} on, {target:.2%} of answers are right"

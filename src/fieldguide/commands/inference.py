@@ -33,8 +33,11 @@ def predict(
     model: Model = "models/classifier",
     top: Annotated[int, typer.Option(min=1, help="number of classes to name")] = 3,
     min_confidence: Annotated[
-        float | None,
-        typer.Option(metavar="NUMBER", help="0 to 1; an answer less probable is 'unsure'"),
+        str | None,
+        typer.Option(
+            metavar="NUMBER",
+            help="0 to 1; an answer less probable is 'unsure'; auto: the classifier's own number",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="print CSV")] = False,

@@ -25,7 +25,7 @@ class Trust(NamedTuple):
     temperature: float | None  # None: not calibrated, because validation photos were trained on
     nll: float  # negative log-likelihood: mean of -ln(probability of the true class)
     nll_before: float  # before calibration
-    ece: float
+    ece: float  # expected calibration error
     ece_before: float
     target_precision: float | None  # None: not calibrated
     min_confidence: float | None  # None: no confidence reaches the target on the validation photos
@@ -39,7 +39,7 @@ class Trust(NamedTuple):
         return self.accepted / self.photos
 
     @property
-    def precision(self) -> Interval | None:
+    def precision_interval(self) -> Interval | None:
         """95 % interval (Wilson) of the share of right answers among the accepted photos."""
         return wilson(self.right, self.accepted)
 
@@ -53,13 +53,14 @@ class Trust(NamedTuple):
                 f"No photo can be taken as it comes: at no confidence are {asked} of the answers "
                 "for validation photos right, beyond chance"
             )
-        if self.precision is None:
+        interval = self.precision_interval
+        if interval is None:
             return f"No test photo has a confidence of {self.min_confidence:.1%} or more"
         return (
             f"{self.coverage:.1%} of photos can be taken as they come: "
             f"{self.right / self.accepted:.1%} of them are right (95 % interval "
-            f"{self.precision.low:.1%} to {self.precision.high:.1%}; {asked} were asked for). The "
-            f"others, with a confidence below {self.min_confidence:.1%}, are unsure"
+            f"{interval.low:.1%} to {interval.high:.1%}; {asked} were asked for). The others, with "
+            f"a confidence below {self.min_confidence:.1%}, are unsure"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -30,6 +31,7 @@ from fieldguide.prepare.names import PHOTO_SUFFIXES, by_suffix
 # probable class, or UNSURE.
 Row = dict[str, Any]
 UNSURE = "unsure"
+AUTO = "auto"  # the smallest confidence that the classifier itself has
 
 
 def find_photos(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
@@ -59,21 +61,44 @@ def no_photo(where: str, skipped: list[Path]) -> FieldguideError:
     return FieldguideError(f"{where}: found no photo{but}; allowed: {' '.join(PHOTO_SUFFIXES)}")
 
 
-def find_threshold(min_confidence: float | None, classifier: Classifier) -> float | None:
+def find_threshold(min_confidence: str | None, classifier: Classifier) -> float | None:
     """Return the smallest probability of an answer that is not UNSURE; None if there is none.
 
+    Args:
+        min_confidence: a number from 0 to 1, or AUTO for the classifier's own one.
+        classifier: gives the answers.
+
     Raises:
-        FieldguideError: a number outside [0, 1], or a class has the name UNSURE itself.
+        FieldguideError: something else, the classifier has no confidence of its own, or one of its
+            classes has the name UNSURE itself.
     """
     if min_confidence is None:
         return None
-    if not 0 <= min_confidence <= 1:
-        raise FieldguideError(f"--min-confidence: found {min_confidence:g}; allowed: 0 to 1")
+    if min_confidence == AUTO:
+        if classifier.min_confidence is None:
+            raise FieldguideError(
+                f"--min-confidence {AUTO}: this classifier has no confidence of its own, because "
+                "none reached train.target_precision on the validation photos, or they were "
+                "trained on; allowed: 0 to 1"
+            )
+        threshold = classifier.min_confidence
+    else:
+        threshold = _number(min_confidence)
     if UNSURE in classifier.classes:
         raise FieldguideError(
             f"--min-confidence: found a class named {UNSURE!r}; allowed: a classifier without one"
         )
-    return min_confidence
+    return threshold
+
+
+def _number(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not 0 <= found <= 1:  # a NaN is not
+        raise FieldguideError(f"--min-confidence: found {text}; allowed: {AUTO}, or 0 to 1")
+    return found
 
 
 def classify(

@@ -35,6 +35,7 @@ class Card:
     val_acc: float | None
     started_from: str | None
     test: TestScores | None
+    trust: str | None  # what can be taken without a look, by the test set
 
 
 def make_card(classifier: Classifier, project: Path) -> Card:
@@ -48,10 +49,14 @@ def make_card(classifier: Classifier, project: Path) -> Card:
         RevisionError: the results of `evaluate` were changed since or are damaged.
     """
     bundle: Bundle | None = getattr(classifier, "bundle", None)
-    test = _test_scores(Results(Revision(project, WORKSPACE, None)))
+    results = Results(Revision(project, WORKSPACE, None))
+    test, trust = _test_scores(results), results.trust
+    refuse_damaged(trust)
+    said = None if isinstance(trust, Missing) else trust.summary()
     if bundle is None:
-        return Card("exported", classifier.image_size, None, None, test)
-    return Card(bundle.name, bundle.preprocessing.size, bundle.val_acc, bundle.started_from, test)
+        return Card("exported", classifier.image_size, None, None, test, said)
+    size = bundle.preprocessing.size
+    return Card(bundle.name, size, bundle.val_acc, bundle.started_from, test, said)
 
 
 def _test_scores(results: Results) -> TestScores | None:

@@ -50,16 +50,24 @@ class Classifier(ABC):
     can_explain = False  # True if `explain` works
 
     def __init__(
-        self, classes: list[str], *, image_size: int, resize: Literal["crop", "squash"]
+        self,
+        classes: list[str],
+        *,
+        image_size: int,
+        resize: Literal["crop", "squash"],
+        min_confidence: float | None,
     ) -> None:
-        """Set the classes, and how photos are resized.
+        """Set the classes, how photos are resized, and which answers are unsure.
 
         Args:
             classes: names, in the order of the network's outputs.
             image_size: side of the square that a photo is resized to, in pixels, as in training.
             resize: crop the photo to a square, or squash it into one.
+            min_confidence: in [0, 1); less probable answers are unsure. None if the validation
+                photos gave no such confidence.
         """
         self.classes, self.image_size, self.resize = classes, image_size, resize
+        self.min_confidence = min_confidence
 
     @abstractmethod
     def probabilities(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:

@@ -39,19 +39,18 @@ TOLERANCE = 1e-3  # of a probability; float32 rounds to some 1e-6
 
 
 class FromPixels(nn.Module):
-    """The network with its preprocessing, as it is exported."""
+    """The network with its preprocessing and its temperature, as it is exported."""
 
     def __init__(self, bundle: Bundle) -> None:
         super().__init__()
-        self.net = bundle.net
+        self.net, self.probabilities = bundle.net, bundle.probabilities
         # The same code as in training. ONNX's antialiased Resize, which it becomes, is within 0.004
         # grey levels of PyTorch's at all sizes that were tried, 16 to 512 pixels, bicubic too.
         self.preprocessing = bundle.preprocessing
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Probabilities: (B, S, S, 3) uint8 RGB -> (B, K) float32, rows sum to 1."""
-        scores: Tensor = self.net(self.preprocessing(to_unit(pixels)))
-        return scores.softmax(dim=1)
+        return self.probabilities(self.net(self.preprocessing(to_unit(pixels))))
 
 
 def export(model: Path, out: Path, *, photos: Path | None = None) -> None:
@@ -171,8 +170,9 @@ def write_onnx(bundle: Bundle, path: Path) -> None:
         program.model.producer_version = fieldguide.__version__
         program.model.doc_string = (
             f"Photo classifier. {PIXELS}: (batch, {size}, {size}, 3) uint8, RGB squares of a photo "
-            f"({bundle.resize}). {PROBABILITIES}: (batch, {len(bundle.classes)}) float32; names of "
-            f"the classes are in the metadata '{METADATA}'."
+            f"({bundle.resize}). {PROBABILITIES}: (batch, {len(bundle.classes)}) float32, "
+            f"calibrated if the metadata '{METADATA}' has a calibration; names of the classes and "
+            "the confidence below which an answer is unsure are there too."
         )
         program.model.metadata_props[METADATA] = _description(bundle)
         path.write_bytes(program.model_proto.SerializeToString(deterministic=True))
@@ -192,5 +192,6 @@ def _description(bundle: Bundle) -> str:
             "resize": bundle.resize,
             "architecture": bundle.name,
             "val_acc": bundle.val_acc,
+            "calibration": bundle.calibration and bundle.calibration._asdict(),
         }
     )

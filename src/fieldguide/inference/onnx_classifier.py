@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 METADATA = "fieldguide"  # key of the JSON description in the file's metadata
-FORMAT = 1  # version of that description
+FORMAT = 2  # version of that description
 PIXELS, PROBABILITIES = "pixels", "probabilities"  # names of the graph's input and output
 INSTALL = "pip install 'fieldguide[onnx]'"
 MAX_SIZE = 512  # pixels; the limit in core/params.py, which imports pydantic
@@ -40,7 +40,12 @@ class OnnxClassifier(Classifier):
         self._path = path
         self._session = _open(path)
         found = _read_description(path, self._session)
-        super().__init__(found["classes"], image_size=found["image_size"], resize=found["resize"])
+        super().__init__(
+            found["classes"],
+            image_size=found["image_size"],
+            resize=found["resize"],
+            min_confidence=(found["calibration"] or {}).get("min_confidence"),
+        )
 
     def probabilities(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
         """Classify decoded photos: (B, S, S, 3) RGB -> (B, K).
@@ -91,7 +96,7 @@ def _open(path: Path) -> onnxruntime.InferenceSession:
 
 
 def _read_description(path: Path, session: onnxruntime.InferenceSession) -> dict[str, Any]:
-    """Read and check the metadata: `classes`, `image_size` in pixels, and `resize`."""
+    """Read and check the metadata: `classes`, `image_size` in pixels, `resize`, `calibration`."""
     text = session.get_modelmeta().custom_metadata_map.get(METADATA)
     if text is None:
         raise BundleError(
@@ -121,7 +126,20 @@ def _problem(found: Any) -> str | None:
         return f"'image_size': found {size!r}; allowed: 1 to {MAX_SIZE} pixels"
     if resize not in ("crop", "squash"):
         return f"'resize': found {resize!r}; allowed: crop or squash"
+    calibration = found.get("calibration")
+    if calibration is not None and not _is_calibration(calibration):
+        return (
+            f"'calibration': found {calibration!r}; allowed: null, or a mapping whose "
+            "'min_confidence' is null or a number from 0 to below 1"
+        )
     return None
+
+
+def _is_calibration(found: Any) -> bool:
+    if not isinstance(found, dict) or "min_confidence" not in found:
+        return False
+    value = found["min_confidence"]
+    return value is None or (type(value) in (int, float) and 0 <= value < 1)
 
 
 def _mismatch(found: dict[str, Any], session: onnxruntime.InferenceSession) -> str | None:

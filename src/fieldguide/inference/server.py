@@ -180,6 +180,7 @@ class _Api:
             {
                 "classes": self.classifier.classes,
                 "image_size": self.classifier.image_size,
+                "min_confidence": self.classifier.min_confidence,
                 **asdict(self.card),
                 "explain": self.classifier.can_explain,
                 "max_bytes": MAX_BYTES,
@@ -195,7 +196,9 @@ class _Api:
             photo = await photo_of(request)
         found = await self._run(request, lambda: self.classifier.predict(photo))
         rows = [{"class": name, "probability": p} for name, p in found.top(int(text)).items()]
-        return JSONResponse({"classes": rows})
+        smallest = self.classifier.min_confidence
+        unsure = None if smallest is None else found.probability < smallest
+        return JSONResponse({"classes": rows, "unsure": unsure})
 
     async def explain(self, request: Request) -> Response:
         if not self.classifier.can_explain:

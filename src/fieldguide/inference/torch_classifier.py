@@ -38,8 +38,12 @@ class TorchClassifier(Classifier):
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(device)
         self.bundle.net.to(self.device)
+        calibration = self.bundle.calibration
         super().__init__(
-            self.bundle.classes, image_size=self.bundle.image_size, resize=self.bundle.resize
+            self.bundle.classes,
+            image_size=self.bundle.image_size,
+            resize=self.bundle.resize,
+            min_confidence=calibration and calibration.min_confidence,
         )
 
     @torch.inference_mode()

@@ -38,6 +38,7 @@ METRICS = (
     Metric("test.macro_f1", "test macro F1", better=1),
     Metric("test.top3_acc", "test top-3 accuracy", True, 1),
     Metric("test.ece", "test calibration error (ECE)", better=-1),
+    Metric("test.coverage", "test photos that are not unsure", True, 1),
     Metric("test.photos", "test photos"),
     Metric("test_flip_averaged.acc", "test accuracy, averaged with mirror images", True, 1),
     Metric("best.val_acc", "validation accuracy, kept epoch", True, 1),

@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 
 from fieldguide.evaluation.calibration import Bin
 from fieldguide.evaluation.intervals import Interval, wilson
+from fieldguide.evaluation.trust import Point, Trust
 from fieldguide.figures.canvas import TRAIN, VAL
 from fieldguide.pages.plotly_style import COLOURS, add_curve, label, new_figure
 from fieldguide.results.classes import Confusion
@@ -128,3 +129,31 @@ def calibration_chart(bins: Sequence[Bin]) -> go.Figure:
     return figure.update_yaxes(
         title="accuracy (above the line: underconfident)", tickformat=".0%", range=[-0.03, 1.03]
     )
+
+
+def risk_chart(points: Sequence[Point], trust: Trust | None) -> go.Figure:
+    """Draw the share of wrong answers by the share of photos that are accepted.
+
+    Args:
+        points: of the curve, at least one.
+        trust: marks the photos that are not unsure, if there are any.
+    """
+    figure = new_figure(height=360)
+    figure.add_scatter(
+        x=[one.coverage for one in points],
+        y=[one.risk for one in points],
+        mode="lines",
+        name="this run",
+        line={"color": VAL, "width": 2},
+        customdata=[one.confidence for one in points],
+        hovertemplate="the %{x:.0%} most confident photos: %{y:.1%} wrong<br>confidence "
+        "%{customdata:.1%} or more<extra></extra>",
+    )
+    if trust is not None and trust.accepted:
+        figure.add_vline(
+            trust.coverage,
+            line={"color": VAL, "width": 1, "dash": "dot"},
+            annotation={"text": "not unsure", "font": {"size": 11}, "yanchor": "bottom"},
+        )
+    figure.update_xaxes(title="accepted photos", tickformat=".0%", range=[0, 1.03])
+    return figure.update_yaxes(title="wrong among them", tickformat=".0%", rangemode="tozero")

@@ -15,7 +15,7 @@ from fieldguide.results.results import ClassCounts, Missing, Results, known
 # The predictions of single photos are not needed: calibration has its photos in reliability.csv.
 _NEEDED = (
     *("params", "photos", "left_out", "model", "train_metrics", "curves", "test_metrics"),
-    *("confusion", "classes", "reliability", "environment"),
+    *("confusion", "classes", "reliability", "risk_coverage", "trust", "environment"),
 )
 _MOST_FILES = 1000  # files left out that the page names
 

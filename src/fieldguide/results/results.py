@@ -28,6 +28,7 @@ from fieldguide.core.store import SPLITS, count_groups, groups_note
 from fieldguide.evaluation.calibration import Bin
 from fieldguide.evaluation.intervals import Interval, wilson
 from fieldguide.evaluation.predictions import Predictions, parse_predictions
+from fieldguide.evaluation.trust import Point, Trust
 from fieldguide.results import paths
 from fieldguide.results.classes import (
     ClassScores,
@@ -345,6 +346,21 @@ class Results:
         )
 
     @cached_property
+    def trust(self) -> Trust | Missing:
+        """What can be left to the classifier, and how calibration changed its probabilities."""
+        return self._parsed(paths.TRUST, lambda data: Trust(**json.loads(data)))
+
+    @cached_property
+    def risk_coverage(self) -> list[Point] | Missing:
+        """Share of wrong answers by share of photos that are accepted."""
+        return self._parsed(
+            paths.RISK_COVERAGE,
+            lambda data: [
+                Point(*(float(row[name]) for name in Point._fields)) for row in _rows(data)
+            ],
+        )
+
+    @cached_property
     def predictions(self) -> Predictions | Missing:
         """What the classifier said of every test photo."""
         return self._parsed(paths.PREDICTIONS, lambda data: parse_predictions(data.decode("utf-8")))
@@ -419,13 +435,13 @@ class Results:
         """Return the 95 % interval over test photos of a metric; None for one that has none.
 
         Args:
-            key: test.acc, test.top3_acc, test_flip_averaged.acc (Wilson), test.bal_acc or
-                test.macro_f1 (bootstrap).
+            key: test.acc, test.top3_acc, test_flip_averaged.acc, test.coverage (Wilson),
+                test.bal_acc or test.macro_f1 (bootstrap).
         """
         value, confusion = self.metrics.get(key), self.confusion
         if isinstance(confusion, Missing) or not isinstance(value, float) or not 0 <= value <= 1:
             return None
-        if key in ("test.acc", "test.top3_acc", "test_flip_averaged.acc"):
+        if key in ("test.acc", "test.top3_acc", "test_flip_averaged.acc", "test.coverage"):
             return wilson(round(value * confusion.photos), confusion.photos)
         return self._bootstrapped.get(key)
 

@@ -60,9 +60,10 @@ $("preview").addEventListener("error", () => {
   $("again").hidden = true;
 });
 
-function showClasses(rows) {
+function showClasses(rows, unsure) {
   const [best] = rows;
-  $("verdict").textContent = `${best.class}, ${percent(best.probability)}`;
+  const guess = `${best.class}, ${percent(best.probability)}`;
+  $("verdict").textContent = unsure ? `Unsure; best guess: ${guess}` : guess;
   $("classes").replaceChildren(
     ...rows.map((row) => {
       const item = element("li", "");
@@ -106,9 +107,9 @@ async function classify(file) {
     card ??= await showCard();
     const top = Math.min(TOP, card.classes.length);
     const response = await ask(`/api/predict?top=${top}`, { method: "POST", body: file, signal });
-    const { classes } = await response.json();
+    const { classes, unsure } = await response.json();
     if (signal.aborted) return;
-    showClasses(classes);
+    showClasses(classes, unsure);
     $("answer").ariaBusy = "false";
     if (card.explain) {
       $("class").value = classes[0].class;
@@ -173,6 +174,9 @@ async function showCard() {
   if (found.val_acc !== null) {
     rows.splice(1, 0, fact("Validation accuracy", percent(found.val_acc)));
   }
+  const smallest = found.min_confidence;
+  rows.push(fact("Unsure", smallest === null ? "never said" : `below ${percent(smallest)}`));
+  if (found.trust !== null) rows.push(fact("Trust", found.trust));
   if (found.started_from !== null) {
     const from = found.started_from === "none" ? "random weights" : found.started_from;
     rows.push(fact("Trained from", from));

@@ -23,7 +23,7 @@ visualize: {{neurons: 1}}
 """
 DEFAULTS = {"portable": "true", "size": 32, "new": 0, "a": 70, "b": 80}
 STUB = """\
-import json, os, sys
+import json, math, os, sys
 from pathlib import Path
 import yaml
 from fieldguide.core.files import folder_md5, write_bytes, write_csv, write_json, write_text
@@ -81,6 +81,15 @@ elif stage == "evaluate":
     write_csv(Path("metrics/predictions.csv"), ["source", "true", "predicted", "p_a", "p_b"], rows)
     scores = {"acc": acc, "bal_acc": acc, "macro_f1": acc, "top3_acc": 1.0}
     scores["ece"] = round(abs(acc - 0.8), 6)
+    scores["coverage"] = 1.0
+    nll = -(acc * math.log(0.8) + (1 - acc) * math.log(0.2))
+    trust = {"photos": 2 * each, "temperature": 1.0, "nll": nll, "nll_before": nll}
+    trust |= {"ece": scores["ece"], "ece_before": scores["ece"], "target_precision": 0.7}
+    trust |= {"min_confidence": 0.75, "accepted": 2 * each, "right": sum(right.values())}
+    trust["aurc"] = 1 - acc
+    write_json(Path("metrics/trust.json"), trust)
+    curve = [[1.0, 1 - acc, 0.8]]
+    write_csv(Path("plots/risk_coverage.csv"), ["coverage", "risk", "confidence"], curve)
     write_json(Path("metrics/test.json"), {"test": scores})
     write_csv(Path("plots/confusion.csv"), ["actual", "predicted"], [row[1:3] for row in rows])
     names = ["confidence", "accuracy", "photos"]

@@ -51,6 +51,7 @@ RANGES = [
     ("train.mixup", (0, 10), (-0.1, 10.1)),
     ("train.cutmix", (0, 10), (-0.1, 10.1)),
     ("train.start_size", (0.25, 1), (0.24, 1.01)),
+    ("train.target_precision", (0.51, 0.999), (0.5, 1)),
     ("train.devices", (1, 64), (0, 65)),
     ("train.num_nodes", (1, 1024), (0, 1025)),
     ("train.seed", (0, 2**32 - 1), (-1, 2**32)),

@@ -148,5 +148,8 @@ def test_predict_sorts_sure_unsure_and_broken_photos(tmp_path, classifier_folder
     expected = {((tmp_path / row["photo"]).stat().st_ino, row["answer"]) for row in answers}
     found = (tmp_path / "sorted").glob("*/*")
     assert {(file.stat().st_ino, file.parent.name) for file in found} == expected
-    done = run("-o", "answers.csv", "--min-confidence", "0.9")
+    # The classifier's own smallest confidence.
+    own = replace(load_bundle(classifier_folder), calibration=Calibration(1.0, 0.95, 0.9))
+    save_bundle(own, tmp_path / "own")
+    done = run("-o", "answers.csv", "--min-confidence", "auto", "--model", "own")
     assert "photos in class folders: 9 already there" in done.stderr

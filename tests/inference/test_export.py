@@ -22,12 +22,13 @@ from fieldguide.inference.export import FromPixels, compare, export, pixels_to_c
 from fieldguide.inference.onnx_classifier import OnnxClassifier
 from fieldguide.inference.torch_classifier import TorchClassifier
 from fieldguide.network.backbones import build
-from fieldguide.network.bundle import Bundle, load_bundle, save_bundle
+from fieldguide.network.bundle import Bundle, Calibration, load_bundle, save_bundle
 from fieldguide.network.preprocessing import Preprocessing, to_unit
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = ["a", 'Kūrmušis "🐭"', "with, comma"]
 CNN = SETTINGS | {"filter_org": 1.5, "dropout": 0.5}
+CALIBRATION = Calibration(temperature=0.625, target_precision=0.95, min_confidence=0.834)
 OUT = Path("models/exported/classifier.onnx")
 
 
@@ -51,6 +52,7 @@ def bundle_of(architecture, *, size=16, input_size=16, interpolation="bilinear")
         preprocessing=preprocessing,
         val_acc=0.25,
         started_from="none",
+        calibration=CALIBRATION,
     )
 
 
@@ -73,7 +75,7 @@ def expected(bundle, pixels):
             images = F.interpolate(images, shape, mode=mode, antialias=True).clamp(0, 1)
     mean, std = (np.array(x)[:, None, None] for x in ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6]))
     images = torch.from_numpy((images.numpy() - mean) / std)
-    powers = np.exp(bundle.net.double()(images).numpy())
+    powers = np.exp(bundle.net.double()(images).numpy() / CALIBRATION.temperature)
     bundle.net.float()
     return powers / powers.sum(axis=1, keepdims=True)
 
@@ -134,12 +136,13 @@ def test_the_file_describes_itself(exported, store, classifier_folder):
     (entry,) = model.metadata_props
     assert entry.key == "fieldguide"
     assert json.loads(entry.value) == {
-        "format": 1,
+        "format": 2,
         "classes": store.classes,
         "image_size": 16,
         "resize": "crop",
         "architecture": "cnn",
         "val_acc": load_bundle(classifier_folder).val_acc,
+        "calibration": None,
     }
     assert model.producer_name == "fieldguide"
     assert "(batch, 16, 16, 3) uint8" in model.doc_string

@@ -17,7 +17,8 @@ from fieldguide.inference.onnx_classifier import OnnxClassifier
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = ["red", 'Kūrmušis "🐭"', "with, comma"]
-GOOD = {"format": 1, "classes": CLASSES, "image_size": 4, "resize": "squash"}
+GOOD = {"format": 2, "classes": CLASSES, "image_size": 4, "resize": "squash"}
+GOOD["calibration"] = {"temperature": 1.5, "target_precision": 0.95, "min_confidence": 0.834}
 
 
 def onnx_file(path, metadata, *, nodes=(), weights=()):
@@ -63,9 +64,16 @@ def test_a_photo_is_classified_by_the_names_in_the_metadata(good, tmp_path):
     classifier = fieldguide.load(good)
     assert isinstance(classifier, OnnxClassifier)
     assert (classifier.image_size, classifier.resize) == (4, "squash")
+    assert classifier.min_confidence == 0.834
     answer = classifier.predict(tmp_path / "photo.png")
     assert list(answer.probabilities) == CLASSES
     assert list(answer.probabilities.values()) == pytest.approx([0.6, 0.3, 0.1])
+
+
+@pytest.mark.parametrize("calibration", [None, {"min_confidence": None}])
+def test_a_classifier_may_have_no_smallest_confidence(calibration, tmp_path):
+    path = onnx_file(tmp_path / "x.onnx", json.dumps(GOOD | {"calibration": calibration}))
+    assert OnnxClassifier(path).min_confidence is None
 
 
 def test_several_threads_may_share_a_classifier(good):
@@ -99,8 +107,8 @@ def test_a_model_of_someone_else_is_refused(tmp_path):
     [
         ("{", "is not JSON"),
         ("[" * 100_000, "is not JSON"),
-        ("[1]", "found format 'list'; allowed: 1"),
-        (GOOD | {"format": 2}, "found format 2; allowed: 1"),
+        ("[1]", "found format 'list'; allowed: 2"),
+        (GOOD | {"format": 1}, "found format 1; allowed: 2"),
         (GOOD | {"classes": "red"}, "'classes': allowed: two or more names"),
         (GOOD | {"classes": ["red", 2, "blue"]}, "'classes': allowed: two or more names"),
         (GOOD | {"classes": ["red", "red", "blue"]}, "'classes': allowed: .* each only once"),
@@ -108,7 +116,12 @@ def test_a_model_of_someone_else_is_refused(tmp_path):
         (GOOD | {"image_size": True}, "'image_size': found True; allowed: 1 to 512"),
         (GOOD | {"image_size": 100_000}, "'image_size': found 100000; allowed: 1 to 512"),
         (GOOD | {"resize": "pad"}, "'resize': found 'pad'; allowed: crop or squash"),
-        ({"format": 1}, "'classes': allowed"),
+        ({"format": 2}, "'classes': allowed"),
+        (GOOD | {"calibration": 1.5}, "'calibration': found 1.5; allowed: null, or"),
+        (GOOD | {"calibration": {}}, "'calibration': found {}; allowed: null, or"),
+        (GOOD | {"calibration": {"min_confidence": "0.5"}}, "'calibration': found .* number from"),
+        (GOOD | {"calibration": {"min_confidence": 1}}, "'calibration': found .* to below 1"),
+        (GOOD | {"calibration": {"min_confidence": True}}, "'calibration': found .*True"),
         (GOOD | {"image_size": 5}, r"found .*\[4, 4, 3\].* in the graph; allowed: .*\[5, 5, 3\]"),
         (GOOD | {"classes": ["red", "blue"]}, r"found .*\[3\].* in the graph; allowed: .*\[2\]"),
     ],

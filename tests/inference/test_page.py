@@ -198,11 +198,25 @@ def test_the_answer_of_an_earlier_photo_is_ignored(visit, classifier_folder):
 
 def test_model_card(visit, classifier, tmp_path):
     text = visit(classifier).locator("#card").inner_text()
-    for fact in ("no test results here", "62.5%", "3: ant, bee, crab", "16 × 16", "random weights"):
+    for fact in ("no test results here", "never said", "62.5%", "3: ant, bee, crab", "16 × 16", "random weights"):
         assert fact in text, fact
     write_results(tmp_path / "tested", hits=701, photos=1000)
     text = visit(classifier, project=tmp_path / "tested").locator("#card").inner_text()
     assert "70.1% of 1,000 photos (95% interval 67.2 to 72.9%)" in text
+    assert "70.0% of photos can be taken as they come: 95.7% of them are right" in text
+
+
+def test_an_answer_that_is_not_sure_enough_is_unsure(visit, classifier_folder):
+    photo = picture("PNG")
+    for smallest, verdict in ((0.0, ""), (0.9999, "Unsure; best guess: ")):
+        classifier = Mute(TorchClassifier(classifier_folder, "cpu"))
+        classifier.min_confidence = smallest
+        tab = visit(classifier)
+        assert f"below {100 * smallest:.1f}%" in tab.locator("#card").inner_text()
+        upload(tab, "photo.png", photo)
+        best = classifier.predict(photo)
+        expected = f"{verdict}{best.label}, {100 * best.probability:.1f}%"
+        expect(tab.locator("#verdict")).to_have_text(expected)
 
 
 def test_without_explanations_their_section_is_hidden(visit, classifier_folder):

@@ -94,7 +94,8 @@ def alive(port):
 def by_hand(classifier, photo):
     """Make the answer that the API should give for a photo."""
     found = classifier.predict(photo).probabilities
-    return {"classes": [{"class": name, "probability": p} for name, p in found.items()]}
+    rows = [{"class": name, "probability": p} for name, p in found.items()]
+    return {"classes": rows, "unsure": None}
 
 
 def test_prediction_of_a_raw_body_and_of_a_form(port, classifier):
@@ -106,7 +107,8 @@ def test_prediction_of_a_raw_body_and_of_a_form(port, classifier):
     sent = form((b'name="note"', b"hello"), (b'name="photo"; filename="x.jpg"', PHOTO))
     assert post(port, "/api/predict", sent, Content_Type=TYPE) == (200, expected)
     assert post(port, "/api/predict", iter([PHOTO[:9], PHOTO[9:]])) == (200, expected)  # chunked
-    assert post(port, "/api/predict?top=2", PHOTO) == (200, {"classes": expected["classes"][:2]})
+    two = expected | {"classes": expected["classes"][:2]}
+    assert post(port, "/api/predict?top=2", PHOTO) == (200, two)
     assert post(port, "/api/predict?top=3", PHOTO) == (200, expected)
 
 
@@ -114,8 +116,20 @@ def test_probabilities_are_exact_and_the_best_comes_first(start):
     port = start(Even())
     rows = [("b", 0.5), ("c", 0.25), ("a", 0.125), ("d", 0.125)]
     expected = [{"class": name, "probability": p} for name, p in rows]
-    assert post(port, "/api/predict", PHOTO) == (200, {"classes": expected})
-    assert post(port, "/api/predict?top=1", PHOTO) == (200, {"classes": expected[:1]})
+    assert post(port, "/api/predict", PHOTO) == (200, {"classes": expected, "unsure": None})
+    one = {"classes": expected[:1], "unsure": None}
+    assert post(port, "/api/predict?top=1", PHOTO) == (200, one)
+
+
+@pytest.mark.parametrize(("smallest", "unsure"), [(0.5, False), (0.501, True)])
+def test_an_answer_below_the_smallest_confidence_is_unsure(smallest, unsure, start):
+    classifier = Even()
+    classifier.min_confidence = smallest
+    port = start(classifier)
+    status, answer = post(port, "/api/predict?top=1", PHOTO)
+    expected = {"classes": [{"class": "b", "probability": 0.5}], "unsure": unsure}
+    assert (status, answer) == (200, expected)
+    assert call(port, "GET", "/api/model")[2]["min_confidence"] == smallest
 
 
 @pytest.mark.parametrize("top", ["0", "4", "-1", "x", "", "1.5", "²", "9" * 5000])
@@ -165,13 +179,17 @@ def test_card_of_a_tested_bundle(start, classifier, tmp_path):
             "acc_low": pytest.approx(0.671899, abs=1e-6),
             "acc_high": pytest.approx(0.728562, abs=1e-6),
         },
+        "min_confidence": None,
+        "trust": "70.0% of photos can be taken as they come: 95.7% of them are right (95 % "
+        "interval 94.0% to 97.0%; 95 % were asked for). The others, with a confidence below "
+        "83.4%, are unsure",
         "explain": True,
         "max_bytes": 20_000_000,
     }
     port = start(classifier, project=tmp_path / "tested")
     assert call(port, "GET", "/api/model")[::2] == (200, expected)
     untested = call(start(classifier), "GET", "/api/model")[2]
-    assert untested == {**expected, "test": None}
+    assert untested == {**expected, "test": None, "trust": None}
 
 
 def test_card_of_a_classifier_that_cannot_explain_its_answers(start):

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from fieldguide.core.errors import BundleError
 from fieldguide.core.params import CNNParams
 from fieldguide.network.backbones import build
-from fieldguide.network.bundle import Bundle, load_bundle, save_bundle
+from fieldguide.network.bundle import Bundle, Calibration, load_bundle, save_bundle
 from fieldguide.network.cnn import CNN
 from fieldguide.network.preprocessing import Preprocessing
 
@@ -34,6 +34,7 @@ def bundle_of(seed=0, **changes):
         preprocessing=Preprocessing(12, "bicubic", mean=[0.1, 0.2, 0.3], std=[0.4, 0.5, 0.6]),
         val_acc=2 / 3,
         started_from="resnet50.pth (SHA-256 0123456789ab)",
+        calibration=Calibration(2.0, 0.95, 0.834),
     )
 
 
@@ -192,13 +193,53 @@ def test_an_incomplete_description_is_refused(name, saved):
 @pytest.mark.parametrize("other", [2, 4, "3", None])
 def test_another_format_is_refused(other, saved):
     changed(saved, format=other)
-    with pytest.raises(BundleError, match="'format': Input should be 3"):
+    with pytest.raises(BundleError, match="'format': Input should be 4"):
         load_bundle(saved)
 
 
 def test_a_classifier_trained_on_all_photos_has_no_validation_score(tmp_path):
-    save_bundle(Bundle(**(vars(bundle_of()) | {"val_acc": None})), tmp_path / "one")
-    assert load_bundle(tmp_path / "one").val_acc is None
+    changes = {"val_acc": None, "calibration": None}
+    save_bundle(Bundle(**(vars(bundle_of()) | changes)), tmp_path / "one")
+    loaded = load_bundle(tmp_path / "one")
+    assert (loaded.val_acc, loaded.calibration) == (None, None)
+    scores = torch.tensor([[2.0, 1.0, 0.0]])
+    torch.testing.assert_close(loaded.probabilities(scores), scores.softmax(1))
+
+
+def test_probabilities_by_hand(saved):
+    """At temperature 2 the scores 2 ln 3, 2 ln 2 and 0 are the odds 3 : 2 : 1."""
+    bundle = load_bundle(saved)
+    assert bundle.calibration == Calibration(2.0, 0.95, 0.834)
+    scores = 2 * torch.tensor([[3.0, 2.0, 1.0]]).double().log()
+    expected = torch.tensor([[1 / 2, 1 / 3, 1 / 6]]).double()
+    torch.testing.assert_close(bundle.probabilities(scores), expected)
+
+
+@pytest.mark.parametrize("min_confidence", [None, 0.0])
+def test_no_confidence_and_every_confidence_are_kept(min_confidence, tmp_path):
+    found = Calibration(1.25, 0.9, min_confidence)
+    save_bundle(Bundle(**(vars(bundle_of()) | {"calibration": found})), tmp_path / "one")
+    assert load_bundle(tmp_path / "one").calibration == found
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"temperature": 0.0},
+        {"temperature": 11.0},
+        {"temperature": "2"},
+        {"target_precision": 1.0},
+        {"min_confidence": 1.0},
+        {"min_confidence": -0.1},
+        {"more": 1},
+    ],
+    ids=str,
+)
+def test_a_calibration_out_of_range_is_refused(change, saved):
+    found = Calibration(2.0, 0.95, 0.834)._asdict()
+    changed(saved, calibration=found | change)
+    with pytest.raises(BundleError, match=rf"'calibration\.{next(iter(change))}'"):
+        load_bundle(saved)
 
 
 @pytest.mark.parametrize("size", [16, 17])

@@ -24,6 +24,12 @@ PARAMS = {
     "model": {"name": "cnn"},
     "train": {"epochs": 3, "use_augmentation": True, "learning_rate": 0.002},
 }
+# 6 of the 9 photos with a confidence of 90 % are right.
+TRUST = {
+    **{"photos": 20, "temperature": 1.5, "nll": 0.7, "nll_before": 0.9, "ece": 0.1},
+    **{"ece_before": 0.2, "target_precision": 0.6, "min_confidence": 0.8},
+    **{"accepted": 9, "right": 6, "aurc": 0.31},
+}
 CURVES = {
     "train_loss": [2.0, 1.0, 0.5],
     "train_acc": [0.3, 0.6, 0.9],
@@ -38,7 +44,7 @@ OUTPUTS = {
     "train": ("metrics/train/metrics.json", "plots/curves.csv", "metrics/environment.json"),
     "evaluate": (
         *("metrics/test.json", "plots/confusion.csv", "plots/per_class.csv"),
-        "plots/reliability.csv",
+        *("plots/reliability.csv", "plots/risk_coverage.csv", "metrics/trust.json"),
     ),
 }
 
@@ -70,7 +76,11 @@ def write_test(root, pairs=PAIRS, **scores):
     """What evaluate leaves: 20 photos, of which 9 have a confidence of 90 %, the others 70 %."""
     hits = sum(actual == called for actual, called in pairs)
     found = {"acc": hits / len(pairs), "bal_acc": 0.6, "macro_f1": 0.5, "top3_acc": 1.0, "ece": 0.1}
+    found["coverage"] = 9 / 20
     _json(root, "metrics/test.json", {"test": {**found, **scores}})
+    _json(root, "metrics/trust.json", TRUST)
+    curve = [[0.45, 1 / 3, 0.9], [1.0, 1 - hits / len(pairs), 0.7]]
+    _table(root, "plots/risk_coverage.csv", ["coverage", "risk", "confidence"], curve)
     _table(root, "plots/confusion.csv", ["actual", "predicted"], pairs)
     _table(root, "plots/per_class.csv", ["class", "precision"], [[name, 0] for name in CLASSES])
     bins = [[0.7, 8 / 11, 11], [0.9, 6 / 9, 9]]

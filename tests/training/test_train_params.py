@@ -43,6 +43,7 @@ DIFFERENT_WEIGHTS = {
 }
 # Params of which another test sees the effect.
 SEEN_BY = {
+    "target_precision": "test_the_kept_network_is_calibrated_on_the_validation_photos",
     "stop_after": "test_a_training_in_rungs_equals_one_without_a_stop",
     "balance_beta": "test_weights_by_hand",
     "monitor": "test_the_monitored_metric_decides_which_epoch_is_kept",

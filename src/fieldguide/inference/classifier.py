@@ -55,7 +55,7 @@ class Classifier(ABC):
         *,
         image_size: int,
         resize: Literal["crop", "squash"],
-        min_confidence: float | None,
+        min_confidence: float | None = None,
     ) -> None:
         """Set the classes, how photos are resized, and which answers are unsure.
 

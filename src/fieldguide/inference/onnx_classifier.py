@@ -126,7 +126,7 @@ def _problem(found: Any) -> str | None:
         return f"'image_size': found {size!r}; allowed: 1 to {MAX_SIZE} pixels"
     if resize not in ("crop", "squash"):
         return f"'resize': found {resize!r}; allowed: crop or squash"
-    calibration = found.get("calibration")
+    calibration = found.get("calibration", "missing")
     if calibration is not None and not _is_calibration(calibration):
         return (
             f"'calibration': found {calibration!r}; allowed: null, or a mapping whose "

@@ -14,7 +14,7 @@ from fieldguide.network.bundle import TEMPERATURES, Calibration, softmax
 _STEPS = 40  # bisections of the temperature, far more than its digits need
 _DIGITS = 4  # of the temperature: later ones differ between processors
 _THRESHOLDS = 1000  # confidences that are tried: 0, 0.001, ..., 0.999
-_LUCK = 0.05  # probability, at most, that a photo set reaches the target by chance
+_CHANCE = 0.05  # probability, at most, of so many right answers at a precision of the target
 
 
 def calibrate(scores: Tensor, labels: Tensor, *, target_precision: float) -> Calibration:
@@ -67,13 +67,16 @@ def find_temperature(scores: Tensor, labels: Tensor) -> float:
 def find_min_confidence(
     confidence: npt.NDArray[np.float64], right: npt.NDArray[np.bool_], target: float
 ) -> float | None:
-    """Return the lowest confidence from which on answers reach a precision, and not by luck.
+    """Return the lowest confidence whose answers reach a precision beyond chance.
 
-    That is the lowest one where the lower end of the one-sided 95 % Clopper-Pearson interval is at
-    least the target. In other words: a precision just below the target would give as many right
-    answers, or more, with a probability of at most 5 %. Many confidences are tried, but a low one
-    passes only if its own photos do. So the 5 % holds for the chosen one as well, as long as
-    precision grows with confidence (tests/training/test_calibrate.py simulates it).
+    The answers are those with at least this confidence. The lower end of the one-sided 95 %
+    Clopper-Pearson interval of their precision is at least the target. In other words: if their
+    true precision were the target, so many right answers or more would have a probability of at
+    most 5 %.
+
+    Many confidences are tried, and the lowest is taken. If precision grows with confidence, every
+    confidence that is too low would need its own luck, on mostly the same photos: in simulations
+    the precision is missed in at most about 5 % of trainings (tests/training/test_calibrate.py).
 
     Args:
         confidence: (N,), probability of the predicted class, in [0, 1].
@@ -92,8 +95,8 @@ def find_min_confidence(
     first = np.searchsorted(confidence[order], thresholds)  # the first photo that is accepted
     accepted, hits = len(right) - first, below[-1] - below[first]
     # bdtrc(k, n, p): probability of more than k hits of n.
-    luck = np.where(hits > 0, bdtrc(np.maximum(hits, 1) - 1, np.maximum(accepted, 1), target), 1)
-    passed = np.flatnonzero(luck <= _LUCK)
+    chance = np.where(hits > 0, bdtrc(np.maximum(hits, 1) - 1, np.maximum(accepted, 1), target), 1)
+    passed = np.flatnonzero(chance <= _CHANCE)
     return float(thresholds[passed[0]]) if len(passed) else None
 
 
@@ -102,7 +105,13 @@ def describe(calibration: Calibration | None) -> str:
     if calibration is None:
         return "Not calibrated: the validation photos were trained on"
     temperature, target, confidence = calibration
-    found = f"Temperature {temperature:g}; "
+    share = f"{100 * target:.4g}%"
     if confidence is None:
-        return f"{found}no confidence reaches a precision of {target:.4g} on the validation photos"
-    return f"{found}from a confidence of {confidence:g} on, {target:.2%} of answers are right"
+        return (
+            f"Temperature {temperature:g}; at no confidence are {share} of the answers right on "
+            "the validation photos, beyond chance"
+        )
+    return (
+        f"Temperature {temperature:g}; answers with a confidence below {confidence:.1%} are "
+        f"unsure: at least {share} of the others are right on the validation photos, beyond chance"
+    )

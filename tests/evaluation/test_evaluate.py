@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from fieldguide.core.errors import BundleError, StoreError
 from fieldguide.core.store import Store
 from fieldguide.evaluation.evaluate import evaluate_bundle
 from fieldguide.evaluation.predict import predict_split
-from fieldguide.network.bundle import Bundle
+from fieldguide.network.bundle import Bundle, Calibration
 from fieldguide.network.cnn import CNN
 from fieldguide.network.preprocessing import Preprocessing
 
@@ -38,6 +39,7 @@ def bundle(store, params):
         preprocessing=Preprocessing(16, "bilinear", store.mean, store.std),
         val_acc=0.5,
         started_from="none",
+        calibration=Calibration(temperature=0.25, target_precision=0.6, min_confidence=0.4),
     )
 
 
@@ -62,7 +64,8 @@ def read(path):
 def test_all_outputs_agree_with_the_predictions(run, bundle, store, capsys):
     written = run(bundle)
     assert sorted(written) == [
-        *("confusion.csv", "per_class.csv", "predictions.csv", "reliability.csv", "test.json")
+        *("confusion.csv", "per_class.csv", "predictions.csv", "reliability.csv"),
+        *("risk_coverage.csv", "test.json", "trust.json"),
     ]
     test = store.split("test")
     probabilities = predict_split(bundle, test)
@@ -78,7 +81,7 @@ def test_all_outputs_agree_with_the_predictions(run, bundle, store, capsys):
 
     metrics = json.loads(written["test.json"].read_text(encoding="utf-8"))
     assert list(metrics) == ["test"]
-    assert list(metrics["test"]) == ["acc", "bal_acc", "macro_f1", "top3_acc", "ece"]
+    assert list(metrics["test"]) == ["acc", "bal_acc", "macro_f1", "top3_acc", "ece", "coverage"]
     accuracy = (truth == guess).mean()
     assert metrics["test"]["acc"] == pytest.approx(accuracy, abs=1e-6)
     # The classes have five photos each, so that the mean of their recalls is the accuracy.
@@ -114,6 +117,42 @@ def test_all_outputs_agree_with_the_predictions(run, bundle, store, capsys):
     )
 
 
+def test_calibration_before_and_after_and_what_can_be_trusted(run, bundle, store, capsys):
+    written = run(bundle)
+    test = store.split("test")
+    after = predict_split(bundle, test)
+    before = predict_split(replace(bundle, calibration=None), test)
+    trust = json.loads(written["trust.json"].read_text(encoding="utf-8"))
+    for key, rows in (("nll", after), ("nll_before", before)):
+        true = rows[np.arange(15), test.labels]
+        assert trust[key] == pytest.approx(-np.log(true).mean(), abs=1e-6)
+    metrics = json.loads(written["test.json"].read_text(encoding="utf-8"))["test"]
+    assert trust["ece"] == metrics["ece"] != trust["ece_before"]
+    sure = after.max(axis=1) >= 0.4
+    hits = after.argmax(axis=1) == test.labels
+    assert 0 < sure.sum() < 15
+    assert (trust["photos"], trust["accepted"]) == (15, sure.sum())
+    assert trust["right"] == (sure & hits).sum()
+    assert metrics["coverage"] == pytest.approx(sure.mean(), abs=1e-6)
+    assert (trust["temperature"], trust["target_precision"]) == (0.25, 0.6)
+    points = read(written["risk_coverage.csv"])
+    assert list(points[0]) == ["coverage", "risk", "confidence"]
+    assert float(points[-1]["risk"]) == pytest.approx(1 - hits.mean())
+    assert f"NLL {trust['nll_before']:.3f}" in (printed := capsys.readouterr().out)
+    assert f"{sure.mean():.1%} of photos can be taken as they come" in printed
+
+
+def test_a_classifier_without_calibration_says_so(run, bundle, capsys):
+    written = run(replace(bundle, calibration=None))
+    trust = json.loads(written["trust.json"].read_text(encoding="utf-8"))
+    assert (trust["temperature"], trust["min_confidence"], trust["accepted"]) == (None, None, 0)
+    assert trust["nll"] == trust["nll_before"]
+    assert json.loads(written["test.json"].read_text(encoding="utf-8"))["test"]["coverage"] == 0
+    assert "Not calibrated, because the validation photos were trained on" in (
+        capsys.readouterr().out
+    )
+
+
 def test_flip_averaging_is_reported_separately(bundle, run, store, capsys):
     plain = json.loads(run(bundle)["test.json"].read_text(encoding="utf-8"))
     written = run(bundle, flip_averaging=True)
@@ -125,7 +164,8 @@ def test_flip_averaging_is_reported_separately(bundle, run, store, capsys):
     with torch.no_grad():
         images = (pixels - mean) / std
         net = bundle.net.eval()
-        both = net(images).softmax(1) + net(images.flip(3)).softmax(1)
+        # At a temperature of 0.25.
+        both = (4 * net(images)).softmax(1) + (4 * net(images.flip(3))).softmax(1)
     expected = float((both.argmax(1).numpy() == test.labels).mean())
     assert found["test_flip_averaged"] == {"acc": pytest.approx(expected, abs=1e-6)}
     assert f"averaged over photo and mirror image: test accuracy {expected:.2%}" in (

@@ -5,6 +5,7 @@ import json
 import os
 import resource
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from here import fieldguide_here
 
 from fieldguide.core.errors import FieldguideError
 from fieldguide.inference.class_folders import ClassFolders, folder_names
+from fieldguide.network.bundle import Calibration, load_bundle, save_bundle
 
 
 @pytest.mark.parametrize(

@@ -181,7 +181,7 @@ def test_card_of_a_tested_bundle(start, classifier, tmp_path):
         },
         "min_confidence": None,
         "trust": "70.0% of photos can be taken as they come: 95.7% of them are right (95 % "
-        "interval 94.0% to 97.0%; 95 % were asked for). The others, with a confidence below "
+        "interval 93.9% to 97.0%; 95 % were asked for). The others, with a confidence below "
         "83.4%, are unsure",
         "explain": True,
         "max_bytes": 20_000_000,

@@ -48,9 +48,17 @@ def write_results(project, *, hits, photos):
     """Write the results in which the model card looks for the accuracy on the test set."""
     metrics = {"test": {"acc": hits / photos, "macro_f1": 0.5, "top3_acc": 0.9, "ece": 0.03}}
     trust = {
-        **{"photos": photos, "temperature": 1.5, "nll": 0.7, "nll_before": 0.9, "ece": 0.03},
-        **{"ece_before": 0.1, "target_precision": 0.95, "min_confidence": 0.834},
-        **{"accepted": 700, "right": 670, "aurc": 0.05},
+        "photos": photos,
+        "temperature": 1.5,
+        "nll": 0.7,
+        "nll_before": 0.9,
+        "ece": 0.03,
+        "ece_before": 0.1,
+        "target_precision": 0.95,
+        "min_confidence": 0.834,
+        "accepted": 700,
+        "right": 670,
+        "aurc": 0.05,
     }
     rows = ["ant,ant"] * hits + ["ant,bee"] * (photos - hits)
     outs = []

@@ -26,9 +26,17 @@ PARAMS = {
 }
 # 6 of the 9 photos with a confidence of 90 % are right.
 TRUST = {
-    **{"photos": 20, "temperature": 1.5, "nll": 0.7, "nll_before": 0.9, "ece": 0.1},
-    **{"ece_before": 0.2, "target_precision": 0.6, "min_confidence": 0.8},
-    **{"accepted": 9, "right": 6, "aurc": 0.31},
+    "photos": 20,
+    "temperature": 1.5,
+    "nll": 0.7,
+    "nll_before": 0.9,
+    "ece": 0.1,
+    "ece_before": 0.2,
+    "target_precision": 0.6,
+    "min_confidence": 0.8,
+    "accepted": 9,
+    "right": 6,
+    "aurc": 0.31,
 }
 CURVES = {
     "train_loss": [2.0, 1.0, 0.5],

@@ -59,8 +59,8 @@ class Trust(NamedTuple):
         return (
             f"{self.coverage:.1%} of photos can be taken as they come: "
             f"{self.right / self.accepted:.1%} of them are right (95 % interval "
-            f"{interval.low:.1%} to {interval.high:.1%}; {asked} were asked for). The others, with "
-            f"a confidence below {self.min_confidence:.1%}, are unsure"
+            f"{interval.low:.1%} to {interval.high:.1%}; {asked} were asked for). Answers "
+            f"with a confidence below {self.min_confidence:.1%} are unsure"
         )
 
 

@@ -100,7 +100,7 @@ def test_only_train_ran(folder):
     page = render_page(report)
     for part in ("70.0%", *(f"{path}: not in its dvc.lock" for path in paths)):
         assert part in page
-    assert page.count("<section") == 9
+    assert page.count("<section") == 10
     markdown = render_markdown(report)
     assert "| validation accuracy, kept epoch | 70.0% | – |" in markdown
     assert "> - metrics/test.json: not in its dvc.lock" in markdown
@@ -111,7 +111,7 @@ def test_nothing_but_params_is_a_page_too(folder):
     assert reasons(report) == {"dvc.lock": "missing; run `dvc repro`"}
     page = render_page(report)
     assert "metrics/test.json: dvc.lock: missing; run `dvc repro`" in page
-    assert page.count("<section") == 9
+    assert page.count("<section") == 10
     assert "| train.epochs | 3 |" in render_markdown(report)
 
 
@@ -155,7 +155,7 @@ def test_damage_is_noted_and_the_rest_is_shown(folder, path, content, note):
         write_lock(folder, "prepare", "train", "evaluate")
     report = read(folder)
     assert note in reasons(report)[path]
-    assert render_page(report).count("<section") == 9
+    assert render_page(report).count("<section") == 10
     assert note.split(";")[0] in render_markdown(report)
 
 
@@ -170,7 +170,7 @@ def test_values_that_are_no_numbers_are_shown_as_what_they_are(folder):
     for value in ("&#39;NaN&#39;", "nan", "True", "inf"):
         assert f"not a number: {value}" in page
     blocks = page.split('type="application/json"')[1:]
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     for block in blocks:
         json.loads(block.split(">", 1)[1].split("</script>")[0], parse_constant=pytest.fail)
     assert "| not a number: 'NaN' |" in render_markdown(report)

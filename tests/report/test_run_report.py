@@ -11,10 +11,10 @@ from PIL import Image
 from results import BEE, FIGURES
 
 SECTIONS = (
-    *("metrics", "changes", "curves", "classes", "confusion", "calibration"),
+    *("metrics", "changes", "curves", "classes", "confusion", "calibration", "trust"),
     *("figures", "data", "params", "made"),
 )
-CHARTS = ("accuracy", "loss", "confusion", "calibration")
+CHARTS = ("accuracy", "loss", "confusion", "calibration", "risk")
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +115,9 @@ def test_numbers_by_hand(report):
     assert matrix["customdata"] == [[4, 3, 1], [2, 6, 0], [0, 0, 4]]
     # 9 of 90 %, 6 right; 11 of 70 %, 8 right.
     assert chart(page, "calibration")[1]["y"] == pytest.approx([8 / 11, 6 / 9])
+    assert chart(page, "risk")[0]["y"] == pytest.approx([1 / 3, 0.3])
+    assert ["negative log-likelihood (NLL)", "0.900", "0.700"] in rows(page, "trust")
+    assert found["test photos that are not unsure"][0] == "45.0%"
 
 
 @pytest.mark.slow
@@ -132,6 +135,8 @@ def test_markdown(report):
     text = markdown.read_text(encoding="utf-8")
     assert "| test accuracy | 70.0% | 48.1% to 85.5% |" in text
     assert "| +10.0 points, better |" in text
+    assert "45.0% of photos can be taken as they come: 66.7% of them are right" in text
+    assert "Calibration changed the NLL from 0.900 to 0.700 and the ECE from 0.200 to 0.100" in text
     assert "  line [40.0, 70.0, 60.0]\n  line [40.0, 70.0]\n" in text
     assert "| train.epochs | 2 | 3 |" in text
     html = MarkdownIt("commonmark").enable("table").render(text)

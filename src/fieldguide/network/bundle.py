@@ -190,6 +190,7 @@ def load_bundle(folder: Path) -> Bundle:
         raise BundleError(f"{weights}: cannot be read ({err.strerror or err})") from err
     except (SafetensorError, RuntimeError) as err:
         raise BundleError(f"{weights}: damaged, or weights of another network ({err})") from err
+    calibration = found.calibration
     return Bundle(
         net=net.eval().to(memory_format=torch.channels_last),
         architecture=architecture,
@@ -201,7 +202,7 @@ def load_bundle(folder: Path) -> Bundle:
         ),
         val_acc=found.val_acc,
         started_from=found.started_from,
-        calibration=found.calibration and Calibration(**found.calibration.model_dump()),
+        calibration=None if calibration is None else Calibration(**calibration.model_dump()),
     )
 
 

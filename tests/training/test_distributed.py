@@ -22,6 +22,7 @@ from fieldguide.core.store import Store
 from fieldguide.network.batches import in_order
 from fieldguide.network.bundle import load_bundle
 from fieldguide.prepare.prepare import prepare
+from fieldguide.training.calibrate import find_temperature
 
 pytestmark = pytest.mark.slow
 
@@ -173,10 +174,15 @@ def test_batch_norm_validates_and_saves_the_statistics_of_the_first_process(mach
     split = Store(folder / "data/prepared").split("val")
     ((images, labels),) = in_order(split, bundle.preprocessing, torch.device("cpu"))
     with torch.no_grad():
-        loss = float(torch.nn.functional.cross_entropy(bundle.net(images), labels))
+        scores = bundle.net(images)
+        loss = float(torch.nn.functional.cross_entropy(scores, labels))
     found = curves(folder)
     best = found["val_acc"].index(max(found["val_acc"]))
     assert loss == pytest.approx(found["val_loss"][best], rel=1e-5)
+    # It is calibrated on the photos of both processes.
+    expected = find_temperature(scores.double(), labels)
+    assert bundle.calibration.temperature == pytest.approx(expected, rel=1e-3)
+    assert expected != 1
 
 
 def test_ddp_of_one_process_changes_nothing(trained, machine):

@@ -33,6 +33,7 @@ def test_first_repro_makes_every_output_and_says_where(finished):
         "models/classifier/model.safetensors",
         "metrics/test.json",
         "metrics/predictions.csv",
+        "metrics/trust.json",
         "metrics/environment.json",
         "metrics/model_summary.txt",
         "plots/curves.csv",
@@ -54,7 +55,7 @@ def test_first_repro_makes_every_output_and_says_where(finished):
         *("metrics/prepare.json", "metrics/test.json"),
         *("metrics/timing.json", "metrics/train/metrics.json", "plots/.gitignore"),
         *("plots/classes.csv", "plots/confusion.csv", "plots/curves.csv", "plots/left_out.csv"),
-        *("plots/per_class.csv", "plots/reliability.csv"),
+        *("plots/per_class.csv", "plots/reliability.csv", "plots/risk_coverage.csv"),
     ]
 
 
@@ -68,7 +69,8 @@ def test_metrics_are_the_dozen_that_people_compare(finished):
         *("best.val_acc", "best.val_bal_acc", "best.val_loss", "best.val_macro_f1"),
         *("parameters.all", "parameters.trained"),
         *("photos.left_out", "photos.test", "photos.train", "photos.val"),
-        *("test.acc", "test.bal_acc", "test.ece", "test.macro_f1", "test.top3_acc"),
+        *("test.acc", "test.bal_acc", "test.coverage", "test.ece", "test.macro_f1"),
+        "test.top3_acc",
     ]
 
 

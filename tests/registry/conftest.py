@@ -27,7 +27,8 @@ def original(tmp_path_factory):
     project.write(".gto", "stages: [dev, prod]\n")
     project.write(
         ".gitignore",
-        "/models/classifier\n/metrics/environment.json\n/plots/figures\n.fieldguide/\n",
+        "/models/classifier\n/metrics/environment.json\n/metrics/trust.json\n/plots/figures\n"
+        ".fieldguide/\n",
     )
     project.write("plots/figures/filters.png", "png")
     project.write(".dvc/config", REMOTE.format(url=project.folder.with_name("store")))

@@ -83,7 +83,8 @@ def test_a_folder_of_a_repository_with_one_dvc_project_at_its_top(project):
             (birds.folder / path).parent.mkdir(parents=True, exist_ok=True)
             (project.folder / path).rename(birds.folder / path)
     (project.folder / "plots/figures").rename(birds.folder / "plots/figures")
-    (project.folder / "metrics/environment.json").rename(birds.folder / "metrics/environment.json")
+    for path in ("metrics/environment.json", "metrics/trust.json"):
+        (project.folder / path).rename(birds.folder / path)
     birds.train(0.4)
     project.commit("into a folder")
     project.dvc("push", "--quiet")

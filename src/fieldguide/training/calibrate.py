@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import bdtrc
 from torch import Tensor
 
 from fieldguide.network.bundle import TEMPERATURES, Calibration, softmax
@@ -88,6 +87,8 @@ def find_min_confidence(
 
     Source: Clopper & Pearson 1934 (https://doi.org/10.1093/biomet/26.4.404).
     """
+    from scipy.special import bdtrc  # noqa: PLC0415 - no need to wait for it at the start
+
     order = np.argsort(confidence)
     # Right answers among the k least confident photos, for k from 0 to N.
     below = np.concatenate([[0], right[order].cumsum()])

@@ -96,7 +96,7 @@ def find_min_confidence(
     first = np.searchsorted(confidence[order], thresholds)  # the first photo that is accepted
     accepted, hits = len(right) - first, below[-1] - below[first]
     # bdtrc(k, n, p): probability of more than k hits of n.
-    chance = np.where(hits > 0, bdtrc(np.maximum(hits, 1) - 1, np.maximum(accepted, 1), target), 1)
+    chance = bdtrc(hits - 1, accepted, target)
     passed = np.flatnonzero(chance <= _CHANCE)
     return float(thresholds[passed[0]]) if len(passed) else None
 

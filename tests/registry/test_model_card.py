@@ -6,7 +6,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
-from trained import ARTIFACTS, PARAMS, write_inputs, write_lock, write_results
+from trained import ARTIFACTS, PARAMS, TRUST, write_inputs, write_lock, write_results
 
 from fieldguide.core.errors import RegistryError, RevisionError
 from fieldguide.registry.model_card import BEGIN, CARD, END, write_card
@@ -99,6 +99,17 @@ def test_each_section_tells_its_facts(made):
     # The weakest class is the first.
     assert card.index("| bee | 60.0%") < card.index("| ant | 90.0%") < card.index("| crab | 100")
     assert card == made.card()
+
+
+def test_a_classifier_without_calibration_says_so(made):
+    none = dict.fromkeys(("temperature", "target_precision", "min_confidence"))
+    made.results = {"trust": TRUST | none | {"accepted": 0, "right": 0}, "coverage": 0.0}
+    card = made.card()
+    assert "because no validation photos were left to calibrate them. Confidence and" in card
+    assert "\nNot calibrated, because the validation photos were trained on.\n" in card
+    assert '| Coverage: photos that are not "unsure" | 0.0% | 0.0% to 11.4% |' in card
+    assert "Right among them" not in card
+    assert "    fieldguide predict --model VERSION photo.jpg\n" in card
 
 
 def test_blocks_are_separate_and_no_empty_line_is_doubled(made):

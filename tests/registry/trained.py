@@ -97,13 +97,16 @@ def write_inputs(folder, *, params=PARAMS, artifacts=ARTIFACTS):
         _write(folder, path, "photos")
 
 
-def write_results(folder, *, classes=CLASSES, libraries=(("torch", "2.15.0"),), **scores):
+def write_results(
+    folder, *, classes=CLASSES, libraries=(("torch", "2.15.0"),), trust=TRUST, **scores
+):
     """What the stages write besides models/classifier; `classes` are other names for these three.
 
     Args:
         folder: the project's.
         classes: names of ant, bee and crab.
         libraries: names and versions.
+        trust: what metrics/trust.json holds.
         scores: other scores on the test set.
     """
     name = dict(zip(CLASSES, classes, strict=True))
@@ -118,7 +121,7 @@ def write_results(folder, *, classes=CLASSES, libraries=(("torch", "2.15.0"),), 
     machine["libraries"] = dict(libraries)
     _write(folder, "metrics/environment.json", json.dumps(machine))
     _write(folder, "metrics/test.json", json.dumps({"test": SCORES | scores}))
-    _write(folder, "metrics/trust.json", json.dumps(TRUST))
+    _write(folder, "metrics/trust.json", json.dumps(trust))
     pairs = [[name[actual], name[predicted]] for actual, predicted in PAIRS]
     _table(folder, "plots/confusion.csv", ["actual", "predicted"], pairs)
     _table(folder, "plots/per_class.csv", ["class"], [[one] for one in classes])

@@ -29,7 +29,10 @@ from rich.table import Table
 from fieldguide.core.files import folder_md5, md5
 
 STAGES = ("train", "evaluate", "visualize")
-OUTPUTS = ("models/classifier", "metrics/predictions.csv", "metrics/test.json", "plots/figures")
+OUTPUTS = (
+    *("models/classifier", "metrics/predictions.csv", "metrics/test.json", "metrics/trust.json"),
+    "plots/figures",
+)
 
 
 def main() -> None:

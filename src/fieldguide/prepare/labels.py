@@ -29,7 +29,7 @@ from fieldguide.prepare.names import has_photo_suffix, suffix_of
 from fieldguide.prepare.table import Row, Table, read_table, refuse, spelling
 
 
-class _Labelled(NamedTuple):
+class Labelled(NamedTuple):
     """A row of the table and its file."""
 
     row: Row
@@ -51,7 +51,7 @@ def read_labels(params: DataParams, archives: Archives) -> Layout:
     found = files_by_name(archives.members)
     check_photos(archives.shown, found)
     warnings: list[str] = []
-    labelled: list[_Labelled] = []
+    labelled: list[Labelled] = []
     missing: list[Row] = []
     tables = _find_tables(params, archives, found)
     for name, data, inside in tables:
@@ -60,9 +60,9 @@ def read_labels(params: DataParams, archives: Archives) -> Layout:
             rows = [row._replace(place=f"{name}, {row.place}") for row in table.rows]
             table = table._replace(rows=rows)
         warnings += table.warnings
-        here, lacking = _match(table, found, inside.folders if inside else ())
-        labelled += here
-        missing += lacking
+        matched = match_rows(table, found, inside.folders if inside else ())
+        labelled += matched.labelled
+        missing += matched.missing
     name = params.labels
     _check_missing(name, labelled, missing, archives, params)
     labelled = _one_row_each(name, _spelled(name, labelled, warnings), warnings)
@@ -85,7 +85,7 @@ def read_labels(params: DataParams, archives: Archives) -> Layout:
 
 def _check_missing(
     table: str,
-    labelled: Sequence[_Labelled],
+    labelled: Sequence[Labelled],
     missing: Sequence[Row],
     archives: Archives,
     params: DataParams,
@@ -107,7 +107,7 @@ def _check_missing(
 
 
 def _photos(
-    table: str, labelled: Sequence[_Labelled], splits: Sequence[str]
+    table: str, labelled: Sequence[Labelled], splits: Sequence[str]
 ) -> tuple[list[Photo], list[LeftOut]]:
     """Return the photos that have a class, by name, and the other files of the table.
 
@@ -183,7 +183,7 @@ def _path(found: Found) -> str:
     return unicodedata.normalize("NFC", found.member.source)
 
 
-def _spelled(table: str, labelled: Sequence[_Labelled], warnings: list[str]) -> list[_Labelled]:
+def _spelled(table: str, labelled: Sequence[Labelled], warnings: list[str]) -> list[Labelled]:
     """Return the rows with tidy class names; refuse names that differ in upper and lower case."""
     tidy = [one._replace(row=one.row._replace(label=spelling(one.row.label))) for one in labelled]
     changed = [
@@ -211,15 +211,24 @@ def _spelled(table: str, labelled: Sequence[_Labelled], warnings: list[str]) -> 
     return tidy
 
 
-def _match(
-    table: Table, found: Sequence[Found], folder: Sequence[str]
-) -> tuple[list[_Labelled], list[Row]]:
-    """Find the file of each row; return also the rows without one.
+class Matched(NamedTuple):
+    """Rows of a table and the files that they name."""
+
+    labelled: list[Labelled]
+    missing: list[Row]  # without a file
+    start: str  # what every path of the table lacks: a folder with a slash, or nothing
+
+
+def match_rows(table: Table, found: Sequence[Found], folder: Sequence[str] = ()) -> Matched:
+    """Find the file of each row.
 
     Args:
         table: whose rows to match.
         found: all files.
         folder: of the table, if it is in the archive.
+
+    Raises:
+        ArchiveError: a row may name several files.
     """
     by_path: dict[str, list[Found]] = defaultdict(list)
     for one in found:
@@ -236,12 +245,12 @@ def _match(
             both = " and ".join(one.member.source for one in matches[:2])
             problems.append(f"{row.place}: {row.file} may be {both}; write the archive's name too")
         elif matches:
-            labelled.append(_Labelled(row, matches[0]))
+            labelled.append(Labelled(row, matches[0]))
         else:
             missing.append(row)
     if problems:
         refuse(table.name, problems)
-    return labelled, missing
+    return Matched(labelled, missing, start)
 
 
 def _tidy_path(file: str) -> str:
@@ -257,16 +266,14 @@ def _shared_folder(every: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     return first[: [*same, False].index(False)]
 
 
-def _one_row_each(
-    table: str, labelled: Sequence[_Labelled], warnings: list[str]
-) -> list[_Labelled]:
+def _one_row_each(table: str, labelled: Sequence[Labelled], warnings: list[str]) -> list[Labelled]:
     """Leave out rows that are there twice; refuse two rows of a file that contradict each other."""
     first: dict[int, Row] = {}
     once, problems, repeated = [], [], []
     for row, found in labelled:
         before = first.setdefault(id(found), row)
         if before is row:
-            once.append(_Labelled(row, found))
+            once.append(Labelled(row, found))
         elif before._replace(place="", file="") == row._replace(place="", file=""):
             repeated.append(f"{row.place} ({before.place})")
         else:
@@ -287,7 +294,7 @@ def _one_row_each(
     return once
 
 
-def _splits(table: str, labelled: Sequence[_Labelled]) -> list[str]:
+def _splits(table: str, labelled: Sequence[Labelled]) -> list[str]:
     """Return the split of each row: of the column, else by folder, else train."""
     if any(row.split for row, _ in labelled):
         problems = [

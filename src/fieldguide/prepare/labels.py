@@ -26,7 +26,14 @@ from fieldguide.prepare.layout import (
 from fieldguide.prepare.left_out import NO_CLASS, NO_FILE, NOT_A_PHOTO, LeftOut
 from fieldguide.prepare.member import UnreadableMemberError
 from fieldguide.prepare.names import has_photo_suffix, suffix_of
-from fieldguide.prepare.table import Row, Table, read_table, refuse, spelling
+from fieldguide.prepare.table import (
+    Row,
+    Table,
+    can_be_in_table,
+    read_table,
+    refuse,
+    spelling,
+)
 
 
 class Labelled(NamedTuple):
@@ -53,7 +60,7 @@ def read_labels(params: DataParams, archives: Archives) -> Layout:
     warnings: list[str] = []
     labelled: list[Labelled] = []
     missing: list[Row] = []
-    tables = _find_tables(params, archives, found)
+    tables = find_tables(params, archives, found)
     for name, data, inside in tables:
         table = read_table(name, data, params.group_columns)
         if len(tables) > 1:
@@ -137,17 +144,16 @@ def _photos(
     return photos, left_out
 
 
-class _TableFile(NamedTuple):
+class TableFile(NamedTuple):
     """A table before it is read."""
 
     name: str
     data: bytes
     entry: Found | None  # its entry if it is one of the archive's files
+    path: Path | None = None  # if it is a file of the project
 
 
-def _find_tables(
-    params: DataParams, archives: Archives, found: Sequence[Found]
-) -> list[_TableFile]:
+def find_tables(params: DataParams, archives: Archives, found: Sequence[Found]) -> list[TableFile]:
     """Return the table; or several, if folders of the archive have one of the same name.
 
     Hugging Face's layout is train/metadata.csv and test/metadata.csv.
@@ -159,7 +165,7 @@ def _find_tables(
             inside = {path.relative_to(f).as_posix() for f in folders if path.is_relative_to(f)}
             entry = next((one for one in found if one.member.source in inside), None)
             try:
-                return [_TableFile(params.labels, path.read_bytes(), entry)]
+                return [TableFile(params.labels, path.read_bytes(), entry, path)]
             except OSError as err:
                 raise ArchiveError(f"data.labels: {path}: cannot be read ({err.strerror})") from err
     wanted = unicodedata.normalize("NFC", params.labels).removeprefix("./")
@@ -173,7 +179,7 @@ def _find_tables(
             f"the archive{hint}"
         )
     try:
-        return [_TableFile(one.member.source, archives.read(one.member), one) for one in matches]
+        return [TableFile(one.member.source, archives.read(one.member), one) for one in matches]
     except UnreadableMemberError as err:
         raise ArchiveError(f"data.labels: {params.labels}: {err}") from err
 
@@ -217,6 +223,15 @@ class Matched(NamedTuple):
     labelled: list[Labelled]
     missing: list[Row]  # without a file
     start: str  # what every path of the table lacks: a folder with a slash, or nothing
+    by_path: dict[str, list[Found]]
+
+    def name_of(self, found: Found) -> str | None:
+        """Return what a row must say to name a file; None if no text names this file alone."""
+        for path in (_tidy_path(found.member.source), _tidy_path(found.member.name)):
+            name = path.removeprefix(self.start)
+            if f"{self.start}{name}" == path and self.by_path[path] == [found]:
+                return name if can_be_in_table(name) else None
+        return None
 
 
 def match_rows(table: Table, found: Sequence[Found], folder: Sequence[str] = ()) -> Matched:
@@ -250,7 +265,7 @@ def match_rows(table: Table, found: Sequence[Found], folder: Sequence[str] = ())
             missing.append(row)
     if problems:
         refuse(table.name, problems)
-    return Matched(labelled, missing, start)
+    return Matched(labelled, missing, start, by_path)
 
 
 def _tidy_path(file: str) -> str:

@@ -150,7 +150,7 @@ class Columns:
                     f"{column}: found {json.dumps(value)[:40]}; allowed: text, or an integer"
                 )
             value = str(value)
-            if any(unicodedata.category(character) in ("Cc", "Cs") for character in value.strip()):
+            if _has_control_characters(value.strip()):
                 raise ValueError(f"{column}: {value!r} holds a control character")
             # `labels.py` says which class names it tidies.
             return value if column == self.label else value.strip()
@@ -391,6 +391,16 @@ def _named(table: str, kind: str, items: Sequence[Any], *keys: str) -> list[tupl
     if problems:
         refuse(table, problems)
     return found
+
+
+def _has_control_characters(text: str) -> bool:
+    """Tell whether a text holds characters that no table may hold, such as line ends."""
+    return any(unicodedata.category(character) in ("Cc", "Cs") for character in text)
+
+
+def can_be_in_table(file: str) -> bool:
+    """Tell whether a table may name a file: it keeps neither outer spaces nor line ends."""
+    return file == file.strip() and not _has_control_characters(file)
 
 
 def spelling(label: str) -> str:

@@ -58,7 +58,7 @@ def review(
     from fieldguide.review.label_file import LabelFile
     from fieldguide.review.label_table import find_table
     from fieldguide.review.project import ReviewProject
-    from fieldguide.review.queues import audit_queue, folder_queue, test_queue
+    from fieldguide.review.queues import audit_queue, folder_queue, random_test_queue
     from fieldguide.review.session import Session
 
     if split not in (None, "test"):
@@ -79,7 +79,7 @@ def review(
         params = params.model_copy(update={"labels": str(table)})
         project = ReviewProject(params, archives, labels, store)
         if split:
-            queue = test_queue(project, _SEED)
+            queue = random_test_queue(project, _SEED)
         elif folder:
             from fieldguide.inference.find import find_model
             from fieldguide.inference.load import load

@@ -88,7 +88,7 @@ def _read_audit(path: Path) -> list[dict[str, str]]:
     return lines
 
 
-def test_queue(project: ReviewProject, seed: int) -> Queue:
+def random_test_queue(project: ReviewProject, seed: int) -> Queue:
     """Return all test photos in a random order that is the same each time.
 
     Args:
@@ -190,12 +190,13 @@ def _without_copies(classifier: Classifier, photos: Iterator[bytes]) -> list[int
         looks = Looks(Path(folder) / "looks")
         count = 0
         with looks.path.open("wb") as file:
-            for count, photo in enumerate(photos, start=1):
+            for photo in photos:
                 try:
                     look = look_of(classifier.pixels(photo))
                 except PhotoError:  # gone since it was classified; an empty look is like no other
                     look = np.zeros(SHAPE, np.uint8)
                 file.write(look.data)
+                count += 1
         groups = connected(count, near_copies(looks, range(count)))
     copies = {k for group in groups for k in group[1:]}
     return [k for k in range(count) if k not in copies]

@@ -61,13 +61,13 @@ def read_labels(params: DataParams, archives: Archives) -> Layout:
     labelled: list[Labelled] = []
     missing: list[Row] = []
     tables = find_tables(params, archives, found)
-    for name, data, inside in tables:
-        table = read_table(name, data, params.group_columns)
+    for file in tables:
+        table = read_table(file.name, file.data, params.group_columns)
         if len(tables) > 1:
-            rows = [row._replace(place=f"{name}, {row.place}") for row in table.rows]
+            rows = [row._replace(place=f"{file.name}, {row.place}") for row in table.rows]
             table = table._replace(rows=rows)
         warnings += table.warnings
-        matched = match_rows(table, found, inside.folders if inside else ())
+        matched = match_rows(table, found, file.entry.folders if file.entry else ())
         labelled += matched.labelled
         missing += matched.missing
     name = params.labels
@@ -77,7 +77,7 @@ def read_labels(params: DataParams, archives: Archives) -> Layout:
     left_out += [
         LeftOut(row.file, spelling(row.label), NO_FILE, f"{row.place} of {name}") for row in missing
     ]
-    in_table = {id(one) for _, one in labelled} | {id(inside) for *_, inside in tables}
+    in_table = {id(one) for _, one in labelled} | {id(file.entry) for file in tables}
     for one in found:
         if id(one) not in in_table:
             reason, detail = NO_CLASS, f"not in {name}"

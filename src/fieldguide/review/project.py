@@ -69,9 +69,11 @@ class ReviewProject:
         found = self._found.get(source)
         if found is None:
             return None
-        names = self._names.get(source) or [self._matched.name_of(found)]
-        named = tuple(dict.fromkeys(name for name in names if name is not None))
-        return ReviewPhoto(found.member, named) if named else None
+        names = self._names.get(source)
+        if names is None:
+            new = self._matched.name_of(found)
+            names = [] if new is None else [new]
+        return ReviewPhoto(found.member, tuple(dict.fromkeys(names))) if names else None
 
     def is_test(self, photo: ReviewPhoto) -> bool:
         """Tell whether a photo is in the test set."""

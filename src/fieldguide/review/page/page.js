@@ -3,6 +3,7 @@
 const LETTERS = "abcdefghijklmnopqrstuvwxyz";
 const ONE = 4; // photos that are loaded ahead
 const GRID = 24; // photos of the grid
+const ALL = "*"; // value of the choice of all classes; that of a class begins with "="
 const $ = (id) => document.getElementById(id);
 
 let session = null; // the answer of /api/session
@@ -138,11 +139,14 @@ function showProgress() {
   $("bar").max = Math.max(1, view.total);
   $("bar").value = done;
   const chosen = $("shown").value;
+  const all = element("option", "", "all classes");
+  all.value = ALL;
   $("shown").replaceChildren(
+    all,
     ...Object.entries(view.by_class).map(([name, count]) => {
       const option = element("option", "", `${name || "no class"} (${count})`);
-      option.value = name;
-      option.selected = name === chosen;
+      option.value = `=${name}`;
+      option.selected = option.value === chosen;
       return option;
     }),
   );
@@ -153,13 +157,12 @@ function showProgress() {
 /** Fetch what is next; `first` is a photo that comes before the others. */
 async function load(first) {
   const query = new URLSearchParams({ count: isGrid() ? GRID : ONE });
-  if (isGrid() && $("shown").value) query.set("class", $("shown").value);
+  const chosen = $("shown").value || ALL;
+  if (isGrid() && chosen !== ALL) query.set("class", chosen.slice(1));
   if (first !== undefined) query.set("first", first);
   view = await (await ask(`/api/queue?${query}`)).json();
-  if (isGrid() && !view.items.length && view.waiting && query.has("class")) {
-    $("shown").value = ""; // this class is done
+  if (!view.items.length && view.waiting) { // this class is done
     query.delete("class");
-    query.set("class", Object.keys(view.by_class)[0]);
     view = await (await ask(`/api/queue?${query}`)).json();
   }
   const before = focus;
@@ -255,6 +258,7 @@ document.addEventListener("keydown", (event) => {
   if (event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.target.matches("#find, select")) return;
   const { key } = event;
+  if ("Enter ".includes(key) && event.target.matches("aside button, input, summary")) return;
   const columns = isGrid()
     ? getComputedStyle($("photos")).gridTemplateColumns.split(" ").length : 1;
   const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns };
@@ -268,6 +272,11 @@ document.addEventListener("keydown", (event) => {
   else if (number >= 0) decide(session.classes[number]);
   else return;
   event.preventDefault();
+});
+
+// After a click, Enter and Space are keys of the page again, not of what was clicked.
+document.addEventListener("click", (event) => {
+  if (event.detail > 0 && !event.target.matches("#find, select")) document.activeElement.blur();
 });
 
 for (const button of document.querySelectorAll("[data-key]")) {

@@ -130,7 +130,7 @@ def folder_queue(project: ReviewProject, classifier: Classifier, folder: Path) -
     for k, prediction in found:
         best = ", ".join(f"{name} {value:.0%}" for name, value in prediction.top(2).items())
         items.append(Item(waiting[k], [f"the classifier is not certain: {best}"], prediction.label))
-    more = f" {alike:,} near-copies of them are not shown." if alike else ""
+    more = f" {alike:,} more look like one of them and are not shown." if alike else ""
     return Queue(
         f"Photos of {folder} without a class",
         "The photos that the classifier is least certain of, by the difference between its two "

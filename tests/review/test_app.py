@@ -1,5 +1,6 @@
 """The requests of the page, and those that it would never send."""
 
+import io
 from pathlib import Path
 
 import pytest
@@ -74,8 +75,8 @@ def test_photos_keep_their_shape(folder, start):
     Image.new("RGB", (30, 90), "red").save("data/photos/train/ant/01.png")
     client = TestClient(make_app(start(), hosts=HOSTS), base_url="http://127.0.0.1")
     for path, size in [("0/large", (1024, 341)), ("0/small", (320, 107)), ("1/large", (30, 90))]:
-        Path("shown.jpg").write_bytes(client.get(f"/api/photo/{path}").content)
-        assert Image.open("shown.jpg").size == size
+        with Image.open(io.BytesIO(client.get(f"/api/photo/{path}").content)) as image:
+            assert image.size == size
 
 
 @pytest.mark.parametrize(

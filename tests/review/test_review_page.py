@@ -159,18 +159,18 @@ def test_keep_skip_not_usable_and_reload(serve, visit):
 
 def test_grid_by_class(serve, visit):
     tab = visit(serve(), "/#grid")
-    tab.wait_for_function("document.querySelectorAll('.cell.ready').length === 24")
+    expect(tab.locator(".cell.ready")).to_have_count(24)
     tab.select_option("#shown", "=bee")
-    tab.wait_for_function("document.querySelectorAll('.cell.ready').length === 20")
+    expect(tab.locator(".cell.ready")).to_have_count(20)
     tab.keyboard.press("ArrowRight")
     ready(tab, "train/bee/01.png")
     press(tab, "3", "train/bee/02.png")
-    tab.wait_for_function("document.querySelectorAll('.cell.ready').length === 19")
+    expect(tab.locator(".cell.ready")).to_have_count(19)
     tab.click("#all")
     expect(tab.locator("#progress")).to_have_text("20 of 60 reviewed")
     expected = {f"train/bee/{k:02d}.png": "bee" for k in range(20)}
     assert decisions() == expected | {"train/bee/01.png": "crab"}
-    tab.wait_for_function("document.querySelectorAll('.cell.ready').length === 24")  # other classes
+    expect(tab.locator(".cell.ready")).to_have_count(24)  # other classes
 
 
 def test_two_reviewers_on_one_table(serve, visit):
@@ -192,7 +192,7 @@ def test_two_reviewers_on_one_table(serve, visit):
 def test_a_photo_that_is_gone_and_a_table_that_cannot_be_written(serve, visit):
     server = serve()
     Path("data/photos/train/ant/00.png").unlink()
-    tab = visit(server, expected="the server responded with a status of")
+    tab = visit(server, expected="Failed to load resource")
     ready(tab, "train/ant/00.png")
     gone = "This photo cannot be shown: cannot be read (No such file or directory)"
     expect(tab.locator(".gone")).to_have_text(gone)

@@ -106,6 +106,15 @@ def test_a_photo_without_a_row_gets_one_and_undo_takes_it_away(opened):
     assert labels.decision(('new, "1".jpg',)) == ANN
     labels.undo(change)
     assert labels.path.read_bytes().decode() == table
+    assert labels.decision(('new, "1".jpg',)) == Decision()
+    decide(labels, 'new, "1".jpg', split="train")
+    assert labels.path.read_bytes().decode() == table + row
+
+
+def test_a_last_row_without_a_line_end_gets_one_before_a_new_row(opened):
+    labels = opened(PLAIN.removesuffix("\n"))
+    decide(labels, "c.jpg")
+    assert labels.path.read_text() == PLAIN + "c.jpg,bee,Ann,2026-11-29T12:00:00Z\n"
 
 
 def test_rows_that_repeat_each_other_are_changed_together(opened):

@@ -40,9 +40,9 @@ def review(
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 for a free one")] = 8001,
 ) -> None:
-    """Decide the classes of photos in a local page, which writes them into the label table.
+    """Decide the classes of doubtful photos in a local page.
 
-    Without FOLDER it shows what `fieldguide audit` suspects.
+    Without FOLDER it shows what `fieldguide audit` suspects. Decisions go into the label table.
     """
     try:
         from fieldguide.inference.server import run

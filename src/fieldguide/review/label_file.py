@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import threading
 from collections import defaultdict
@@ -136,11 +137,9 @@ class LabelFile:
             rows = [row for name in names for row in self._rows_of.get(name, ())]
             if not rows:
                 return self._append(names[0], values, split)
-            texts = list(self._texts)
-            for row in rows:
-                texts[row] = self._with_values(texts[row], values)
-            change = Change([(self._texts[row], texts[row]) for row in rows])
-            self._write(texts)
+            changed = {row: self._with_values(self._texts[row], values) for row in rows}
+            change = Change([(self._texts[row], text) for row, text in changed.items()])
+            self._write(changed)
             return change
 
     def undo(self, change: Change) -> None:
@@ -152,12 +151,18 @@ class LabelFile:
         """
         with self._locked():
             self._read()
-            texts = list(self._texts)
+            texts, changed = list(self._texts), {}
             for before, after in change.rows:
                 if after not in texts:
                     raise ChangedMeanwhileError
-                texts[texts.index(after)] = before
-            self._write(texts)
+                row = texts.index(after)
+                texts[row] = changed[row] = before
+            names = [
+                self._fields[row][self._file].strip() for row, text in changed.items() if not text
+            ]
+            self._write(changed)
+            for name in names:  # of rows that were added
+                del self._rows_of[name]
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -222,33 +227,34 @@ class LabelFile:
         missing = [name for name in (REVIEWED_BY, REVIEWED_AT) if name not in lower]
         if not missing:
             return False
-        texts, count = list(self._texts), len(self._columns)
+        changed = {}
         for row, fields in enumerate(self._fields):
             if any(map(str.strip, fields)):
                 values = missing if row == self._header else [""] * len(missing)
-                raw, end = _raw_fields(texts[row], self._delimiter)
-                quoted = _is_quoted(raw)
-                more = [self._spelled(value, quoted=quoted) for value in values]
-                texts[row] = self._delimiter.join([*raw[:count], *more]) + end
-        self._write(texts)
+                raw, end = _raw_fields(self._texts[row], self._delimiter)
+                more = [self._spelled(value, quoted=_is_quoted(raw)) for value in values]
+                changed[row] = self._delimiter.join([*raw[: len(self._columns)], *more]) + end
+        self._write(changed)
+        self._find_columns()
         return True
 
     def _append(self, name: str, values: Mapping[int, str], split: str) -> Change:
         """Add a row for a photo that has none."""
-        texts = list(self._texts)
-        _, end = _raw_fields(texts[self._header], self._delimiter)
-        last = texts[-1]
-        if not last.endswith(("\n", "\r")):
-            texts[-1] = last + end
+        _, end = _raw_fields(self._texts[self._header], self._delimiter)
         fields = [""] * len(self._columns)
         fields[self._file] = name
         if self._split is not None:
             fields[self._split] = split
         for column, value in values.items():
             fields[column] = value
+        last = self._texts[-1]
         quoted = _is_quoted(_raw_fields(last, self._delimiter)[0])
         row = self._delimiter.join(self._spelled(field, quoted=quoted) for field in fields) + end
-        self._write([*texts, row])
+        changed = {len(self._texts): row}
+        if last and not last.endswith(("\n", "\r")):
+            changed = {len(self._texts) - 1: last + end, **changed}
+        self._write(changed)
+        self._rows_of[name].append(len(self._texts) - 1)
         return Change([("", row)])
 
     def _with_values(self, text: str, values: Mapping[int, str]) -> str:
@@ -264,8 +270,15 @@ class LabelFile:
             return '"' + value.replace('"', '""') + '"'
         return value
 
-    def _write(self, texts: Sequence[str]) -> None:
-        """Replace the file by one with these rows, once that is on disk."""
+    def _write(self, changed: Mapping[int, str]) -> None:
+        """Change rows, once the file with them is on disk; the row after the last one is added.
+
+        Args:
+            changed: text by row; an empty one takes the row out.
+        """
+        texts = list(self._texts)
+        for row, text in changed.items():
+            texts[row : row + 1] = [text]
         try:
             data = self._encoding.encode("".join(texts))
         except UnicodeEncodeError as err:
@@ -273,6 +286,14 @@ class LabelFile:
                 f"{self.path}: its encoding ({self._encoding.name}) has no "
                 f"{err.object[err.start]!r}; save the table as UTF-8"
             ) from err
+        self._replace_file(data)
+        # Only what changed is read again: a table of 100,000 rows takes a second.
+        self._data, self._texts = data, texts
+        for row, text in changed.items():
+            reader = csv.reader(io.StringIO(text, newline=""), delimiter=self._delimiter)
+            self._fields[row : row + 1] = [next(reader, [])]
+
+    def _replace_file(self, data: bytes) -> None:
         if not os.access(self.path, os.W_OK):
             raise FieldguideError(
                 f"{self.path}: may not be written; allow it (if DVC tracks it: `dvc unprotect "
@@ -287,7 +308,6 @@ class LabelFile:
                 partial.chmod(self.path.stat().st_mode)
         except OSError as err:
             raise FieldguideError(f"{self.path}: cannot be written ({err.strerror})") from err
-        self._read()
 
 
 def _raw_fields(text: str, delimiter: str) -> tuple[list[str], str]:

@@ -39,6 +39,9 @@ class Session:
         """
         self.project, self.queue, self.reviewer = project, queue, reviewer
         self.classes = project.labels.classes()
+        for item in queue.items:
+            if item.suggested not in self.classes:  # as `other`, which `data.rare` makes
+                item.suggested = ""
         self._skipped_file = skipped
         self._done: list[tuple[int, Change | None]] = []  # None: skipped
 

@@ -257,8 +257,10 @@ $("find").addEventListener("keydown", (event) => {
 document.addEventListener("keydown", (event) => {
   if (event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.target.matches("#find, select")) return;
-  const { key } = event;
-  if ("Enter ".includes(key) && event.target.matches("aside button, input, summary")) return;
+  // On some keyboards digits need Shift, which nobody wants to hold.
+  const digit = !event.shiftKey && /^Digit(\d)$/.exec(event.code);
+  const key = digit ? digit[1] : event.key;
+  if (["Enter", " "].includes(key) && event.target.matches("aside button, input, summary")) return;
   const columns = isGrid()
     ? getComputedStyle($("photos")).gridTemplateColumns.split(" ").length : 1;
   const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns };

@@ -168,6 +168,36 @@ def test_two_programs_at_once_lose_no_decision(opened):
     assert path.read_text().splitlines()[1:] == expected
 
 
+def _decide_and_tell(path, numbers, told):
+    labels = LabelFile(path, path.with_name("lock"))
+    for number in numbers:
+        decide(labels, f"{number}.jpg")
+        told.send(number)
+
+
+@pytest.mark.parametrize("count", [1, 7, 20])
+def test_a_killed_program_loses_no_decision_and_leaves_a_whole_table(count, opened):
+    rows = "".join(f"{number}.jpg,ant,,\n" for number in range(5000))
+    path = opened("file,label,reviewed_by,reviewed_at\n" + rows).path
+    spawn = multiprocessing.get_context("spawn")
+    told, tell = spawn.Pipe(duplex=False)
+    process = spawn.Process(target=_decide_and_tell, args=(path, range(5000), tell))
+    process.start()
+    for number in range(count):
+        assert told.poll(60)
+        assert told.recv() == number
+    process.kill()
+    process.join(60)
+    lines = path.read_text().splitlines()[1:]
+    decided = sum(",bee," in line for line in lines)
+    assert count <= decided < 5000
+    assert lines == [
+        f"{k}.jpg,bee,Ann,2026-11-29T12:00:00Z" if k < decided else f"{k}.jpg,ant,,"
+        for k in range(5000)
+    ]
+    decide(LabelFile(path, path.with_name("lock")), "4999.jpg")  # the lock is free
+
+
 class TestRefused:
     """Nothing is written, and the message says what is wrong."""
 

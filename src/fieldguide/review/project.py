@@ -55,6 +55,7 @@ class ReviewProject:
         for row, one in self._matched.labelled:
             self._names[one.member.source].append(row.file)
         photos = read_labels(params, archives).photos
+        # By the table, or by folders of the archive; otherwise `prepare` draws the splits.
         self.has_splits = any(photo.split != "train" for photo in photos)
         self._test = {photo.member.source for photo in photos if photo.split == "test"}
         self._test |= {  # also without a class

@@ -232,12 +232,20 @@ class TestRefused:
         with pytest.raises(FieldguideError, match=r"labels.csv: cannot be read \(No such file"):
             decide(labels, "a.jpg")
 
+    def test_a_table_that_has_lost_its_columns(self, opened):
+        labels = opened(PLAIN)
+        labels.path.write_text("file,label\na.jpg,ant\n")
+        for _ in range(2):
+            with pytest.raises(FieldguideError, match="has lost its columns reviewed_by"):
+                labels.refresh()
+
     @pytest.mark.parametrize(
         ("table", "name", "message"),
         [
             ("[]", "labels.json", "allowed for a review: .csv .tsv .txt"),
             ("", "labels.csv", "no header"),
             ("file,label\na.jpg\n", "labels.csv", "row 2: 1 fields; the header has 2"),
+            ("file,label\na.jpg,ant,old,\n", "labels.csv", "row 2: 4 fields; the header has 2"),
             ('file,label\n"a"b,c\n', "labels.csv", "row 2: ',' expected after '\"'"),
             ("file,site\na.jpg,x\n", "labels.csv", "no column with the classes"),
         ],

@@ -194,6 +194,11 @@ class LabelFile:
         except csv.Error as err:
             raise FieldguideError(f"{name}: row {len(self._fields)}: {err}") from err
         self._find_columns()
+        if self._data is not None and len(self._reviewed) < 2:  # noqa: PLR2004
+            raise FieldguideError(
+                f"{name}: has lost its columns {REVIEWED_BY} and {REVIEWED_AT}; start the review "
+                "again"
+            )
         self._data = data
 
     def _find_columns(self) -> None:
@@ -214,10 +219,10 @@ class LabelFile:
         self._reviewed = [lower.index(one) for one in wanted if one in lower]
         self._rows_of: dict[str, list[int]] = defaultdict(list)
         for row in rows:
-            if len(self._fields[row]) < len(names):
-                found = len(self._fields[row])
+            fields = self._fields[row]
+            if len(fields) < len(names) or any(map(str.strip, fields[len(names) :])):
                 raise FieldguideError(
-                    f"{name}: row {row}: {found} fields; the header has {len(names)}"
+                    f"{name}: row {row}: {len(fields)} fields; the header has {len(names)}"
                 )
             self._rows_of[self._fields[row][self._file].strip()].append(row)
 

@@ -70,12 +70,14 @@ def review(
     store = Store(Path(PREPARED))
     with open_archives(params.archive) as archives:
         table, notes = find_table(params, archives)
+        for note in notes:
+            print(printable(note))
         labels = LabelFile(table, _STATE / "labels.lock")
         if labels.has_new_columns:
-            notes.append(
-                f"{table}: each row got the columns reviewed_by and reviewed_at; commit that first,"
-                " so that `git diff` shows only decisions"
+            text = (
+                f"{table}: each row got the columns reviewed_by and reviewed_at; commit that first"
             )
+            print(printable(f"{text}, so that `git diff` shows only decisions"))
         params = params.model_copy(update={"labels": str(table)})
         project = ReviewProject(params, archives, labels, store)
         if split:
@@ -86,17 +88,15 @@ def review(
 
             queue = folder_queue(project, load(find_model(model)), folder)
             if not project.has_splits:
-                notes.append(
-                    "the test set is drawn from all photos, so photos that you choose here may come"
-                    " into it; a column split in the table prevents that"
+                print(
+                    "The test set is drawn from all photos, so photos that you label here may come "
+                    "into it; a column split in the table prevents that"
                 )
         else:
             queue = audit_queue(project)
         session = Session(project, queue, reviewer=name, skipped=_STATE / "skipped.json")
         waiting, _, total = session.waiting()
-        notes.append(f"{queue.title}: {len(waiting):,} of {total:,} photos to review")
-        for note in notes:
-            print(printable(note))
+        print(printable(f"{queue.title}: {len(waiting):,} of {total:,} photos to review"))
         run(lambda hosts: make_app(session, hosts=hosts), host="127.0.0.1", port=port)
 
 

@@ -23,6 +23,7 @@ ALLOWED = {
     "registry": {"core", "results", "pages", "remotes"},
     "inference": {"core", "prepare", "network", "figures", "results"},
     "sweeps": {"core", "prepare", "figures", "results", "pages"},
+    "review": {"core", "prepare", "inference", "results"},
 }
 
 

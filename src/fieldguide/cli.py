@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from fieldguide.commands import check, inference, registry, remote, report, sweep, verify
+from fieldguide.commands import check, inference, registry, remote, report, review, sweep, verify
 from fieldguide.core.errors import FieldguideError, printable
 from fieldguide.core.output import accept_any_text
 
@@ -22,6 +22,7 @@ app = typer.Typer(
 app.add_typer(inference.app)
 app.add_typer(check.app)
 app.add_typer(report.app)
+app.add_typer(review.app)
 app.add_typer(verify.app)
 app.add_typer(registry.app)
 app.add_typer(remote.app, name="remote")

@@ -297,3 +297,21 @@ class TestBroken:
                     assert decode(bytes(data), 8, resize="crop").shape == (8, 8, 3)
                 except UnusablePhotoError:
                     continue
+
+
+class TestFit:
+    """With "fit" a photo keeps its shape, for people to look at."""
+
+    @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+    @pytest.mark.parametrize(
+        ("stored", "shape"), [((400, 100), (25, 100)), ((30, 40), (40, 30)), ((2000, 3), (1, 100))]
+    )
+    def test_the_longer_side_has_at_most_the_size(self, stored, shape, kind):
+        found = decode(encode(flat(RED, "RGB", stored), kind), 100, resize="fit")
+        assert found.shape == (*shape, 3)
+
+    def test_it_is_upright(self):
+        tags = Image.Exif()
+        tags[ORIENTATION] = 6
+        photo = encode(flat(RED, "RGB", (400, 100)), "JPEG", exif=tags)
+        assert decode(photo, 100, resize="fit").shape == (100, 25, 3)

@@ -25,7 +25,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -65,6 +65,20 @@ def serve(classifier: Classifier, card: Card, *, host: str, port: int) -> None:
     """
     # The sender of a broken form gets its mistakes as an answer; the terminal need not show them.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
+    run(lambda hosts: make_app(classifier, card, hosts=hosts), host=host, port=port)
+
+
+def run(app_for: Callable[[Sequence[str]], Starlette], *, host: str, port: int) -> None:
+    """Serve an application until Ctrl-C.
+
+    Args:
+        app_for: makes the application from the names of the server that requests may use.
+        host: address or name to listen on.
+        port: 0 for a free one.
+
+    Raises:
+        FieldguideError: the server cannot listen there.
+    """
     with listen(host, port) as listener:
         address, port = listener.getsockname()[:2]
         # Against DNS rebinding: a website can point its own name to this machine, and its scripts
@@ -75,8 +89,7 @@ def serve(classifier: Classifier, card: Card, *, host: str, port: int) -> None:
         name = f"[{host}]" if ":" in host else host
         print(f"Serving http://{name}:{port}  (Ctrl-C stops)", flush=True)
         try:
-            config = config_of(make_app(classifier, card, hosts=hosts))
-            uvicorn.Server(config).run(sockets=[listener])
+            uvicorn.Server(config_of(app_for(hosts))).run(sockets=[listener])
         except KeyboardInterrupt:  # uvicorn raises it again after it has shut down
             print()
 
@@ -133,11 +146,17 @@ def make_app(classifier: Classifier, card: Card, *, hosts: Sequence[str] = ("*",
         Route("/predict", api.predict, methods=["POST"]),
         Route("/explain", api.explain, methods=["POST"]),
     ]
+    pages: list[BaseRoute] = [
+        Mount("/api", routes=routes, max_body_size=MAX_BYTES),
+        Mount("/", StaticFiles(directory=PAGE, html=True)),
+    ]
+    return guarded(pages, hosts)
+
+
+def guarded(routes: Sequence[BaseRoute], hosts: Sequence[str]) -> Starlette:
+    """Make an application that sends HEADERS, refuses other hosts, and answers errors as JSON."""
     return Starlette(
-        routes=[
-            Mount("/api", routes=routes, max_body_size=MAX_BYTES),
-            Mount("/", StaticFiles(directory=PAGE, html=True)),
-        ],
+        routes=routes,
         middleware=[
             Middleware(SecurityHeaders),
             Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),

@@ -21,10 +21,7 @@ async def photo_of(request: Request) -> bytes:
     Raises:
         HTTPException: another website sent the request, or it holds no photo.
     """
-    # Forms and scripts of other websites may send a POST anywhere; browsers name their origin.
-    origin = request.headers.get("origin")
-    if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
-        raise HTTPException(403, f"sent by the page of another website ({origin})")
+    refuse_other_websites(request)
     content_type = request.headers.get("content-type", "").lower()
     try:
         async with asyncio.timeout(UPLOAD_SECONDS):
@@ -37,6 +34,19 @@ async def photo_of(request: Request) -> bytes:
     if not photo:
         raise HTTPException(400, "no photo: send one as the body, or as a file of a form")
     return photo
+
+
+def refuse_other_websites(request: Request) -> None:
+    """Refuse a request that the page of another website sends.
+
+    Forms and scripts of other websites may send a POST anywhere; browsers name their origin.
+
+    Raises:
+        HTTPException: another website sent the request.
+    """
+    origin = request.headers.get("origin")
+    if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
+        raise HTTPException(403, f"sent by the page of another website ({origin})")
 
 
 async def _file_of_form(request: Request) -> bytes:

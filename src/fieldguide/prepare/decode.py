@@ -29,6 +29,7 @@ MAX_PIXELS = 178_956_970
 # Larger photos are decoded one at a time, so that memory does not grow with the number of cores.
 LARGE_PIXELS = 16_000_000
 _one_large = threading.Lock()
+Resize = Literal["crop", "squash", "fit"]
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
 # What turns each value of the tag Orientation upright (EXIF 2.32).
 _TURNS = {
@@ -51,9 +52,7 @@ class UnusablePhotoError(Exception):
         self.detail = detail
 
 
-def decode(
-    data: bytes, size: int, *, resize: Literal["crop", "squash"], min_size: int = 1
-) -> npt.NDArray[np.uint8]:
+def decode(data: bytes, size: int, *, resize: Resize, min_size: int = 1) -> npt.NDArray[np.uint8]:
     """Decode a photo as RGB, turn it upright, and resize it with antialiasing.
 
     A large JPEG is decoded at a reduced DCT scale (1/2, 1/4 or 1/8) of at least twice the final
@@ -64,11 +63,12 @@ def decode(
     Args:
         data: a whole file in one of `open_photo.FORMATS`.
         size: pixels of a side of the result.
-        resize: "crop" takes the centre square, "squash" the whole photo.
+        resize: "crop" takes the centre square, "squash" the whole photo. "fit" keeps the photo's
+            shape: its longer side gets `size` pixels, or fewer if the photo is smaller.
         min_size: smallest shorter side of the photo, in pixels.
 
     Returns:
-        (size, size, 3), RGB.
+        (H, W, 3), RGB; H and W are `size`, except for "fit".
 
     Raises:
         UnusablePhotoError: the photo is empty, broken, in another format or a layout that is not
@@ -89,9 +89,7 @@ def decode(
         raise
 
 
-def _decode_any(
-    data: bytes, size: int, resize: Literal["crop", "squash"], *, min_size: int
-) -> npt.NDArray[np.uint8]:
+def _decode_any(data: bytes, size: int, resize: Resize, *, min_size: int) -> npt.NDArray[np.uint8]:
     """Decode any format; see `decode`."""
     try:
         with open_photo(data) as image:
@@ -118,7 +116,7 @@ def _decode_any(
 def _decode_plain_jpeg(
     data: bytes,
     size: int,
-    resize: Literal["crop", "squash"],
+    resize: Resize,
     *,
     min_size: int,
 ) -> npt.NDArray[np.uint8] | None:
@@ -180,14 +178,17 @@ def _rgb(image: ImageFile, data: bytes) -> Image.Image:
     return to_rgb(image)
 
 
-def _resized(
-    image: Image.Image, area: Box, size: int, resize: Literal["crop", "squash"]
-) -> Image.Image:
+def _resized(image: Image.Image, area: Box, size: int, resize: Resize) -> Image.Image:
     if resize == "crop":
         left, top, right, bottom = area
         side = min(right - left, bottom - top)
         left, top = (left + right - side) / 2, (top + bottom - side) / 2
         area = (left, top, left + side, top + side)
+    if resize == "fit":
+        left, top, right, bottom = area
+        scale = min(1.0, size / max(right - left, bottom - top))
+        shape = (max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale)))
+        return image.resize(shape, Image.Resampling.BILINEAR, box=area, reducing_gap=2.0)
     return image.resize((size, size), Image.Resampling.BILINEAR, box=area, reducing_gap=2.0)
 
 

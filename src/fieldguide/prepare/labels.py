@@ -26,10 +26,17 @@ from fieldguide.prepare.layout import (
 from fieldguide.prepare.left_out import NO_CLASS, NO_FILE, NOT_A_PHOTO, LeftOut
 from fieldguide.prepare.member import UnreadableMemberError
 from fieldguide.prepare.names import has_photo_suffix, suffix_of
-from fieldguide.prepare.table import Row, Table, read_table, refuse, spelling
+from fieldguide.prepare.table import (
+    Row,
+    Table,
+    can_be_in_table,
+    read_table,
+    refuse,
+    spelling,
+)
 
 
-class _Labelled(NamedTuple):
+class Labelled(NamedTuple):
     """A row of the table and its file."""
 
     row: Row
@@ -51,18 +58,18 @@ def read_labels(params: DataParams, archives: Archives) -> Layout:
     found = files_by_name(archives.members)
     check_photos(archives.shown, found)
     warnings: list[str] = []
-    labelled: list[_Labelled] = []
+    labelled: list[Labelled] = []
     missing: list[Row] = []
-    tables = _find_tables(params, archives, found)
-    for name, data, inside in tables:
-        table = read_table(name, data, params.group_columns)
+    tables = find_tables(params, archives, found)
+    for file in tables:
+        table = read_table(file.name, file.data, params.group_columns)
         if len(tables) > 1:
-            rows = [row._replace(place=f"{name}, {row.place}") for row in table.rows]
+            rows = [row._replace(place=f"{file.name}, {row.place}") for row in table.rows]
             table = table._replace(rows=rows)
         warnings += table.warnings
-        here, lacking = _match(table, found, inside.folders if inside else ())
-        labelled += here
-        missing += lacking
+        matched = match_rows(table, found, file.entry.folders if file.entry else ())
+        labelled += matched.labelled
+        missing += matched.missing
     name = params.labels
     _check_missing(name, labelled, missing, archives, params)
     labelled = _one_row_each(name, _spelled(name, labelled, warnings), warnings)
@@ -70,7 +77,7 @@ def read_labels(params: DataParams, archives: Archives) -> Layout:
     left_out += [
         LeftOut(row.file, spelling(row.label), NO_FILE, f"{row.place} of {name}") for row in missing
     ]
-    in_table = {id(one) for _, one in labelled} | {id(inside) for *_, inside in tables}
+    in_table = {id(one) for _, one in labelled} | {id(file.entry) for file in tables}
     for one in found:
         if id(one) not in in_table:
             reason, detail = NO_CLASS, f"not in {name}"
@@ -85,7 +92,7 @@ def read_labels(params: DataParams, archives: Archives) -> Layout:
 
 def _check_missing(
     table: str,
-    labelled: Sequence[_Labelled],
+    labelled: Sequence[Labelled],
     missing: Sequence[Row],
     archives: Archives,
     params: DataParams,
@@ -107,7 +114,7 @@ def _check_missing(
 
 
 def _photos(
-    table: str, labelled: Sequence[_Labelled], splits: Sequence[str]
+    table: str, labelled: Sequence[Labelled], splits: Sequence[str]
 ) -> tuple[list[Photo], list[LeftOut]]:
     """Return the photos that have a class, by name, and the other files of the table.
 
@@ -137,17 +144,16 @@ def _photos(
     return photos, left_out
 
 
-class _TableFile(NamedTuple):
+class TableFile(NamedTuple):
     """A table before it is read."""
 
     name: str
     data: bytes
     entry: Found | None  # its entry if it is one of the archive's files
+    path: Path | None = None  # if it is a file of the project
 
 
-def _find_tables(
-    params: DataParams, archives: Archives, found: Sequence[Found]
-) -> list[_TableFile]:
+def find_tables(params: DataParams, archives: Archives, found: Sequence[Found]) -> list[TableFile]:
     """Return the table; or several, if folders of the archive have one of the same name.
 
     Hugging Face's layout is train/metadata.csv and test/metadata.csv.
@@ -159,7 +165,7 @@ def _find_tables(
             inside = {path.relative_to(f).as_posix() for f in folders if path.is_relative_to(f)}
             entry = next((one for one in found if one.member.source in inside), None)
             try:
-                return [_TableFile(params.labels, path.read_bytes(), entry)]
+                return [TableFile(params.labels, path.read_bytes(), entry, path)]
             except OSError as err:
                 raise ArchiveError(f"data.labels: {path}: cannot be read ({err.strerror})") from err
     wanted = unicodedata.normalize("NFC", params.labels).removeprefix("./")
@@ -173,7 +179,7 @@ def _find_tables(
             f"the archive{hint}"
         )
     try:
-        return [_TableFile(one.member.source, archives.read(one.member), one) for one in matches]
+        return [TableFile(one.member.source, archives.read(one.member), one) for one in matches]
     except UnreadableMemberError as err:
         raise ArchiveError(f"data.labels: {params.labels}: {err}") from err
 
@@ -183,7 +189,7 @@ def _path(found: Found) -> str:
     return unicodedata.normalize("NFC", found.member.source)
 
 
-def _spelled(table: str, labelled: Sequence[_Labelled], warnings: list[str]) -> list[_Labelled]:
+def _spelled(table: str, labelled: Sequence[Labelled], warnings: list[str]) -> list[Labelled]:
     """Return the rows with tidy class names; refuse names that differ in upper and lower case."""
     tidy = [one._replace(row=one.row._replace(label=spelling(one.row.label))) for one in labelled]
     changed = [
@@ -211,15 +217,33 @@ def _spelled(table: str, labelled: Sequence[_Labelled], warnings: list[str]) -> 
     return tidy
 
 
-def _match(
-    table: Table, found: Sequence[Found], folder: Sequence[str]
-) -> tuple[list[_Labelled], list[Row]]:
-    """Find the file of each row; return also the rows without one.
+class Matched(NamedTuple):
+    """Rows of a table and the files that they name."""
+
+    labelled: list[Labelled]
+    missing: list[Row]  # without a file
+    start: str  # what every path of the table lacks: a folder with a slash, or nothing
+    by_path: dict[str, list[Found]]
+
+    def name_of(self, found: Found) -> str | None:
+        """Return what a row must say to name a file; None if no text names this file alone."""
+        for path in (_tidy_path(found.member.source), _tidy_path(found.member.name)):
+            name = path.removeprefix(self.start)
+            if f"{self.start}{name}" == path and self.by_path[path] == [found]:
+                return name if can_be_in_table(name) else None
+        return None
+
+
+def match_rows(table: Table, found: Sequence[Found], folder: Sequence[str] = ()) -> Matched:
+    """Find the file of each row.
 
     Args:
         table: whose rows to match.
         found: all files.
         folder: of the table, if it is in the archive.
+
+    Raises:
+        ArchiveError: a row may name several files.
     """
     by_path: dict[str, list[Found]] = defaultdict(list)
     for one in found:
@@ -236,12 +260,12 @@ def _match(
             both = " and ".join(one.member.source for one in matches[:2])
             problems.append(f"{row.place}: {row.file} may be {both}; write the archive's name too")
         elif matches:
-            labelled.append(_Labelled(row, matches[0]))
+            labelled.append(Labelled(row, matches[0]))
         else:
             missing.append(row)
     if problems:
         refuse(table.name, problems)
-    return labelled, missing
+    return Matched(labelled, missing, start, by_path)
 
 
 def _tidy_path(file: str) -> str:
@@ -257,16 +281,14 @@ def _shared_folder(every: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     return first[: [*same, False].index(False)]
 
 
-def _one_row_each(
-    table: str, labelled: Sequence[_Labelled], warnings: list[str]
-) -> list[_Labelled]:
+def _one_row_each(table: str, labelled: Sequence[Labelled], warnings: list[str]) -> list[Labelled]:
     """Leave out rows that are there twice; refuse two rows of a file that contradict each other."""
     first: dict[int, Row] = {}
     once, problems, repeated = [], [], []
     for row, found in labelled:
         before = first.setdefault(id(found), row)
         if before is row:
-            once.append(_Labelled(row, found))
+            once.append(Labelled(row, found))
         elif before._replace(place="", file="") == row._replace(place="", file=""):
             repeated.append(f"{row.place} ({before.place})")
         else:
@@ -287,7 +309,7 @@ def _one_row_each(
     return once
 
 
-def _splits(table: str, labelled: Sequence[_Labelled]) -> list[str]:
+def _splits(table: str, labelled: Sequence[Labelled]) -> list[str]:
     """Return the split of each row: of the column, else by folder, else train."""
     if any(row.split for row, _ in labelled):
         problems = [

@@ -26,8 +26,8 @@ _SPLIT_COLUMN = "split"
 _COCO = ("images", "annotations", "categories")
 # Keys of a COCO image that are no columns, because its file and class are known from elsewhere.
 _IGNORED = {"id", *FILE_COLUMNS, *LABEL_COLUMNS}
-_DELIMITERS = {".csv": ",;\t", ".tsv": "\t,;", ".txt": "\t,;"}  # .txt: a spreadsheet's Unicode text
-TABLE_SUFFIXES = (*_DELIMITERS, ".jsonl", ".ndjson", ".json")
+DELIMITERS = {".csv": ",;\t", ".tsv": "\t,;", ".txt": "\t,;"}  # .txt: a spreadsheet's Unicode text
+TABLE_SUFFIXES = (*DELIMITERS, ".jsonl", ".ndjson", ".json")
 _BYTE_ORDER_MARKS = (
     (b"\xef\xbb\xbf", "utf-8"),
     (b"\xff\xfe", "utf-16-le"),
@@ -70,16 +70,16 @@ def read_table(name: str, data: bytes, group_columns: Sequence[str]) -> Table:
     suffix = suffix_of(name)
     if suffix not in TABLE_SUFFIXES:
         raise ArchiveError(f"data.labels: found {name}; allowed: {' '.join(TABLE_SUFFIXES)}")
-    text, warnings = _decoded(name, data)
-    if suffix in _DELIMITERS:
-        records, columns = _delimited(name, text, _DELIMITERS[suffix])
+    text, _, warnings = decode_text(name, data)
+    if suffix in DELIMITERS:
+        records, columns = _delimited(name, text, suffix)
     elif suffix == ".json":
         records, columns = _json(name, text)
     else:
         records, columns = _json_lines(name, text)
     if not records:
         raise ArchiveError(f"{name}: no row; allowed: one or more")
-    chosen = _Columns(name, columns, group_columns)
+    chosen = Columns(name, columns, group_columns)
     rows, problems = [], []
     for place, record in records:
         try:
@@ -101,7 +101,7 @@ def refuse(name: str, problems: Sequence[str], what: str = "cannot be used") -> 
 Records = list[tuple[str, dict[str, Any]]]  # place and values by column
 
 
-class _Columns:
+class Columns:
     """Which columns of a table hold what."""
 
     def __init__(self, table: str, columns: Sequence[str], groups: Sequence[str]) -> None:
@@ -150,7 +150,7 @@ class _Columns:
                     f"{column}: found {json.dumps(value)[:40]}; allowed: text, or an integer"
                 )
             value = str(value)
-            if any(unicodedata.category(character) in ("Cc", "Cs") for character in value.strip()):
+            if _has_control_characters(value.strip()):
                 raise ValueError(f"{column}: {value!r} holds a control character")
             # `labels.py` says which class names it tidies.
             return value if column == self.label else value.strip()
@@ -172,12 +172,34 @@ class _Columns:
 _WHY: Any = 0
 
 
-def _decoded(name: str, data: bytes) -> tuple[str, list[str]]:
-    """Decode UTF-8, UTF-16 with its mark, or Windows-1252, as Excel writes them."""
+class Encoding(NamedTuple):
+    """How the bytes of a table spell its text."""
+
+    name: str
+    mark: bytes = b""  # byte-order mark before the text
+
+    def encode(self, text: str) -> bytes:
+        """Return the bytes of a whole table.
+
+        Raises:
+            UnicodeEncodeError: the encoding lacks a character.
+        """
+        return self.mark + text.encode(self.name)
+
+
+def decode_text(name: str, data: bytes) -> tuple[str, Encoding, list[str]]:
+    """Decode UTF-8, UTF-16 with its mark, or Windows-1252, as Excel writes them.
+
+    Returns:
+        The text, its encoding, and warnings.
+
+    Raises:
+        ArchiveError: the bytes are no such text.
+    """
     for mark, encoding in _BYTE_ORDER_MARKS:
         if data.startswith(mark):
             try:
-                return data[len(mark) :].decode(encoding), []
+                return data[len(mark) :].decode(encoding), Encoding(encoding, mark), []
             except UnicodeDecodeError as err:
                 raise ArchiveError(f"{name}: not {encoding} text (byte {err.start})") from err
     if b"\0" in data:
@@ -185,12 +207,12 @@ def _decoded(name: str, data: bytes) -> tuple[str, list[str]]:
             f"{name}: holds zero bytes; allowed: text in UTF-8, or UTF-16 with a mark"
         )
     try:
-        return data.decode("utf-8"), []
+        return data.decode("utf-8"), Encoding("utf-8"), []
     except UnicodeDecodeError as err:
         line = data.count(b"\n", 0, err.start) + 1
         warning = f"{name}: line {line} is not in UTF-8; the file is read as Windows-1252"
     try:
-        return data.decode("cp1252"), [warning]
+        return data.decode("cp1252"), Encoding("cp1252"), [warning]
     except UnicodeDecodeError as err:
         line = data.count(b"\n", 0, err.start) + 1
         raise ArchiveError(
@@ -199,17 +221,25 @@ def _decoded(name: str, data: bytes) -> tuple[str, list[str]]:
         ) from err
 
 
-def _delimited(name: str, text: str, delimiters: str) -> tuple[Records, list[str]]:
-    """Read CSV with a header; the delimiter is the one that divides the header."""
-    lines = text.splitlines(keepends=True)
-    first = 0
+def lines_of(text: str, suffix: str) -> tuple[list[str], int, str]:
+    """Split the text of a table with a header, and find its delimiter.
+
+    Returns:
+        The lines with their ends, the index of the header, and the delimiter: the one that divides
+        the header.
+    """
+    lines = list(io.StringIO(text, newline=""))
+    delimiters, first = DELIMITERS[suffix], 0
     if lines and lines[0].lower().startswith("sep=") and len(lines[0].strip()) == len("sep=") + 1:
         delimiters, first = lines[0].strip()[-1], 1  # written for Excel
     header = lines[first] if len(lines) > first else ""
-    delimiter = max(delimiters, key=header.count)  # the first one if none is there
-    reader = csv.reader(
-        io.StringIO("".join(lines[first:]), newline=""), delimiter=delimiter, strict=True
-    )
+    return lines, first, max(delimiters, key=header.count)  # the first one if none is there
+
+
+def _delimited(name: str, text: str, suffix: str) -> tuple[Records, list[str]]:
+    """Read CSV with a header."""
+    lines, first, delimiter = lines_of(text, suffix)
+    reader = csv.reader(lines[first:], delimiter=delimiter, strict=True)
     records: Records = []
     problems = []
     columns: list[str] = []
@@ -361,6 +391,16 @@ def _named(table: str, kind: str, items: Sequence[Any], *keys: str) -> list[tupl
     if problems:
         refuse(table, problems)
     return found
+
+
+def _has_control_characters(text: str) -> bool:
+    """Tell whether a text holds characters that no table may hold, such as line ends."""
+    return any(unicodedata.category(character) in ("Cc", "Cs") for character in text)
+
+
+def can_be_in_table(file: str) -> bool:
+    """Tell whether a table may name a file: it keeps neither outer spaces nor line ends."""
+    return file == file.strip() and not _has_control_characters(file)
 
 
 def spelling(label: str) -> str:

@@ -1,0 +1,118 @@
+"""`fieldguide review`: decide the classes of doubtful photos in a local page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fieldguide.core.errors import FieldguideError, GitError, printable
+
+app = typer.Typer()
+
+_STATE = Path(".fieldguide/review")
+_SEED = 0  # of the order of test photos
+
+
+@app.command()
+def review(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[FOLDER]",
+            help="folder of data.archive; its photos without a class, the least certain first",
+        ),
+    ] = None,
+    *,
+    split: Annotated[
+        str | None,
+        typer.Option(metavar="test", help="review the test photos, in random order"),
+    ] = None,
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="MODEL", help="classifier for FOLDER: a folder, .onnx file, or revision"
+        ),
+    ] = "models/classifier",
+    reviewer: Annotated[
+        str | None, typer.Option(help="name to write beside decisions; Git's user.name by default")
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for a free one")] = 8001,
+) -> None:
+    """Decide the classes of doubtful photos in a local page.
+
+    Without FOLDER it shows what `fieldguide audit` suspects. Decisions go into the label table.
+    """
+    try:
+        from fieldguide.inference.server import run
+    except ModuleNotFoundError as err:
+        raise FieldguideError(
+            f"{err.name} is not installed: pip install 'fieldguide[serve]'"
+        ) from err
+    from fieldguide.core.params import load_params
+    from fieldguide.core.store import Store
+    from fieldguide.prepare.archives import open_archives
+    from fieldguide.results.paths import PREPARED
+    from fieldguide.review.app import make_app
+    from fieldguide.review.label_file import LabelFile
+    from fieldguide.review.label_table import find_table
+    from fieldguide.review.project import ReviewProject
+    from fieldguide.review.queues import audit_queue, folder_queue, random_test_queue
+    from fieldguide.review.session import Session
+
+    if split not in (None, "test"):
+        raise FieldguideError(f"--split: found {split}; allowed: test")
+    if split and folder:
+        raise FieldguideError(f"--split test: found {folder}; allowed: without a folder")
+    name = _reviewer(reviewer)
+    params = load_params().data
+    store = Store(Path(PREPARED))
+    with open_archives(params.archive) as archives:
+        table, notes = find_table(params, archives)
+        for note in notes:
+            print(printable(note))
+        labels = LabelFile(table, _STATE / "labels.lock")
+        if labels.has_new_columns:
+            text = (
+                f"{table}: each row got the columns reviewed_by and reviewed_at; commit that first"
+            )
+            print(printable(f"{text}, so that `git diff` shows only decisions"))
+        params = params.model_copy(update={"labels": str(table)})
+        project = ReviewProject(params, archives, labels, store)
+        if split:
+            queue = random_test_queue(project, _SEED)
+        elif folder:
+            from fieldguide.inference.find import find_model
+            from fieldguide.inference.load import load
+
+            queue = folder_queue(project, load(find_model(model)), folder)
+            if not project.has_splits:
+                print(
+                    "The test set is drawn from all photos, so photos that you label here may come "
+                    "into it; a column split in the table prevents that"
+                )
+        else:
+            queue = audit_queue(project)
+        session = Session(project, queue, reviewer=name, skipped=_STATE / "skipped.json")
+        waiting, _, total = session.waiting()
+        print(printable(f"{queue.title}: {len(waiting):,} of {total:,} photos to review"))
+        run(lambda hosts: make_app(session, hosts=hosts), host="127.0.0.1", port=port)
+
+
+def _reviewer(given: str | None) -> str:
+    """Return the name to write beside decisions."""
+    import getpass
+
+    from fieldguide.results.git import git
+
+    name = given
+    if name is None:
+        try:
+            name = git(Path(), "config", "user.name")
+        except GitError:  # it is not set, or this is no repository
+            name = getpass.getuser()
+    name = " ".join(name.split())
+    if not name or not name.isprintable():
+        raise FieldguideError(f"--reviewer: found {name!r}; allowed: a name")
+    return name

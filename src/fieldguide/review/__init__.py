@@ -1,0 +1,1 @@
+"""`fieldguide review`: decide the classes of doubtful photos in a local page."""

@@ -1,0 +1,256 @@
+"""A decision changes one row of a table, whatever the table looks like, and no other byte."""
+
+import multiprocessing
+import os
+from pathlib import Path
+
+import pytest
+
+from fieldguide.core.errors import FieldguideError
+from fieldguide.review.label_file import ChangedMeanwhileError, Decision, LabelFile
+
+ANN = Decision("bee", "Ann", "2026-11-29T12:00:00Z")
+PLAIN = "file,label,reviewed_by,reviewed_at\na.jpg,ant,,\nb.jpg,ant,,\n"
+
+
+@pytest.fixture
+def opened(tmp_path):
+    """Opens a table with some content."""
+
+    def go(data, name="labels.csv"):
+        path = tmp_path / name
+        path.write_bytes(data.encode() if isinstance(data, str) else data)
+        return LabelFile(path, tmp_path / "lock")
+
+    return go
+
+
+def decide(labels, name, decision=ANN, split=""):
+    return labels.decide((name,), decision, seen=labels.decision((name,)), split=split)
+
+
+def wide(text, mark=b"\xff\xfe"):
+    return mark + text.encode("utf-16-le")
+
+
+@pytest.mark.parametrize(
+    ("table", "name", "after"),
+    [
+        pytest.param(PLAIN, "labels.csv", "a.jpg,bee,Ann,2026-11-29T12:00:00Z\n", id="plain"),
+        pytest.param(
+            'reviewed_at;"label";reviewed_by;file;note\r\n;" ant";;"a.jpg";"x;""y"""\r\n'
+            ";ant;;b.jpg;\r\n",
+            "labels.csv",
+            '2026-11-29T12:00:00Z;bee;Ann;"a.jpg";"x;""y"""\r\n',
+            id="semicolons",
+        ),
+        pytest.param(
+            '"file","label","reviewed_by","reviewed_at"\n"a.jpg","ant","",""\n"b.jpg","ant","",""\n',
+            "labels.csv",
+            '"a.jpg","bee","Ann","2026-11-29T12:00:00Z"\n',
+            id="all-in-quotes",
+        ),
+        pytest.param(
+            "sep=;\nfile;label;reviewed_by;reviewed_at\n\na.jpg;ant;;\nb.jpg;ant;;\n",
+            "labels.csv",
+            "a.jpg;bee;Ann;2026-11-29T12:00:00Z\n",
+            id="for-excel",
+        ),
+        pytest.param(
+            'note,file,label,reviewed_by,reviewed_at\n"two\nlines",a.jpg,ant,,\nx,b.jpg,ant,,',
+            "labels.csv",
+            '"two\nlines",a.jpg,bee,Ann,2026-11-29T12:00:00Z\n',
+            id="a-line-end-in-quotes",
+        ),
+        pytest.param(
+            PLAIN.replace(",", "\t"),
+            "labels.tsv",
+            "a.jpg\tbee\tAnn\t2026-11-29T12:00:00Z\n",
+            id="tabs",
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    "encoded", [str.encode, lambda text: b"\xef\xbb\xbf" + text.encode(), wide]
+)
+def test_one_decision_changes_one_row_and_undo_gives_it_back(table, name, after, encoded, opened):
+    data = encoded(table)
+    labels = opened(data, name)
+    before = next(text for text in labels._texts if "a.jpg" in text)
+    change = decide(labels, "a.jpg")
+    assert labels.path.read_bytes() == encoded(table.replace(before, after))
+    assert labels.decision(("a.jpg",)) == ANN
+    labels.undo(change)
+    assert labels.path.read_bytes() == data
+
+
+def test_a_table_without_the_columns_gets_them_once(opened):
+    table = 'file,label,site,,\r\n"a, 1.jpg",ant,"x",,\r\n\r\nb.jpg,"ant",y\r\n'
+    labels = opened(table)
+    assert labels.has_new_columns
+    expected = (
+        'file,label,site,reviewed_by,reviewed_at\r\n"a, 1.jpg",ant,"x",,\r\n\r\nb.jpg,"ant",y,,\r\n'
+    )
+    assert labels.path.read_bytes().decode() == expected
+    again = LabelFile(labels.path, labels.path.with_name("lock"))
+    assert not again.has_new_columns
+    assert labels.path.read_bytes().decode() == expected
+
+
+def test_a_photo_without_a_row_gets_one_and_undo_takes_it_away(opened):
+    table = "file,label,split,reviewed_by,reviewed_at\r\na.jpg,ant,train,,\r\n"
+    labels = opened(table)
+    change = decide(labels, 'new, "1".jpg', split="train")
+    row = '"new, ""1"".jpg",bee,train,Ann,2026-11-29T12:00:00Z\r\n'
+    assert labels.path.read_bytes().decode() == table + row
+    assert labels.decision(('new, "1".jpg',)) == ANN
+    labels.undo(change)
+    assert labels.path.read_bytes().decode() == table
+    assert labels.decision(('new, "1".jpg',)) == Decision()
+    decide(labels, 'new, "1".jpg', split="train")
+    assert labels.path.read_bytes().decode() == table + row
+
+
+def test_a_last_row_without_a_line_end_gets_one_before_a_new_row(opened):
+    labels = opened(PLAIN.removesuffix("\n"))
+    decide(labels, "c.jpg")
+    assert labels.path.read_text() == PLAIN + "c.jpg,bee,Ann,2026-11-29T12:00:00Z\n"
+
+
+def test_rows_that_repeat_each_other_are_changed_together(opened):
+    table = PLAIN + "./a.jpg,ant,,\na.jpg,ant,,\n"
+    labels = opened(table)
+    change = labels.decide(("a.jpg", "./a.jpg"), ANN, seen=Decision("ant"), split="")
+    assert labels.path.read_text().count(",bee,Ann,") == 3
+    labels.undo(change)
+    assert labels.path.read_text() == table
+
+
+def test_what_somebody_else_has_decided_stays(opened):
+    ann = opened(PLAIN)
+    bob = LabelFile(ann.path, ann.path.with_name("lock"))
+    change = decide(ann, "a.jpg")
+    theirs = Decision("crab", "Bob", "2026-11-29T12:00:01Z")
+    with pytest.raises(ChangedMeanwhileError):
+        bob.decide(("a.jpg",), theirs, seen=Decision("ant"), split="")
+    assert bob.decision(("a.jpg",)) == ANN
+    decide(bob, "b.jpg", theirs)
+    ann.undo(change)  # another row has changed meanwhile
+    assert ann.path.read_text() == PLAIN.replace(
+        "b.jpg,ant,,", "b.jpg,crab,Bob,2026-11-29T12:00:01Z"
+    )
+    change = decide(ann, "a.jpg")
+    decide(bob, "a.jpg", theirs)
+    with pytest.raises(ChangedMeanwhileError):
+        ann.undo(change)
+
+
+def _decide_all(path, numbers, who):
+    labels = LabelFile(path, path.with_name("lock"))
+    for number in numbers:
+        decide(labels, f"{number}.jpg", Decision("bee", who, "2026-11-29T12:00:00Z"))
+
+
+def test_two_programs_at_once_lose_no_decision(opened):
+    rows = "".join(f"{number}.jpg,ant,,\n" for number in range(200))
+    path = opened("file,label,reviewed_by,reviewed_at\n" + rows).path
+    spawn = multiprocessing.get_context("spawn")
+    both = [
+        spawn.Process(target=_decide_all, args=(path, range(start, 200, 2), who))
+        for start, who in enumerate(("Ann", "Bob"))
+    ]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(60)
+        assert process.exitcode == 0
+    expected = [f"{k}.jpg,bee,{('Ann', 'Bob')[k % 2]},2026-11-29T12:00:00Z" for k in range(200)]
+    assert path.read_text().splitlines()[1:] == expected
+
+
+def _decide_and_tell(path, numbers, told):
+    labels = LabelFile(path, path.with_name("lock"))
+    for number in numbers:
+        decide(labels, f"{number}.jpg")
+        told.send(number)
+
+
+@pytest.mark.parametrize("count", [1, 7, 20])
+def test_a_killed_program_loses_no_decision_and_leaves_a_whole_table(count, opened):
+    rows = "".join(f"{number}.jpg,ant,,\n" for number in range(5000))
+    path = opened("file,label,reviewed_by,reviewed_at\n" + rows).path
+    spawn = multiprocessing.get_context("spawn")
+    told, tell = spawn.Pipe(duplex=False)
+    process = spawn.Process(target=_decide_and_tell, args=(path, range(5000), tell))
+    process.start()
+    for number in range(count):
+        assert told.poll(60)
+        assert told.recv() == number
+    process.kill()
+    process.join(60)
+    lines = path.read_text().splitlines()[1:]
+    decided = sum(",bee," in line for line in lines)
+    assert count <= decided < 5000
+    assert lines == [
+        f"{k}.jpg,bee,Ann,2026-11-29T12:00:00Z" if k < decided else f"{k}.jpg,ant,,"
+        for k in range(5000)
+    ]
+    decide(LabelFile(path, path.with_name("lock")), "4999.jpg")  # the lock is free
+
+
+class TestRefused:
+    """Nothing is written, and the message says what is wrong."""
+
+    def test_a_full_disk_leaves_the_table_as_it_was(self, opened):
+        labels = opened(PLAIN)
+        labels.path.with_name(".labels.csv.partial").symlink_to("/dev/full")
+        with pytest.raises(FieldguideError, match=r"labels.csv: cannot be written \(No space"):
+            decide(labels, "a.jpg")
+        assert labels.path.read_text() == PLAIN
+        decide(labels, "a.jpg")  # it can be tried again
+        assert labels.decision(("a.jpg",)) == ANN
+
+    def test_a_table_that_may_not_be_written(self, opened, monkeypatch):
+        labels = opened(PLAIN)
+        labels.path.chmod(0o444)
+        if os.access(labels.path, os.W_OK):  # root may write everything
+            monkeypatch.setattr(os, "access", lambda *_: False)
+        with pytest.raises(FieldguideError, match="may not be written; allow it"):
+            decide(labels, "a.jpg")
+        assert labels.path.read_text() == PLAIN
+
+    def test_a_name_that_the_encoding_lacks(self, opened):
+        labels = opened((PLAIN + "c.jpg,Käfer,,\n").encode("cp1252"))
+        with pytest.raises(
+            FieldguideError, match=r"\(cp1252\) has no '見'; save the table as UTF-8"
+        ):
+            decide(labels, "a.jpg", Decision("ant", "見", "2026-11-29T12:00:00Z"))
+
+    def test_a_table_that_is_gone(self, opened):
+        labels = opened(PLAIN)
+        labels.path.unlink()
+        with pytest.raises(FieldguideError, match=r"labels.csv: cannot be read \(No such file"):
+            decide(labels, "a.jpg")
+
+    def test_a_table_that_has_lost_its_columns(self, opened):
+        labels = opened(PLAIN)
+        labels.path.write_text("file,label\na.jpg,ant\n")
+        for _ in range(2):
+            with pytest.raises(FieldguideError, match="has lost its columns reviewed_by"):
+                labels.refresh()
+
+    @pytest.mark.parametrize(
+        ("table", "name", "message"),
+        [
+            ("[]", "labels.json", "allowed for a review: .csv .tsv .txt"),
+            ("", "labels.csv", "no header"),
+            ("file,label\na.jpg\n", "labels.csv", "row 2: 1 fields; the header has 2"),
+            ("file,label\na.jpg,ant,old,\n", "labels.csv", "row 2: 4 fields; the header has 2"),
+            ('file,label\n"a"b,c\n', "labels.csv", "row 2: ',' expected after '\"'"),
+            ("file,site\na.jpg,x\n", "labels.csv", "no column with the classes"),
+        ],
+    )
+    def test_a_table_that_cannot_be_read(self, table, name, message, opened, tmp_path):
+        with pytest.raises(FieldguideError, match=message):
+            opened(table, name)
+        assert Path(tmp_path, name).read_text() == table

@@ -1,0 +1,62 @@
+"""Confident learning: which labels are probably wrong, and which classes the data confuses.
+
+Source: Northcutt, Jiang and Chuang, Confident Learning: Estimating Uncertainty in Dataset Labels,
+2021, https://arxiv.org/abs/1911.00068.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Probabilities = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int64]
+
+
+class LabelDoubts(NamedTuple):
+    """What confident learning says of N photos of K classes."""
+
+    suggested: Labels  # (N,), the most probable class other than the label
+    score: Probabilities  # (N,), in [0, 1]: 1 if the suggestion is certain, 0 if the label is
+    doubtful: npt.NDArray[np.bool_]  # (N,), whether the label is probably wrong
+    # (K, K), estimated photos by label (row) and true class (column); sums of rows are those of
+    # the labels.
+    joint: npt.NDArray[np.float64]
+
+
+def doubt_labels(probabilities: Probabilities, labels: Labels) -> LabelDoubts:
+    """Find labels that are probably wrong.
+
+    A photo is confidently of a class if its probability reaches the class's threshold, which is
+    the mean probability of the class among the photos with its label; of several such classes the
+    most probable one counts. So a class that the model is seldom sure of has a low threshold
+    (section 3.1). A label is doubtful if the photo is confidently of another class, and that class
+    is more probable than the label.
+
+    Args:
+        probabilities: (N, K), out of fold.
+        labels: (N,), in [0, K).
+    """
+    rows, classes = np.arange(len(labels)), probabilities.shape[1]
+    own = probabilities[rows, labels]
+    counts = np.bincount(labels, minlength=classes)
+    thresholds = np.bincount(labels, own, classes) / np.maximum(counts, 1)
+    thresholds[counts == 0] = np.inf  # a class without photos is never suggested
+    reached = probabilities >= thresholds
+    confident = np.where(reached, probabilities, -1).argmax(axis=1)
+    is_confident = reached.any(axis=1)
+
+    joint = np.zeros((classes, classes))
+    np.add.at(joint, (labels[is_confident], confident[is_confident]), 1)
+    # Calibrate: rows get the sums of the labels, which are known (equation 3).
+    sums = joint.sum(axis=1, keepdims=True)
+    joint = np.where(sums > 0, joint / np.maximum(sums, 1), np.eye(classes)) * counts[:, None]
+
+    others = probabilities.copy()
+    others[rows, labels] = -1
+    suggested = others.argmax(axis=1)
+    margin = probabilities[rows, suggested] - own  # in [-1, 1], "normalized margin" (section 3.2)
+    doubtful = is_confident & (confident != labels) & (margin > 0)
+    return LabelDoubts(suggested, (margin + 1) / 2, doubtful, joint)

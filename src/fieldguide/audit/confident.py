@@ -19,6 +19,8 @@ class LabelDoubts(NamedTuple):
     """What confident learning says of N photos of K classes."""
 
     suggested: Labels  # (N,), the most probable class other than the label
+    suggested_probability: Probabilities  # (N,)
+    own_probability: Probabilities  # (N,), of the label
     score: Probabilities  # (N,), in [0, 1]: 1 if the suggestion is certain, 0 if the label is
     doubtful: npt.NDArray[np.bool_]  # (N,), whether the label is probably wrong
     # (K, K), estimated photos by label (row) and true class (column); sums of rows are those of
@@ -57,6 +59,7 @@ def doubt_labels(probabilities: Probabilities, labels: Labels) -> LabelDoubts:
     others = probabilities.copy()
     others[rows, labels] = -1
     suggested = others.argmax(axis=1)
-    margin = probabilities[rows, suggested] - own  # in [-1, 1], "normalized margin" (section 3.2)
+    best = probabilities[rows, suggested]
+    margin = best - own  # in [-1, 1], "normalized margin" (section 3.2)
     doubtful = is_confident & (confident != labels) & (margin > 0)
-    return LabelDoubts(suggested, (margin + 1) / 2, doubtful, joint)
+    return LabelDoubts(suggested, best, own, (margin + 1) / 2, doubtful, joint)

@@ -75,9 +75,19 @@ def judge(measures: Measures) -> Iterator[tuple[str, int, float, str]]:
     blur = np.where(contrast < _EMPTY, np.inf, sharpness)
     doubts = (
         (DARK, 1 - light / _DARK, light, "99 % of pixels at most {:.0f} of 255"),
-        (BRIGHT, (shade - _BRIGHT) / (255 - _BRIGHT), shade, "95 % of pixels at least {:.0f} of 255"),
+        (
+            BRIGHT,
+            (shade - _BRIGHT) / (255 - _BRIGHT),
+            shade,
+            "95 % of pixels at least {:.0f} of 255",
+        ),
         (EMPTY, 1 - contrast / _EMPTY, contrast, "contrast {:.1f} of 255"),
-        (BLURRED, 1 - blur / max(_BLURRED * usual, 1e-9), blur / max(usual, 1e-9), "sharpness {:.1%} of the median"),
+        (
+            BLURRED,
+            1 - blur / max(_BLURRED * usual, 1e-9),
+            blur / max(usual, 1e-9),
+            "sharpness {:.1%} of the median",
+        ),
     )
     for kind, scores, values, detail in doubts:
         for row in (scores > 0).nonzero()[0].tolist():

@@ -40,7 +40,7 @@ def render_page(audit: Audit, store: Store, *, most: int) -> str:
     cards = [Card(one, [urls[file] for file in files_of(one) if file in urls]) for one in shown]
     return html.render(
         "audit.html",
-        charts=False,
+        with_plotly=False,
         audit=audit,
         counts={kind: len(some) for kind, some in of_kind.items()},
         titles=TITLES,

@@ -73,7 +73,8 @@ def audit(
         network = network_of_classifier(Path("models/classifier"))
     else:
         network = pretrained_network(params.model, store, backbone, weights)
-    shown = [one.value for one in AuditedSplit if one in (split or ["train", "val"])]
+    asked = split or [AuditedSplit.TRAIN, AuditedSplit.VAL]
+    shown = [one.value for one in AuditedSplit if one in asked]
     splits = ["train", "val", *(["test"] if "test" in shown else [])]
     device = torch.device("cuda" if torch.cuda.is_available() and not portable else "cpu")
     features = photo_features(network, params.model, store, splits, device=device)

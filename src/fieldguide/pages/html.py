@@ -14,7 +14,7 @@ from plotly.offline import get_plotlyjs
 from fieldguide.pages.environment import TEMPLATES, new_environment
 
 
-def render(template: str, *, charts: bool = True, **context: Any) -> str:
+def render(template: str, *, with_plotly: bool = True, **context: Any) -> str:
     """Return the page that a template makes of values. Values are escaped.
 
     The page's Content-Security-Policy allows Plotly and draw.js by their hashes and forbids all
@@ -22,11 +22,11 @@ def render(template: str, *, charts: bool = True, **context: Any) -> str:
 
     Args:
         template: name of a file in `templates/` that extends base.html.
-        charts: whether the page has charts; Plotly takes 5 MB.
+        with_plotly: False for a page without charts, which is 5 MB smaller.
         context: values by their names in the template.
     """
     draw = TEMPLATES / "draw.js"
-    scripts = [get_plotlyjs(), draw.read_text(encoding="utf-8")] if charts else []
+    scripts = [get_plotlyjs(), draw.read_text(encoding="utf-8")] if with_plotly else []
     page = _environment().get_template(template)
     return page.render(scripts=scripts, hashes=map(_hash, scripts), **context)
 

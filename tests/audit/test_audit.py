@@ -1,0 +1,142 @@
+"""The audit on a made archive with planted mistakes, from `prepare` to the page and the CSV file."""
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from bundles import bundle_of
+from PIL import Image, ImageFilter
+
+from fieldguide.audit.audit import audit, files_of, write_suspects
+from fieldguide.audit.audit_page import render_page
+from fieldguide.audit.photo_features import network_of_classifier, photo_features
+from fieldguide.core.store import Store
+from fieldguide.network.bundle import save_bundle
+from fieldguide.prepare.prepare import prepare
+
+PLANTED = {  # kind -> file
+    "dark": "ant/dark.png",
+    "bright": "ant/bright.png",
+    "empty": "ant/empty.png",
+    "blurred": "ant/blurred.png",
+    "shape": "bee/long.png",
+    "size": "bee/large.png",
+}
+WRONG = {"ant/wrong.png": "crab", "crab/wrong.png": "bee"}  # file -> true class
+COPIES = ("bee/copy.png", "crab/<b>copy.png")
+
+
+def png(pixels):
+    buffer = io.BytesIO()
+    Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, make_params, make_photos, pack):
+    """The store of an archive with planted mistakes, its params, and features of a classifier."""
+    folder = tmp_path_factory.mktemp("audit")
+    files = make_photos(each=30)
+    rng = np.random.default_rng(5)
+
+    def noise(channel, size=(20, 20)):
+        grid = rng.uniform(0, 100, (*size, 3))
+        grid[..., channel] += 120
+        return grid
+
+    files["ant/wrong.png"], files["crab/wrong.png"] = png(noise(2)), png(noise(1))
+    files["ant/dark.png"] = png(noise(0) / 5)
+    files["ant/bright.png"] = png(246 + noise(0) / 30)
+    files["ant/empty.png"] = png(100 + noise(0) / 100)
+    sharp = Image.open(io.BytesIO(files["ant/00.png"]))
+    blurred = np.asarray(sharp.resize((4, 4)).resize((20, 20), Image.Resampling.BICUBIC), float)
+    files["ant/blurred.png"] = png(4 * (blurred - blurred.mean((0, 1))) + blurred.mean((0, 1)))
+    files["bee/long.png"] = png(noise(1, (20, 70)))
+    files["bee/large.png"] = png(noise(1, (100, 100)))
+    smooth = Image.fromarray(noise(1, (5, 5)).astype(np.uint8)).resize((40, 40))
+    files["bee/copy.png"] = png(np.asarray(smooth))
+    files["crab/<b>copy.png"] = png(np.asarray(smooth) + 2)
+    changes = {"archive": str(pack(folder / "photos.zip", files)), "image_size": 16}
+    params = make_params(data=changes, model={"conv_layers": 2})
+    prepare(params.data, folder / "prepared")
+    save_bundle(bundle_of(["ant", "bee", "crab"]), folder / "classifier")
+    return Store(folder / "prepared"), params, folder / "classifier"
+
+
+@pytest.fixture
+def find(made, tmp_path, monkeypatch):
+    """Audits the made store."""
+    store, params, classifier = made
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+
+    def run(splits, shown, data=params.data):
+        network, device = network_of_classifier(classifier), torch.device("cpu")
+        features = photo_features(network, params.model, store, splits, device=device)
+        return audit(store, features, data, splits=splits, shown=shown)
+
+    return run
+
+
+def test_planted_mistakes_are_found_and_nearly_nothing_else(find):
+    found = find(["train", "val", "test"], ["train", "val", "test"])
+    by_kind = {}
+    for one in found.suspects:
+        by_kind.setdefault(one.kind, []).append(one)
+    for kind, file in PLANTED.items():
+        assert [one.file for one in by_kind[kind]] == [file], kind
+    labels = {one.file: one.suggested for one in by_kind["label"]}
+    assert labels.items() >= WRONG.items()
+    assert set(labels) - set(WRONG) <= set(PLANTED.values())
+    copies = {one.file: (one.suggested, files_of(one)[1]) for one in by_kind["copy in another class"]}
+    assert copies == {COPIES[0]: ("crab", COPIES[1]), COPIES[1]: ("bee", COPIES[0])}
+    assert found.originals.pixels.keys() == set(COPIES)
+    scores = [one.score for one in found.suspects]
+    assert scores == sorted(scores, reverse=True)
+    assert all(0 <= score <= 1 for score in scores)
+    assert {(one.label, one.other) for one in found.confusions} >= {("ant", "crab"), ("crab", "bee")}
+
+
+def test_test_photos_are_suspects_only_on_request(find, made):
+    test = set(made[0].split("test").sources)
+    found = find(["train", "val"], ["train", "val"])
+    assert not test & {one.file for one in found.suspects}
+    found = find(["train", "val", "test"], ["test"])
+    assert {one.file for one in found.suspects} <= test | set(COPIES)
+    assert list(found.photos) == ["test"]
+
+
+def test_csv_and_page_have_the_same_bytes_twice_and_escape_names(find, made, tmp_path):
+    written = []
+    for _ in range(2):
+        found = find(["train", "val"], ["train", "val"])
+        write_suspects(tmp_path / "audit.csv", found.suspects)
+        page = render_page(found, made[0], most=60)
+        written.append(((tmp_path / "audit.csv").read_bytes(), page))
+    assert written[0] == written[1]
+    with (tmp_path / "audit.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["file", "split", "class", "suggested class", "kind", "score", "detail"]
+    assert rows[0]["score"] == "1.0000"
+    assert "<b>" not in page
+    assert "&lt;b&gt;copy.png" in page
+    # Of each suspect a picture, and of a copy also the photo that it looks like.
+    assert page.count("<img ") == len(rows) + len(COPIES)
+
+
+def test_without_the_archive_a_note_says_what_is_not_checked(find, made):
+    data = made[1].data.model_copy(update={"archive": "gone.zip"})
+    found = find(["train", "val"], ["train", "val"], data)
+    assert {"shape", "size"}.isdisjoint(one.kind for one in found.suspects)
+    (note,) = found.notes
+    assert "gone.zip does not exist" in note
+
+
+def test_the_page_opens_in_a_browser(find, made, tmp_path, visit):
+    page = tmp_path / "audit.html"
+    page.write_text(render_page(find(["train", "val"], ["train", "val"]), made[0], most=60))
+    tab = visit(page, "#label img")
+    broken = "images => images.filter(one => one.naturalWidth === 0).length"
+    assert tab.eval_on_selector_all("img", broken) == 0

@@ -2,13 +2,12 @@
 
 import csv
 import io
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from bundles import bundle_of
-from PIL import Image, ImageFilter
+from PIL import Image
 
 from fieldguide.audit.audit import audit, files_of, write_suspects
 from fieldguide.audit.audit_page import render_page
@@ -48,14 +47,15 @@ def made(tmp_path_factory, make_params, make_photos, pack):
         return grid
 
     files["ant/wrong.png"], files["crab/wrong.png"] = png(noise(2)), png(noise(1))
-    files["ant/dark.png"] = png(noise(0) / 5)
-    files["ant/bright.png"] = png(246 + noise(0) / 30)
+    stripes = np.tile([0, 70], (20, 10))[..., None].repeat(3, axis=2)
+    files["ant/dark.png"] = png(stripes)
+    white = 250 + noise(0) / 50
+    white[:3, :3] = 0  # fewer than 5 % of the pixels
+    files["ant/bright.png"] = png(white)
     files["ant/empty.png"] = png(100 + noise(0) / 100)
-    sharp = Image.open(io.BytesIO(files["ant/00.png"]))
-    blurred = np.asarray(sharp.resize((4, 4)).resize((20, 20), Image.Resampling.BICUBIC), float)
-    files["ant/blurred.png"] = png(4 * (blurred - blurred.mean((0, 1))) + blurred.mean((0, 1)))
+    files["ant/blurred.png"] = png(noise(0) * 0 + np.linspace(50, 200, 20)[:, None])
     files["bee/long.png"] = png(noise(1, (20, 70)))
-    files["bee/large.png"] = png(noise(1, (100, 100)))
+    files["bee/large.png"] = png(noise(1).repeat(5, axis=0).repeat(5, axis=1))
     smooth = Image.fromarray(noise(1, (5, 5)).astype(np.uint8)).resize((40, 40))
     files["bee/copy.png"] = png(np.asarray(smooth))
     files["crab/<b>copy.png"] = png(np.asarray(smooth) + 2)
@@ -90,13 +90,18 @@ def test_planted_mistakes_are_found_and_nearly_nothing_else(find):
     labels = {one.file: one.suggested for one in by_kind["label"]}
     assert labels.items() >= WRONG.items()
     assert set(labels) - set(WRONG) <= set(PLANTED.values())
-    copies = {one.file: (one.suggested, files_of(one)[1]) for one in by_kind["copy in another class"]}
+    copies = {
+        one.file: (one.suggested, files_of(one)[1]) for one in by_kind["copy in another class"]
+    }
     assert copies == {COPIES[0]: ("crab", COPIES[1]), COPIES[1]: ("bee", COPIES[0])}
     assert found.originals.pixels.keys() == set(COPIES)
     scores = [one.score for one in found.suspects]
     assert scores == sorted(scores, reverse=True)
     assert all(0 <= score <= 1 for score in scores)
-    assert {(one.label, one.other) for one in found.confusions} >= {("ant", "crab"), ("crab", "bee")}
+    assert {(one.label, one.other) for one in found.confusions} >= {
+        ("ant", "crab"),
+        ("crab", "bee"),
+    }
 
 
 def test_test_photos_are_suspects_only_on_request(find, made):

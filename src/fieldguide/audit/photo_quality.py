@@ -1,7 +1,8 @@
 """Measure which photos are dark, bright, blurred or nearly empty, from the prepared pixels.
 
-The limits of dark and bright photos are those of CleanVision 0.3.7 (Apache-2.0,
-https://github.com/cleanlab/cleanvision), which also takes them from percentiles of the brightness.
+Percentiles and limits of dark and bright photos are those of CleanVision 0.3.7 (Apache-2.0,
+https://github.com/cleanlab/cleanvision), but a photo is dark only if all three channels are, so
+that a deep blue is not.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ _BLURRED = 0.1  # sharpness, as a fraction of the median of all photos
 
 
 class Measures(NamedTuple):
-    """What is measured of N photos, from grey levels in [0, 255]."""
+    """What is measured of N photos, from levels in [0, 255]."""
 
-    light: Numbers  # (N,), 99th percentile
-    shade: Numbers  # (N,), 5th percentile
-    contrast: Numbers  # (N,), standard deviation
+    light: Numbers  # (N,), 99th percentile of the brightest channel
+    shade: Numbers  # (N,), 5th percentile of the grey levels
+    contrast: Numbers  # (N,), standard deviation of the grey levels
     # (N,), variance of the Laplacian / variance of the grey levels: how fine the details are,
     # whatever the contrast.
     sharpness: Numbers
@@ -43,7 +44,7 @@ def measure(split: Split) -> Measures:
     with tqdm(total=len(split), desc="photos", leave=False, disable=None) as progress:
         for start in range(0, len(split), size):
             rows = np.arange(start, min(start + size, len(split)))
-            blocks.append(_measure(_grey(split.images(rows))))
+            blocks.append(_measure(split.images(rows)))
             progress.update(len(rows))
     return Measures(*map(np.concatenate, zip(*blocks, strict=True)))
 
@@ -54,9 +55,12 @@ def _grey(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
     return ((pixels @ weights + 2**15) >> 16).astype(np.int32)
 
 
-def _measure(grey: npt.NDArray[np.int32]) -> list[Numbers]:
+def _measure(pixels: npt.NDArray[np.uint8]) -> list[Numbers]:
+    """Return the measures of a block of photos: (B, H, W, 3) -> (B,) each."""
+    grey = _grey(pixels)
     flat = grey.reshape(len(grey), -1)
-    shade, light = np.percentile(flat, [5, 99], axis=1)
+    shade = np.percentile(flat, 5, axis=1)
+    light = np.percentile(pixels.max(axis=3).reshape(flat.shape), 99, axis=1)
     contrast = flat.std(axis=1)
     around = grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:]
     laplacian = (4 * grey[:, 1:-1, 1:-1] - around).reshape(len(grey), -1)

@@ -5,13 +5,14 @@ import io
 
 import numpy as np
 import pytest
-import torch
+import yaml
 from bundles import bundle_of
 from PIL import Image
+from typer.testing import CliRunner
 
 from fieldguide.audit.audit import audit, files_of, write_suspects
 from fieldguide.audit.audit_page import render_page
-from fieldguide.audit.photo_features import network_of_classifier, photo_features
+from fieldguide.cli import app
 from fieldguide.core.store import Store
 from fieldguide.network.bundle import save_bundle
 from fieldguide.prepare.prepare import prepare
@@ -36,7 +37,7 @@ def png(pixels):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, make_params, make_photos, pack):
-    """The store of an archive with planted mistakes, its params, and features of a classifier."""
+    """The store of an archive with planted mistakes, its params, and a classifier's folder."""
     folder = tmp_path_factory.mktemp("audit")
     files = make_photos(each=30)
     rng = np.random.default_rng(5)
@@ -67,15 +68,14 @@ def made(tmp_path_factory, make_params, make_photos, pack):
 
 
 @pytest.fixture
-def find(made, tmp_path, monkeypatch):
-    """Audits the made store."""
-    store, params, classifier = made
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+def find(made):
+    """Audits the made store by the mean colours of its photos."""
+    store, params, _ = made
 
     def run(splits, shown, data=params.data):
-        network, device = network_of_classifier(classifier), torch.device("cpu")
-        features = photo_features(network, params.model, store, splits, device=device)
-        return audit(store, features, data, splits=splits, shown=shown)
+        split = store.split(*splits)
+        colours = split.images(np.arange(len(split))).mean((1, 2), dtype=np.float32)
+        return audit(store, colours, data, splits=splits, shown=shown)
 
     return run
 
@@ -86,7 +86,9 @@ def test_planted_mistakes_are_found_and_nearly_nothing_else(find):
     for one in found.suspects:
         by_kind.setdefault(one.kind, []).append(one)
     for kind, file in PLANTED.items():
-        assert [one.file for one in by_kind[kind]] == [file], kind
+        files = {one.file for one in by_kind[kind]}
+        assert file in files, kind
+        assert files <= set(PLANTED.values()), kind  # a white photo may be blurred too
     labels = {one.file: one.suggested for one in by_kind["label"]}
     assert labels.items() >= WRONG.items()
     assert set(labels) - set(WRONG) <= set(PLANTED.values())
@@ -145,3 +147,26 @@ def test_the_page_opens_in_a_browser(find, made, tmp_path, visit):
     tab = visit(page, "#label img")
     broken = "images => images.filter(one => one.naturalWidth === 0).length"
     assert tab.eval_on_selector_all("img", broken) == 0
+
+
+def test_the_command_writes_both_files_and_computes_features_once(made, tmp_path, monkeypatch):
+    store, params, classifier = made
+    (tmp_path / "data").mkdir()
+    (tmp_path / "models").mkdir()
+    (tmp_path / "data" / "prepared").symlink_to(store.folder)
+    (tmp_path / "models" / "classifier").symlink_to(classifier)
+    raw = params.model_copy(
+        update={"compute": params.compute.model_copy(update={"portable": False})}
+    )
+    (tmp_path / "params.yaml").write_text(
+        yaml.safe_dump(raw.model_dump(mode="json"), sort_keys=False)
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    first, second = (CliRunner().invoke(app, ["audit"]) for _ in range(2))
+    assert first.exit_code == second.exit_code == 0, first.output + second.output
+    assert "Computing features" in first.stdout
+    assert "Computing features" not in second.stdout
+    assert "2  the same photo in two classes" in first.stdout
+    assert (tmp_path / "plots/audit.csv").is_file()
+    assert "Audit of the photos" in (tmp_path / "plots/audit.html").read_text()

@@ -1,4 +1,4 @@
-"""The audit on a made archive with planted mistakes, from `prepare` to the page and the CSV file."""
+"""The audit of an archive with planted mistakes, from `prepare` to the page and the CSV file."""
 
 import csv
 import io

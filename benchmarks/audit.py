@@ -83,8 +83,14 @@ def plant_labels(source: Path, target: Path, *, seed: int) -> Planted:
     return planted
 
 
-def label_rows(folder: Path, *, seed: int) -> Iterable[dict[str, Any]]:
-    """Plant wrong labels, train, and yield a row for each kind of features and each tool."""
+def label_rows(kind: str, folder: Path, *, seed: int) -> Iterable[dict[str, Any]]:
+    """Plant wrong labels and yield a row for each tool.
+
+    Args:
+        kind: of FEATURES.
+        folder: for everything that is made.
+        seed: of planting, training and folds.
+    """
     from fieldguide.audit.confident import doubt_labels
     from fieldguide.audit.out_of_fold import draw_folds, out_of_fold
     from fieldguide.core.store import Store
@@ -95,29 +101,28 @@ def label_rows(folder: Path, *, seed: int) -> Iterable[dict[str, Any]]:
     store = Store(path)
     split = store.split("train", "val")
     folds = draw_folds(split.labels, split.sources, folds=5, seed=seed)
-    for kind in FEATURES:
-        features = _features(kind, store, folder, seed=seed)
-        start = time.perf_counter()
-        found = out_of_fold(features, split.labels, folds, classes=len(store.classes))
-        doubts = doubt_labels(found.probabilities, split.labels)
-        seconds = time.perf_counter() - start
-        theirs = _cleanlab(found.probabilities, split.labels, folder)
-        common = {
-            "features": kind,
-            "seed": seed,
-            "photos": len(split),
-            "oof_acc": float((found.probabilities.argmax(1) == split.labels).mean()),
-            "seconds": round(seconds, 1),
-        }
-        answers = {
-            "fieldguide": (doubts.doubtful, doubts.score),
-            "cleanlab, self-confidence": (theirs["doubtful"], 1 - theirs["self_confidence"]),
-            "cleanlab, normalized margin": (theirs["doubtful"], 1 - theirs["normalized_margin"]),
-        }
-        for tool, (doubtful, score) in answers.items():
-            yield {"what": "labels", **common, "tool": tool} | judge_order(
-                doubtful, score, split.sources, planted
-            )
+    features = _features(kind, store, folder, seed=seed)
+    start = time.perf_counter()
+    found = out_of_fold(features, split.labels, folds, classes=len(store.classes))
+    doubts = doubt_labels(found.probabilities, split.labels)
+    seconds = time.perf_counter() - start
+    theirs = _cleanlab(found.probabilities, split.labels, folder)
+    common = {
+        "features": kind,
+        "seed": seed,
+        "photos": len(split),
+        "oof_acc": float((found.probabilities.argmax(1) == split.labels).mean()),
+        "seconds": round(seconds, 1),
+    }
+    answers = {
+        "fieldguide": (doubts.doubtful, doubts.score),
+        "cleanlab, self-confidence": (theirs["doubtful"], 1 - theirs["self_confidence"]),
+        "cleanlab, normalized margin": (theirs["doubtful"], 1 - theirs["normalized_margin"]),
+    }
+    for tool, (doubtful, score) in answers.items():
+        yield {"what": "labels", **common, "tool": tool} | judge_order(
+            doubtful, score, split.sources, planted
+        )
 
 
 def judge_order(
@@ -275,3 +280,85 @@ def speed_row() -> dict[str, Any]:
         "oof_acc": acc,
         "seconds": seconds,
     }
+
+
+def table(rows: Iterable[dict[str, Any]]) -> list[str]:
+    """Return the table of labels in docs/audit.md."""
+    lines = [
+        "| features | tool | found | precision | recall: all, random, cat/dog | right of the first 100, 250, all planted |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        if row["what"] == "labels":
+            recalls = (row[key] for key in ("recall", "recall_random", "recall_pair"))
+            cells = [
+                row["features"],
+                row["tool"],
+                f"{row['found']:,}",
+                f"{row['precision']:.0%}",
+                ", ".join(f"{recall:.0%}" for recall in recalls),
+                ", ".join(f"{share:.0%}" for share in row["precision_of_first"].values()),
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def photo_table(rows: Iterable[dict[str, Any]]) -> list[str]:
+    """Return the table of photos in docs/audit.md."""
+    lines = [
+        "| planted, 40 each | tool | found | of them planted so | planted as another kind |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        if row["what"] == "photos":
+            cells = [row[key] for key in ("kind", "tool", "found", "hits", "other_planted")]
+            lines.append(f"| {' | '.join(map(str, cells))} |")
+    return lines
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows that `main` wrote."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def measured(part: str, *, seed: int) -> Iterable[dict[str, Any]]:
+    """Yield the rows of a part."""
+    if part == "speed":
+        yield speed_row()
+        return
+    with tempfile.TemporaryDirectory() as name:
+        if part == "photos":
+            yield from photo_rows(Path(name), seed=seed)
+        else:
+            yield from label_rows(part, Path(name), seed=seed)
+
+
+def main() -> None:
+    """Measure every part; write each row when it is there."""
+    parts = [*FEATURES, "photos", "speed"]
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=ROWS)
+    parser.add_argument("--table", action="store_true", help="print the tables; measure nothing")
+    options = parser.parse_args()
+    if not options.table:
+        from fieldguide.core import compute
+        from fieldguide.core.params import load_params
+
+        params = load_params(ROOT / "params.yaml")
+        compute.set_up(params.compute.model_copy(update={"threads": 1}), params.model)
+        options.out.write_text("", encoding="utf-8")
+        for part in options.parts:
+            for row in measured(part, seed=options.seed):
+                with options.out.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
+                print(json.dumps(row), flush=True)
+    rows = read_rows(options.out)
+    print("\n".join([*table(rows), "", *photo_table(rows)]))
+
+
+if __name__ == "__main__":
+    main()

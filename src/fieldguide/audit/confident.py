@@ -34,8 +34,9 @@ def doubt_labels(probabilities: Probabilities, labels: Labels) -> LabelDoubts:
     A photo is confidently of a class if its probability reaches the class's threshold, which is
     the mean probability of the class among the photos with its label; of several such classes the
     most probable one counts. So a class that the model is seldom sure of has a low threshold
-    (section 3.1). A label is doubtful if the photo is confidently of another class, and that class
-    is more probable than the label.
+    (section 3.1). Counts of such photos estimate how many photos with one label are of each other
+    class. As many labels are doubtful: those with the largest margins ("prune by noise rate",
+    section 3.2), if the other class is more probable than the label.
 
     Args:
         probabilities: (N, K), out of fold.
@@ -48,10 +49,9 @@ def doubt_labels(probabilities: Probabilities, labels: Labels) -> LabelDoubts:
     thresholds[counts == 0] = np.inf  # a class without photos is never suggested
     reached = probabilities >= thresholds
     confident = np.where(reached, probabilities, -1).argmax(axis=1)
-    is_confident = reached.any(axis=1)
 
     joint = np.zeros((classes, classes))
-    np.add.at(joint, (labels[is_confident], confident[is_confident]), 1)
+    np.add.at(joint, (labels[reached.any(axis=1)], confident[reached.any(axis=1)]), 1)
     # Calibrate: rows get the sums of the labels, which are known (equation 3).
     sums = joint.sum(axis=1, keepdims=True)
     joint = np.where(sums > 0, joint / np.maximum(sums, 1), np.eye(classes)) * counts[:, None]
@@ -61,5 +61,20 @@ def doubt_labels(probabilities: Probabilities, labels: Labels) -> LabelDoubts:
     suggested = others.argmax(axis=1)
     best = probabilities[rows, suggested]
     margin = best - own  # in [-1, 1], "normalized margin" (section 3.2)
-    doubtful = is_confident & (confident != labels) & (margin > 0)
+    doubtful = _largest_margins(probabilities, labels, joint) & (margin > 0)
     return LabelDoubts(suggested, best, own, (margin + 1) / 2, doubtful, joint)
+
+
+def _largest_margins(
+    probabilities: Probabilities, labels: Labels, joint: npt.NDArray[np.float64]
+) -> npt.NDArray[np.bool_]:
+    """Choose, of each label and other class, as many photos as `joint` says: (N,)."""
+    chosen = np.zeros(len(labels), dtype=bool)
+    wanted = np.rint(joint).astype(np.int64)
+    for label in range(len(joint)):
+        rows = (labels == label).nonzero()[0]
+        for other in wanted[label].nonzero()[0]:
+            if other != label:
+                margins = probabilities[rows, other] - probabilities[rows, label]
+                chosen[rows[np.argsort(-margins, kind="stable")[: wanted[label, other]]]] = True
+    return chosen

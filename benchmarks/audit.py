@@ -57,29 +57,28 @@ class Planted(NamedTuple):
 
 
 def plant_labels(source: Path, target: Path, *, seed: int) -> Planted:
-    """Write the sample with wrong labels in its training folder."""
+    """Write the sample with wrong labels in its training folder; their names begin with "w"."""
     rng = np.random.default_rng(seed)
+    with zipfile.ZipFile(source) as packed:
+        names = sorted(packed.namelist())
+    label = {name: name.split("/")[2] for name in names if name.split("/")[1] == "train"}
+    classes, count = sorted(set(label.values())), round(SHARE * len(label))
+    of_pair = [name for name in label if label[name] in PAIR]
+    pair = [of_pair[k] for k in rng.choice(len(of_pair), count, replace=False)]
+    wrong = {name: PAIR[1 - PAIR.index(label[name])] for name in pair}
+    rest = [name for name in label if name not in wrong]
+    for k in rng.choice(len(rest), count, replace=False):
+        others = [one for one in classes if one != label[rest[k]]]
+        wrong[rest[k]] = others[rng.integers(len(others))]
+    planted = Planted(set(), set())
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
-        names = sorted(old.namelist())
-        label = {name: name.split("/")[2] for name in names if name.split("/")[1] == "train"}
-        classes, count = sorted(set(label.values())), round(SHARE * len(label))
-        of_pair = [name for name in label if label[name] in PAIR]
-        pair = {of_pair[k] for k in rng.choice(len(of_pair), count, replace=False)}
-        rest = [name for name in label if name not in pair]
-        random = {rest[k] for k in rng.choice(len(rest), count, replace=False)}
-        planted = Planted(set(), set())
         for name in names:
-            root, split, own, file = name.split("/")
-            if name in pair:
-                own = PAIR[1 - PAIR.index(own)]
-            elif name in random:
-                own = str(rng.choice([one for one in classes if one != own]))
-            moved = f"{root}/{split}/{own}/{file}"
+            moved = name
+            if name in wrong:
+                root, split, _, file = name.split("/")
+                moved = f"{root}/{split}/{wrong[name]}/w{file}"
+                (planted.pair if name in pair else planted.random).add(moved)
             new.writestr(moved, old.read(name))
-            if name in pair:
-                planted.pair.add(moved)
-            elif name in random:
-                planted.random.add(moved)
     return planted
 
 
@@ -97,11 +96,15 @@ def label_rows(kind: str, folder: Path, *, seed: int) -> Iterable[dict[str, Any]
 
     planted = plant_labels(ROOT / "data/sample.zip", folder / "planted.zip", seed=seed)
     packed = folder / "planted.zip"
-    path = prepared(packed, folder / "store", size=32, val_fraction=0.2, near_copies=False)
-    store = Store(path)
+    if not (folder / "store").exists():
+        prepared(packed, folder / "store", size=32, val_fraction=0.2, near_copies=False)
+    store = Store(folder / "store")
     split = store.split("train", "val")
     folds = draw_folds(split.labels, split.sources, folds=5, seed=seed)
-    features = _features(kind, store, folder, seed=seed)
+    kept = folder / f"{kind}.npy"
+    if not kept.exists():
+        np.save(kept, _features(kind, store, folder, seed=seed))
+    features = np.load(kept)
     start = time.process_time()
     found = out_of_fold(features, split.labels, folds, classes=len(store.classes))
     doubts = doubt_labels(found.probabilities, split.labels)
@@ -164,11 +167,12 @@ def _features(kind: str, store: Any, folder: Path, *, seed: int) -> npt.NDArray[
     from fieldguide.network.bundle import save_bundle
 
     params = load_params(ROOT / "params.yaml")
-    if kind == "trained":
+    if kind == "trained" and not (folder / "classifier").exists():
         train = params.train.model_copy(update={"seed": seed})
         with contextlib.redirect_stdout(io.StringIO()):
             fitted, _ = fit_fieldguide(store.folder, params.model_copy(update={"train": train}))
         save_bundle(fitted, folder / "classifier")
+    if kind == "trained":
         network = network_of_classifier(folder / "classifier")
     else:
         network = pretrained_network(params.model, store, PRETRAINED, f"{PRETRAINED}.safetensors")
@@ -321,16 +325,14 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def measured(part: str, *, seed: int) -> Iterable[dict[str, Any]]:
+def measured(part: str, folder: Path, *, seed: int) -> Iterable[dict[str, Any]]:
     """Yield the rows of a part."""
     if part == "speed":
         yield speed_row()
-        return
-    with tempfile.TemporaryDirectory() as name:
-        if part == "photos":
-            yield from photo_rows(Path(name), seed=seed)
-        else:
-            yield from label_rows(part, Path(name), seed=seed)
+    elif part == "photos":
+        yield from photo_rows(folder, seed=seed)
+    else:
+        yield from label_rows(part, folder, seed=seed)
 
 
 def main() -> None:
@@ -341,6 +343,9 @@ def main() -> None:
     )
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--keep", type=Path, help="folder for what takes long, to go on after an interruption"
+    )
     parser.add_argument("--out", type=Path, default=ROWS)
     parser.add_argument("--table", action="store_true", help="print the tables; measure nothing")
     options = parser.parse_args()
@@ -351,11 +356,14 @@ def main() -> None:
         params = load_params(ROOT / "params.yaml")
         compute.set_up(params.compute.model_copy(update={"threads": 1}), params.model)
         options.out.write_text("", encoding="utf-8")
-        for part in options.parts:
-            for row in measured(part, seed=options.seed):
-                with options.out.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
-                print(json.dumps(row), flush=True)
+        with tempfile.TemporaryDirectory() as name:
+            folder = options.keep or Path(name)
+            folder.mkdir(parents=True, exist_ok=True)
+            for part in options.parts:
+                for row in measured(part, folder, seed=options.seed):
+                    with options.out.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps(row) + "\n")
+                    print(json.dumps(row), flush=True)
     rows = read_rows(options.out)
     print("\n".join([*table(rows), "", *photo_table(rows)]))
 

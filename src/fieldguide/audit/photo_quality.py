@@ -18,7 +18,7 @@ from fieldguide.audit.suspect import BLURRED, BRIGHT, DARK, EMPTY
 from fieldguide.core.store import Split
 
 Numbers = npt.NDArray[np.float64]
-_BLOCK = 2**26  # pixels that are in memory at once
+_BLOCK = 2**20  # pixels that are in memory at once; more are slower
 _DARK = 82  # of 255: 99 % of the pixels of a dark photo are darker
 _BRIGHT = 242  # of 255: 95 % of the pixels of a bright photo are brighter
 _EMPTY = 5  # of 255, standard deviation; `prepare` finds no near-copies of such photos either

@@ -24,7 +24,7 @@ def test_labels_are_planted_at_random_and_between_the_pair(tmp_path):
     changed = names[1] - names[0]
     assert changed == planted.random | planted.pair
     for name in changed:
-        own, new_class = class_of[name.rpartition("/")[2]], name.split("/")[2]
+        own, new_class = class_of[name.rpartition("/")[2][1:]], name.split("/")[2]
         assert own != new_class
         assert name in planted.random or {own, new_class} == set(audit.PAIR)
 

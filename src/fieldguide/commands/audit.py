@@ -43,9 +43,10 @@ def audit(
     output: Annotated[Path, typer.Option(help="file of the page")] = Path("plots/audit.html"),
     table: Annotated[Path, typer.Option(help="CSV file of all suspects")] = Path("plots/audit.csv"),
 ) -> None:
-    """Find labels that are probably wrong, and poor photos; change nothing.
+    """Find labels that are probably wrong, and poor photos.
 
-    Writes a page and a CSV file, the worst first. Test photos are audited only with --split test.
+    Writes a page and a CSV file, the worst first; changes nothing else. Test photos are audited
+    only with --split test.
     """
     from fieldguide.core import compute
     from fieldguide.core.params import load_params

@@ -125,8 +125,7 @@ def files_of(suspect: Suspect) -> list[str]:
 def write_suspects(path: Path, suspects: Sequence[Suspect]) -> None:
     """Write all suspects as a CSV file, in their order."""
     header = ("file", "split", "class", "suggested class", "kind", "score", "detail")
-    rows = (one._replace(score=f"{one.score:.4f}") for one in suspects)  # type: ignore[arg-type]
-    write_csv(path, header, rows)
+    write_csv(path, header, ((*one[:5], f"{one.score:.4f}", one.detail) for one in suspects))
 
 
 def _wrong_labels(

@@ -29,10 +29,11 @@ class OutOfFold(NamedTuple):
 def draw_folds(
     labels: npt.NDArray[np.int64], groups: Sequence[str], *, folds: int, seed: int
 ) -> npt.NDArray[np.int64]:
-    """Deal groups out to folds so that each fold has photos of each class.
+    """Deal groups out to folds so that the groups of each class are spread over all folds.
 
     The groups of a class, the largest first, go to the folds in turn. A group with photos of
-    several classes counts as one of its first photo's class.
+    several classes counts as one of its first photo's class. scikit-learn's StratifiedGroupKFold
+    does the same in a loop over the groups, which takes long with many of them.
 
     Args:
         labels: (N,), class index of each photo.

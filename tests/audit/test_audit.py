@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from fieldguide.audit.audit import audit, files_of, write_suspects
 from fieldguide.audit.audit_page import render_page
 from fieldguide.cli import app
+from fieldguide.core.errors import ParamsError
 from fieldguide.core.store import Store
 from fieldguide.network.bundle import save_bundle
 from fieldguide.prepare.prepare import prepare
@@ -170,3 +171,6 @@ def test_the_command_writes_both_files_and_computes_features_once(made, tmp_path
     assert "2  the same photo in two classes" in first.stdout
     assert (tmp_path / "plots/audit.csv").is_file()
     assert "Audit of the photos" in (tmp_path / "plots/audit.html").read_text()
+    wrong = CliRunner().invoke(app, ["audit", "--backbone", "nonsense"])
+    assert isinstance(wrong.exception, ParamsError)
+    assert "found 'nonsense'" in str(wrong.exception)

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import ValidationError
 
+from fieldguide.core.errors import ParamsError
 from fieldguide.core.params import ModelParams
 from fieldguide.core.store import Store
 from fieldguide.network.bundle import load_bundle
@@ -39,10 +41,15 @@ def pretrained_network(
         weights: "pretrained", or the name of a file in models/weights/.
 
     Raises:
+        ParamsError: timm has no such network.
         TrainingError: weights cannot be read or downloaded, or are of another network.
     """
     update = {"name": name, "weights": weights, "input_size": "auto", "finetune": "head"}
-    return initial_network(ModelParams.model_validate(params.model_dump() | update), store)
+    try:
+        model = ModelParams.model_validate(params.model_dump() | update)
+    except ValidationError as err:
+        raise ParamsError(f"--backbone, --weights: {err.errors()[0]['msg']}") from err
+    return initial_network(model, store)
 
 
 def photo_features(

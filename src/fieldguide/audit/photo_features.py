@@ -48,7 +48,9 @@ def pretrained_network(
     try:
         model = ModelParams.model_validate(params.model_dump() | update)
     except ValidationError as err:
-        raise ParamsError(f"--backbone, --weights: {err.errors()[0]['msg']}") from err
+        raise ParamsError(
+            f"--backbone, --weights: {err.errors()[0]['msg'].removeprefix('Value error, ')}"
+        ) from err
     return initial_network(model, store)
 
 

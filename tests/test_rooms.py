@@ -16,6 +16,7 @@ ALLOWED = {
     # Tools: no stage depends on them.
     "results": {"core", "evaluation"},
     "pages": {"core", "figures"},
+    "audit": {"core", "prepare", "network", "pages"},
     "gate": {"core", "evaluation", "results", "pages"},
     "report": {"core", "evaluation", "figures", "results", "pages"},
     "verify": {"core", "results"},

@@ -7,7 +7,17 @@ import sys
 
 import typer
 
-from fieldguide.commands import check, inference, registry, remote, report, review, sweep, verify
+from fieldguide.commands import (
+    audit,
+    check,
+    inference,
+    registry,
+    remote,
+    report,
+    review,
+    sweep,
+    verify,
+)
 from fieldguide.core.errors import FieldguideError, printable
 from fieldguide.core.output import accept_any_text
 
@@ -20,6 +30,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(inference.app)
+app.add_typer(audit.app)
 app.add_typer(check.app)
 app.add_typer(report.app)
 app.add_typer(review.app)

@@ -1,4 +1,4 @@
-"""Render a page from a template: one file that loads nothing and runs only its own two scripts."""
+"""Render a page from a template: one file that loads nothing and runs only its own scripts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from plotly.offline import get_plotlyjs
 from fieldguide.pages.environment import TEMPLATES, new_environment
 
 
-def render(template: str, **context: Any) -> str:
+def render(template: str, *, with_plotly: bool = True, **context: Any) -> str:
     """Return the page that a template makes of values. Values are escaped.
 
     The page's Content-Security-Policy allows Plotly and draw.js by their hashes and forbids all
@@ -22,9 +22,11 @@ def render(template: str, **context: Any) -> str:
 
     Args:
         template: name of a file in `templates/` that extends base.html.
+        with_plotly: False for a page without charts, which is 5 MB smaller.
         context: values by their names in the template.
     """
-    scripts = [get_plotlyjs(), (TEMPLATES / "draw.js").read_text(encoding="utf-8")]
+    draw = TEMPLATES / "draw.js"
+    scripts = [get_plotlyjs(), draw.read_text(encoding="utf-8")] if with_plotly else []
     page = _environment().get_template(template)
     return page.render(scripts=scripts, hashes=map(_hash, scripts), **context)
 

@@ -161,27 +161,25 @@ def _leave_out_copies_of(
     todo: _Assignment, alike: Sequence[list[int]], kept: str, name: str
 ) -> None:
     for rows in alike:
-        first, others = _lost(todo, rows, kept)
-        source = todo.photos[first].member.source
-        like = f"looks like the {name} photo {source}, or like a photo that does"
-        todo.leave_out(dict.fromkeys(others, Failure(NEAR_COPY, like)))
+        stay, leave = _divided(todo, rows, kept)
+        if stay:
+            source = todo.photos[stay[0]].member.source
+            like = f"looks like the {name} photo {source}, or like a photo that does"
+            todo.leave_out(dict.fromkeys(leave, Failure(NEAR_COPY, like)))
 
 
-def _lost(todo: _Assignment, rows: Sequence[int], kept: str) -> tuple[int, list[int]]:
-    """Return which photos of a group leave because others are in a split of the archive.
+def _divided(todo: _Assignment, rows: Sequence[int], kept: str) -> tuple[list[int], list[int]]:
+    """Return the rows of a group in a split of the archive, and those that leave because of them.
 
     Args:
         todo: the assignment.
         rows: of the group.
         kept: "test", whose photos stay, or "val", whose photos stay instead of those of train.
-
-    Returns:
-        The first row in that split (0 if there is none), and the rows that leave.
     """
     split_of = todo.by_split([row for row in rows if todo.digests[row]])
-    if not split_of[kept]:
-        return 0, []
-    return split_of[kept][0], split_of["train"] + (split_of["val"] if kept == "test" else [])
+    stay = split_of[kept]
+    leave = split_of["train"] + (split_of["val"] if kept == "test" else [])
+    return stay, leave if stay else []
 
 
 def _leave_out_straddling(todo: _Assignment, groups: Sequence[Group]) -> None:
@@ -189,11 +187,11 @@ def _leave_out_straddling(todo: _Assignment, groups: Sequence[Group]) -> None:
     lost, names = 0, []
     for kept in ("test", "val"):
         for group in groups:
-            _, others = _lost(todo, group.rows, kept)
-            if others:
+            _, leave = _divided(todo, group.rows, kept)
+            if leave:
                 detail = f"its group {group.name} is in the archive's {kept} split"
-                todo.leave_out(dict.fromkeys(others, Failure(STRADDLING, detail)))
-                lost += len(others)
+                todo.leave_out(dict.fromkeys(leave, Failure(STRADDLING, detail)))
+                lost += len(leave)
                 names.append(group.name)
     if names:
         todo.warnings.append(

@@ -20,12 +20,13 @@ from fieldguide.prepare.layout import (
     check_photos,
     checked_classes,
     files_by_name,
+    spelling_key,
     split_by_folder,
     top_folder,
 )
 from fieldguide.prepare.left_out import NO_CLASS, NO_FILE, NOT_A_PHOTO, LeftOut
 from fieldguide.prepare.member import UnreadableMemberError
-from fieldguide.prepare.names import has_photo_suffix, suffix_of
+from fieldguide.prepare.names import has_photo_suffix, shown_suffix
 from fieldguide.prepare.table import (
     Row,
     Table,
@@ -82,7 +83,7 @@ def read_labels(params: DataParams, archives: Archives) -> Layout:
         if id(one) not in in_table:
             reason, detail = NO_CLASS, f"not in {name}"
             if not one.is_photo:
-                reason, detail = NOT_A_PHOTO, suffix_of(one.member.name) or "no suffix"
+                reason, detail = NOT_A_PHOTO, shown_suffix(one.member.name)
             left_out.append(LeftOut(one.member.source, "", reason, detail))
     gone = {spelling(row.label) for row in missing} - {photo.label for photo in photos} - {""}
     if gone:
@@ -131,7 +132,7 @@ def _photos(
             why = row.why or "the class is empty"
             left_out.append(LeftOut(source, "", NO_CLASS, f"{row.place}: {why}"))
         elif not one.is_photo:
-            detail = suffix_of(one.member.name) or "no suffix"
+            detail = shown_suffix(one.member.name)
             left_out.append(LeftOut(source, row.label, NOT_A_PHOTO, detail))
             unread[row.label].append(f"{row.place}: {source}")
         else:
@@ -203,7 +204,7 @@ def _spelled(table: str, labelled: Sequence[Labelled], warnings: list[str]) -> l
         )
     by_key: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for row, _ in tidy:
-        by_key["".join(row.label.casefold().split())][row.label].append(row.place)
+        by_key[spelling_key(row.label)][row.label].append(row.place)
     problems = []
     for places_of in by_key.values():
         first, *others = sorted(places_of, key=lambda label: (-len(places_of[label]), label))

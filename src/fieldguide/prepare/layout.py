@@ -18,7 +18,7 @@ from fieldguide.prepare.names import (
     PHOTO_SUFFIXES,
     by_suffix,
     has_photo_suffix,
-    suffix_of,
+    shown_suffix,
 )
 
 SPLIT_OF = {"train": "train", "training": "train"}  # by name of the folder
@@ -86,7 +86,7 @@ def read_layout(path: str, members: Sequence[Member]) -> Layout:
         elif is_photo:
             left_out.append(LeftOut(member.source, "", MISPLACED, "outside the class folders"))
         else:
-            detail = suffix_of(member.name) or "no suffix"
+            detail = shown_suffix(member.name)
             left_out.append(LeftOut(member.source, label, NOT_A_PHOTO, detail))
             if place and may_be_photo:
                 strange[place].append(member)
@@ -238,11 +238,16 @@ def checked_classes(path: str, photos: Sequence[Photo], misplaced: Sequence[str]
     return classes
 
 
+def spelling_key(label: str) -> str:
+    """Return what is equal for names that differ only in upper and lower case or in spaces."""
+    return "".join(label.casefold().split())
+
+
 def _check_spelling(path: str, classes: Sequence[str]) -> None:
     """Refuse classes that differ only in upper and lower case or in spaces: Cat and cat."""
     by_key: dict[str, list[str]] = defaultdict(list)
     for name in classes:
-        by_key["".join(name.casefold().split())].append(name)
+        by_key[spelling_key(name)].append(name)
     for names in by_key.values():
         if len(names) > 1:
             shown = " and ".join(repr(name) for name in names)

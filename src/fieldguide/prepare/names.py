@@ -52,9 +52,14 @@ def suffix_of(name: str) -> str:
     return f".{suffix.lower()}" if dot and stem and " " not in suffix else ""
 
 
+def shown_suffix(name: str) -> str:
+    """Return a file's suffix for people."""
+    return suffix_of(name) or "no suffix"
+
+
 def by_suffix(names: Iterable[str]) -> str:
     """Return the number of files by suffix, such as "5 .cr2, 1 no suffix"."""
-    counts = Counter(suffix_of(name) or "no suffix" for name in names)
+    counts = Counter(map(shown_suffix, names))
     shown = [f"{count:,} {suffix}" for suffix, count in counts.most_common(_NAMED_SUFFIXES)]
     return ", ".join(shown + ["..."] * (len(counts) > _NAMED_SUFFIXES))
 

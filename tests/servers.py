@@ -55,7 +55,7 @@ class Server:
                 self.process = subprocess.Popen(
                     self.command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log
                 )
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while not self.answers():
             assert self.process.poll() is None, self.log.read_text(errors="replace")
             assert time.monotonic() < deadline, self.log.read_text(errors="replace")

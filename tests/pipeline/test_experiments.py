@@ -24,7 +24,7 @@ def experiments(project):
 
 def queue_states(project):
     """State of each queued experiment by name, once all have ended."""
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 600
     while True:
         lines = project.dvc("queue", "status").splitlines()
         rows = [line.split() for line in lines if line and not line.startswith(("Task", "Worker"))]

@@ -18,7 +18,7 @@ def stages_that_changed(project):
 
 def kill_training_once_a_checkpoint_is_there(project, process):
     """SIGKILL to all of `dvc` and its stage at a moment nobody chose."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not list(project.folder.glob(".fieldguide/resume/*/*/last.ckpt")):
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline

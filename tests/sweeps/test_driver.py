@@ -491,7 +491,7 @@ def test_kills_of_driver_dvc_and_stage_lose_nothing_and_repeat_nothing(tmp_path)
     for number, kind in enumerate(kills):
         # Spread over the whole sweep, at random moments.
         wanted = planned * number // (len(kills) + 1)
-        wait_for(lambda: len(project.noted("ended")) > wanted, seconds=300)  # noqa: B023
+        wait_for(lambda: len(project.noted("ended")) > wanted)  # noqa: B023
         time.sleep(rng.uniform(0, 1))
         if kind == "driver":
             os.kill(driver.pid, signal.SIGKILL)

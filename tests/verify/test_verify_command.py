@@ -50,7 +50,7 @@ def verify(project, *arguments, status=0, **env):
 
 
 def wait_for(condition):
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.1)

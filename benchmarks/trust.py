@@ -36,6 +36,14 @@ ROWS = Path(__file__).with_suffix(".jsonl")
 PAGE = ROOT / "docs/trust.md"
 HELD_OUT = 2  # classes
 VAL_FRACTION = 0.2
+IMAGENETTE = {  # docs/recipe.md, with fewer pixels and epochs
+    "train.epochs": 12,
+    "train.start_size": 0.67,
+    "train.optimizer": "muon",
+    "model.pooling": "average",
+    "model.activation": "gelu",
+    "model.dropout": 0.1,
+}
 RARE = {"train.monitor": "val/macro_f1", "train.epochs": 60, "train.patience": 60}
 
 
@@ -51,7 +59,7 @@ COLLECTIONS = {
     "long tail": Collection(RARE),
     "long tail, logit_adjustment": Collection(RARE | {"train.balance": "logit_adjustment"}),
     "sample without two classes": Collection({}),
-    "Imagenette, 64 pixels": Collection({"train.epochs": 12, "train.start_size": 0.67}, size=64),
+    "Imagenette, 64 pixels": Collection(IMAGENETTE, size=64),
 }
 
 

@@ -27,11 +27,11 @@ def margin(row: Row) -> float:
 
 
 def draw(results: Sequence[Result]) -> Figure:
-    """Draw one bar per measured row, on a logarithmic axis; every bar starts at the target."""
+    """Draw one bar per row, on a logarithmic axis; every bar starts at the target."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, NullLocator
 
-    rows = [result.row for result in results if result.row.measured]
+    rows = [result.row for result in results]
     margins = [min(max(margin(row), 1 / MOST), MOST) for row in rows]
     figure = Figure(figsize=(11, 1.3 + 0.36 * len(rows)), layout="constrained")
     axes = figure.subplots()

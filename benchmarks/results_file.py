@@ -81,7 +81,7 @@ def load(file: Path = FILE) -> list[Result]:
     if not file.exists():
         return []
     return [
-        Result(one["module"], _row(one["row"]), Machine(**one["machine"]))
+        Result(one["module"], row_of(one["row"]), Machine(**one["machine"]))
         for one in json.loads(file.read_text(encoding="utf-8"))
     ]
 
@@ -94,43 +94,16 @@ def save(results: Iterable[Result], file: Path = FILE) -> None:
 
 
 def merge(old: Iterable[Result], new: Iterable[Result], order: Iterable[str]) -> list[Result]:
-    """Replace the rows of the modules that were measured again; sort by the order of modules.
-
-    A row that this machine cannot measure, because it has no GPU, keeps its earlier result.
-    """
-    old, new = list(old), list(new)
-    before = {(one.module, one.row.work): one for one in old}
-    fresh = []
-    for one in new:
-        earlier = before.get((one.module, one.row.work))
-        fresh.append(earlier if earlier and not one.row.measured else one)
+    """Replace the rows of the modules that were measured again; sort by the order of modules."""
+    new = list(new)
     again = {one.module for one in new}
     kept = [one for one in old if one.module not in again]
-    # Rows that only a machine with a GPU has, such as the comparison with its fastest other.
-    works = {one.row.work for one in fresh}
-    gpu_only = [
-        one
-        for one in old
-        if one.module in again
-        and one.machine.gpu
-        and one.row.work not in works
-        and _follows(one, fresh)
-    ]
     places = {name: place for place, name in enumerate(order)}
-    return sorted([*kept, *fresh, *gpu_only], key=lambda one: places.get(one.module, len(places)))
+    return sorted([*kept, *new], key=lambda one: places.get(one.module, len(places)))
 
 
-def _follows(old: Result, fresh: list[Result]) -> bool:
-    """Return True if `old` is a second comparison of a row kept from the same machine."""
-    return any(
-        old.machine == one.machine
-        and old.module == one.module
-        and old.row.work.startswith(f"{one.row.work}, ")
-        for one in fresh
-    )
-
-
-def _row(raw: dict[str, Any]) -> Row:
+def row_of(raw: dict[str, Any]) -> Row:
+    """Return a row from what JSON has of it."""
     measured = {
         name: [math.inf if value is None else value for value in values]
         for name, values in raw["measured"].items()

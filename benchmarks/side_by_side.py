@@ -17,12 +17,11 @@ class Row:
     Attributes:
         work: the work and its size, such as "training epoch, 32 pixels, batch 64".
         unit: unit of the figures, such as "images/s", "s" or "MiB".
-        measured: figures of each contender, one per repeat, OURS first; empty if nothing could be
-            measured on this machine.
+        measured: figures of each contender, one per repeat, OURS first.
         against: the contender that the target compares with; None if the target is a number.
         bound: target of OURS / `against`, or of OURS if `against` is None.
         at_least: True if the bound is the smallest allowed value, False if it is the largest.
-        limit: what limits OURS now, or why nothing was measured.
+        limit: what limits OURS now.
         left_out: contenders that cannot run on this machine, and why.
     """
 
@@ -39,9 +38,9 @@ class Row:
     def ratio(self) -> float:
         """Median over the repeats of OURS / `against`, or of OURS if `against` is None.
 
-        NaN if OURS or `against` was not measured.
+        NaN if `against` was left out.
         """
-        if not self.measured or self.against in self.left_out:
+        if self.against in self.left_out:
             return math.nan
         ours = self.measured[OURS]
         if self.against is None:
@@ -51,7 +50,7 @@ class Row:
 
     @property
     def met(self) -> bool:
-        """True if the target is met; False if nothing was measured."""
+        """True if the target is met."""
         return self.ratio >= self.bound if self.at_least else self.ratio <= self.bound
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from results_file import Machine, Result
 from side_by_side import OURS, Row
 
-NOT_MEASURED = "not measured"
 # Rows of the README's table, and what a newcomer calls them.
 IN_README = {
     "training epoch at 64 pixels, the faster of fastai and timm": "train an epoch, 64 pixels",
@@ -112,17 +111,13 @@ def median(row: Row, name: str) -> str:
 
 def spread(row: Row, name: str) -> str:
     """Return a contender's median and, if it has several repeats, the smallest and largest."""
-    values = row.measured.get(name)
-    if not values:
-        return NOT_MEASURED
+    values = row.measured[name]
     middle = number(statistics.median(values))
     return f"{middle} ({number(min(values))}–{number(max(values))})" if len(values) > 1 else middle
 
 
 def ratio(row: Row) -> str:
     """Return the row's ratio with its unit."""
-    if not row.measured:
-        return "–"
     return f"{number(row.ratio)} {row.unit if row.against is None else '×'}"
 
 
@@ -134,20 +129,18 @@ def target(row: Row) -> str:
 
 
 def verdict(row: Row) -> str:
-    """Return "met", "missed" or "not measured"."""
-    if not row.measured:
-        return NOT_MEASURED
+    """Return "met" or "missed"."""
     return "met" if row.met else "**missed**"
 
 
 def _machines(results: Sequence[Result]) -> list[Machine]:
     """Return the distinct machines and dates, in the order of their first row."""
-    return list({r.machine.describe(): r.machine for r in results if r.row.measured}.values())
+    return list({r.machine.describe(): r.machine for r in results}.values())
 
 
 def _note(result: Result, machines: list[Machine]) -> str:
     """Return the number of the row's machine, if there are several machines."""
-    if len(machines) < 2 or not result.row.measured:  # noqa: PLR2004
+    if len(machines) < 2:  # noqa: PLR2004
         return ""
     names = [machine.describe() for machine in machines]
     return f" [{names.index(result.machine.describe()) + 1}]"

@@ -27,13 +27,6 @@ def test_without_another_contender_the_median_is_compared_with_the_bound():
     assert row.met
 
 
-def test_a_row_without_figures_does_not_meet_its_target():
-    for at_least in (True, False):
-        row = make_row({}, at_least=at_least)
-        assert math.isnan(row.ratio)
-        assert not row.met
-
-
 def test_a_row_compared_with_a_contender_that_was_left_out_does_not_meet_its_target():
     row = replace(make_row({OURS: [3.0]}), left_out={"other": "does not build here"})
     assert math.isnan(row.ratio)

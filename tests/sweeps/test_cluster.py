@@ -143,7 +143,7 @@ def test_trials_end_with_their_driver_and_the_next_one_goes_on_from_the_checkpoi
         began = team.project.noted("began")[1:]
         time.sleep(1.5)  # two epochs or more
         os.kill(driver.pid, kill)
-        wait_for(lambda: not processes_of(team.cluster.folder), 20)
+        wait_for(lambda: not processes_of(team.cluster.folder))
         driver.communicate(timeout=20)
     epochs = [int(line.split()[1]) for line in began]
     assert epochs[0] == 0

@@ -28,7 +28,7 @@ from fieldguide.training.device import choose_device
 T = TypeVar("T")
 
 _STEP = timedelta(minutes=1)  # longest silence of a process within an epoch
-_REPEAT = 3.0  # seconds before a process says what the first of its machine may have said
+_REPEAT = 10.0  # seconds before a process says what the first of its machine may have said
 # Gloo raises plain RuntimeErrors.
 _LOST = re.compile(r"gloo|NCCL|Connection (closed|reset) by peer|Broken pipe")
 

@@ -13,7 +13,8 @@ from fieldguide.core.errors import BundleError, StoreError
 from fieldguide.core.store import Store
 from fieldguide.evaluation.evaluate import evaluate_bundle
 from fieldguide.evaluation.predict import predict_split
-from fieldguide.network.bundle import Bundle, Calibration
+from fieldguide.network.bundle import Bundle
+from fieldguide.network.calibration import Calibration
 from fieldguide.network.cnn import CNN
 from fieldguide.network.preprocessing import Preprocessing
 
@@ -121,7 +122,7 @@ def test_calibration_before_and_after_and_what_can_be_trusted(run, bundle, store
     test = store.split("test")
     after = predict_split(bundle, test)
     middle = float(np.median(after.max(axis=1)))
-    bundle = replace(bundle, calibration=bundle.calibration._replace(min_confidence=middle))
+    bundle = replace(bundle, calibration=replace(bundle.calibration, min_confidence=middle))
     written = run(bundle)
     before = predict_split(replace(bundle, calibration=None), test)
     trust = json.loads(written["trust.json"].read_text(encoding="utf-8"))

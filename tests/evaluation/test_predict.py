@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from fieldguide.evaluation.predict import predict_split
-from fieldguide.network.bundle import Bundle, Calibration
+from fieldguide.network.bundle import Bundle
+from fieldguide.network.calibration import Calibration
 from fieldguide.network.cnn import CNN
 from fieldguide.network.preprocessing import Preprocessing
 

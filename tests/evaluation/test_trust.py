@@ -96,11 +96,16 @@ def test_summary():
     # Wilson's interval for 120 of 124, by hand: centre 0.953686, half width 0.033947.
     assert TRUST.summary() == (
         "62.0% of photos can be taken as they come: 96.8% of them are right (95 % interval 92.0% "
-        "to 98.7%; 95 % were asked for). Answers with a confidence below 83.4% are unsure"
+        "to 98.7%; 95% were asked for). Answers with a confidence below 83.4% are unsure"
     )
     assert TRUST._replace(min_confidence=None, accepted=0, right=0).summary() == (
-        "No photo can be taken as it comes: at no confidence are 95 % of the answers for "
+        "No photo can be taken as it comes: at no confidence are 95% of the answers for "
         "validation photos right, beyond chance"
+    )
+    assert (
+        TRUST._replace(min_confidence=0.0)
+        .summary()
+        .endswith("95% were asked for). No answer is unsure")
     )
     assert TRUST._replace(accepted=0, right=0).summary() == (
         "No test photo has a confidence of 83.4% or more"

@@ -13,7 +13,8 @@ from here import fieldguide_here
 
 from fieldguide.core.errors import FieldguideError
 from fieldguide.inference.class_folders import ClassFolders, folder_names
-from fieldguide.network.bundle import Calibration, load_bundle, save_bundle
+from fieldguide.network.bundle import load_bundle, save_bundle
+from fieldguide.network.calibration import Calibration
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,8 @@ from fieldguide.inference.export import FromPixels, compare, export, pixels_to_c
 from fieldguide.inference.onnx_classifier import OnnxClassifier
 from fieldguide.inference.torch_classifier import TorchClassifier
 from fieldguide.network.backbones import build
-from fieldguide.network.bundle import Bundle, Calibration, load_bundle, save_bundle
+from fieldguide.network.bundle import Bundle, load_bundle, save_bundle
+from fieldguide.network.calibration import Calibration
 from fieldguide.network.preprocessing import Preprocessing, to_unit
 
 ROOT = Path(__file__).resolve().parents[2]

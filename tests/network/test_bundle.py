@@ -2,7 +2,7 @@
 
 import json
 import pickle
-from dataclasses import fields
+from dataclasses import asdict, fields
 
 import pytest
 import torch
@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from fieldguide.core.errors import BundleError
 from fieldguide.core.params import CNNParams
 from fieldguide.network.backbones import build
-from fieldguide.network.bundle import Bundle, Calibration, load_bundle, save_bundle
+from fieldguide.network.bundle import Bundle, load_bundle, save_bundle
+from fieldguide.network.calibration import Calibration
 from fieldguide.network.cnn import CNN
 from fieldguide.network.preprocessing import Preprocessing
 
@@ -193,7 +194,7 @@ def test_an_incomplete_description_is_refused(name, saved):
 @pytest.mark.parametrize("other", [3, 5, "4", None])
 def test_another_format_is_refused(other, saved):
     changed(saved, format=other)
-    with pytest.raises(BundleError, match="'format': Input should be 4"):
+    with pytest.raises(BundleError, match=f"format: found {other!r}; allowed: 4; it is of another"):
         load_bundle(saved)
 
 
@@ -236,7 +237,7 @@ def test_no_confidence_and_every_confidence_are_kept(min_confidence, tmp_path):
     ids=str,
 )
 def test_a_calibration_out_of_range_is_refused(change, saved):
-    found = Calibration(2.0, 0.95, 0.834)._asdict()
+    found = asdict(Calibration(2.0, 0.95, 0.834))
     changed(saved, calibration=found | change)
     with pytest.raises(BundleError, match=rf"'calibration\.{next(iter(change))}'"):
         load_bundle(saved)

@@ -107,7 +107,7 @@ def test_a_classifier_without_calibration_says_so(made):
     card = made.card()
     assert "because no validation photos were left to calibrate them. Confidence and" in card
     assert "\nNot calibrated, because the validation photos were trained on.\n" in card
-    assert '| Coverage: photos that are not "unsure" | 0.0% | 0.0% to 11.4% |' in card
+    assert '| Coverage: photos that are not "unsure" | 0.0% | – |' in card
     assert "Right among them" not in card
     assert "    fieldguide predict --model VERSION photo.jpg\n" in card
 

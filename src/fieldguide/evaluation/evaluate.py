@@ -86,10 +86,7 @@ def evaluate_bundle(
     write_csv(plots / "per_class.csv", columns, result.per_class)
 
     _print(result)
-    print(
-        f"before calibration NLL {trust.nll_before:.3f} and ECE {trust.ece_before:.3f}, after it "
-        f"NLL {trust.nll:.3f} and ECE {trust.ece:.3f}; AURC {trust.aurc:.4f}"
-    )
+    print(trust.losses())
     print(trust.summary())
     if averaged is not None:
         print(f"averaged over photo and mirror image: {_accuracy(averaged)}")
@@ -112,17 +109,18 @@ def _trust(
     bundle: Bundle, predictions: Predictions, uncalibrated: Predictions, *, bins: int
 ) -> Trust:
     """Measure calibration, and what can be left to the classifier, on the test photos."""
-    temperature, target, confidence = bundle.calibration or (None, None, None)
-    accepted, right = accept(predictions, confidence)
+    found = bundle.calibration
+    min_confidence = found.min_confidence if found else None
+    accepted, right = accept(predictions, min_confidence)
     return Trust(
         photos=len(predictions.labels),
-        temperature=temperature,
+        temperature=found.temperature if found else None,
         nll=round(negative_log_likelihood(predictions), 6),
         nll_before=round(negative_log_likelihood(uncalibrated), 6),
         ece=round(calibration_error(predictions, bins=bins), 6),
         ece_before=round(calibration_error(uncalibrated, bins=bins), 6),
-        target_precision=target,
-        min_confidence=confidence,
+        target_precision=found.target_precision if found else None,
+        min_confidence=min_confidence,
         accepted=accepted,
         right=right,
         aurc=round(aurc(predictions), 6),

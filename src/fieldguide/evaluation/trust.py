@@ -43,11 +43,20 @@ class Trust(NamedTuple):
         """95 % interval (Wilson) of the share of right answers among the accepted photos."""
         return wilson(self.right, self.accepted)
 
+    def losses(self) -> str:
+        """Say what calibration did to the probabilities."""
+        if self.temperature is None:
+            return f"NLL {self.nll:.3f}, ECE {self.ece:.3f}, AURC {self.aurc:.4f}"
+        return (
+            f"before calibration NLL {self.nll_before:.3f} and ECE {self.ece_before:.3f}, after it "
+            f"NLL {self.nll:.3f} and ECE {self.ece:.3f}; AURC {self.aurc:.4f}"
+        )
+
     def summary(self) -> str:
         """Say in one or two sentences what can be left to the classifier."""
         if self.target_precision is None:
             return "Not calibrated, because the validation photos were trained on"
-        asked = f"{100 * self.target_precision:.4g} %"
+        asked = f"{100 * self.target_precision:.4g}%"
         if self.min_confidence is None:
             return (
                 f"No photo can be taken as it comes: at no confidence are {asked} of the answers "
@@ -56,11 +65,15 @@ class Trust(NamedTuple):
         interval = self.precision_interval
         if interval is None:
             return f"No test photo has a confidence of {self.min_confidence:.1%} or more"
-        return (
-            f"{self.coverage:.1%} of photos can be taken as they come: "
+        rest = (
             f"{self.right / self.accepted:.1%} of them are right (95 % interval "
-            f"{interval.low:.1%} to {interval.high:.1%}; {asked} were asked for). Answers "
-            f"with a confidence below {self.min_confidence:.1%} are unsure"
+            f"{interval.low:.1%} to {interval.high:.1%}; {asked} were asked for)"
+        )
+        if self.min_confidence == 0:
+            return f"All photos can be taken as they come: {rest}. No answer is unsure"
+        return (
+            f"{self.coverage:.1%} of photos can be taken as they come: {rest}. Answers with a "
+            f"confidence below {self.min_confidence:.1%} are unsure"
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -192,6 +193,6 @@ def _description(bundle: Bundle) -> str:
             "resize": bundle.resize,
             "architecture": bundle.name,
             "val_acc": bundle.val_acc,
-            "calibration": bundle.calibration and bundle.calibration._asdict(),
+            "calibration": asdict(bundle.calibration) if bundle.calibration else None,
         }
     )

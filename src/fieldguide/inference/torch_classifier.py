@@ -43,7 +43,7 @@ class TorchClassifier(Classifier):
             self.bundle.classes,
             image_size=self.bundle.image_size,
             resize=self.bundle.resize,
-            min_confidence=calibration and calibration.min_confidence,
+            min_confidence=calibration.min_confidence if calibration else None,
         )
 
     @torch.inference_mode()

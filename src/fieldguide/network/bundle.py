@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
 import torch
 from pydantic import (
@@ -24,21 +24,13 @@ from torch import Tensor
 
 from fieldguide.core.errors import BundleError
 from fieldguide.core.files import new_folder, write_json
-from fieldguide.core.params import CNNParams, PixelSize, TargetPrecision, check_timm_name
+from fieldguide.core.params import CNNParams, PixelSize, check_timm_name
 from fieldguide.network.backbones import build
+from fieldguide.network.calibration import Calibration
 from fieldguide.network.interface import Network
 from fieldguide.network.preprocessing import Interpolation, Preprocessing
 
 FORMAT = 4
-TEMPERATURES = (0.1, 10.0)  # allowed; below 1: the network itself is too cautious
-
-
-class Calibration(NamedTuple):
-    """What the validation photos say of the classifier's confidence; docs/trust.md."""
-
-    temperature: float  # in TEMPERATURES
-    target_precision: float  # share of right answers that was asked for, in (0.5, 1)
-    min_confidence: float | None  # reaches it, in [0, 1); None: no confidence does
 
 
 @dataclass(frozen=True)
@@ -56,10 +48,7 @@ class Bundle:
     calibration: Calibration | None = None  # None: trained on the validation photos too
 
     def probabilities(self, scores: Tensor) -> Tensor:
-        """Return the calibrated probability of each class: (B, K) -> (B, K), rows sum to 1.
-
-        Everything that says a probability calls this.
-        """
+        """Return the calibrated probability of each class: (B, K) -> (B, K), rows sum to 1."""
         temperature = 1.0 if self.calibration is None else self.calibration.temperature
         return softmax(scores, temperature)
 
@@ -107,14 +96,6 @@ def _distinct(names: list[str]) -> list[str]:
     return names
 
 
-class _Calibration(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    temperature: Annotated[FiniteFloat, Field(ge=TEMPERATURES[0], le=TEMPERATURES[1])]
-    target_precision: TargetPrecision
-    min_confidence: Annotated[FiniteFloat, Field(ge=0, lt=1)] | None
-
-
 class _Description(BaseModel):
     """model.json, checked as strictly as params.yaml, because it may come from a stranger."""
 
@@ -131,7 +112,7 @@ class _Description(BaseModel):
     std: _Channels
     val_acc: _Unit | None
     started_from: str
-    calibration: _Calibration | None
+    calibration: Calibration | None
 
 
 def save_bundle(bundle: Bundle, folder: Path) -> None:
@@ -157,7 +138,7 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
                 "std": bundle.preprocessing.std,
                 "val_acc": bundle.val_acc,
                 "started_from": bundle.started_from,
-                "calibration": bundle.calibration and bundle.calibration._asdict(),
+                "calibration": asdict(bundle.calibration) if bundle.calibration else None,
             },
         )
 
@@ -190,7 +171,6 @@ def load_bundle(folder: Path) -> Bundle:
         raise BundleError(f"{weights}: cannot be read ({err.strerror or err})") from err
     except (SafetensorError, RuntimeError) as err:
         raise BundleError(f"{weights}: damaged, or weights of another network ({err})") from err
-    calibration = found.calibration
     return Bundle(
         net=net.eval().to(memory_format=torch.channels_last),
         architecture=architecture,
@@ -202,7 +182,7 @@ def load_bundle(folder: Path) -> Bundle:
         ),
         val_acc=found.val_acc,
         started_from=found.started_from,
-        calibration=None if calibration is None else Calibration(**calibration.model_dump()),
+        calibration=found.calibration,
     )
 
 
@@ -213,6 +193,11 @@ def _read_description(path: Path) -> _Description:
         raise BundleError(f"{path}: cannot be read ({err.strerror}); run `dvc repro`") from err
     except ValidationError as err:
         first = err.errors()[0]
+        if first["loc"] == ("format",) and first["type"] == "literal_error":
+            raise BundleError(
+                f"{path}: format: found {first['input']!r}; allowed: {FORMAT}; it is of another "
+                "version of fieldguide: use that one, or train again"
+            ) from err
         key = ".".join(map(str, first["loc"]))
         message = f"{path}: not a classifier's description ('{key}': {first['msg']})"
         raise BundleError(message) from err

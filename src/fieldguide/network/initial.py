@@ -15,7 +15,8 @@ from fieldguide.core.errors import BundleError, TrainingError, is_out_of_memory
 from fieldguide.core.params import CNNParams, ModelParams
 from fieldguide.core.store import Store
 from fieldguide.network.backbones import build
-from fieldguide.network.bundle import Bundle, Calibration, load_bundle
+from fieldguide.network.bundle import Bundle, load_bundle
+from fieldguide.network.calibration import Calibration
 from fieldguide.network.interface import Network, output_layers
 from fieldguide.network.preprocessing import Interpolation, Preprocessing
 

@@ -441,6 +441,9 @@ class Results:
         value, confusion = self.metrics.get(key), self.confusion
         if isinstance(confusion, Missing) or not isinstance(value, float) or not 0 <= value <= 1:
             return None
+        trust = self.trust if key == "test.coverage" else None
+        if isinstance(trust, Trust) and trust.min_confidence is None:
+            return None  # the coverage is 0 for any photos
         if key in ("test.acc", "test.top3_acc", "test_flip_averaged.acc", "test.coverage"):
             return wilson(round(value * confusion.photos), confusion.photos)
         return self._bootstrapped.get(key)

@@ -8,30 +8,33 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from fieldguide.network.bundle import TEMPERATURES, Calibration, softmax
+from fieldguide.network.bundle import softmax
+from fieldguide.network.calibration import TEMPERATURES, Calibration
 
 _STEPS = 40  # bisections of the temperature, far more than its digits need
 _DIGITS = 4  # of the temperature: later ones differ between processors
 _THRESHOLDS = 1000  # confidences that are tried: 0, 0.001, ..., 0.999
-_CHANCE = 0.05  # probability, at most, of so many right answers at a precision of the target
+_CHANCE = 0.05  # of as many right answers if the precision were just the target; at most
+_FEWEST = 100  # photos for a temperature; that of fewer may do harm (docs/trust.md)
 
 
 def calibrate(scores: Tensor, labels: Tensor, *, target_precision: float) -> Calibration:
     """Find the temperature of a network, and the confidence from which its answers can be trusted.
 
     Args:
-        scores: (N, K), of the validation photos, N at least 1, in any order.
+        scores: (N, K), of the validation photos, N at least 1, in any order. With fewer than 100
+            photos the temperature is 1.
         labels: (N,), their classes.
         target_precision: share of right answers that is asked for, in (0.5, 1).
     """
     scores = scores.double()
-    temperature = find_temperature(scores, labels)
+    temperature = find_temperature(scores, labels) if len(labels) >= _FEWEST else 1.0
     confidence, predicted = softmax(scores, temperature).max(dim=1)
     right = (predicted == labels).numpy()
     return Calibration(
-        temperature,
-        target_precision,
-        find_min_confidence(confidence.numpy(), right, target_precision),
+        temperature=temperature,
+        target_precision=target_precision,
+        min_confidence=find_min_confidence(confidence.numpy(), right, target_precision),
     )
 
 
@@ -73,9 +76,10 @@ def find_min_confidence(
     true precision were the target, so many right answers or more would have a probability of at
     most 5 %.
 
-    Many confidences are tried, and the lowest is taken. If precision grows with confidence, every
-    confidence that is too low would need its own luck, on mostly the same photos: in simulations
-    the precision is missed in at most about 5 % of trainings (tests/training/test_calibrate.py).
+    Many confidences are tried, and the lowest that passes is taken. So the true precision is below
+    the target more often than in 5 % of trainings where it stays just below the target over a wide
+    range of confidences; then little is missing. docs/trust.md has the numbers, of simulations in
+    tests/training/test_calibrate.py.
 
     Args:
         confidence: (N,), probability of the predicted class, in [0, 1].
@@ -105,14 +109,19 @@ def describe(calibration: Calibration | None) -> str:
     """Return a line for the terminal."""
     if calibration is None:
         return "Not calibrated: the validation photos were trained on"
-    temperature, target, confidence = calibration
-    share = f"{100 * target:.4g}%"
-    if confidence is None:
+    share = f"{100 * calibration.target_precision:.4g}%"
+    found = f"Temperature {calibration.temperature:g}; "
+    if calibration.min_confidence is None:
         return (
-            f"Temperature {temperature:g}; at no confidence are {share} of the answers right on "
-            "the validation photos, beyond chance"
+            f"{found}at no confidence are {share} of the answers right on the validation photos, "
+            "beyond chance"
+        )
+    if calibration.min_confidence == 0:
+        return (
+            f"{found}no answer is unsure: at least {share} of all are right on the validation "
+            "photos, beyond chance"
         )
     return (
-        f"Temperature {temperature:g}; answers with a confidence below {confidence:.1%} are "
-        f"unsure: at least {share} of the others are right on the validation photos, beyond chance"
+        f"{found}answers with a confidence below {calibration.min_confidence:.1%} are unsure: at "
+        f"least {share} of the others are right on the validation photos, beyond chance"
     )

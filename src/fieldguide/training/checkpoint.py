@@ -18,6 +18,8 @@ from fieldguide.core.store import Store
 from fieldguide.network.initial import InitialNetwork
 
 CHECKPOINT = "last.ckpt"
+# A training goes on after the epoch at which it was paused; the target matters after the last one.
+_AFTER = {"stop_after", "target_precision"}
 
 
 def training_facts(
@@ -29,8 +31,7 @@ def training_facts(
         f"models/weights/{model.weights}": [initial.origin, vars(initial.preprocessing)],
         "Python or library": numeric_versions(),
         "src/fieldguide": code_sha256(),
-        # Without stop_after: a training goes on after the epoch at which it was paused.
-        "params.yaml": [params.model_dump(exclude={"stop_after"}), model.model_dump()],
+        "params.yaml": [params.model_dump(exclude=_AFTER), model.model_dump()],
     }
 
 

@@ -27,7 +27,8 @@ from fieldguide.core.store import Store
 from fieldguide.network.augmentation import make_mix
 from fieldguide.network.batches import DROPOUT, WEIGHTS, derive_seed
 from fieldguide.network.blocks import count_parameters, freeze
-from fieldguide.network.bundle import Calibration, save_bundle
+from fieldguide.network.bundle import save_bundle
+from fieldguide.network.calibration import Calibration
 from fieldguide.network.features import Head
 from fieldguide.network.initial import InitialNetwork, check_size, initial_network
 from fieldguide.network.interface import output_layers
@@ -298,11 +299,11 @@ def calibrate_result(training: Training) -> Calibration | None:
     if training.val_batches is None:
         return None
     net = training.net.eval()
-    scores, labels = zip(
+    scores, labels = [], []
+    for images, labels_of_batch in training.val_batches:
         # In single precision, in which the classifier will be used.
-        *((net(images).float().cpu(), labels.cpu()) for images, labels in training.val_batches),
-        strict=True,
-    )
+        scores.append(net(images).float().cpu())
+        labels.append(labels_of_batch.cpu())
     every = training.processes.gather((torch.cat(scores), torch.cat(labels)))
     return calibrate(
         torch.cat([one[0] for one in every]),

@@ -107,7 +107,7 @@ def params_of(image_size: int, changes: dict[str, Any]) -> Any:
     """Return params.yaml with changes, checked; the value None keeps what params.yaml has."""
     from fieldguide.core.params import Params, load_params
 
-    raw = load_params(ROOT / "params.yaml").model_dump()
+    raw = load_params(ROOT / "params.yaml").asked
     raw["data"]["image_size"] = image_size
     for key, value in changes.items():
         section, name = key.split(".")

@@ -28,8 +28,10 @@ def main(params: Params) -> dict[str, float | str]:
         environment=Path("metrics/environment.json"),
     )
     start_processes(params.train)
-    store = Store(Path("data/prepared"))
-    return train(params.train, params.model, store=store, outputs=outputs, portable=portable)
+    store, chosen = Store(Path("data/prepared")), params.chosen
+    return train(
+        params.train, params.model, store=store, outputs=outputs, portable=portable, chosen=chosen
+    )
 
 
 if __name__ == "__main__":

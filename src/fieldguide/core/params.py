@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import re
 from collections.abc import Callable
@@ -14,7 +15,9 @@ from pydantic import (
     ConfigDict,
     Field,
     FiniteFloat,
+    ModelWrapValidatorHandler,
     PlainValidator,
+    PrivateAttr,
     ValidationError,
     model_validator,
 )
@@ -22,6 +25,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from fieldguide.core.errors import ParamsError
+from fieldguide.core.recipes import KEYS, chosen
 
 _SIZES = range(8, 513)  # pixels
 PixelSize = Annotated[int, Field(ge=_SIZES[0], le=_SIZES[-1])]
@@ -360,7 +364,9 @@ class VisualizeParams(Section):
 
 
 class Params(Section):
-    """All of params.yaml."""
+    """All of params.yaml; `auto` is replaced by the value that fits what is trained."""
+
+    _asked: dict[str, Any] = PrivateAttr()
 
     compute: ComputeParams
     data: DataParams
@@ -368,6 +374,30 @@ class Params(Section):
     train: TrainParams
     evaluate: EvaluateParams
     visualize: VisualizeParams
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _choose(cls, raw: Any, check: ModelWrapValidatorHandler[Self]) -> Self:
+        """Replace `auto` by a value, and keep what was asked for."""
+        if not isinstance(raw, dict):
+            return check(raw)
+        filled = copy.deepcopy(raw)
+        for name, value in chosen(raw).items():
+            section, key = name.split(".")
+            filled[section][key] = value
+        found = check(filled)
+        found._asked = copy.deepcopy(raw)
+        return found
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """A copy of what was asked for: the same as `model_dump`, but with `auto`."""
+        return copy.deepcopy(self._asked)
+
+    @property
+    def chosen(self) -> dict[str, object]:
+        """The value of every param that is `auto`, by its name, such as train.epochs."""
+        return chosen(self._asked)
 
     @model_validator(mode="after")
     def _check_portable(self) -> Self:
@@ -514,6 +544,7 @@ def describe(error: Any, model: type[BaseModel]) -> str:
     if kind == "model_type":
         return f"{key}: found {shown}; allowed: a section of keys"
     allowed = error["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    allowed = f"auto, or {allowed}" if key in KEYS else allowed
     return f"{key}: found {shown}; allowed: {allowed}"
 
 

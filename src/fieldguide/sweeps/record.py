@@ -24,7 +24,15 @@ from fieldguide.core.errors import SweepError
 from fieldguide.core.params import Params
 from fieldguide.sweeps.promotion import Promotion
 from fieldguide.sweeps.proposals import Proposals
-from fieldguide.sweeps.space import SECTIONS, EndedRun, Run, Sweep, Values, trial_name
+from fieldguide.sweeps.space import (
+    SECTIONS,
+    EndedRun,
+    Run,
+    Sweep,
+    Values,
+    epochs_of,
+    trial_name,
+)
 
 _STALE = 3  # seconds after which the lock of an entry that a kill interrupted is ignored
 
@@ -56,8 +64,7 @@ class Record:
             sha256 = hashlib.sha256(kept.encode()).hexdigest()
             self._check_same("params", "params.yaml", sha256[:16])
         early = sweep.early_terminate
-        epochs: Any = sweep.fixed.get("train.epochs", base.train.epochs)
-        stops = early.rungs(epochs) if early else []
+        stops = early.rungs(epochs_of(base, sweep.fixed)) if early else []
         self._promotion = Promotion(stops, early.eta if early else 2, sweep.goal)
         self._proposals = Proposals(sweep, base)
         self._configurations: list[Values] = []  # by number, as Optuna holds them
@@ -203,9 +210,8 @@ class Record:
         overrides = {**self.sweep.fixed, **values, "train.monitor": self.sweep.metric}
         if seed is not None:
             overrides["train.seed"] = self.base.train.seed + seed
-        epochs: Any = overrides.get("train.epochs", self.base.train.epochs)
         # With fewer epochs than the rung, the training is whole.
-        overrides["train.stop_after"] = stop if stop < epochs else 0
+        overrides["train.stop_after"] = stop if stop < epochs_of(self.base, overrides) else 0
         return Run(
             number, index, stop, trial_name(self.sweep.name, number, values, seed), overrides
         )

@@ -22,6 +22,7 @@ from optuna.distributions import (
 from pydantic import Field, model_validator
 
 from fieldguide.core.params import GOALS, Monitor, Params, Section
+from fieldguide.core.recipes import chosen
 
 Scalar = bool | int | float | str
 Value = Scalar | list[Any] | None
@@ -187,11 +188,23 @@ def with_values(base: Params, values: Values) -> Params:
     Raises:
         pydantic.ValidationError: the schema refuses them.
     """
-    raw = base.model_dump()
+    return Params.model_validate(_replaced(base, values))
+
+
+def epochs_of(base: Params, values: Values) -> int:
+    """Return train.epochs of params.yaml's values with some replaced, which are not checked."""
+    raw = _replaced(base, values)
+    epochs = chosen(raw).get("train.epochs", raw["train"]["epochs"])
+    assert isinstance(epochs, int)
+    return epochs
+
+
+def _replaced(base: Params, values: Values) -> dict[str, Any]:
+    raw = base.asked
     for key, value in values.items():
         section, name = key.split(".")
         raw[section][name] = value
-    return Params.model_validate(raw)
+    return raw
 
 
 def trial_name(sweep: str, number: int, values: Values, seed: int | None) -> str:

@@ -42,6 +42,7 @@ from fieldguide.sweeps.space import (
     Value,
     Values,
     count_configurations,
+    epochs_of,
     with_values,
 )
 
@@ -314,8 +315,7 @@ class _Checker:
         return checked
 
     def _check_early(self, early: EarlyTerminate) -> None:
-        epochs = self.fixed.get("train.epochs", self.base.train.epochs)
-        assert isinstance(epochs, int)
+        epochs = epochs_of(self.base, self.fixed)
         if not early.rungs(epochs):
             problem = f"no rung lies before the last epoch, train.epochs: {epochs}"
             raise self.error(("early_terminate",), f"early_terminate: {problem}")

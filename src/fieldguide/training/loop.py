@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,7 @@ def train(
     store: Store,
     outputs: Outputs,
     portable: bool = False,
+    chosen: Mapping[str, object] | None = None,
 ) -> dict[str, float | str]:
     """Train, or resume an interrupted run of the very same training, and write the outputs.
 
@@ -65,6 +67,7 @@ def train(
         store: the photos.
         outputs: where to write.
         portable: whether `core/compute.py` has set this process up for equal bytes everywhere.
+        chosen: values of params that are `auto`, by their names, for the summary.
 
     Returns:
         For metrics/timing.json; nothing in a process that writes nothing.
@@ -78,6 +81,9 @@ def train(
         initial = _build(params, model, store)
         if processes.is_first:
             summary = summarize(initial.net, size=initial.preprocessing.size)
+            if chosen:
+                values = ", ".join(f"{name} {value}" for name, value in chosen.items())
+                summary += f"\nauto: {values}"
             print(summary)
             write_text(outputs.summary, summary + "\n")
         facts = training_facts(params, model, store=store, initial=initial)

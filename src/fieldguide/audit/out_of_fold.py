@@ -22,7 +22,8 @@ class OutOfFold(NamedTuple):
     """What the linear models say of each photo."""
 
     probabilities: npt.NDArray[np.float64]  # (N, K); each row sums to 1
-    # (N,), whether other folds have photos of the photo's class; without, nothing is known.
+    # (N,), whether every fold has photos of the photo's class. A smaller class says too little: for
+    # some of its photos the model has not seen the class, and for the others hardly.
     known: npt.NDArray[np.bool_]
 
 
@@ -70,11 +71,12 @@ def out_of_fold(
         classes: K.
     """
     probabilities = np.zeros((len(labels), classes))
-    known = np.zeros(len(labels), dtype=bool)
-    for fold in tqdm(np.unique(folds), "folds", leave=False, disable=None):
+    numbers = np.unique(folds)
+    places = np.array([np.bincount(labels[folds == fold], minlength=classes) for fold in numbers])
+    known = np.isin(labels, np.flatnonzero(places.all(axis=0)))
+    for fold in tqdm(numbers, "folds", leave=False, disable=None):
         held_out = folds == fold
         seen = np.unique(labels[~held_out])
-        known[held_out] = np.isin(labels[held_out], seen)
         if len(seen) == 1:
             probabilities[held_out, seen[0]] = 1
             continue

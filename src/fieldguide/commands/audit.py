@@ -108,6 +108,6 @@ def audit(
     print(f"{output}\n{table}  {len(found.suspects):,} suspects")
     if with_test:
         print(
-            "Test photos are among them; `fieldguide review` does not show these, and reads "
-            "plots/audit.csv"
+            "Test photos are among them. `fieldguide review` reads plots/audit.csv, and never shows "
+            "test photos because they are suspects"
         )

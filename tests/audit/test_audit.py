@@ -175,7 +175,7 @@ def test_photos_that_were_damaged_since_are_counted(find, made, tmp_path):
     data = made[1].data.model_copy(update={"archive": str(tmp_path / "photos.zip")})
     found = find(["train", "val", "test"], ["train", "val", "test"], data)
     (note,) = found.notes
-    assert note.startswith("2 photos of the archive cannot be read, such as bee/")
+    assert note.startswith("shape and size of 2 photos that the archive has damaged, such as bee/")
     assert "size" not in {one.kind for one in found.suspects}
     assert "bee/copy.png" not in found.originals.pixels
     page = render_page(found, made[0], most=60)
@@ -196,7 +196,7 @@ def test_small_classes_are_not_judged_and_named(made, find, make_photos, pack, t
     splits = ["train", "val", "test"]
     found = find(splits, splits, data, store=Store(tmp_path / "prepared"))
     (note,) = found.notes
-    assert note.startswith("labels of =two, three: not checked")
+    assert note.startswith("labels of =two, three: a class needs at least 5 photos")
     labels = {one.label for one in found.suspects if one.kind == "label"}
     labels |= {one.label for one in found.confusions}
     assert labels.isdisjoint({"=two", "three"})

@@ -42,7 +42,7 @@ class Audit(NamedTuple):
     suspects: list[Suspect]  # worst first
     confusions: list[Confusion]  # most photos first
     photos: dict[str, int]  # audited photos by split
-    notes: list[str]  # what could not be checked
+    notes: list[str]  # what was not checked, and why
     originals: Originals
 
 
@@ -94,8 +94,8 @@ def audit(
     if small:
         names = listed([store.classes[label] for label in small])
         notes.append(
-            f"labels of {names}: not checked, because a class needs {FOLDS} photos or more that "
-            "are in no common group"
+            f"labels of {names}: a class needs at least {FOLDS} photos, of which no two are in "
+            "one group"
         )
 
     suspects = [
@@ -156,16 +156,15 @@ def _read_originals(
     data: DataParams, measured: Collection[str], decoded: Collection[str]
 ) -> tuple[Originals, list[str]]:
     """Read the archive; notes say what could not be read."""
-    unchecked = "shape and size are not checked, and copies have no picture"
     try:
         originals = read_originals(data, measured, decoded)
     except ArchiveError as err:
-        return Originals({}, {}, []), [f"the archive cannot be read: {unchecked} ({err})"]
+        return Originals({}, {}, []), [f"shape and size, and copies have no pictures ({err})"]
     if not originals.unreadable:
         return originals, []
-    number = counted(len(originals.unreadable), "photo")
-    first = originals.unreadable[0]
-    return originals, [f"{number} of the archive cannot be read, such as {first}: {unchecked}"]
+    number, first = counted(len(originals.unreadable), "photo"), originals.unreadable[0]
+    note = f"shape and size of {number} that the archive has damaged, such as {first}"
+    return originals, [f"{note}; copies among them have no pictures"]
 
 
 def _confusions(suspects: Sequence[Suspect], photos: Counter[str]) -> list[Confusion]:

@@ -15,22 +15,22 @@ from tqdm import tqdm
 # Variance that the prior of the weights gives to a score, with any number of features: small, so
 # that wrong labels are not learnt (benchmarks/audit.py).
 _SCORE_VARIANCE = 1.0
-_TOLERANCE = 1e-3  # of the gradient; smaller ones change the ranking of photos hardly at all
+_TOLERANCE = 1e-3  # of the gradient; smaller values hardly change the order of photos
 
 
 class OutOfFold(NamedTuple):
     """What the linear models say of each photo."""
 
     probabilities: npt.NDArray[np.float64]  # (N, K); each row sums to 1
-    # (N,), whether every fold has photos of the photo's class. A smaller class says too little: for
-    # some of its photos the model has not seen the class, and for the others hardly.
+    # (N,), whether every fold has photos of the photo's class. The models learn too little of a
+    # smaller class.
     known: npt.NDArray[np.bool_]
 
 
 def draw_folds(
     labels: npt.NDArray[np.int64], groups: Sequence[str], *, folds: int, seed: int
 ) -> npt.NDArray[np.int64]:
-    """Deal groups out to folds so that the groups of each class are spread over all folds.
+    """Assign groups to folds so that the groups of each class are spread over all folds.
 
     The groups of a class, the largest first, go to the folds in turn. A group with photos of
     several classes counts as one of its first photo's class. scikit-learn's StratifiedGroupKFold
@@ -62,7 +62,7 @@ def out_of_fold(
     *,
     classes: int,
 ) -> OutOfFold:
-    """Fit a logistic regression without each fold, and ask it about the photos of the fold.
+    """Predict the photos of each fold by a logistic regression that is fitted without the fold.
 
     Args:
         features: (N, F).

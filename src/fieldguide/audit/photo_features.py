@@ -80,8 +80,8 @@ def photo_features(
     """
     initial.net.eval()
     folder = feature_folder(initial, model, store, device)
-    parts = [
+    features = [
         cached_features(folder, initial, store.split(name), device=device, with_flipped=False)[0]
         for name in splits
     ]
-    return np.concatenate([part.reshape(len(part), -1) for part in parts])
+    return np.concatenate([some.reshape(len(some), -1) for some in features])

@@ -104,10 +104,10 @@ def audit(
         if count:
             print(f"{count:>7,}  {title.lower()}")
     for note in found.notes:
-        print(printable(f"Note: {note}"))
+        print(printable(f"Not checked: {note}"))
     print(f"{output}\n{table}  {len(found.suspects):,} suspects")
     if with_test:
         print(
-            "Test photos are among them. `fieldguide review` reads plots/audit.csv, and never shows "
-            "test photos because they are suspects"
+            "Test photos are among them. `fieldguide review` reads plots/audit.csv, and shows no "
+            "suspects that are test photos"
         )

@@ -226,12 +226,14 @@ class TestLeftOut:
         }
         with (tmp_path / "prepared" / "left_out.csv").open(encoding="utf-8", newline="") as file:
             header, *rows = csv.reader(file)
-        assert header == ["file", "class", "reason", "detail"]
+        assert header == ["file", "class", "reason", "detail", "other_file", "other_class"]
         assert rows == [list(item) for item in prepared.left_out]
-        assert rows[:2] == [
-            ["train/ant/both.png", "ant", "duplicate", "copies in several classes"],
-            ["train/ant/broken.png", "ant", "unreadable", "cannot identify image file"],
-        ]
+        assert {file: (other, label) for file, *_, other, label in rows if other} == {
+            "train/ant/both.png": ("train/crab/01.png", "crab"),
+            "train/crab/01.png": ("train/ant/both.png", "ant"),
+            "train/bee/copy.png": ("train/bee/00.png", "bee"),
+            "train/crab/of test.png": ("test/crab/00.png", "crab"),
+        }
         assert {
             name: sum(count.photos for count in prepared.counts[name].values()) for name in SPLITS
         } == {

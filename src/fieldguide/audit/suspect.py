@@ -29,6 +29,7 @@ class Suspect(NamedTuple):
     kind: str  # key of TITLES
     score: float  # in [0, 1]; 1 is worst
     detail: str  # measured values, for people
+    other: str = ""  # name of the photo that this one is a copy of; empty for other kinds
 
 
 def worst_first(suspects: list[Suspect]) -> list[Suspect]:

@@ -15,7 +15,7 @@ from fieldguide.prepare.chunks import Failure
 from fieldguide.prepare.components import connected
 from fieldguide.prepare.groups import Group, make_groups
 from fieldguide.prepare.layout import Photo
-from fieldguide.prepare.left_out import DUPLICATE, NEAR_COPY, RARE, STRADDLING
+from fieldguide.prepare.left_out import NEAR_COPY, RARE, STRADDLING
 from fieldguide.prepare.looks import Looks
 from fieldguide.prepare.near_copies import contradictions, near_copies
 from fieldguide.prepare.splits import draw_groups, find_copies
@@ -92,10 +92,8 @@ def assign(
         ArchiveError: a class or a split has no photo left, or too few to be divided.
     """
     todo = _Assignment(photos, digests, failures)
-    copies = find_copies(
-        digests, [photo.label for photo in photos], [photo.split for photo in photos]
-    )
-    todo.leave_out({row: Failure(DUPLICATE, why) for row, why in copies.items()})
+    labels, splits = [photo.label for photo in photos], [photo.split for photo in photos]
+    todo.leave_out(find_copies(digests, labels, splits))
     near = near_copies(looks, todo.rows) if params.near_copies else []
     alike = connected(len(photos), near)
     _leave_out_near_copies(todo, alike, looks)
@@ -145,7 +143,7 @@ def _leave_out_near_copies(todo: _Assignment, alike: Sequence[list[int]], looks:
             pairs = contradictions(looks, rows, [photos[row].label for row in rows])
             for row, other in pairs.items():
                 like = f"looks like {photos[other].member.source} of class {photos[other].label}"
-                todo.leave_out({row: Failure(NEAR_COPY, like)})
+                todo.leave_out({row: Failure(NEAR_COPY, like, other)})
                 lost[photos[row].label].append(f"{photos[row].member.source} {like}")
     for label, found in sorted(lost.items()):
         if len(found) >= max(_MANY, _SHARE * before[label]):
@@ -165,7 +163,7 @@ def _leave_out_copies_of(
         if stay:
             source = todo.photos[stay[0]].member.source
             like = f"looks like the {name} photo {source}, or like a photo that does"
-            todo.leave_out(dict.fromkeys(leave, Failure(NEAR_COPY, like)))
+            todo.leave_out(dict.fromkeys(leave, Failure(NEAR_COPY, like, stay[0])))
 
 
 def _divided(todo: _Assignment, rows: Sequence[int], kept: str) -> tuple[list[int], list[int]]:

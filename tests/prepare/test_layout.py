@@ -185,7 +185,7 @@ def test_photos_are_sorted_by_name():
         ),
         (
             [*under("train"), "val/cow/1.jpg", "val/cow/2.jpg"],
-            "class 'cow' has 2 photos outside the training folder and none in it; .*: ant, bee",
+            "class 'cow' has 2 photos for validation or test and none for training; .*: ant, bee",
         ),
         ([*under("train"), "val/Ant/1.jpg"], "class 'Ant' has 1 photos outside"),
     ],

@@ -296,11 +296,11 @@ class TestFailure:
             (lambda f: {**f, "dog/0.png": flat()}, r"class 'dog': 1 usable photo"),
             (
                 lambda f: {**f, "dog/0.png": b"broken"},
-                "no usable photo left in the class 'dog' of the tr",
+                "training has no usable photo of class 'dog' left",
             ),
             (
                 lambda f: dict.fromkeys(f, b"broken"),
-                "no usable photo left in the class 'ant' of the training folder",
+                "training has no usable photo of class 'ant' left",
             ),
             (lambda f: {**f, "../x.png": b""}, "leaves the archive"),
         ],

@@ -291,7 +291,7 @@ class TestFailure:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            (lambda f: {k: v for k, v in f.items() if "ant" in k}, r"found 1 classes"),
+            (lambda f: {k: v for k, v in f.items() if "ant" in k}, r"found 1 class"),
             (lambda f: {"a.txt": b""}, r"no photo found among 1 file \(1 \.txt\)"),
             (lambda f: {**f, "dog/0.png": flat()}, r"class 'dog': 1 usable photo"),
             (

@@ -231,8 +231,9 @@ def checked_classes(path: str, photos: Sequence[Photo], misplaced: Sequence[str]
     _check_spelling(path, classes)
     if len(classes) < 2:  # noqa: PLR2004
         stray = f" ({misplaced[0]} is in none)" if misplaced else ""
+        plural = "" if classes else "es"
         raise ArchiveError(
-            f"{path}: found the classes {classes}{stray}; allowed: two or more, as "
+            f"{path}: found {len(classes)} class{plural} {classes}{stray}; allowed: two or more, as "
             "folders train/<class>/ or <class>/, or in a table (data.labels)"
         )
     return classes

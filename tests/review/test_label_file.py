@@ -25,7 +25,9 @@ def opened(tmp_path):
 
 
 def decide(labels, name, decision=ANN, split=""):
-    change, refused = labels.decide([Choice((name,), decision, labels.decision((name,)), split)])
+    change, refused = labels.decide(
+        [Choice((name,), decision, labels.parsed.decision((name,)), split)]
+    )
     assert refused == []
     return change
 
@@ -80,7 +82,7 @@ def test_one_decision_changes_one_row_and_undo_gives_it_back(table, name, after,
     before = next(text for text in labels.refresh().texts if "a.jpg" in text)
     change = decide(labels, "a.jpg")
     assert labels.path.read_bytes() == encoded(table.replace(before, after))
-    assert labels.decision(("a.jpg",)) == ANN
+    assert labels.parsed.decision(("a.jpg",)) == ANN
     labels.undo(change)
     assert labels.path.read_bytes() == data
 
@@ -105,10 +107,10 @@ def test_a_photo_without_a_row_gets_one_and_undo_takes_it_away(opened):
     change = decide(labels, 'new, "1".jpg', split="train")
     row = '"new, ""1"".jpg",bee,train,Ann,2026-11-29T12:00:00Z\r\n'
     assert labels.path.read_bytes().decode() == table + row
-    assert labels.decision(('new, "1".jpg',)) == ANN
+    assert labels.parsed.decision(('new, "1".jpg',)) == ANN
     labels.undo(change)
     assert labels.path.read_bytes().decode() == table
-    assert labels.decision(('new, "1".jpg',)) == Decision()
+    assert labels.parsed.decision(('new, "1".jpg',)) == Decision()
     decide(labels, 'new, "1".jpg', split="train")
     assert labels.path.read_bytes().decode() == table + row
 
@@ -134,7 +136,7 @@ def test_what_somebody_else_has_decided_stays(opened):
     change = decide(ann, "a.jpg")
     theirs = Decision("crab", "Bob", "2026-11-29T12:00:01Z")
     assert bob.decide([Choice(("a.jpg",), theirs, Decision("ant"))]) == ([], [0])
-    assert bob.decision(("a.jpg",)) == ANN
+    assert bob.parsed.decision(("a.jpg",)) == ANN
     decide(bob, "b.jpg", theirs)
     ann.undo(change)  # another row has changed meanwhile
     assert ann.path.read_text() == PLAIN.replace(
@@ -143,7 +145,7 @@ def test_what_somebody_else_has_decided_stays(opened):
     change = decide(ann, "a.jpg")
     decide(bob, "a.jpg", theirs)
     assert ann.undo(change) == 1
-    assert ann.decision(("a.jpg",)) == theirs
+    assert ann.parsed.decision(("a.jpg",)) == theirs
 
 
 def test_decisions_that_are_written_together_are_undone_together(opened):
@@ -258,7 +260,7 @@ class TestRefused:
             decide(labels, "a.jpg")
         assert labels.path.read_text() == PLAIN
         decide(labels, "a.jpg")  # it can be tried again
-        assert labels.decision(("a.jpg",)) == ANN
+        assert labels.parsed.decision(("a.jpg",)) == ANN
 
     def test_a_table_that_may_not_be_written(self, opened):
         labels = opened(PLAIN)

@@ -233,8 +233,8 @@ def checked_classes(path: str, photos: Sequence[Photo], misplaced: Sequence[str]
         stray = f" ({misplaced[0]} is in none)" if misplaced else ""
         plural = "" if classes else "es"
         raise ArchiveError(
-            f"{path}: found {len(classes)} class{plural} {classes}{stray}; allowed: two or more, as "
-            "folders train/<class>/ or <class>/, or in a table (data.labels)"
+            f"{path}: found {len(classes)} class{plural} {classes}{stray}; allowed: two or more, "
+            "as folders train/<class>/ or <class>/, or in a table (data.labels)"
         )
     return classes
 

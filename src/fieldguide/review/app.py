@@ -127,7 +127,7 @@ class _Api:
                 "waiting": waiting.by_class.total(),
                 "total": waiting.total,
                 "by_class": dict(sorted(waiting.by_class.items())),
-                "classes": self.session.project.labels.classes,
+                "classes": self.session.project.labels.parsed.classes,
                 "warnings": self.session.warnings(),
             }
         )
@@ -171,7 +171,7 @@ class _Api:
         labels = self.session.project.labels
         for one in body.decisions:
             self._known(one.id)
-            if one.label and one.label not in labels.classes:
+            if one.label and one.label not in labels.parsed.classes:
                 allowed = f"the classes of {labels.path}"
                 raise HTTPException(422, f"label: found {one.label!r}; allowed: {allowed}")
         wanted = [(one.id, one.label, Decision(*one.seen)) for one in body.decisions]

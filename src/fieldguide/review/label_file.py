@@ -84,19 +84,7 @@ def parse_table(name: str, data: bytes) -> ParsedTable:
     """
     text, encoding, _ = decode_text(name, data)
     lines, start, delimiter = lines_of(text, suffix_of(name))
-    texts, filled = ["".join(lines[:start])], {}  # fields of each row that is not empty
-    reader, first = csv.reader(lines[start:], delimiter=delimiter, strict=True), start
-    try:
-        for fields in reader:
-            if any(map(str.strip, fields)):
-                filled[len(texts)] = fields
-            end = first + reader.line_num
-            texts.append("".join(lines[start:end]))
-            start = end
-    except csv.Error as err:
-        raise FieldguideError(f"{name}: row {len(texts)}: {err}") from err
-    if not filled:
-        raise FieldguideError(f"{name}: no header; allowed: names of columns in the first row")
+    texts, filled = _rows(name, lines, start, delimiter)
     header = min(filled)
     columns = [field.strip() for field in filled.pop(header)]
     while columns and not columns[-1]:  # Excel writes empty columns that were once used
@@ -105,20 +93,20 @@ def parse_table(name: str, data: bytes) -> ParsedTable:
     file, label = columns.index(chosen.file), columns.index(chosen.label)
     lower = [one.lower() for one in columns]
     reviewed = {one: lower.index(one) for one in REVIEWED if one in lower}
-    rows_of: dict[str, list[int]] = defaultdict(list)
-    decisions: dict[str, Decision] = {}
-    spelled: dict[str, str] = {}  # there are few classes and many rows
     for row, fields in filled.items():
         if len(fields) < len(columns) or any(map(str.strip, fields[len(columns) :])):
             raise FieldguideError(
                 f"{name}: row {row}: {len(fields)} fields; the header has {len(columns)}"
             )
-        rows_of[fields[file].strip()].append(row)
-        raw = fields[label]
-        if raw not in spelled:
-            spelled[raw] = spelling(raw)
+    # There are few classes and many rows.
+    spelled = {raw: spelling(raw) for raw in {fields[label] for fields in filled.values()}}
+    rows_of: dict[str, list[int]] = defaultdict(list)
+    decisions: dict[str, Decision] = {}
+    for row, fields in filled.items():
+        photo = fields[file].strip()
         who_and_when = {one: fields[column] for one, column in reviewed.items()}
-        decisions.setdefault(fields[file].strip(), Decision(spelled[raw], **who_and_when))
+        decisions.setdefault(photo, Decision(spelled[fields[label]], **who_and_when))
+        rows_of[photo].append(row)
     return ParsedTable(
         data=data,
         encoding=encoding,
@@ -136,8 +124,37 @@ def parse_table(name: str, data: bytes) -> ParsedTable:
     )
 
 
+def _rows(
+    name: str, lines: Sequence[str], start: int, delimiter: str
+) -> tuple[list[str], dict[int, list[str]]]:
+    """Return the text of each row, as in `ParsedTable`, and the fields of rows that are not empty.
+
+    Args:
+        name: of the file, for messages.
+        lines: of the text.
+        start: line of the header.
+        delimiter: between fields.
+
+    Raises:
+        FieldguideError: quotes are wrong, or there is no header.
+    """
+    texts, filled = ["".join(lines[:start])], {}
+    reader, end = csv.reader(lines[start:], delimiter=delimiter, strict=True), start
+    try:
+        for fields in reader:
+            if any(map(str.strip, fields)):
+                filled[len(texts)] = fields
+            begin, end = end, start + reader.line_num
+            texts.append("".join(lines[begin:end]))
+    except csv.Error as err:
+        raise FieldguideError(f"{name}: row {len(texts)}: {err}") from err
+    if not filled:
+        raise FieldguideError(f"{name}: no header; allowed: names of columns in the first row")
+    return texts, filled
+
+
 class LabelFile:
-    """A label table of the project, parsed again whenever its bytes have changed.
+    """A label table of the project; `parsed` is its content when it was last read or written.
 
     Several programs may write it: each holds a lock while it reads, changes and replaces the file.
     """
@@ -159,25 +176,11 @@ class LabelFile:
         self.path = path
         lock.parent.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(lock, mode=0o666)  # for every account of the machine
-        self._parsed = parse_table(str(path), self._bytes())
+        self.parsed = parse_table(str(path), self._bytes())
 
     def table(self, group_columns: Sequence[str]) -> Table:
         """Return the table as `prepare` reads it."""
-        return read_table(str(self.path), self._parsed.data, group_columns)
-
-    @property
-    def decisions(self) -> dict[str, Decision]:
-        """What the table, as it was last read, says about each photo, by its name."""
-        return self._parsed.decisions
-
-    @property
-    def classes(self) -> list[str]:
-        """The classes of all photos, as the table was last read, sorted."""
-        return self._parsed.classes
-
-    def decision(self, names: Sequence[str]) -> Decision:
-        """Return what the table, as it was last read, says about a photo; see `Choice.names`."""
-        return self._parsed.decision(names)
+        return read_table(str(self.path), self.parsed.data, group_columns)
 
     def refresh(self) -> ParsedTable:
         """Return the table; it is parsed again if its bytes have changed.
@@ -186,9 +189,9 @@ class LabelFile:
             FieldguideError: the table cannot be read.
         """
         data = self._bytes()
-        if data != self._parsed.data:
-            self._parsed = parse_table(str(self.path), data)
-        return self._parsed
+        if data != self.parsed.data:
+            self.parsed = parse_table(str(self.path), data)
+        return self.parsed
 
     def add_columns(self) -> bool:
         """Add the columns of reviews to every row, if the table lacks them; return True if so.
@@ -298,7 +301,7 @@ class LabelFile:
                 partial.chmod(mode)
         except OSError as err:
             raise FieldguideError(f"{self.path}: cannot be written ({err.strerror})") from err
-        self._parsed = parsed
+        self.parsed = parsed
 
 
 def _append(texts: list[str], values: Mapping[int, str], table: ParsedTable) -> str:
@@ -323,9 +326,9 @@ def _with_values(text: str, values: Mapping[int, str], table: ParsedTable) -> st
 
 def _spelled(values: Sequence[str], delimiter: str, *, like: Sequence[str]) -> list[str]:
     """Return values as a table spells them: in quotes where needed, or if a whole row is so."""
-    special = (delimiter, '"', "\n", "\r")
+    special = {delimiter, '"', "\n", "\r"}
     if all(field.startswith('"') for field in like):
-        special = ("",)  # is in every value
+        special = {""}  # is in every value
     return [
         '"' + value.replace('"', '""') + '"' if any(one in value for one in special) else value
         for value in values

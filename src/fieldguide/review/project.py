@@ -86,7 +86,7 @@ class ReviewProject:
 
     def decision(self, photo: ReviewPhoto) -> Decision:
         """Return what the table says about a photo."""
-        return self.labels.decision(photo.names)
+        return self.labels.parsed.decision(photo.names)
 
     def test_photos(self) -> list[ReviewPhoto]:
         """Return all test photos, sorted by name."""
@@ -101,7 +101,7 @@ class ReviewProject:
         """
         # Each split that is drawn takes a photo of the class; rare classes are not drawn from.
         least = 1 if self.params.min_photos > 1 else 1 + len(self.drawn)
-        decisions = self.labels.decisions
+        decisions = self.labels.parsed.decisions
         photos = Counter(decision.label for decision in decisions.values())
         training = Counter(
             decision.label
@@ -113,7 +113,7 @@ class ReviewProject:
             f"{least} or more."
             if photos[label]
             else f"Class {label!r} has no photo left: the next training will not know it."
-            for label in sorted({*classes, *self.labels.classes})
+            for label in sorted({*classes, *self.labels.parsed.classes})
             if training[label] < least
         ]
 

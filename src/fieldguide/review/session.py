@@ -40,7 +40,7 @@ class Session:
             reviewer: is written into each row.
         """
         self.project, self.queue, self.reviewer = project, queue, reviewer
-        self._first_classes = project.labels.classes
+        self._first_classes = project.labels.parsed.classes
         self._skipped: list[int] = []
         self._done: list[Done] = []
 
@@ -66,7 +66,7 @@ class Session:
 
         It lacks `other`, for example, which `data.rare` makes.
         """
-        return item.suggested if item.suggested in self.project.labels.classes else ""
+        return item.suggested if item.suggested in self.project.labels.parsed.classes else ""
 
     def warnings(self) -> list[str]:
         """Return what `prepare` would not accept in the table."""

@@ -239,6 +239,16 @@ def test_find_a_class(serve, visit):
     assert decisions() == {"train/ant/00.png": "bee", "train/ant/01.png": "bee fly"}
 
 
+def test_a_table_of_ones_own_without_splits_is_told_that_splits_are_drawn(serve):
+    assert "draws it" not in serve().printed
+    rows = [line.split(",")[:2] for line in TABLE.read_text().splitlines()]
+    TABLE.write_text("".join(f"{file},{label}\n" for file, label in rows))
+    write_params(labels=str(TABLE))
+    printed = serve().printed
+    assert "each row got the columns reviewed_by and reviewed_at; commit that first" in printed
+    assert "no photo has the split val, so `prepare` draws it from each class" in printed
+
+
 def test_two_reviewers_on_one_table(serve, visit):
     ann, bob = visit(serve()), visit(serve("--reviewer", "Bob"))
     for tab in (ann, bob):

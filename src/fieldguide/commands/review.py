@@ -89,10 +89,9 @@ def review(
         if project.drawn:
             drawn = " and ".join(project.drawn)
             notes.append(
-                f"{table} and the folders of the archive have no split {drawn}, so `prepare` draws "
-                "it from each class: a photo that you decide may move others to another split, and "
-                "may get into the test set itself. To avoid that, write the split of each photo "
-                "into a column split (docs/review.md)"
+                f"{table}: no photo has the split {drawn}, so `prepare` draws it from each class. A "
+                "photo that you decide may move other photos to another split, or may be drawn "
+                "itself. To avoid that, add a column split (docs/review.md)"
             )
         session = Session(project, queue, reviewer=name)
         waiting, _, total = session.waiting()

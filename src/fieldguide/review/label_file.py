@@ -104,8 +104,9 @@ def parse_table(name: str, data: bytes) -> ParsedTable:
     decisions: dict[str, Decision] = {}
     for row, fields in filled.items():
         photo = fields[file].strip()
-        who_and_when = {one: fields[column] for one, column in reviewed.items()}
-        decisions.setdefault(photo, Decision(spelled[fields[label]], **who_and_when))
+        if photo not in rows_of:
+            who_and_when = [fields[reviewed[one]] if one in reviewed else "" for one in REVIEWED]
+            decisions[photo] = Decision(spelled[fields[label]], *who_and_when)
         rows_of[photo].append(row)
     return ParsedTable(
         data=data,

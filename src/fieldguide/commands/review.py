@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -69,6 +70,7 @@ def review(
     store = Store(Path(PREPARED))
     with open_archives(params.archive) as archives:
         table, notes = find_table(params, archives, store, folder)
+        _say(notes)
         labels = LabelFile(table, Path(".fieldguide/review/labels.lock"))
         params = params.model_copy(update={"labels": str(table)})
         project = ReviewProject(params, archives, labels, store)
@@ -81,6 +83,7 @@ def review(
             queue = folder_queue(project, load(find_model(model)), folder)
         else:
             queue = audit_queue(project)
+        notes = []
         if labels.add_columns():
             notes.append(
                 f"{table}: each row got the columns {' and '.join(REVIEWED)}; commit that first, "
@@ -89,16 +92,20 @@ def review(
         if project.drawn:
             drawn = " and ".join(project.drawn)
             notes.append(
-                f"{table}: no photo has the split {drawn}, so `prepare` draws it from each class. A "
-                "photo that you decide may move other photos to another split, or may be drawn "
+                f"{table}: no photo has the split {drawn}, so `prepare` draws it from each class. "
+                "A photo that you decide may move other photos to another split, or may be drawn "
                 "itself. To avoid that, add a column split (docs/review.md)"
             )
         session = Session(project, queue, reviewer=name)
         waiting, _, total = session.waiting()
-        notes += session.warnings()
-        for note in [*notes, f"{queue.title}: {len(waiting):,} of {total:,} photos to review"]:
-            print(printable(note))
+        waits = f"{queue.title}: {len(waiting):,} of {total:,} photos to review"
+        _say([*notes, *session.warnings(), waits])
         run(lambda hosts: make_app(session, hosts=hosts), host="127.0.0.1", port=port)
+
+
+def _say(notes: Sequence[str]) -> None:
+    for note in notes:
+        print(printable(note))
 
 
 def _reviewer(given: str | None) -> str:

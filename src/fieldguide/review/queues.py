@@ -134,14 +134,11 @@ def folder_queue(project: ReviewProject, classifier: Classifier, folder: Path) -
     for k, prediction in shown:
         best = ", ".join(f"{name} {value:.0%}" for name, value in prediction.top(2).items())
         items.append(Item(waiting[k], [f"the classifier is not certain: {best}"], prediction.label))
-    limit = f", or come after the first {_MOST_UNCERTAIN:,}"
-    hidden = {
-        "look like one of them": alike,
-        f"cannot be read{limit if len(items) == _MOST_UNCERTAIN else ''}": (
-            len(waiting) - len(items) - alike
-        ),
-        "are test photos": len(found) - len(photos),
-    }
+    unread = "cannot be read"
+    if len(waiting) > _MOST_UNCERTAIN:
+        unread += f" or come after the first {_MOST_UNCERTAIN:,}"
+    rest, test = len(waiting) - len(items) - alike, len(found) - len(photos)
+    hidden = {"look like one of them": alike, unread: rest, "are test photos": test}
     not_shown = ", ".join(f"{count:,} {why}" for why, count in hidden.items() if count)
     return Queue(
         f"Photos of {folder} without a class",

@@ -457,7 +457,7 @@ class TestRare:
             ((_, photo),) = make_photos(classes=[label], each=1, seed=seed).items()
             files |= {f"train/{label}/0.png": photo, f"test/{label}/0.png": photo}
         with pytest.raises(
-            ArchiveError, match="no photo is left in the class 'other' of the train"
+            ArchiveError, match="training has no usable photo of class 'other' left; see"
         ):
             run(files, min_photos=3, rare="merge")
         assert set(run({**files}, min_photos=3).values()) >= {("test", "ant")}

@@ -293,16 +293,16 @@ class TestFailure:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            (lambda f: {k: v for k, v in f.items() if "ant" in k}, r"found 1 classes"),
+            (lambda f: {k: v for k, v in f.items() if "ant" in k}, r"found 1 class"),
             (lambda f: {"a.txt": b""}, r"no photo found among 1 file \(1 \.txt\)"),
             (lambda f: {**f, "dog/0.png": flat()}, r"class 'dog': 1 usable photo"),
             (
                 lambda f: {**f, "dog/0.png": b"broken"},
-                "no usable photo left in the class 'dog' of the tr",
+                "training has no usable photo of class 'dog' left",
             ),
             (
                 lambda f: dict.fromkeys(f, b"broken"),
-                "no usable photo left in the class 'ant' of the training folder",
+                "training has no usable photo of class 'ant' left",
             ),
             (lambda f: {**f, "../x.png": b""}, "leaves the archive"),
         ],

@@ -41,15 +41,16 @@ def start():
     """Starts a session, as the command does; several may share the table."""
     with contextlib.ExitStack() as stack:
 
-        def go(make_queue=audit_queue, reviewer="Ann"):
+        def go(make_queue=audit_queue, reviewer="Ann", folder=None):
             params = load_params().data
             archives = stack.enter_context(open_archives(params.archive))
-            table, _ = find_table(params, archives)
+            store = Store(Path("data/prepared"))
+            table, _ = find_table(params, archives, store, folder)
             labels = LabelFile(table, Path(".fieldguide/review/labels.lock"))
             params = params.model_copy(update={"labels": str(table)})
-            project = ReviewProject(params, archives, labels, Store(Path("data/prepared")))
-            skipped = Path(".fieldguide/review/skipped.json")
-            return Session(project, make_queue(project), reviewer=reviewer, skipped=skipped)
+            project = ReviewProject(params, archives, labels, store)
+            labels.add_columns()
+            return Session(project, make_queue(project), reviewer=reviewer)
 
         yield go
     shutil.rmtree(".fieldguide", ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,6 @@ from fieldguide.core.errors import FieldguideError, GitError, printable
 
 app = typer.Typer()
 
-_STATE = Path(".fieldguide/review")
 _SEED = 0  # of the order of test photos
 
 
@@ -21,7 +21,7 @@ def review(
         Path | None,
         typer.Argument(
             metavar="[FOLDER]",
-            help="folder of data.archive; its photos without a class, the least certain first",
+            help="folder of data.archive: review its photos that have no class",
         ),
     ] = None,
     *,
@@ -55,7 +55,7 @@ def review(
     from fieldguide.prepare.archives import open_archives
     from fieldguide.results.paths import PREPARED
     from fieldguide.review.app import make_app
-    from fieldguide.review.label_file import LabelFile
+    from fieldguide.review.label_file import REVIEWED, LabelFile
     from fieldguide.review.label_table import find_table
     from fieldguide.review.project import ReviewProject
     from fieldguide.review.queues import audit_queue, folder_queue, random_test_queue
@@ -69,15 +69,9 @@ def review(
     params = load_params().data
     store = Store(Path(PREPARED))
     with open_archives(params.archive) as archives:
-        table, notes = find_table(params, archives)
-        for note in notes:
-            print(printable(note))
-        labels = LabelFile(table, _STATE / "labels.lock")
-        if labels.has_new_columns:
-            text = (
-                f"{table}: each row got the columns reviewed_by and reviewed_at; commit that first"
-            )
-            print(printable(f"{text}, so that `git diff` shows only decisions"))
+        table, notes = find_table(params, archives, store, folder)
+        _say(notes)
+        labels = LabelFile(table, Path(".fieldguide/review/labels.lock"))
         params = params.model_copy(update={"labels": str(table)})
         project = ReviewProject(params, archives, labels, store)
         if split:
@@ -87,17 +81,31 @@ def review(
             from fieldguide.inference.load import load
 
             queue = folder_queue(project, load(find_model(model)), folder)
-            if not project.has_splits:
-                print(
-                    "The test set is drawn from all photos, so photos that you label here may come "
-                    "into it; a column split in the table prevents that"
-                )
         else:
             queue = audit_queue(project)
-        session = Session(project, queue, reviewer=name, skipped=_STATE / "skipped.json")
+        notes = []
+        if labels.add_columns():
+            notes.append(
+                f"{table}: each row got the columns {' and '.join(REVIEWED)}; commit that first, "
+                "so that `git diff` shows only decisions"
+            )
+        if project.drawn:
+            drawn = " and ".join(project.drawn)
+            notes.append(
+                f"{table}: no photo has the split {drawn}, so `prepare` draws it from each class. "
+                "A photo that you decide may move other photos to another split, or may be drawn "
+                "itself. To avoid that, add a column split (docs/review.md)"
+            )
+        session = Session(project, queue, reviewer=name)
         waiting, _, total = session.waiting()
-        print(printable(f"{queue.title}: {len(waiting):,} of {total:,} photos to review"))
+        waits = f"{queue.title}: {len(waiting):,} of {total:,} photos to review"
+        _say([*notes, *session.warnings(), waits])
         run(lambda hosts: make_app(session, hosts=hosts), host="127.0.0.1", port=port)
+
+
+def _say(notes: Sequence[str]) -> None:
+    for note in notes:
+        print(printable(note))
 
 
 def _reviewer(given: str | None) -> str:

@@ -222,7 +222,9 @@ def _leave_out_rare(todo: _Assignment, params: DataParams) -> set[str]:
     else:
         todo.leave_out(
             {
-                row: Failure(RARE, f"{counts[todo.photos[row].label]} photos of the class")
+                row: Failure(
+                    RARE, f"{counted(counts[todo.photos[row].label], 'photo')} of the class"
+                )
                 for row in rows
             }
         )
@@ -249,21 +251,22 @@ def _check_classes(todo: _Assignment, rare: set[str]) -> None:
     if emptied:
         label = min(emptied)
         gone = [row for row in todo.reasons if todo.photos[row].label == label]
-        raise ArchiveError(_nothing_left(f"class {label!r} of the training", todo, gone))
+        what = f"training has no usable photo of class {label!r} left"
+        raise ArchiveError(_nothing_left(what, todo, gone))
     for split in ("test", "val"):
         given = [row for row, photo in enumerate(todo.photos) if photo.split == split]
         if given and not todo.by_split(todo.rows)[split]:
-            raise ArchiveError(_nothing_left(split, todo, given))
+            raise ArchiveError(_nothing_left(f"{split} has no usable photo left", todo, given))
 
 
-def _nothing_left(where: str, todo: _Assignment, rows: Sequence[int]) -> str:
+def _nothing_left(what: str, todo: _Assignment, rows: Sequence[int]) -> str:
     if not rows:  # the rare classes that became one class have only test photos
-        return f"no photo is left in the {where} folder; see data.min_photos and data.rare"
+        return f"{what}; see data.min_photos and data.rare"
     counts = Counter(todo.reasons[row].reason for row in rows)
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(counts.items()))
     first = min(rows, key=lambda row: todo.photos[row].member.source)
     return (
-        f"no usable photo left in the {where} folder; left out: {reasons}, such as "
+        f"{what}; left out: {reasons}, such as "
         f"{todo.photos[first].member.source} ({todo.reasons[first].detail}); see data.min_size, "
         "data.max_unreadable and data.near_copies"
     )

@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import resource
+import subprocess
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +16,8 @@ from here import fieldguide_here
 from fieldguide.core.errors import FieldguideError
 from fieldguide.inference.class_folders import ClassFolders, folder_names
 from fieldguide.network.bundle import Calibration, load_bundle, save_bundle
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(
@@ -43,12 +47,12 @@ def sort():
     """Lays {photo: class} into class folders; returns the counts."""
 
     def run(folder, classes):
-        folders = ClassFolders(folder, ["ant", "bee"])
+        folders = ClassFolders(folder, ["ant", "bee"], list(classes))
         rows = [
             {"photo": str(photo), "classes": [{"class": label, "probability": 0.5}]}
             for photo, label in classes.items()
         ]
-        assert list(folders.sort(rows)) == rows
+        assert list(folders.sort(rows, list(classes))) == rows
         assert not [*folder.glob(".*")]
         return dict(folders.counts)
 
@@ -99,7 +103,9 @@ def test_photos_of_one_name_all_arrive_and_a_second_run_adds_only_new_ones(sort,
 
 def test_on_another_disk_photos_are_copied(sort, photo, other_disk):
     first, second = photo("cam1/a.jpg", b"one"), photo("cam2/a.jpg", b"two")
+    os.utime(first, ns=(1_000_000_000, 2_000_000_000))
     assert sort(other_disk, {first: "ant", second: "ant"}) == {"copied": 2}
+    assert (other_disk / "ant" / "a.jpg").stat().st_mtime_ns == 2_000_000_000
     assert sort(other_disk, {first: "ant", second: "ant"}) == {"already there": 2}
     assert sorted(content(other_disk).values()) == [b"one", b"two"]
 
@@ -114,6 +120,57 @@ def test_a_file_that_a_user_put_there_is_never_overwritten(sort, photo, tmp_path
     with pytest.raises(FieldguideError, match=rf"a-{digits}.jpg is another file"):
         sort(target, {one: "ant"})
     assert content(target) == mine
+
+
+def test_two_processes_that_copy_under_the_same_names_overwrite_nothing(photo, other_disk):
+    code = """if True:
+        import sys
+        from pathlib import Path
+        from fieldguide.inference.class_folders import ClassFolders
+        photos = sorted(Path(sys.argv[1]).iterdir())
+        rows = [{"photo": "", "classes": [{"class": "ant"}]}] * len(photos)
+        list(ClassFolders(Path(sys.argv[2]), ["ant", "bee"], []).sort(rows, photos))
+    """
+    given = [photo(f"cam{k}/{n}.jpg", b"%d %d" % (k, n)) for k in (1, 2) for n in range(500)]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, folder, other_disk],
+            env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        )
+        for folder in {one.parent for one in given}
+    ]
+    assert [process.wait() for process in processes] == [0, 0]
+    assert sorted(content(other_disk).values()) == sorted(one.read_bytes() for one in given)
+
+
+def test_long_names_are_cut_before_their_digits(sort, photo, tmp_path):
+    name = "é" * 125 + ".jpg"  # 254 bytes
+    photos = [photo(f"cam{k}/{name}", b"%d" % k) for k in range(3)]
+    assert sort(tmp_path / "sorted", dict.fromkeys(photos, "ant")) == {"linked": 3}
+    digits = [hashlib.md5(b"%d" % k).hexdigest()[:8] for k in (1, 2)]
+    expected = [name, *("é" * 100 + f"-{found}.jpg" for found in digits)]
+    assert sorted(content(tmp_path / "sorted")) == sorted(f"ant/{one}" for one in expected)
+
+
+@pytest.mark.parametrize(
+    ("given", "folder"),
+    [
+        ("tree", "tree"),
+        ("tree", "tree/sorted"),
+        ("tree/ant", "tree"),
+        ("tree/unsure", "tree"),
+        ("tree/ant/a.jpg", "tree"),  # as from tree/ant/*.jpg
+        ("tree", "links"),  # links/ant is a link to tree/ant
+    ],
+)
+def test_photos_are_never_put_where_the_next_run_finds_them(given, folder, photo, tmp_path):
+    photo("tree/ant/a.jpg", b"one")
+    photo("tree/unsure/b.jpg", b"two")
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "ant").symlink_to(tmp_path / "tree" / "ant")
+    with pytest.raises(FieldguideError, match=r"--sort: found .* is a place of photos"):
+        ClassFolders(tmp_path / folder, ["ant", "bee"], [tmp_path / given])
+    ClassFolders(tmp_path / "tree", ["bee"], [tmp_path / "tree/ant", photo("tree/c.jpg", b"3")])
 
 
 def test_a_full_disk_leaves_no_half_a_photo(sort, photo, other_disk):
@@ -150,7 +207,6 @@ def test_predict_sorts_sure_unsure_and_broken_photos(tmp_path, classifier_folder
     expected = {((tmp_path / row["photo"]).stat().st_ino, row["answer"]) for row in answers}
     found = (tmp_path / "sorted").glob("*/*")
     assert {(file.stat().st_ino, file.parent.name) for file in found} == expected
-    # The classifier's own smallest confidence.
     own = replace(load_bundle(classifier_folder), calibration=Calibration(1.0, 0.95, 0.9))
     save_bundle(own, tmp_path / "own")
     done = run("-o", "answers.csv", "--min-confidence", "auto", "--model", "own")

@@ -130,7 +130,7 @@ def _only_process(output: Path) -> Iterator[None]:
         try:
             yield
         finally:  # before the release: after it, another process may have locked this file
-            path.unlink()
+            path.unlink(missing_ok=True)
 
 
 def _keep_answered(rows: Path, run: dict[str, object], output: Path, photos: int) -> int:

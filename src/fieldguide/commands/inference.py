@@ -46,7 +46,7 @@ def predict(
         str | None,
         typer.Option(
             metavar="NUMBER",
-            help="0 to 1, or auto for the classifier's; a less probable answer is 'unsure'",
+            help="0 to 1, or auto for the classifier's; less probable answers are 'unsure'",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,

@@ -108,6 +108,6 @@ def audit(
     print(f"{output}\n{table}  {len(found.suspects):,} suspects")
     if with_test:
         print(
-            "Test photos are among them. `fieldguide review` reads plots/audit.csv, and shows no "
+            "Test photos were checked too. `fieldguide review` reads plots/audit.csv, and shows no "
             "suspects that are test photos"
         )

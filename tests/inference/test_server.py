@@ -185,7 +185,7 @@ def test_card_of_a_tested_bundle(start, classifier, classifier_folder, tmp_path)
         },
         "min_confidence": None,
         "trust": "70.0% of photos can be taken as they come: 95.7% of them are right (95 % "
-        "interval 93.9% to 97.0%; 95 % were asked for). Answers with a confidence below 83.4% "
+        "interval 93.9% to 97.0%; 95% were asked for). Answers with a confidence below 83.4% "
         "are unsure",
         "explain": True,
         "max_bytes": 20_000_000,

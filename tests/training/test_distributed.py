@@ -181,7 +181,6 @@ def test_batch_norm_validates_and_saves_the_statistics_of_the_first_process(mach
     # It is calibrated on the photos of both: 0.8^15 is 3.5 %, and 0.8^8 is 17 %.
     assert len(labels) == 15
     assert bundle.calibration.min_confidence is not None
-    assert expected != 1
 
 
 def test_ddp_of_one_process_changes_nothing(trained, machine):

@@ -1,12 +1,14 @@
 """A decision changes one row of a table, whatever the table looks like, and no other byte."""
 
 import multiprocessing
+import threading
 from pathlib import Path
 
 import pytest
 
 from fieldguide.core.errors import FieldguideError
-from fieldguide.review.label_file import Choice, Decision, LabelFile
+from fieldguide.review import label_file
+from fieldguide.review.label_file import Choice, Decision, LabelFile, parse_table
 
 ANN = Decision("bee", "Ann", "2026-11-29T12:00:00Z")
 PLAIN = "file,label,reviewed_by,reviewed_at\na.jpg,ant,,\nb.jpg,ant,,\n"
@@ -218,6 +220,32 @@ def test_two_programs_at_once_lose_no_decision(opened):
         assert process.exitcode == 0
     expected = [f"{k}.jpg,bee,{('Ann', 'Bob')[k % 2]},2026-11-29T12:00:00Z" for k in range(200)]
     assert path.read_text().splitlines()[1:] == expected
+
+
+def test_a_slow_reader_does_not_bring_back_an_older_table(opened, monkeypatch):
+    one = opened(PLAIN)
+    two = LabelFile(one.path, one.path.with_name("lock"))
+    one.path.write_text(PLAIN + "\n")  # so that it is parsed again
+    parsing, may_go_on = threading.Event(), threading.Event()
+
+    def slow(name, data):
+        parsed = parse_table(name, data)
+        if threading.current_thread() is reader:
+            parsing.set()
+            may_go_on.wait(1)
+        return parsed
+
+    monkeypatch.setattr(label_file, "parse_table", slow)
+    reader = threading.Thread(target=one.refresh)
+    reader.start()
+    assert parsing.wait(60)
+    decide(two, "a.jpg")
+    assert one.refresh().decision(("a.jpg",)) == ANN
+    may_go_on.set()
+    reader.join(60)
+    assert one.parsed.decision(("a.jpg",)) == ANN
+    decide(one, "b.jpg")
+    assert one.path.read_text().count(",bee,Ann,") == 2
 
 
 def _decide_and_tell(path, numbers, told):

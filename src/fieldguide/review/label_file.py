@@ -157,7 +157,9 @@ def _rows(
 class LabelFile:
     """A label table of the project; `parsed` is its content when it was last read or written.
 
-    Several programs may write it: each holds a lock while it reads, changes and replaces the file.
+    Several programs may write it, and several threads of each: each holds a lock while it reads,
+    changes and replaces the file. Reading needs the lock too, or a slow reader would replace
+    `parsed` by an older content.
     """
 
     def __init__(self, path: Path, lock: Path) -> None:
@@ -189,10 +191,11 @@ class LabelFile:
         Raises:
             FieldguideError: the table cannot be read.
         """
-        data = self._bytes()
-        if data != self.parsed.data:
-            self.parsed = parse_table(str(self.path), data)
-        return self.parsed
+        with self._lock:
+            data = self._bytes()
+            if data != self.parsed.data:
+                self.parsed = parse_table(str(self.path), data)
+            return self.parsed
 
     def add_columns(self) -> bool:
         """Add the columns of reviews to every row, if the table lacks them; return True if so.

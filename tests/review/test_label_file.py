@@ -123,6 +123,29 @@ def test_a_last_row_without_a_line_end_gets_one_before_a_new_row(opened):
     assert labels.path.read_text() == PLAIN + "c.jpg,bee,Ann,2026-11-29T12:00:00Z\n"
 
 
+def test_undo_of_a_last_row_that_has_got_a_line_end(opened):
+    labels = opened(PLAIN.removesuffix("\n"))
+    changes = [decide(labels, name) for name in ("b.jpg", "c.jpg")]
+    assert [labels.undo(change) for change in reversed(changes)] == [0, 0]
+    assert labels.path.read_text() == PLAIN
+    labels = opened(PLAIN.removesuffix("\n"))
+    choices = [Choice(("b.jpg",), ANN, Decision("ant")), Choice(("c.jpg",), ANN, Decision())]
+    change, _ = labels.decide(choices)
+    assert labels.undo(change) == 0
+    assert labels.path.read_text() == PLAIN
+
+
+@pytest.mark.parametrize(("old", "new"), [("\n", "\r\n"), ("\r\n", "\n")])
+def test_undo_after_an_editor_has_changed_the_line_ends(old, new, opened):
+    table = 'note,file,label,reviewed_by,reviewed_at\n"two\nlines",a.jpg,ant,,\nx,b.jpg,ant,,\n'
+    labels = opened(table.replace("\n", old))
+    change = decide(labels, "a.jpg")
+    labels.path.write_bytes(labels.path.read_bytes().replace(old.encode(), new.encode()))
+    assert labels.undo(change) == 0
+    back = labels.path.read_bytes().decode()
+    assert back.replace("\r\n", "\n") == table
+
+
 def test_rows_that_repeat_each_other_are_changed_together(opened):
     table = PLAIN + "./a.jpg,ant,,\na.jpg,ant,,\n"
     labels = opened(table)

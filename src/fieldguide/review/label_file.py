@@ -265,11 +265,16 @@ class LabelFile:
         with self._lock:
             table = self.refresh()
             texts, stay = [*table.texts], 0
+            contents = [_without_line_ends(text) for text in texts]
             for before, after in reversed(change):
-                if after in texts:
-                    texts[texts.index(after)] = before
-                else:
+                content = _without_line_ends(after)
+                if content not in contents:
                     stay += 1
+                    continue
+                row = contents.index(content)
+                _, end = _raw_fields(texts[row], table.delimiter)
+                texts[row] = before.rstrip("\r\n") + end if before else ""
+                contents[row] = _without_line_ends(before)
             self._write(table, texts)
             return stay
 
@@ -306,6 +311,11 @@ class LabelFile:
         except OSError as err:
             raise FieldguideError(f"{self.path}: cannot be written ({err.strerror})") from err
         self.parsed = parsed
+
+
+def _without_line_ends(text: str) -> str:
+    """Return what a row says: an editor, and a row below, may change how its lines end."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")
 
 
 def _append(texts: list[str], values: Mapping[int, str], table: ParsedTable) -> str:

@@ -143,6 +143,18 @@ class TestAuditQueue:
         assert len(item.reasons) == 2
         assert item.suggested == "bee"
 
+    def test_the_second_photo_of_a_pair_of_copies_gets_the_class_of_the_first(self, folder, start):
+        ant, bee = "train/ant/01.png", "train/bee/01.png"
+        write_audit([(ant, "left out", "ant", "bee", bee), (bee, "left out", "bee", "ant", ant)])
+        session = start()
+        first, second = session.queue.items
+        assert (session.suggestion(first), session.suggestion(second)) == ("bee", "ant")
+        decide(session, 0, "bee")
+        assert session.suggestion(second) == "bee"
+        session.undo()
+        decide(session, 0, "")
+        assert session.suggestion(second) == ""
+
     def test_without_an_audit(self, folder, start):
         Path("plots/audit.csv").unlink()
         with pytest.raises(FieldguideError, match=r"plots/audit.csv: does not exist; run `field"):

@@ -93,13 +93,13 @@ def test_a_table_without_the_columns_gets_them_once(opened):
     table = 'file,label,site,,\r\n"a, 1.jpg",ant,"x",,\r\n\r\nb.jpg,"ant",y\r\n'
     labels = opened(table)
     assert labels.path.read_bytes().decode() == table  # until the review begins
-    assert labels.add_columns()
+    assert labels.start()
     expected = (
         'file,label,site,reviewed_by,reviewed_at\r\n"a, 1.jpg",ant,"x",,\r\n\r\nb.jpg,"ant",y,,\r\n'
     )
     assert labels.path.read_bytes().decode() == expected
     again = LabelFile(labels.path, labels.path.with_name("lock"))
-    assert not again.add_columns()
+    assert not again.start()
     assert labels.path.read_bytes().decode() == expected
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from filelock import FileLock
 
 from fieldguide.core.errors import FieldguideError
-from fieldguide.core.files import aside
+from fieldguide.core.files import aside, write_bytes
 from fieldguide.prepare.names import suffix_of
 from fieldguide.prepare.table import (
     DELIMITERS,
@@ -162,12 +162,13 @@ class LabelFile:
     `parsed` by an older content.
     """
 
-    def __init__(self, path: Path, lock: Path) -> None:
+    def __init__(self, path: Path, lock: Path, new: bytes | None = None) -> None:
         """Open a table.
 
         Args:
             path: of the table.
             lock: of a lock file outside of `data/labels/`, which DVC hashes.
+            new: content of a table that does not exist yet; `start` writes it.
 
         Raises:
             FieldguideError: the table cannot be read.
@@ -179,7 +180,8 @@ class LabelFile:
         self.path = path
         lock.parent.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(lock, mode=0o666)  # for every account of the machine
-        self.parsed = parse_table(str(path), self._bytes())
+        self._new = new
+        self.parsed = parse_table(str(path), self._bytes() if new is None else new)
 
     def table(self, group_columns: Sequence[str]) -> Table:
         """Return the table as `prepare` reads it."""
@@ -197,13 +199,18 @@ class LabelFile:
                 self.parsed = parse_table(str(self.path), data)
             return self.parsed
 
-    def add_columns(self) -> bool:
-        """Add the columns of reviews to every row, if the table lacks them; return True if so.
+    def start(self) -> bool:
+        """Write a new table; add the columns of reviews to every row of one that lacks them.
+
+        Returns:
+            True if columns were added.
 
         Raises:
             FieldguideError: the table cannot be read or written.
         """
         with self._lock:
+            if self._new is not None and not self.path.exists():
+                write_bytes(self.path, self._new)
             table = self.refresh()
             missing = [name for name in REVIEWED if name not in table.reviewed]
             if not missing:

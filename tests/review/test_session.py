@@ -401,4 +401,5 @@ def test_the_command_names_what_is_wrong(folder):
     shutil.rmtree("data/prepared")
     done = fieldguide_here("review", "--reviewer", "Ann", cwd=folder)
     assert "not a prepared store" in done.stderr
+    assert "`dvc checkout prepare` brings back" in done.stderr
     assert yaml.safe_load(Path("params.yaml").read_text())["data"]["labels"] == "none"

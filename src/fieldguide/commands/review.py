@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fieldguide.core.errors import FieldguideError, GitError, printable
+from fieldguide.core.errors import FieldguideError, GitError, StoreError, printable
 
 app = typer.Typer()
 
@@ -66,7 +66,12 @@ def review(
         raise FieldguideError(f"--split test: found {folder}; allowed: without a folder")
     name = _reviewer(reviewer)
     params = load_params().data
-    store = Store(Path(PREPARED))
+    try:
+        store = Store(Path(PREPARED))
+    except StoreError as err:
+        raise FieldguideError(
+            f"{err}; if that fails, `dvc checkout prepare` brings back the store of dvc.lock"
+        ) from err
     with open_archives(params.archive) as archives:
         project, notes = open_project(params, archives, store, folder)
         table = project.labels.path

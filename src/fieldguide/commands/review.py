@@ -70,7 +70,7 @@ def review(
         store = Store(Path(PREPARED))
     except StoreError as err:
         raise FieldguideError(
-            f"{err}; if that fails, `dvc checkout prepare` brings back the store of dvc.lock"
+            f"{err}; if that fails, `dvc checkout prepare` brings back the store of the last run"
         ) from err
     with open_archives(params.archive) as archives:
         project, notes = open_project(params, archives, store, folder)

@@ -10,6 +10,9 @@ import zipfile
 import pytest
 from project import ROOT
 
+from fieldguide.audit.audit import write_suspects
+from fieldguide.audit.suspect import LABEL, Suspect
+
 SHARDS = ("dataset.json", "train.csv", "train.npy", "val.csv", "test.csv")
 
 
@@ -54,9 +57,8 @@ def ask(url, body=None):
 def test_repro_uses_exactly_the_decisions_of_a_review(project):
     before = photos_of(project)
     first, second = "photos/train/ant/001.png", "photos/train/bee/002.png"
-    audit = "file,split,class,suggested class,kind,score,detail\n"
-    audit += "".join(f"{name},train,,crab,label,0.9,\n" for name in (first, second))
-    (project.folder / "plots" / "audit.csv").write_text(audit, encoding="utf-8")
+    suspects = [Suspect(name, "train", "", "crab", LABEL, 0.9, "") for name in (first, second)]
+    write_suspects(project.folder / "plots" / "audit.csv", suspects)
     command = ("-m", "fieldguide.cli", "review", "--port", "0")
     review = project.start("env", f"PYTHONPATH={ROOT / 'src'}", sys.executable, *command)
     try:

@@ -10,9 +10,7 @@ from reviewed import run_prepare, write_audit, write_params
 from fieldguide.core.params import load_params
 from fieldguide.core.store import Store
 from fieldguide.prepare.archives import open_archives
-from fieldguide.review.label_file import LabelFile
-from fieldguide.review.label_table import find_table
-from fieldguide.review.project import ReviewProject
+from fieldguide.review.label_table import open_project
 from fieldguide.review.queues import audit_queue
 from fieldguide.review.session import Session
 
@@ -45,12 +43,10 @@ def start():
             params = load_params().data
             archives = stack.enter_context(open_archives(params.archive))
             store = Store(Path("data/prepared"))
-            table, _ = find_table(params, archives, store, folder)
-            labels = LabelFile(table, Path(".fieldguide/review/labels.lock"))
-            params = params.model_copy(update={"labels": str(table)})
-            project = ReviewProject(params, archives, labels, store)
-            labels.add_columns()
-            return Session(project, make_queue(project), reviewer=reviewer)
+            project, _ = open_project(params, archives, store, folder)
+            queue = make_queue(project)
+            project.labels.start()
+            return Session(project, queue, reviewer=reviewer)
 
         yield go
     shutil.rmtree(".fieldguide", ignore_errors=True)

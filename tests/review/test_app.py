@@ -91,6 +91,10 @@ def test_a_class_that_is_added_by_hand_can_be_chosen(client):
     assert client.get("/api/queue?count=1").json()["classes"] == ["ant", "bee", "crab", "wasp"]
     assert decide(client, decision(item, "wasp")).json() == {"stay": []}
     assert rows_of_table()[item["file"]]["label"] == "wasp"
+    client.post("/api/undo", json={})
+    TABLE.write_text(TABLE.read_text().replace("01.png,wasp,", "01.png,ant,", 1))
+    assert decide(client, decision(item, "wasp")).status_code == 422
+    assert rows_of_table()[item["file"]]["label"] == "ant"
 
 
 def test_a_class_without_training_photos_is_a_warning(client):

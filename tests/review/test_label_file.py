@@ -1,12 +1,14 @@
 """A decision changes one row of a table, whatever the table looks like, and no other byte."""
 
 import multiprocessing
+import threading
 from pathlib import Path
 
 import pytest
 
 from fieldguide.core.errors import FieldguideError
-from fieldguide.review.label_file import Choice, Decision, LabelFile
+from fieldguide.review import label_file
+from fieldguide.review.label_file import Choice, Decision, LabelFile, parse_table
 
 ANN = Decision("bee", "Ann", "2026-11-29T12:00:00Z")
 PLAIN = "file,label,reviewed_by,reviewed_at\na.jpg,ant,,\nb.jpg,ant,,\n"
@@ -91,13 +93,13 @@ def test_a_table_without_the_columns_gets_them_once(opened):
     table = 'file,label,site,,\r\n"a, 1.jpg",ant,"x",,\r\n\r\nb.jpg,"ant",y\r\n'
     labels = opened(table)
     assert labels.path.read_bytes().decode() == table  # until the review begins
-    assert labels.add_columns()
+    assert labels.start()
     expected = (
         'file,label,site,reviewed_by,reviewed_at\r\n"a, 1.jpg",ant,"x",,\r\n\r\nb.jpg,"ant",y,,\r\n'
     )
     assert labels.path.read_bytes().decode() == expected
     again = LabelFile(labels.path, labels.path.with_name("lock"))
-    assert not again.add_columns()
+    assert not again.start()
     assert labels.path.read_bytes().decode() == expected
 
 
@@ -119,6 +121,29 @@ def test_a_last_row_without_a_line_end_gets_one_before_a_new_row(opened):
     labels = opened(PLAIN.removesuffix("\n"))
     decide(labels, "c.jpg")
     assert labels.path.read_text() == PLAIN + "c.jpg,bee,Ann,2026-11-29T12:00:00Z\n"
+
+
+def test_undo_of_a_last_row_that_has_got_a_line_end(opened):
+    labels = opened(PLAIN.removesuffix("\n"))
+    changes = [decide(labels, name) for name in ("b.jpg", "c.jpg")]
+    assert [labels.undo(change) for change in reversed(changes)] == [0, 0]
+    assert labels.path.read_text() == PLAIN
+    labels = opened(PLAIN.removesuffix("\n"))
+    choices = [Choice(("b.jpg",), ANN, Decision("ant")), Choice(("c.jpg",), ANN, Decision())]
+    change, _ = labels.decide(choices)
+    assert labels.undo(change) == 0
+    assert labels.path.read_text() == PLAIN
+
+
+@pytest.mark.parametrize(("old", "new"), [("\n", "\r\n"), ("\r\n", "\n")])
+def test_undo_after_an_editor_has_changed_the_line_ends(old, new, opened):
+    table = 'note,file,label,reviewed_by,reviewed_at\n"two\nlines",a.jpg,ant,,\nx,b.jpg,ant,,\n'
+    labels = opened(table.replace("\n", old))
+    change = decide(labels, "a.jpg")
+    labels.path.write_bytes(labels.path.read_bytes().replace(old.encode(), new.encode()))
+    assert labels.undo(change) == 0
+    back = labels.path.read_bytes().decode()
+    assert back.replace("\r\n", "\n") == table
 
 
 def test_rows_that_repeat_each_other_are_changed_together(opened):
@@ -218,6 +243,32 @@ def test_two_programs_at_once_lose_no_decision(opened):
         assert process.exitcode == 0
     expected = [f"{k}.jpg,bee,{('Ann', 'Bob')[k % 2]},2026-11-29T12:00:00Z" for k in range(200)]
     assert path.read_text().splitlines()[1:] == expected
+
+
+def test_a_slow_reader_does_not_bring_back_an_older_table(opened, monkeypatch):
+    one = opened(PLAIN)
+    two = LabelFile(one.path, one.path.with_name("lock"))
+    one.path.write_text(PLAIN + "\n")  # so that it is parsed again
+    parsing, may_go_on = threading.Event(), threading.Event()
+
+    def slow(name, data):
+        parsed = parse_table(name, data)
+        if threading.current_thread() is reader:
+            parsing.set()
+            may_go_on.wait(1)
+        return parsed
+
+    monkeypatch.setattr(label_file, "parse_table", slow)
+    reader = threading.Thread(target=one.refresh)
+    reader.start()
+    assert parsing.wait(60)
+    decide(two, "a.jpg")
+    assert one.refresh().decision(("a.jpg",)) == ANN
+    may_go_on.set()
+    reader.join(60)
+    assert one.parsed.decision(("a.jpg",)) == ANN
+    decide(one, "b.jpg")
+    assert one.path.read_text().count(",bee,Ann,") == 2
 
 
 def _decide_and_tell(path, numbers, told):

@@ -83,6 +83,40 @@ class TestTable:
             start(folder=Path("flat"))
         assert not TABLE.exists()
 
+    def test_it_is_written_only_when_all_else_is_right(self, folder, start):
+        for name, message in [
+            ("data/photos/train/nat", "is no folder; allowed: a folder of data.archive"),
+            ("data/photos/train/ant/00.png", "is no folder"),
+            ("data/labels", "is not in data.archive"),
+        ]:
+            with pytest.raises(FieldguideError, match=message):
+                start(folder=Path(name))
+        Path("plots/audit.csv").unlink()
+        with pytest.raises(FieldguideError, match=r"plots/audit.csv: does not exist"):
+            start()
+        assert not TABLE.exists()
+
+    @pytest.mark.parametrize("change", ["other splits", "other photos"])
+    def test_one_of_an_earlier_review_must_fit(self, change, folder, start, make_photos, pack):
+        start()
+        if change == "other splits":
+            TABLE.write_text(
+                TABLE.read_text().replace("train/ant/00.png,ant,train", "train/ant/00.png,ant,test")
+            )
+            message = "train/ant/00.png has the split test; in data/prepared it has train"
+        else:
+            pack(folder / "flat", make_photos(classes=["cat", "dog"], each=12))
+            write_params(archive="flat")
+            run_prepare()
+            message = "no file of its 75 rows"
+        before = TABLE.read_bytes()
+        with pytest.raises(FieldguideError, match=f"(?s){message}.*delete it: `fieldguide review`"):
+            start()
+        assert TABLE.read_bytes() == before
+        TABLE.unlink()
+        write_audit([])
+        start()
+
     def test_class_names_are_tidied_and_twins_are_refused(self, folder, start):
         for place in Path("data/photos").glob("*/crab"):
             place.rename(place.with_name("big  crab"))
@@ -142,6 +176,18 @@ class TestAuditQueue:
         (item,) = start().queue.items
         assert len(item.reasons) == 2
         assert item.suggested == "bee"
+
+    def test_the_second_photo_of_a_pair_of_copies_gets_the_class_of_the_first(self, folder, start):
+        ant, bee = "train/ant/01.png", "train/bee/01.png"
+        write_audit([(ant, "left out", "ant", "bee", bee), (bee, "left out", "bee", "ant", ant)])
+        session = start()
+        first, second = session.queue.items
+        assert (session.suggestion(first), session.suggestion(second)) == ("bee", "ant")
+        decide(session, 0, "bee")
+        assert session.suggestion(second) == "bee"
+        session.undo()
+        decide(session, 0, "")
+        assert session.suggestion(second) == ""
 
     def test_without_an_audit(self, folder, start):
         Path("plots/audit.csv").unlink()
@@ -355,4 +401,5 @@ def test_the_command_names_what_is_wrong(folder):
     shutil.rmtree("data/prepared")
     done = fieldguide_here("review", "--reviewer", "Ann", cwd=folder)
     assert "not a prepared store" in done.stderr
+    assert "`dvc checkout prepare` brings back" in done.stderr
     assert yaml.safe_load(Path("params.yaml").read_text())["data"]["labels"] == "none"

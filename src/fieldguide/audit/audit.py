@@ -15,7 +15,7 @@ from fieldguide.audit.confident import doubt_labels
 from fieldguide.audit.originals import Originals, judge_sizes, read_originals
 from fieldguide.audit.out_of_fold import OutOfFold, draw_folds, out_of_fold
 from fieldguide.audit.photo_quality import judge, measure
-from fieldguide.audit.suspect import COPY, LABEL, Suspect, worst_first
+from fieldguide.audit.suspect import COLUMNS, COPY, LABEL, Suspect, worst_first
 from fieldguide.core.errors import ArchiveError, StoreError
 from fieldguide.core.files import write_csv
 from fieldguide.core.output import counted, listed
@@ -117,9 +117,8 @@ def audit(
 
 def write_suspects(path: Path, suspects: Sequence[Suspect]) -> None:
     """Write all suspects as a CSV file, in their order."""
-    header = ("file", "split", "class", "suggested class", "kind", "score", "detail", "other file")
     rows = ((*one[:5], f"{one.score:.4f}", one.detail, one.other) for one in suspects)
-    write_csv(path, header, rows)
+    write_csv(path, COLUMNS, rows)
 
 
 def _wrong_labels(

@@ -18,6 +18,9 @@ TITLES = {
     SIZE: "Odd size",
 }
 
+# Columns of the audit's CSV file: the fields of Suspect.
+COLUMNS = ("file", "split", "class", "suggested class", "kind", "score", "detail", "other file")
+
 
 class Suspect(NamedTuple):
     """A photo and why it is doubtful. A photo with several doubts is several suspects."""

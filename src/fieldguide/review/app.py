@@ -63,7 +63,7 @@ class QueueQuery(BaseModel):
     """The query of a request for the next photos."""
 
     count: int = Field(ge=1, le=_MOST_SHOWN)
-    first: int | None = None  # id of a photo that comes before the others
+    first: int | None = None  # id of the photo of an undo, which the page shows again at once
     label: str | None = Field(None, alias="class")  # only photos of this class
 
 
@@ -120,7 +120,7 @@ class _Api:
         items = waiting.items
         if query.first is not None:
             first = self._known(query.first)
-            items = sorted(items, key=lambda k: k != first)
+            items = sorted(items, key=lambda k: k != first)  # the others keep their order
         return JSONResponse(
             {
                 "items": [self._described(k) for k in items[: query.count]],
@@ -169,9 +169,10 @@ class _Api:
         """Write decisions; the answer names the photos that somebody else has changed."""
         body = await _body(request, DecideAll)
         labels = self.session.project.labels
+        table = await run_in_threadpool(self._call, labels.refresh)  # an editor may drop a class
         for one in body.decisions:
             self._known(one.id)
-            if one.label and one.label not in labels.parsed.classes:
+            if one.label and one.label not in table.classes:
                 allowed = f"the classes of {labels.path}"
                 raise HTTPException(422, f"label: found {one.label!r}; allowed: {allowed}")
         wanted = [(one.id, one.label, Decision(*one.seen)) for one in body.decisions]

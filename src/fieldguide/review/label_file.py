@@ -13,7 +13,7 @@ from typing import NamedTuple
 from filelock import FileLock
 
 from fieldguide.core.errors import FieldguideError
-from fieldguide.core.files import aside
+from fieldguide.core.files import aside, write_bytes
 from fieldguide.prepare.names import suffix_of
 from fieldguide.prepare.table import (
     DELIMITERS,
@@ -157,15 +157,18 @@ def _rows(
 class LabelFile:
     """A label table of the project; `parsed` is its content when it was last read or written.
 
-    Several programs may write it: each holds a lock while it reads, changes and replaces the file.
+    Several programs may write it, and several threads of each: each holds a lock while it reads,
+    changes and replaces the file. Reading needs the lock too, or a slow reader would replace
+    `parsed` by an older content.
     """
 
-    def __init__(self, path: Path, lock: Path) -> None:
+    def __init__(self, path: Path, lock: Path, new: bytes | None = None) -> None:
         """Open a table.
 
         Args:
             path: of the table.
             lock: of a lock file outside of `data/labels/`, which DVC hashes.
+            new: content of a table that does not exist yet; `start` writes it.
 
         Raises:
             FieldguideError: the table cannot be read.
@@ -177,7 +180,8 @@ class LabelFile:
         self.path = path
         lock.parent.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(lock, mode=0o666)  # for every account of the machine
-        self.parsed = parse_table(str(path), self._bytes())
+        self._new = new
+        self.parsed = parse_table(str(path), self._bytes() if new is None else new)
 
     def table(self, group_columns: Sequence[str]) -> Table:
         """Return the table as `prepare` reads it."""
@@ -189,18 +193,24 @@ class LabelFile:
         Raises:
             FieldguideError: the table cannot be read.
         """
-        data = self._bytes()
-        if data != self.parsed.data:
-            self.parsed = parse_table(str(self.path), data)
-        return self.parsed
+        with self._lock:
+            data = self._bytes()
+            if data != self.parsed.data:
+                self.parsed = parse_table(str(self.path), data)
+            return self.parsed
 
-    def add_columns(self) -> bool:
-        """Add the columns of reviews to every row, if the table lacks them; return True if so.
+    def start(self) -> bool:
+        """Write a new table; add the columns of reviews to every row of one that lacks them.
+
+        Returns:
+            True if columns were added.
 
         Raises:
             FieldguideError: the table cannot be read or written.
         """
         with self._lock:
+            if self._new is not None and not self.path.exists():
+                write_bytes(self.path, self._new)
             table = self.refresh()
             missing = [name for name in REVIEWED if name not in table.reviewed]
             if not missing:
@@ -262,11 +272,16 @@ class LabelFile:
         with self._lock:
             table = self.refresh()
             texts, stay = [*table.texts], 0
+            contents = [_without_line_ends(text) for text in texts]
             for before, after in reversed(change):
-                if after in texts:
-                    texts[texts.index(after)] = before
-                else:
+                content = _without_line_ends(after)
+                if content not in contents:
                     stay += 1
+                    continue
+                row = contents.index(content)
+                _, end = _raw_fields(texts[row], table.delimiter)
+                texts[row] = before.rstrip("\r\n") + end if before else ""
+                contents[row] = _without_line_ends(before)
             self._write(table, texts)
             return stay
 
@@ -303,6 +318,11 @@ class LabelFile:
         except OSError as err:
             raise FieldguideError(f"{self.path}: cannot be written ({err.strerror})") from err
         self.parsed = parsed
+
+
+def _without_line_ends(text: str) -> str:
+    """Return what a row says: an editor, and a row below, may change how its lines end."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")
 
 
 def _append(texts: list[str], values: Mapping[int, str], table: ParsedTable) -> str:

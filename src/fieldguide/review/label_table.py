@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 from pathlib import Path
 
 from fieldguide.core.errors import FieldguideError
-from fieldguide.core.files import write_csv
 from fieldguide.core.output import counted
 from fieldguide.core.params import DataParams
 from fieldguide.core.store import SPLITS, Store
@@ -14,18 +15,19 @@ from fieldguide.prepare.archives import Archives
 from fieldguide.prepare.labels import find_tables, tidy_path
 from fieldguide.prepare.layout import files_by_name, read_layout
 from fieldguide.prepare.table import can_be_in_table, spelling
-from fieldguide.review.label_file import REVIEWED
-from fieldguide.review.project import prefix_of
+from fieldguide.review.label_file import REVIEWED, LabelFile
+from fieldguide.review.project import ReviewProject, prefix_of
 
 MADE = Path("data/labels/labels.csv")
+_LOCK = Path(".fieldguide/review/labels.lock")
 
 
-def find_table(
+def open_project(
     params: DataParams, archives: Archives, store: Store, folder: Path | None
-) -> tuple[Path, list[str]]:
-    """Return the path of the label table, and notes for the user.
+) -> tuple[ReviewProject, list[str]]:
+    """Return the photos and their label table, and notes for the user.
 
-    With `data.labels: none` it is MADE, which is made if it is missing.
+    With `data.labels: none` the table is MADE; if it is missing, `LabelFile.start` writes it.
 
     Args:
         params: of the project.
@@ -34,8 +36,10 @@ def find_table(
         folder: of photos that get no class in a table that is made; None: all photos get one.
 
     Raises:
-        FieldguideError: the table is missing, lies in the archive, or cannot be made.
+        FieldguideError: the table is missing, lies in the archive, cannot be made, or does not fit
+            the archive; or MADE has other splits than the store.
     """
+    prefix = None if folder is None else prefix_of(params, folder)
     if params.labels != "none":
         table = find_tables(params, archives, files_by_name(archives.members))[0]
         if table.path is None:
@@ -43,28 +47,37 @@ def find_table(
                 f"data.labels: {table.name} lies in {archives.shown}, where it cannot be changed; "
                 f"copy it to {MADE.with_name(Path(table.name).name)} and set data.labels to that"
             )
-        return Path(os.path.relpath(table.path)), []
-    notes = []
-    if not MADE.exists():
-        prefix = None if folder is None else prefix_of(params, folder)
-        notes.append(_make_table(MADE, archives, store, prefix))
+        folders = table.entry.folders if table.entry else ()
+        labels = LabelFile(Path(os.path.relpath(table.path)), _LOCK)
+        return ReviewProject(params, archives, labels, store, folders), []
     made = MADE.as_posix()
-    notes += [
+    notes = [
         f"`dvc repro` does not use {made} yet. Before the first decision:",
         f"  1. In params.yaml, set data.labels to {made}",
         f"  2. git add params.yaml {made}",
         '  3. git commit -m "Label table"',
     ]
-    return MADE, notes
+    if not MADE.exists():
+        data, note = _new_table(archives, store, prefix)
+        labels = LabelFile(MADE, _LOCK, data)
+        return ReviewProject(params, archives, labels, store), [note, *notes]
+    try:
+        project = ReviewProject(params, archives, LabelFile(MADE, _LOCK), store)
+        project.check_splits()
+    except FieldguideError as err:
+        raise FieldguideError(
+            f"{err}\n{made} is of an earlier review. If you need no decision of it, delete it: "
+            "`fieldguide review` makes it again"
+        ) from err
+    return project, notes
 
 
-def _make_table(path: Path, archives: Archives, store: Store, without: str | None) -> str:
-    """Write a row for each photo in a class folder, sorted by name; return a note.
+def _new_table(archives: Archives, store: Store, without: str | None) -> tuple[bytes, str]:
+    """Return a table with a row for each photo in a class folder, sorted by name, and a note.
 
     A photo keeps the split that it has in the store, so that the table gives the same store.
 
     Args:
-        path: of the table.
         archives: the photos.
         store: has their splits; other photos get the split of their folder, or train.
         without: photos whose names begin with this get no row.
@@ -94,6 +107,10 @@ def _make_table(path: Path, archives: Archives, store: Store, without: str | Non
             f"{without}: without its photos, fewer than two classes are left; allowed: a folder of "
             "photos that have no class yet"
         )
-    write_csv(path, ["file", "label", "split", *REVIEWED], sorted(rows))
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["file", "label", "split", *REVIEWED])
+    writer.writerows(sorted(rows))
     made = f"made from the class folders and the splits of {store.folder}"
-    return "; ".join([f"{path}: {made}, {counted(len(rows), 'photo')}", *sorted(changes)])
+    note = "; ".join([f"{MADE}: {made}, {counted(len(rows), 'photo')}", *sorted(changes)])
+    return text.getvalue().encode(), note

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from fieldguide.core.errors import FieldguideError
 from fieldguide.core.output import counted
 from fieldguide.core.params import DataParams
-from fieldguide.core.store import Store
+from fieldguide.core.store import SPLITS, Store
 from fieldguide.prepare.archives import Archives
-from fieldguide.prepare.labels import check_missing, find_tables, match_rows, splits_of_rows
+from fieldguide.prepare.labels import check_missing, match_rows, splits_of_rows
 from fieldguide.prepare.layout import files_by_name
 from fieldguide.prepare.member import Member
 from fieldguide.review.label_file import Decision, LabelFile
@@ -34,24 +34,29 @@ class ReviewProject:
     """The photos of `data.archive`, and which of them are test photos."""
 
     def __init__(
-        self, params: DataParams, archives: Archives, labels: LabelFile, store: Store
+        self,
+        params: DataParams,
+        archives: Archives,
+        labels: LabelFile,
+        store: Store,
+        folders: Sequence[str] = (),
     ) -> None:
         """Match photos and rows.
 
         Args:
-            params: `data.labels` names the label table.
+            params: of the project.
             archives: open, as long as photos are shown.
             labels: the label table.
             store: says which photos are test photos if the archive does not.
+            folders: of the archive, in which the table lies.
 
         Raises:
             FieldguideError: the rows do not fit the archive, or the store cannot be read.
         """
-        self.params, self.archives, self.labels = params, archives, labels
+        self.params, self.archives, self.labels, self._store = params, archives, labels, store
         found = files_by_name(archives.members)
-        (file,) = find_tables(params, archives, found)
         table = labels.table(params.group_columns)
-        self._matched = match_rows(table, found, file.entry.folders if file.entry else ())
+        self._matched = match_rows(table, found, folders)
         labelled, missing = self._matched.labelled, self._matched.missing
         check_missing(table.name, labelled, missing, archives, params)
         self._found = {one.member.source: one for one in found if one.is_photo}
@@ -83,6 +88,21 @@ class ReviewProject:
     def is_test(self, photo: ReviewPhoto) -> bool:
         """Tell whether a photo is in the test set."""
         return photo.source in self._test
+
+    def check_splits(self) -> None:
+        """Refuse a table that has other splits than the store.
+
+        Raises:
+            FieldguideError: a photo is in another split.
+        """
+        for split in SPLITS:
+            for source in self._store.split(split).sources:
+                for name in self._names.get(source, ()):
+                    if self._split_of[name] != split:
+                        raise FieldguideError(
+                            f"{self.labels.path}: {name} has the split {self._split_of[name]}; in "
+                            f"{self._store.folder} it has {split}"
+                        )
 
     def decision(self, photo: ReviewPhoto) -> Decision:
         """Return what the table says about a photo."""
@@ -142,8 +162,10 @@ def prefix_of(params: DataParams, folder: Path) -> str:
     """Return what the source names of all photos in a folder begin with.
 
     Raises:
-        FieldguideError: `data.archive` does not hold the folder.
+        FieldguideError: it is no folder, or `data.archive` does not hold it.
     """
+    if not folder.is_dir():
+        raise FieldguideError(f"{folder}: is no folder; allowed: a folder of data.archive")
     given = params.archive
     roots = [Path(root) for root in ([given] if isinstance(given, str) else given)]
     for root in roots:
@@ -151,8 +173,6 @@ def prefix_of(params: DataParams, folder: Path) -> str:
             below = folder.resolve().relative_to(root.resolve()).parts
             above = () if isinstance(given, str) else (root.name,)
             return "".join(f"{name}/" for name in (*above, *below))
-    if not folder.is_dir():
-        raise FieldguideError(f"{folder}: is no folder; allowed: a folder of data.archive")
     archives = ", ".join(map(str, [*roots, folder]))
     raise FieldguideError(
         f"{folder}: is not in data.archive, so the label table cannot name its photos; allowed:"

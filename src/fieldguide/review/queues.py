@@ -13,6 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from fieldguide.audit.suspect import COLUMNS
 from fieldguide.core.errors import FieldguideError, PhotoError
 from fieldguide.inference.classifier import Classifier, Prediction
 from fieldguide.prepare.archives import Archives
@@ -23,7 +24,6 @@ from fieldguide.prepare.near_copies import near_copies
 from fieldguide.review.project import ReviewPhoto, ReviewProject
 
 AUDIT = Path("plots/audit.csv")
-_COLUMNS = ("file", "split", "class", "suggested class", "kind", "score", "detail")
 # More would not be reviewed before the next training, which changes the order. Twice as many are
 # compared, so that enough remain without near-copies.
 _MOST_UNCERTAIN = 1000
@@ -40,6 +40,7 @@ class Item:
     photo: ReviewPhoto
     reasons: list[str] = field(default_factory=list)
     suggested: str = ""  # class of the store or the classifier; the table may lack it
+    copy_of: str = ""  # name of a photo that looks the same: its class now is suggested instead
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ def audit_queue(project: ReviewProject, path: Path = AUDIT) -> Queue:
             continue
         item = items.setdefault(photo.source, Item(photo))
         item.reasons.append(": ".join(filter(None, (line["kind"], line["detail"]))))
-        item.suggested = item.suggested or line["suggested class"]
+        if not item.suggested:
+            item.suggested, item.copy_of = line["suggested class"], line["other file"]
     return Queue(
         "What the audit suspects",
         "Photos that `fieldguide audit` suspects, the worst first, but no test photos: `fieldguide "
@@ -82,10 +84,10 @@ def _read_audit(path: Path) -> list[dict[str, str]]:
         raise FieldguideError(f"{path}: does not exist; run `fieldguide audit` first") from err
     except (OSError, ValueError, csv.Error) as err:
         raise FieldguideError(f"{path}: cannot be read ({err}); run `fieldguide audit`") from err
-    missing = [name for name in _COLUMNS if name not in columns]
+    missing = [name for name in COLUMNS if name not in columns]
     if missing or any(None in line.values() for line in lines):
         raise FieldguideError(
-            f"{path}: found columns {', '.join(columns)}; allowed: {', '.join(_COLUMNS)}; run "
+            f"{path}: found columns {', '.join(columns)}; allowed: {', '.join(COLUMNS)}; run "
             "`fieldguide audit`"
         )
     return lines

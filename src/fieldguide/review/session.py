@@ -64,9 +64,12 @@ class Session:
     def suggestion(self, item: Item) -> str:
         """Return the suggested class of a photo; empty if the table lacks it.
 
-        It lacks `other`, for example, which `data.rare` makes.
+        It lacks `other`, for example, which `data.rare` makes. Both photos of a pair of copies are
+        in the queue; after a decision on one, its old class would be wrong for the other.
         """
-        return item.suggested if item.suggested in self.project.labels.parsed.classes else ""
+        copy = self.project.photo(item.copy_of)
+        suggested = item.suggested if copy is None else self.project.decision(copy).label
+        return suggested if suggested in self.project.labels.parsed.classes else ""
 
     def warnings(self) -> list[str]:
         """Return what `prepare` would not accept in the table."""

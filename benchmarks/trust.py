@@ -39,7 +39,6 @@ VAL_FRACTION = 0.2
 IMAGENETTE = {  # docs/recipe.md, with fewer pixels and epochs
     "train.epochs": 12,
     "train.start_size": 0.67,
-    "train.optimizer": "muon",
     "model.pooling": "average",
     "model.activation": "gelu",
     "model.dropout": 0.1,

@@ -41,8 +41,8 @@ if stage == "prepare":
     for name, rows in shards.items():
         write_csv(Path(f"data/prepared/{name}.csv"), ["source", "class", "sha256"], rows)
     write_json(Path("data/prepared/dataset.json"), params["data"])
-    left_out = [["a/1.png", "a", "duplicate", "copy of another photo"]]
-    header = ["file", "class", "reason", "detail"]
+    left_out = [["a/1.png", "a", "duplicate", "copy of another photo", "a/2.png", "a"]]
+    header = ["file", "class", "reason", "detail", "other_file", "other_class"]
     write_csv(Path("data/prepared/left_out.csv"), header, left_out)
     counts = {"train": 8, "val": 4, "test": 2 * each, "left_out": 1}
     write_json(Path("metrics/prepare.json"), {"photos": counts})

@@ -24,7 +24,7 @@ ALLOWED = {
     "registry": {"core", "results", "pages", "remotes"},
     "inference": {"core", "prepare", "network", "figures", "results"},
     "sweeps": {"core", "prepare", "figures", "results", "pages"},
-    "review": {"core", "prepare", "inference", "results"},
+    "review": {"core", "prepare", "audit", "inference", "results"},
 }
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fieldguide.audit.confident import doubt_labels
+from fieldguide.audit.confident import confident_joint, doubt_labels
 from fieldguide.audit.out_of_fold import draw_folds, out_of_fold
 
 
@@ -29,13 +29,14 @@ def test_a_photo_does_not_teach_the_model_that_judges_it():
     assert 0.35 < (found.probabilities.argmax(1) == labels).mean() < 0.65
 
 
-def test_a_class_whose_photos_are_one_group_is_not_judged():
-    labels = np.array([0, 1, 2] * 20)
-    groups = ["same" if label == 2 else str(k) for k, label in enumerate(labels)]
+def test_a_class_with_fewer_groups_than_folds_is_not_judged():
+    groups_of = [20, 5, 4, 1]  # by class; each class has 20 photos
+    labels = np.repeat([0, 1, 2, 3], 20)
+    groups = [f"{label} {k % groups_of[label]}" for k, label in enumerate(labels)]
     folds = draw_folds(labels, groups, folds=5, seed=0)
-    features = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
-    known = out_of_fold(features, labels, folds, classes=3).known
-    assert (known == (labels != 2)).all()
+    features = np.random.default_rng(0).normal(size=(80, 4)).astype(np.float32)
+    known = out_of_fold(features, labels, folds, classes=4).known
+    assert (known == (labels < 2)).all()
 
 
 def test_the_confident_joint_of_an_example():
@@ -49,8 +50,9 @@ def test_the_confident_joint_of_an_example():
             [0.9, 0.1],  # labelled 1, confidently 0
         ]
     )
-    found = doubt_labels(probabilities, np.array([0, 0, 0, 1, 1, 1]))
+    labels = np.array([0, 0, 0, 1, 1, 1])
+    found = doubt_labels(probabilities, labels)
     assert found.doubtful.tolist() == [False, False, True, False, False, True]
     assert found.suggested.tolist() == [1, 1, 1, 0, 0, 0]
-    np.testing.assert_allclose(found.joint, [[2, 1], [1, 2]])
+    np.testing.assert_allclose(confident_joint(probabilities, labels), [[2, 1], [1, 2]])
     np.testing.assert_allclose(found.score[[0, 2, 5]], [0.1, 0.8, 0.9])

@@ -38,8 +38,8 @@ def start(tmp_path):
 
     running = []
 
-    def run(classifier, *, hosts=("localhost", "127.0.0.1", "[::1]"), project=tmp_path):
-        card = make_card(classifier, project)
+    def run(classifier, *, hosts=("localhost", "127.0.0.1", "[::1]"), model=tmp_path / "none"):
+        card = make_card(classifier, model)
         listener = listen("127.0.0.1", 0)
         server = uvicorn.Server(config_of(make_app(classifier, card, hosts=hosts)))
         thread = threading.Thread(target=server.run, args=([listener],))

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from here import fieldguide_here
+
+from fieldguide.inference.answer_file import write_answers
 
 ROOT = Path(__file__).resolve().parents[2]
 PHOTOS = 200
@@ -58,35 +61,75 @@ def left(project):
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["kill", "Ctrl-C"])
 def test_a_resumed_run_ends_in_the_bytes_of_a_run_without_interruption(how, project, whole):
-    process = start(project, "-o", "answers.csv")
-    rows = project / ".answers.csv.unfinished" / "rows.jsonl"
-    while not rows.exists() or rows.read_bytes().count(b"\n") < 64:
+    command = ("-o", "answers.csv", "--sort", "sorted")
+    process = start(project, *command)
+    rows = project / ".answers.csv.unfinished"
+    while not rows.exists() or rows.read_bytes().count(b"\n") <= 64:
         assert process.poll() is None, process.communicate()
         time.sleep(0.005)
-    assert (
-        "another process"
-        in fieldguide_here(
-            *("predict", "trip", "-o", "answers.csv", "--resume"), cwd=project
-        ).stderr
-    )
+    done = fieldguide_here("predict", "trip", *command, "--resume", cwd=project)
+    assert "another process" in done.stderr
     process.send_signal(how)
     _, errors = process.communicate()
     assert "Traceback" not in errors
     if how == signal.SIGINT:
         assert process.returncode == 130
         assert "--resume goes on" in errors
-    answered = rows.read_bytes().count(b"\n")
+    answered = rows.read_bytes().count(b"\n") - 1  # the first line describes the run
     assert 64 <= answered < PHOTOS
     assert not (project / "answers.csv").exists()
     with rows.open("ab") as file:  # a kill may come in the middle of a row
         file.write(b'{"photo": "trip/')
-    done = fieldguide_here("predict", "trip", "-o", "answers.csv", "--resume", cwd=project)
+    shutil.rmtree(project / "sorted")
+    done = fieldguide_here("predict", "trip", *command, "--resume", cwd=project)
     assert done.returncode == 1
     assert done.stdout == "answers.csv\n"
     assert "199 of 200 photos classified" in done.stderr
     assert (project / "answers.csv").read_bytes() == whole
+    assert len([*(project / "sorted").glob("*/*")]) == 199  # with those of the interrupted run
     (project / "answers.csv").unlink()
+    shutil.rmtree(project / "sorted")
     assert left(project) == []
+
+
+@pytest.mark.parametrize(
+    ("damage", "first"),
+    [
+        (lambda _: b"", 0),
+        (lambda data: bytes(len(data)), 0),
+        (lambda data: b"[1]\n" + data, 0),
+        (lambda data: data.replace(b'"99.png"', bytes(8)), 64),
+        (lambda data: data.replace(b'{"photo": "63.png"', b"[]\n"), 0),
+        (lambda data: data, 64),
+    ],
+    ids=["empty", "zeros", "no description", "a row", "a batch", "none"],
+)
+def test_what_a_power_cut_damages_is_classified_again(damage, first, tmp_path):
+    classes = [{"class": "ant", "probability": 0.5}]
+    rows = [{"photo": f"{k}.png", "classes": classes} for k in range(PHOTOS)]
+    header = ["photo", "class_1", "probability_1", "error"]
+    started = []
+
+    def write(name, end=PHOTOS, *, resume=False):
+        def rows_from(start):
+            started.append(start)
+            yield from rows[start:end]
+            if end < PHOTOS:
+                raise KeyboardInterrupt
+
+        write_answers(
+            *(tmp_path / name, header, rows_from, iter), run={}, photos=PHOTOS, resume=resume
+        )
+
+    write("whole.csv")
+    with pytest.raises(KeyboardInterrupt):
+        write("answers.csv", 110)
+    unfinished = tmp_path / ".answers.csv.unfinished"
+    unfinished.write_bytes(damage(unfinished.read_bytes()))
+    write("answers.csv", resume=True)
+    assert started == [0, 0, first]
+    assert (tmp_path / "answers.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert left(tmp_path) == []
 
 
 def test_a_full_disk_leaves_no_file_and_loses_no_answer(project, whole):
@@ -98,7 +141,7 @@ def test_a_full_disk_leaves_no_file_and_loses_no_answer(project, whole):
     assert process.returncode == 1
     assert "answers.csv: cannot be written (File too large); --resume goes on" in errors
     assert not (project / "answers.csv").exists()
-    rows = (project / ".answers.csv.unfinished" / "rows.jsonl").read_bytes()
+    rows = (project / ".answers.csv.unfinished").read_bytes()
     assert 0 < len(rows) <= 10_000
 
     def resume(*options):
@@ -120,8 +163,8 @@ def test_a_full_disk_leaves_no_file_and_loses_no_answer(project, whole):
 
 @pytest.mark.parametrize("kind", ["json", "csv"])
 def test_a_file_holds_what_the_terminal_shows(kind, project):
-    old = project / "new" / f".some.{kind.upper()}.unfinished" / "rows.jsonl"
-    old.parent.mkdir(parents=True)
+    old = project / "new" / f".some.{kind.upper()}.unfinished"
+    old.parent.mkdir(exist_ok=True)
     old.write_text("of another run, which is not resumed\n")
     some = ["predict", "trip/069.png", "trip/070.png", "--min-confidence", "1"]
     printed = fieldguide_here(*some, f"--{kind}", cwd=project).stdout

@@ -44,12 +44,12 @@ def sort():
     """Lays {photo: class} into class folders; returns the counts."""
 
     def run(folder, classes):
-        folders = ClassFolders(folder, ["ant", "bee"])
+        folders = ClassFolders(folder, ["ant", "bee"], list(classes))
         rows = [
             {"photo": str(photo), "classes": [{"class": label, "probability": 0.5}]}
             for photo, label in classes.items()
         ]
-        assert list(folders.sort(rows)) == rows
+        assert list(folders.sort(rows, list(classes))) == rows
         assert not [*folder.glob(".*")]
         return dict(folders.counts)
 
@@ -100,7 +100,9 @@ def test_photos_of_one_name_all_arrive_and_a_second_run_adds_only_new_ones(sort,
 
 def test_on_another_disk_photos_are_copied(sort, photo, other_disk):
     first, second = photo("cam1/a.jpg", b"one"), photo("cam2/a.jpg", b"two")
+    os.utime(first, ns=(1_000_000_000, 2_000_000_000))
     assert sort(other_disk, {first: "ant", second: "ant"}) == {"copied": 2}
+    assert (other_disk / "ant" / "a.jpg").stat().st_mtime_ns == 2_000_000_000
     assert sort(other_disk, {first: "ant", second: "ant"}) == {"already there": 2}
     assert sorted(content(other_disk).values()) == [b"one", b"two"]
 
@@ -115,6 +117,46 @@ def test_a_file_that_a_user_put_there_is_never_overwritten(sort, photo, tmp_path
     with pytest.raises(FieldguideError, match=rf"a-{digits}.jpg is another file"):
         sort(target, {one: "ant"})
     assert content(target) == mine
+
+
+def test_a_file_that_appears_during_a_copy_is_not_overwritten(sort, photo, other_disk, monkeypatch):
+    def other_process(*_):
+        (other_disk / "ant" / "a.jpg").write_bytes(b"other")
+
+    monkeypatch.setattr("shutil.copystat", other_process)  # the last step before the photo arrives
+    assert sort(other_disk, {photo("cam/a.jpg", b"one"): "ant"}) == {"copied": 1}
+    digits = hashlib.md5(b"one").hexdigest()[:8]
+    assert content(other_disk) == {"ant/a.jpg": b"other", f"ant/a-{digits}.jpg": b"one"}
+
+
+def test_long_names_are_cut_before_their_digits(sort, photo, tmp_path):
+    name = "é" * 125 + ".jpg"  # 254 bytes
+    photos = [photo(f"cam{k}/{name}", b"%d" % k) for k in range(3)]
+    assert sort(tmp_path / "sorted", dict.fromkeys(photos, "ant")) == {"linked": 3}
+    digits = [hashlib.md5(b"%d" % k).hexdigest()[:8] for k in (1, 2)]
+    expected = [name, *("é" * 100 + f"-{found}.jpg" for found in digits)]
+    assert sorted(content(tmp_path / "sorted")) == sorted(f"ant/{one}" for one in expected)
+
+
+@pytest.mark.parametrize(
+    ("given", "folder"),
+    [
+        ("tree", "tree"),
+        ("tree", "tree/sorted"),
+        ("tree/ant", "tree"),
+        ("tree/unsure", "tree"),
+        ("tree/ant/a.jpg", "tree"),  # as from tree/ant/*.jpg
+        ("tree", "links"),  # links/ant is a link to tree/ant
+    ],
+)
+def test_photos_are_never_put_where_the_next_run_finds_them(given, folder, photo, tmp_path):
+    photo("tree/ant/a.jpg", b"one")
+    photo("tree/unsure/b.jpg", b"two")
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "ant").symlink_to(tmp_path / "tree" / "ant")
+    with pytest.raises(FieldguideError, match=r"--sort: found .* is a place of photos"):
+        ClassFolders(tmp_path / folder, ["ant", "bee"], [tmp_path / given])
+    ClassFolders(tmp_path / "tree", ["bee"], [tmp_path / "tree/ant", photo("tree/c.jpg", b"3")])
 
 
 def test_a_full_disk_leaves_no_half_a_photo(sort, photo, other_disk):
@@ -151,7 +193,6 @@ def test_predict_sorts_sure_unsure_and_broken_photos(tmp_path, classifier_folder
     expected = {((tmp_path / row["photo"]).stat().st_ino, row["answer"]) for row in answers}
     found = (tmp_path / "sorted").glob("*/*")
     assert {(file.stat().st_ino, file.parent.name) for file in found} == expected
-    # The classifier's own smallest confidence.
     own = replace(load_bundle(classifier_folder), calibration=Calibration(1.0, 0.95, 0.9))
     save_bundle(own, tmp_path / "own")
     done = run("-o", "answers.csv", "--min-confidence", "auto", "--model", "own")

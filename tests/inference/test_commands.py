@@ -7,6 +7,7 @@ import os
 import pty
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from here import fieldguide_here
 from PIL import Image
 
 import fieldguide
+from fieldguide.network.bundle import Calibration, load_bundle, save_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
@@ -107,12 +109,16 @@ def test_csv_and_table(command, folder):
         (["predict", "trip", "--json", "--csv"], "--json, --csv and --output: found several"),
         (["predict", "trip", "-o", "answers.txt"], "--output: found answers.txt; allowed: a name"),
         (["predict", "trip", "--resume"], "--resume: found no --output"),
-        (["predict", "trip", "--sort", "trip/sorted"], "trip/sorted, which lies in trip"),
+        (["predict", "trip", "--sort", "trip/x"], "trip/x, but trip/x/ant is a place of photos"),
         (["predict", "trip", "--sort", "trip/notes.txt/x"], "trip/notes.txt/x"),
-        (["predict", "trip", "--min-confidence", "nan"], "--min-confidence: found nan; allowed: a"),
-        (["predict", "trip", "--min-confidence", "1.1"], "--min-confidence: found 1.1"),
-        (["predict", "trip", "--min-confidence", "automatic"], "found automatic; allowed: auto"),
-        (["predict", "trip", "--min-confidence", "auto"], "this classifier has no confidence of"),
+        (
+            ["predict", "trip", "--min-confidence", "nan"],
+            "--min-confidence: found 'nan'; allowed: ",
+        ),
+        (["predict", "trip", "--min-confidence", "1.1"], "--min-confidence: found '1.1'"),
+        (["predict", "trip", "--min-confidence", ""], "--min-confidence: found ''; allowed: auto"),
+        (["predict", "trip", "--min-confidence", "automatic"], "found 'automatic'; allowed: auto"),
+        (["predict", "trip", "--min-confidence", "auto"], "it was trained on its validation"),
         (["predict", "trip", "--model", "nowhere"], "--model nowhere: no such folder"),
         (["predict", "trip", "--model", "x.onnx"], "x.onnx: cannot be read"),
         (["explain", "trip/notes.txt"], "notes.txt: unreadable"),
@@ -132,6 +138,58 @@ def test_mistakes(arguments, message, command, folder):
     done = command(*arguments, status=1, own=own)
     assert message in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("option", ["--output", "--sort"])
+def test_an_empty_name_is_not_taken_for_this_folder(option, command, folder):
+    done = command("predict", "trip", option, "", status=2)
+    assert f"Invalid value for '{option}'" in done.stderr
+    assert "found ''; allowed: a name" in done.stderr
+
+
+def test_why_a_classifier_has_no_min_confidence(command, folder, classifier_folder):
+    none = replace(load_bundle(classifier_folder), calibration=Calibration(1.0, 0.95, None))
+    save_bundle(none, folder.parent / "none")
+    done = command("predict", "trip", "--model", "none", "--min-confidence", "auto", status=1)
+    assert "because no confidence reached train.target_precision on its val" in done.stderr
+
+
+def test_a_link_stays_and_its_target_is_written(command, folder):
+    for name in ("answers.csv", "why.png"):
+        (folder.parent / name).symlink_to(folder.parent / "real" / name)
+    command("predict", "trip/ant", "-o", "answers.csv")
+    command("explain", "trip/ant/00.png", "-o", "why.png")
+    assert {file.name for file in (folder.parent / "real").iterdir()} == {"answers.csv", "why.png"}
+    assert (folder.parent / "answers.csv").is_symlink()
+    assert (folder.parent / "why.png").is_symlink()
+
+
+NAMES = {
+    b"sur\xff\xfe.png": "sur\\udcff\\udcfe.png",
+    b"sur\xff\xfd.png": "sur\\udcff\\udcfd.png",
+    **{name.encode(): name for name in ("cr\rx.png", "a\nb.png", 'q",.png', "rtl\u202e.png")},
+}
+
+
+@pytest.mark.parametrize("kind", ["csv", "json", "parquet"])
+def test_names_of_photos_are_kept(kind, command, folder):
+    for name in NAMES:
+        (folder / os.fsdecode(name)).write_bytes((folder / "bee" / "00.png").read_bytes())
+    given = [os.fsdecode(b"trip/" + name) for name in NAMES]
+    if kind == "parquet":
+        parquet = pytest.importorskip("pyarrow.parquet", reason="needs pyarrow")
+    command("predict", *given, "-o", f"answers.{kind}", "--sort", "sorted")
+    written = folder.parent / f"answers.{kind}"
+    if kind == "csv":
+        with written.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    elif kind == "json":
+        rows = json.loads(written.read_text(encoding="utf-8"))
+    else:
+        rows = parquet.read_table(written).to_pylist()
+    assert [row["photo"] for row in rows] == [f"trip/{name}" for name in NAMES.values()]
+    found = {os.fsencode(file.name) for file in (folder.parent / "sorted").glob("*/*")}
+    assert found == set(NAMES)
 
 
 def test_explain_writes_a_picture(command, folder):
@@ -158,17 +216,17 @@ def test_a_reader_that_closes_its_end_early_is_not_an_error(command, folder, tmp
     assert "BrokenPipe" not in done.stderr
 
 
-def test_a_terminal_gets_a_progress_bar_and_a_file_does_not(folder, tmp_path, command):
+def in_terminal(*arguments, cwd, out=None):
+    """Run `fieldguide predict` in a terminal, or only its stderr; return what is shown."""
     main, terminal = pty.openpty()
-    with (tmp_path / "out.json").open("w") as out:
-        subprocess.run(
-            [sys.executable, "-m", "fieldguide.cli", "predict", "trip", "--json"],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "TERM": "xterm"},
-            stdout=out,
-            stderr=terminal,
-            check=False,
-        )
+    subprocess.run(
+        [sys.executable, "-m", "fieldguide.cli", "predict", *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "TERM": "xterm"},
+        stdout=out or terminal,
+        stderr=terminal,
+        check=False,
+    )
     os.close(terminal)
     shown = b""
     try:
@@ -177,6 +235,19 @@ def test_a_terminal_gets_a_progress_bar_and_a_file_does_not(folder, tmp_path, co
     except OSError:  # the other end is closed
         pass
     os.close(main)
+    return shown
+
+
+def test_a_name_does_not_control_the_terminal(folder, tmp_path, command):
+    (folder / "crab" / "00.png").rename(folder / "x\x1b[2J.png")
+    shown = in_terminal("trip/x\x1b[2J.png", "--csv", cwd=tmp_path)
+    assert '"trip/x\ufffd[2J.png"'.encode() in shown
+    assert b"\x1b[2J" not in shown
+
+
+def test_a_terminal_gets_a_progress_bar_and_a_file_does_not(folder, tmp_path, command):
+    with (tmp_path / "out.json").open("w") as out:
+        shown = in_terminal("trip", "--json", cwd=tmp_path, out=out)
     assert b"photos" in shown
     assert b"100%" in shown
     assert len(json.loads((tmp_path / "out.json").read_text())) == 4

@@ -73,7 +73,9 @@ def test_a_photo_is_classified_by_the_names_in_the_metadata(good, tmp_path):
 @pytest.mark.parametrize("calibration", [None, {"min_confidence": None}])
 def test_a_classifier_may_have_no_smallest_confidence(calibration, tmp_path):
     path = onnx_file(tmp_path / "x.onnx", json.dumps(GOOD | {"calibration": calibration}))
-    assert OnnxClassifier(path).min_confidence is None
+    classifier = OnnxClassifier(path)
+    assert classifier.min_confidence is None
+    assert classifier.calibrated == (calibration is not None)
 
 
 def test_several_threads_may_share_a_classifier(good):
@@ -107,16 +109,18 @@ def test_a_model_of_someone_else_is_refused(tmp_path):
     [
         ("{", "is not JSON"),
         ("[" * 100_000, "is not JSON"),
-        ("[1]", "found format 'list'; allowed: 2"),
-        (GOOD | {"format": 1}, "found format 1; allowed: 2"),
-        (GOOD | {"classes": "red"}, "'classes': allowed: two or more names"),
-        (GOOD | {"classes": ["red", 2, "blue"]}, "'classes': allowed: two or more names"),
-        (GOOD | {"classes": ["red", "red", "blue"]}, "'classes': allowed: .* each only once"),
-        (GOOD | {"classes": ["red"]}, "'classes': allowed: two or more names"),
+        ("[1]", "found list; allowed: a mapping"),
+        ({}, "'format': missing; allowed: 2"),
+        (GOOD | {"format": 1}, "'format': found 1; allowed: 2"),
+        (GOOD | {"classes": "red"}, "'classes': found 'red'; allowed: two or more names"),
+        (GOOD | {"classes": ["red", 2, "blue"]}, "'classes': found .* 2, .*; allowed: two or more"),
+        (GOOD | {"classes": ["red", "red", "blue"]}, "'classes': found .*; allowed: .* only once"),
+        (GOOD | {"classes": ["red"]}, "'classes': found .*; allowed: two or more names"),
+        (GOOD | {"classes": ["red", "\ud800", "blue"]}, "is not JSON .*surrogates not allowed"),
         (GOOD | {"image_size": True}, "'image_size': found True; allowed: 1 to 512"),
         (GOOD | {"image_size": 100_000}, "'image_size': found 100000; allowed: 1 to 512"),
         (GOOD | {"resize": "pad"}, "'resize': found 'pad'; allowed: crop or squash"),
-        ({"format": 2}, "'classes': allowed"),
+        ({k: v for k, v in GOOD.items() if k != "calibration"}, "'calibration': missing; allowed"),
         (GOOD | {"calibration": 1.5}, "'calibration': found 1.5; allowed: null, or"),
         (GOOD | {"calibration": {}}, "'calibration': found {}; allowed: null, or"),
         (GOOD | {"calibration": {"min_confidence": "0.5"}}, "'calibration': found .* number from"),

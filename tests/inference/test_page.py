@@ -2,6 +2,7 @@
 
 import base64
 import io
+import shutil
 import threading
 
 import pytest
@@ -196,13 +197,14 @@ def test_the_answer_of_an_earlier_photo_is_ignored(visit, classifier_folder):
     assert shown(tab) == expected != rows(held, first)
 
 
-def test_model_card(visit, classifier, tmp_path):
+def test_model_card(visit, classifier, classifier_folder, tmp_path):
     text = visit(classifier).locator("#card").inner_text()
     known = ("no test results here", "never said", "62.5%", "3: ant, bee, crab", "16 × 16")
     for fact in (*known, "random weights"):
         assert fact in text, fact
-    write_results(tmp_path / "tested", hits=701, photos=1000)
-    text = visit(classifier, project=tmp_path / "tested").locator("#card").inner_text()
+    model = shutil.copytree(classifier_folder, tmp_path / "models" / "classifier")
+    write_results(model, hits=701, photos=1000)
+    text = visit(classifier, model=model).locator("#card").inner_text()
     assert "70.1% of 1,000 photos (95% interval 67.2 to 72.9%)" in text
     assert "70.0% of photos can be taken as they come: 95.7% of them are right" in text
 

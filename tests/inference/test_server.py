@@ -4,12 +4,14 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from fieldguide.inference import uploads
 from fieldguide.inference.card import make_card
 from fieldguide.inference.classifier import Classifier
 from fieldguide.inference.torch_classifier import TorchClassifier
+from fieldguide.network.bundle import Calibration, save_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
 PHOTO = picture("JPEG")
@@ -163,8 +166,9 @@ def test_explanation(port, classifier):
     assert (status, "allowed: 178,956,970" in answer["error"]) == (422, True)
 
 
-def test_card_of_a_tested_bundle(start, classifier, tmp_path):
-    write_results(tmp_path / "tested", hits=701, photos=1000)
+def test_card_of_a_tested_bundle(start, classifier, classifier_folder, tmp_path):
+    model = shutil.copytree(classifier_folder, tmp_path / "models" / "classifier")
+    write_results(model, hits=701, photos=1000)
     expected = {
         "architecture": "cnn",
         "classes": ["ant", "bee", "crab"],
@@ -181,15 +185,18 @@ def test_card_of_a_tested_bundle(start, classifier, tmp_path):
         },
         "min_confidence": None,
         "trust": "70.0% of photos can be taken as they come: 95.7% of them are right (95 % "
-        "interval 93.9% to 97.0%; 95 % were asked for). Answers with a confidence below 83.4% "
+        "interval 93.9% to 97.0%; 95% were asked for). Answers with a confidence below 83.4% "
         "are unsure",
         "explain": True,
         "max_bytes": 20_000_000,
     }
-    port = start(classifier, project=tmp_path / "tested")
+    port = start(classifier, model=model)
     assert call(port, "GET", "/api/model")[::2] == (200, expected)
-    untested = call(start(classifier), "GET", "/api/model")[2]
-    assert untested == {**expected, "test": None, "trust": None}
+    other = replace(classifier.bundle, calibration=Calibration(2.0, 0.95, None))
+    save_bundle(other, model.with_name("other"))  # in the same project
+    for untested in (model.with_name("other"), tmp_path / "none"):
+        found = call(start(classifier, model=untested), "GET", "/api/model")[2]
+        assert found == {**expected, "test": None, "trust": None}
 
 
 def test_card_of_a_classifier_that_cannot_explain_its_answers(start):
@@ -201,13 +208,14 @@ def test_card_of_a_classifier_that_cannot_explain_its_answers(start):
     assert (status, "cannot explain its answers" in answer["error"]) == (404, True)
 
 
-def test_results_that_were_changed_are_named(classifier, tmp_path):
-    write_results(tmp_path, hits=1, photos=2)
+def test_results_that_were_changed_are_named(classifier, classifier_folder, tmp_path):
+    model = shutil.copytree(classifier_folder, tmp_path / "models" / "classifier")
+    write_results(model, hits=1, photos=2)
     (tmp_path / "metrics/test.json").write_text('{"test": {"acc": 1.0}}')
     with pytest.raises(
         RevisionError, match=r"test\.json of workspace: not the file that dvc\.lock"
     ):
-        make_card(classifier, tmp_path)
+        make_card(classifier, model)
 
 
 def test_page_and_its_files(port):

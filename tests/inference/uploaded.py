@@ -9,7 +9,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from fieldguide.core.files import md5
+from fieldguide.core.files import folder_md5, md5
 
 
 def picture(kind, size=(40, 30), seed=0, **settings):
@@ -44,8 +44,9 @@ def huge_jpeg(width, height):
     return bytes(data)
 
 
-def write_results(project, *, hits, photos):
-    """Write the results in which the model card looks for the accuracy on the test set."""
+def write_results(model, *, hits, photos):
+    """Write the test results of a classifier in the project PROJECT/models/NAME."""
+    project = model.parent.parent
     metrics = {"test": {"acc": hits / photos, "macro_f1": 0.5, "top3_acc": 0.9, "ece": 0.03}}
     trust = {
         "photos": photos,
@@ -70,5 +71,8 @@ def write_results(project, *, hits, photos):
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).write_text(text)
         outs.append({"path": name, "md5": md5(text.encode())})
-    lock = {"stages": {"evaluate": {"cmd": "true", "outs": outs}}}
+    trained = {"path": "models/classifier", "md5": folder_md5(model)}
+    stages = {"train": {"cmd": "true", "outs": [trained]}}
+    stages["evaluate"] = {"cmd": "true", "deps": [trained], "outs": outs}
+    lock = {"stages": stages}
     (project / "dvc.lock").write_text(yaml.safe_dump(lock))

@@ -328,6 +328,8 @@ class TestNearCopies:
         assert set(run.left_out) == names
         assert found.keys().isdisjoint(names)
         assert run.left_out["ant/0.png"] == "near-copy: looks like bee/again.jpg of class bee"
+        (one,) = (item for item in run.prepared.left_out if item.file == "ant/0.png")
+        assert (one.other_file, one.other_label) == ("bee/again.jpg", "bee")
 
     def test_many_under_two_classes_are_said(self, run):
         image = picture(0)
@@ -353,6 +355,8 @@ class TestNearCopies:
             "photo that does"
         }
         assert found["val/bee/test.jpg"] == ("test", "bee")
+        (one,) = run.prepared.left_out
+        assert (one.other_file, one.other_label) == ("val/bee/test.jpg", "bee")
 
     def test_without_near_copies_and_groups_the_splits_are_the_same(self, run, photos):
         files = {name: data for name, data in photos.items() if name.endswith("png")}
@@ -453,7 +457,7 @@ class TestRare:
             ((_, photo),) = make_photos(classes=[label], each=1, seed=seed).items()
             files |= {f"train/{label}/0.png": photo, f"test/{label}/0.png": photo}
         with pytest.raises(
-            ArchiveError, match="no photo is left in the class 'other' of the train"
+            ArchiveError, match="training has no usable photo of class 'other' left; see"
         ):
             run(files, min_photos=3, rare="merge")
         assert set(run({**files}, min_photos=3).values()) >= {("test", "ant")}

@@ -172,7 +172,7 @@ class TestSameStore:
         folders = run({}, "none", archive=archive)
         assert b"labels.csv" in folders.pop("left_out.csv")
         found = run({}, "both/labels.csv", csv_of(rows), archive=archive)
-        assert found.pop("left_out.csv") == b"file,class,reason,detail\n"
+        assert found.pop("left_out.csv").count(b"\n") == 1  # the header
         assert found == folders
 
 
@@ -189,7 +189,7 @@ class TestLeftOut:
         photos["ant/raw.cr2"] = b"x"
         rows.append(("ant/raw.cr2", "ant"))
         found = run(photos, "a.csv", csv_of(rows), max_unreadable=0.2)
-        assert list(csv.reader(found["left_out.csv"].decode().splitlines()))[1:] == [
+        assert [row[:4] for row in csv.reader(found["left_out.csv"].decode().splitlines())][1:] == [
             ["ant/01.png", "", "no class", "row 3: the class is empty"],
             ["ant/raw.cr2", "ant", "not a photo", ".cr2"],
             ["crab/00.png", "", "no class", "not in a.csv"],
@@ -204,7 +204,7 @@ class TestLeftOut:
         table["annotations"].append({"image_id": "i1", "category_id": 1})  # a second ant
         del table["annotations"][2]
         found = run(photos, "a.json", json.dumps(table).encode())
-        assert list(csv.reader(found["left_out.csv"].decode().splitlines()))[1:] == [
+        assert [row[:4] for row in csv.reader(found["left_out.csv"].decode().splitlines())][1:] == [
             ["ant/00.png", "", "no class", "image i0: 2 categories: ant, bee"],
             ["ant/02.png", "", "no class", "image i2: no annotation"],
         ]

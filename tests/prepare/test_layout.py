@@ -172,12 +172,12 @@ def test_photos_are_sorted_by_name():
     [
         ([], r"photos\.zip: no photo found among 0 files; allowed: \.avif .*\.webp"),
         (["ant/1.txt", "a.csv"], r"no photo found among 2 files \(1 \.csv, 1 \.txt\); allowed"),
-        (["ant/1.jpg", "ant/2.jpg"], r"found 1 classes \['ant'\]; allowed: two or more"),
-        (["train/ant/1.jpg", "val/ant/1.jpg"], r"found 1 classes \['ant'\]"),
+        (["ant/1.jpg", "ant/2.jpg"], r"found 1 class \['ant'\]; allowed: two or more"),
+        (["train/ant/1.jpg", "val/ant/1.jpg"], r"found 1 class \['ant'\]"),
         (["1.jpg", "2.jpg"], r"found 0 classes \[\] \(1\.jpg is in none\); allowed: two"),
         (
             ["a/images/ant/1.jpg", "a/images/ant/2.jpg", "a/readme.png"],
-            r"found 1 classes \['ant'\] \(a/readme\.png is in none\); allowed: two",
+            r"found 1 class \['ant'\] \(a/readme\.png is in none\); allowed: two",
         ),
         (
             [*under("train"), *under("val"), *(f"ant/{k}.jpg" for k in range(8))],
@@ -185,9 +185,9 @@ def test_photos_are_sorted_by_name():
         ),
         (
             [*under("train"), "val/cow/1.jpg", "val/cow/2.jpg"],
-            "class 'cow' has 2 photos outside the training folder and none in it; .*: ant, bee",
+            "class 'cow' has 2 photos for validation or test and none for training; .*: ant, bee",
         ),
-        ([*under("train"), "val/Ant/1.jpg"], "class 'Ant' has 1 photos outside"),
+        ([*under("train"), "val/Ant/1.jpg"], "class 'Ant' has 1 photo for validation"),
     ],
 )
 def test_paths_that_are_no_data_set_are_refused(names, message):

@@ -226,12 +226,14 @@ class TestLeftOut:
         }
         with (tmp_path / "prepared" / "left_out.csv").open(encoding="utf-8", newline="") as file:
             header, *rows = csv.reader(file)
-        assert header == ["file", "class", "reason", "detail"]
+        assert header == ["file", "class", "reason", "detail", "other_file", "other_class"]
         assert rows == [list(item) for item in prepared.left_out]
-        assert rows[:2] == [
-            ["train/ant/both.png", "ant", "duplicate", "copies in several classes"],
-            ["train/ant/broken.png", "ant", "unreadable", "cannot identify image file"],
-        ]
+        assert {file: (other, label) for file, *_, other, label in rows if other} == {
+            "train/ant/both.png": ("train/crab/01.png", "crab"),
+            "train/crab/01.png": ("train/ant/both.png", "ant"),
+            "train/bee/copy.png": ("train/bee/00.png", "bee"),
+            "train/crab/of test.png": ("test/crab/00.png", "crab"),
+        }
         assert {
             name: sum(count.photos for count in prepared.counts[name].values()) for name in SPLITS
         } == {
@@ -291,16 +293,16 @@ class TestFailure:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            (lambda f: {k: v for k, v in f.items() if "ant" in k}, r"found 1 classes"),
+            (lambda f: {k: v for k, v in f.items() if "ant" in k}, r"found 1 class"),
             (lambda f: {"a.txt": b""}, r"no photo found among 1 file \(1 \.txt\)"),
             (lambda f: {**f, "dog/0.png": flat()}, r"class 'dog': 1 usable photo"),
             (
                 lambda f: {**f, "dog/0.png": b"broken"},
-                "no usable photo left in the class 'dog' of the tr",
+                "training has no usable photo of class 'dog' left",
             ),
             (
                 lambda f: dict.fromkeys(f, b"broken"),
-                "no usable photo left in the class 'ant' of the training folder",
+                "training has no usable photo of class 'ant' left",
             ),
             (lambda f: {**f, "../x.png": b""}, "leaves the archive"),
         ],

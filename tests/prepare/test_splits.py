@@ -12,9 +12,11 @@ from fieldguide.prepare.splits import draw_groups, find_copies
 
 
 def left_out(*photos):
-    """Return the rows left out of photos given as "digest label split"."""
+    """Return detail and other row of rows left out of photos given as "digest label split"."""
     digests, labels, splits = zip(*(photo.split() for photo in photos), strict=True)
-    return find_copies([digest.encode() for digest in digests], labels, splits)
+    found = find_copies([digest.encode() for digest in digests], labels, splits)
+    assert {why.reason for why in found.values()} <= {"duplicate"}
+    return {row: (why.detail, why.other) for row, why in found.items()}
 
 
 def digests_of(count, seed=0):
@@ -43,11 +45,11 @@ def test_photos_without_a_digest_are_no_copies():
 @pytest.mark.parametrize("other", ["train", "val"])
 def test_a_copy_of_a_test_photo_leaves_and_the_test_photo_stays(other):
     photos = [f"x ant {other}", "x ant test", "y ant train"]
-    assert left_out(*photos) == {0: "copy of a test photo"}
+    assert left_out(*photos) == {0: ("copy of a test photo", 1)}
 
 
 def test_a_copy_of_a_test_photo_leaves_even_with_another_label():
-    assert left_out("x bee train", "x ant test") == {0: "copy of a test photo"}
+    assert left_out("x bee train", "x ant test") == {0: ("copy of a test photo", 1)}
 
 
 def test_copies_inside_the_test_set_are_not_touched():
@@ -56,18 +58,20 @@ def test_copies_inside_the_test_set_are_not_touched():
 
 def test_the_first_of_several_training_copies_stays():
     photos = ["y ant train", "x ant train", "x ant train", "x ant train"]
-    assert left_out(*photos) == {2: "copy of another photo", 3: "copy of another photo"}
+    assert left_out(*photos) == dict.fromkeys((2, 3), ("copy of another photo", 1))
 
 
 def test_a_validation_photo_stays_and_its_training_copies_leave():
     photos = ["x ant train", "x ant val", "x ant train", "x ant val"]
-    assert left_out(*photos) == dict.fromkeys((0, 2, 3), "copy of another photo")
+    assert left_out(*photos) == dict.fromkeys((0, 2, 3), ("copy of another photo", 1))
 
 
 @pytest.mark.parametrize("splits", [("train", "train"), ("train", "val"), ("val", "val")])
 def test_copies_with_different_labels_all_leave(splits):
-    photos = [f"x ant {splits[0]}", f"x bee {splits[1]}", "y ant train"]
-    assert left_out(*photos) == dict.fromkeys((0, 1), "copies in several classes")
+    photos = [f"x ant {splits[0]}", f"x bee {splits[1]}", "y ant train", f"x ant {splits[1]}"]
+    others = {0: 1, 1: 0, 3: 1}  # a copy of another class
+    why = "copies in several classes"
+    assert left_out(*photos) == {row: (why, other) for row, other in others.items()}
 
 
 @pytest.mark.parametrize(

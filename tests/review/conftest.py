@@ -10,9 +10,7 @@ from reviewed import run_prepare, write_audit, write_params
 from fieldguide.core.params import load_params
 from fieldguide.core.store import Store
 from fieldguide.prepare.archives import open_archives
-from fieldguide.review.label_file import LabelFile
-from fieldguide.review.label_table import find_table
-from fieldguide.review.project import ReviewProject
+from fieldguide.review.label_table import open_project
 from fieldguide.review.queues import audit_queue
 from fieldguide.review.session import Session
 
@@ -41,15 +39,14 @@ def start():
     """Starts a session, as the command does; several may share the table."""
     with contextlib.ExitStack() as stack:
 
-        def go(make_queue=audit_queue, reviewer="Ann"):
+        def go(make_queue=audit_queue, reviewer="Ann", folder=None):
             params = load_params().data
             archives = stack.enter_context(open_archives(params.archive))
-            table, _ = find_table(params, archives)
-            labels = LabelFile(table, Path(".fieldguide/review/labels.lock"))
-            params = params.model_copy(update={"labels": str(table)})
-            project = ReviewProject(params, archives, labels, Store(Path("data/prepared")))
-            skipped = Path(".fieldguide/review/skipped.json")
-            return Session(project, make_queue(project), reviewer=reviewer, skipped=skipped)
+            store = Store(Path("data/prepared"))
+            project, _ = open_project(params, archives, store, folder)
+            queue = make_queue(project)
+            project.labels.start()
+            return Session(project, queue, reviewer=reviewer)
 
         yield go
     shutil.rmtree(".fieldguide", ignore_errors=True)

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import yaml
 
+from fieldguide.audit.audit import write_suspects
+from fieldguide.audit.suspect import Suspect
 from fieldguide.core.params import load_params
 from fieldguide.core.store import Store
 from fieldguide.prepare.prepare import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = Path("data/labels/labels.csv")
-AUDIT_COLUMNS = ("file", "split", "class", "suggested class", "kind", "score", "detail")
 
 
 def write_params(**data):
@@ -22,11 +23,9 @@ def write_params(**data):
 
 
 def write_audit(rows):
-    """Write (file, split, class, suggested class) of each suspect."""
-    with Path("plots/audit.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows(
-            [AUDIT_COLUMNS, *((*row, "label", "0.9", "odd one") for row in rows)]
-        )
+    """Write (file, split, class, suggested class) of each suspect, and its copy if it has one."""
+    suspects = [Suspect(*row[:4], "label", 0.9, "odd one", *row[4:]) for row in rows]
+    write_suspects(Path("plots/audit.csv"), suspects)
 
 
 def run_prepare():

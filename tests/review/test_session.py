@@ -8,13 +8,13 @@ import yaml
 from reviewed import TABLE, rows_of_table, run_prepare, write_audit, write_params
 
 from fieldguide.core.errors import FieldguideError
-from fieldguide.review.label_file import ChangedMeanwhileError
+from fieldguide.core.params import load_params
 from fieldguide.review.queues import folder_queue, least_certain, random_test_queue
 
 
 def decide(session, k, label):
     item = session.queue.items[k]
-    session.decide(k, label, session.project.decision(item.photo))
+    assert session.decide([(k, label, session.project.decision(item.photo))]) == []
 
 
 def names(session):
@@ -41,18 +41,94 @@ class TestTable:
         run_prepare()
         assert {path.name: path.read_bytes() for path in Path("data/prepared").iterdir()} == before
 
-    def test_archives_without_splits_have_no_column_of_splits(
-        self, folder, start, make_photos, pack
-    ):
-        pack(folder / "flat.zip", make_photos(each=20))
-        write_params(archive="flat.zip")
+    @pytest.mark.parametrize("layout", ["train and val", "classes"])
+    def test_decisions_move_no_other_photo(self, layout, folder, start, make_photos, pack):
+        if layout == "classes":
+            pack(folder / "flat.zip", make_photos(each=30))
+            write_params(archive="flat.zip")
+        before = run_prepare()
+        write_audit([(n, split, label, "") for n, (split, label) in before.items()])
+        session = start()
+        changed = dict.fromkeys(names(session)[::4], "bee")
+        for k, name in enumerate(names(session)):
+            if name in changed:
+                decide(session, k, "bee")
+        write_params(labels=str(TABLE), archive=load_params().data.archive)
+        assert {before[name][0] for name in changed} == {"train", "val"}
+        expected = {n: (split, changed.get(n, label)) for n, (split, label) in before.items()}
+        assert run_prepare() == expected
+
+    def test_photos_that_the_store_lacks_get_the_split_of_their_folder(self, folder, start):
+        for name in ("train/ant", "val/bee"):
+            photo = Path("data/photos", name, "00.png")
+            photo.with_name("copy.png").write_bytes(photo.read_bytes())
         run_prepare()
-        write_audit([("ant/00.png", "train", "ant", "bee")])
         start()
-        assert TABLE.read_text().splitlines()[:2] == [
-            "file,label,reviewed_by,reviewed_at",
-            "ant/00.png,ant,,",
-        ]
+        rows = rows_of_table()
+        found = {rows["train/ant/copy.png"]["split"], rows["train/ant/00.png"]["split"]}
+        assert "train" in found
+        assert rows["val/bee/copy.png"]["split"] == "test"
+
+    def test_photos_of_the_folder_get_no_class(self, folder, start, make_photos, pack, classifier):
+        pack(folder / "flat", make_photos(classes=["cat", "dog", "new"], each=12, pixels=40))
+        write_params(archive="flat")
+        run_prepare()
+        new = Path("flat/new")
+        session = start(lambda project: folder_queue(project, classifier, new), folder=new)
+        assert {row["label"] for row in rows_of_table().values()} == {"cat", "dog"}
+        test = len(list(new.iterdir())) - len(names(session))
+        assert f"{test} are test photos" in session.queue.why
+        TABLE.unlink()
+        with pytest.raises(FieldguideError, match="without its photos, fewer than two classes"):
+            start(folder=Path("flat"))
+        assert not TABLE.exists()
+
+    def test_it_is_written_only_when_all_else_is_right(self, folder, start):
+        for name, message in [
+            ("data/photos/train/nat", "is no folder; allowed: a folder of data.archive"),
+            ("data/photos/train/ant/00.png", "is no folder"),
+            ("data/labels", "is not in data.archive"),
+        ]:
+            with pytest.raises(FieldguideError, match=message):
+                start(folder=Path(name))
+        Path("plots/audit.csv").unlink()
+        with pytest.raises(FieldguideError, match=r"plots/audit.csv: does not exist"):
+            start()
+        assert not TABLE.exists()
+
+    @pytest.mark.parametrize("change", ["other splits", "other photos"])
+    def test_one_of_an_earlier_review_must_fit(self, change, folder, start, make_photos, pack):
+        start()
+        if change == "other splits":
+            TABLE.write_text(
+                TABLE.read_text().replace("train/ant/00.png,ant,train", "train/ant/00.png,ant,test")
+            )
+            message = "train/ant/00.png has the split test; in data/prepared it has train"
+        else:
+            pack(folder / "flat", make_photos(classes=["cat", "dog"], each=12))
+            write_params(archive="flat")
+            run_prepare()
+            message = "no file of its 75 rows"
+        before = TABLE.read_bytes()
+        with pytest.raises(FieldguideError, match=f"(?s){message}.*delete it: `fieldguide review`"):
+            start()
+        assert TABLE.read_bytes() == before
+        TABLE.unlink()
+        write_audit([])
+        start()
+
+    def test_class_names_are_tidied_and_twins_are_refused(self, folder, start):
+        for place in Path("data/photos").glob("*/crab"):
+            place.rename(place.with_name("big  crab"))
+        start()
+        assert {row["label"] for row in rows_of_table().values()} == {"ant", "bee", "big crab"}
+        TABLE.unlink()
+        ant = Path("data/photos/train/ant")
+        for k, name in enumerate(("\u00e9.png", "e\u0301.png")):
+            ant.joinpath(f"0{k}.png").rename(ant / name)
+        with pytest.raises(FieldguideError, match="whose accents are stored in different ways"):
+            start()
+        assert not TABLE.exists()
 
     def test_one_in_the_archive_must_be_copied(self, folder, start, make_photos, pack):
         photos = make_photos(each=20)
@@ -101,6 +177,18 @@ class TestAuditQueue:
         assert len(item.reasons) == 2
         assert item.suggested == "bee"
 
+    def test_the_second_photo_of_a_pair_of_copies_gets_the_class_of_the_first(self, folder, start):
+        ant, bee = "train/ant/01.png", "train/bee/01.png"
+        write_audit([(ant, "left out", "ant", "bee", bee), (bee, "left out", "bee", "ant", ant)])
+        session = start()
+        first, second = session.queue.items
+        assert (session.suggestion(first), session.suggestion(second)) == ("bee", "ant")
+        decide(session, 0, "bee")
+        assert session.suggestion(second) == "bee"
+        session.undo()
+        decide(session, 0, "")
+        assert session.suggestion(second) == ""
+
     def test_without_an_audit(self, folder, start):
         Path("plots/audit.csv").unlink()
         with pytest.raises(FieldguideError, match=r"plots/audit.csv: does not exist; run `field"):
@@ -132,37 +220,56 @@ class TestDecisions:
         decide(session, 1, "ant")  # right as it was
         decide(session, 2, "")
         decide(session, 3, "crab")
-        assert session.undo() == 3
+        assert session.undo() == ([3], 0)
         changed = [
             new
             for old, new in zip(lines, TABLE.read_text().splitlines(), strict=True)
             if old != new
         ]
         assert [line.split(",")[:4] for line in changed] == [
-            ["train/ant/00.png", "bee", "train", "Ann"],
-            ["train/ant/01.png", "ant", "train", "Ann"],
-            ["train/ant/02.png", "", "train", "Ann"],
+            ["train/ant/00.png", "bee", before["train/ant/00.png"][0], "Ann"],
+            ["train/ant/01.png", "ant", before["train/ant/01.png"][0], "Ann"],
+            ["train/ant/02.png", "", before["train/ant/02.png"][0], "Ann"],
         ]
         assert all(line.split(",")[4].endswith("Z") for line in changed)
         after = run_prepare()
-        assert after.keys() == before.keys() - {"train/ant/02.png"}
-        labels = {name: label for name, (_, label) in before.items() if name in after}
-        assert {name: label for name, (_, label) in after.items()} == labels | {
-            "train/ant/00.png": "bee"
-        }
+        del before["train/ant/02.png"]
+        split, _ = before["train/ant/00.png"]
+        assert after == before | {"train/ant/00.png": (split, "bee")}
 
-    def test_skipped_photos_come_last_and_a_new_session_goes_on(self, folder, start):
+    def test_skipped_photos_come_last(self, folder, start):
         session = start()
         every = names(session)
         decide(session, 0, "bee")
         session.skip(1)
         session.skip(2)
         expected = [*every[3:], every[1], every[2]]
-        assert names(session) == names(start()) == expected
-        assert session.undo() == 2
-        assert names(session) == names(start()) == [every[2], *every[3:], every[1]]
-        assert [session.undo(), session.undo(), session.undo()] == [1, 0, None]
+        assert names(session) == expected
+        assert session.undo() == ([2], 0)
+        assert names(session) == [every[2], *every[3:], every[1]]
+        assert [session.undo() for _ in range(3)] == [([1], 0), ([0], 0), ([], 0)]
         assert names(session) == every
+
+    def test_the_last_training_photo_of_a_class(self, folder, start, make_photos, pack):
+        photos = make_photos("train", each=4, seed=0) | make_photos("val", each=2, seed=1)
+        pack(folder / "small", photos)
+        write_params(archive="small", near_copies=False)
+        split_of = {name: split for name, (split, _) in run_prepare().items()}
+        ants = [name for name in photos if "/ant/" in name and split_of[name] == "train"]
+        write_audit([(name, "train", "ant", "bee") for name in ants])
+        session = start()
+        assert session.warnings() == []
+        for k in range(len(ants)):
+            decide(session, k, "bee")
+        warning = "Class 'ant' has 0 training photos: `prepare` needs 1 or more."
+        assert session.warnings() == start().warnings() == [warning]
+        write_params(archive="small", near_copies=False, labels=str(TABLE))
+        message = "class 'ant' has 3 photos for validation or test and none for training"
+        with pytest.raises(FieldguideError, match=message):
+            run_prepare()
+        assert session.undo() == ([len(ants) - 1], 0)
+        assert session.warnings() == []
+        run_prepare()
 
     def test_by_class(self, folder, start):
         session = start()
@@ -173,8 +280,7 @@ class TestDecisions:
         ann, bob = start(), start(reviewer="Bob")
         seen = bob.project.decision(bob.queue.items[0].photo)
         decide(ann, 0, "bee")
-        with pytest.raises(ChangedMeanwhileError):
-            bob.decide(0, "crab", seen)
+        assert bob.decide([(0, "crab", seen)]) == [0]
         assert bob.waiting().items[0] == 1
         decide(bob, 1, "crab")
         assert ann.waiting().items[0] == 2
@@ -225,7 +331,7 @@ class TestFolderQueue:
         found = names(session)
         assert len(found) == len(set(found)) == 12
         assert ("new/copy.png" in found) != ("new/03.png" in found)
-        assert "1 more" in session.queue.why
+        assert "Not shown: 1 look like one of them, 1 cannot be read." in session.queue.why
         margins = []
         for name in found:
             first, second = classifier.predict(Path("data/photos", name)).top(2).values()
@@ -295,4 +401,5 @@ def test_the_command_names_what_is_wrong(folder):
     shutil.rmtree("data/prepared")
     done = fieldguide_here("review", "--reviewer", "Ann", cwd=folder)
     assert "not a prepared store" in done.stderr
+    assert "`dvc checkout prepare` brings back" in done.stderr
     assert yaml.safe_load(Path("params.yaml").read_text())["data"]["labels"] == "none"

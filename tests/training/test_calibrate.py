@@ -158,11 +158,20 @@ def test_without_validation_photos_there_is_no_calibration(run_training, capsys)
 
 
 def test_the_terminal_says_what_was_found():
-    assert describe(Calibration(1.25, 0.95, 0.834)) == (
+    assert describe(Calibration(1.25, 0.95, 0.834), 100) == (
         "Temperature 1.25; answers with a confidence below 83.4% are unsure: at least 95% of the "
         "others are right on the validation photos, beyond chance"
     )
-    assert describe(Calibration(1.25, 0.95, None)) == (
+    assert describe(Calibration(1.25, 0.95, 0.0), 100).startswith(
+        "Temperature 1.25; no answer is unsure: at least 95% of all are right"
+    )
+    assert describe(Calibration(1.25, 0.95, None), 100) == (
         "Temperature 1.25; at no confidence are 95% of the answers right on the validation photos, "
         "beyond chance"
     )
+    # 0.95^59 is 4.85 %, and 0.95^58 is 5.10 %.
+    few = "Temperature 1 (fewer than 100 validation photos); "
+    assert describe(Calibration(1.0, 0.95, None), 58) == (
+        f"{few}58 validation photos cannot show 95%; 59 are needed"
+    )
+    assert describe(Calibration(1.0, 0.95, None), 59).startswith(f"{few}at no confidence")

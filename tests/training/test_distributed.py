@@ -22,7 +22,6 @@ from fieldguide.core.store import Store
 from fieldguide.network.batches import in_order
 from fieldguide.network.bundle import load_bundle
 from fieldguide.prepare.prepare import prepare
-from fieldguide.training.calibrate import find_temperature
 
 pytestmark = pytest.mark.slow
 
@@ -167,7 +166,7 @@ def test_several_processes_write_what_one_does(trained):
 
 
 def test_batch_norm_validates_and_saves_the_statistics_of_the_first_process(machine):
-    changes = {"epochs": 2, "patience": 2, "ema_decay": 0.5}
+    changes = {"epochs": 6, "patience": 6, "ema_decay": 0.5, "target_precision": 0.8}
     folder = machine("norm", **changes, devices=2, batch_size=32)
     finish(start([folder], 2))
     bundle = load_bundle(folder / "models/classifier")
@@ -179,10 +178,9 @@ def test_batch_norm_validates_and_saves_the_statistics_of_the_first_process(mach
     found = curves(folder)
     best = found["val_acc"].index(max(found["val_acc"]))
     assert loss == pytest.approx(found["val_loss"][best], rel=1e-5)
-    # It is calibrated on the photos of both processes.
-    expected = find_temperature(scores.double(), labels)
-    assert bundle.calibration.temperature == pytest.approx(expected, rel=1e-3)
-    assert expected != 1
+    # It is calibrated on the photos of both: 0.8^15 is 3.5 %, and 0.8^8 is 17 %.
+    assert len(labels) == 15
+    assert bundle.calibration.min_confidence is not None
 
 
 def test_ddp_of_one_process_changes_nothing(trained, machine):

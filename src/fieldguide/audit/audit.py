@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,31 +11,29 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fieldguide.audit.confident import LabelDoubts, doubt_labels
+from fieldguide.audit.confident import doubt_labels
 from fieldguide.audit.originals import Originals, judge_sizes, read_originals
-from fieldguide.audit.out_of_fold import draw_folds, out_of_fold
+from fieldguide.audit.out_of_fold import OutOfFold, draw_folds, out_of_fold
 from fieldguide.audit.photo_quality import judge, measure
-from fieldguide.audit.suspect import COPY, LABEL, Suspect, worst_first
+from fieldguide.audit.suspect import COLUMNS, COPY, LABEL, Suspect, worst_first
 from fieldguide.core.errors import ArchiveError, StoreError
 from fieldguide.core.files import write_csv
-from fieldguide.core.output import listed
+from fieldguide.core.output import counted, listed
 from fieldguide.core.params import DataParams
 from fieldguide.core.store import Store
 from fieldguide.prepare.left_out import DUPLICATE, NEAR_COPY
 
 FOLDS = 5
 LEFT_OUT = "left out"
-_LIKE = re.compile(r"looks like (?P<file>.+) of class (?P<label>.+)")  # of `prepare/assign.py`
-_COPIES = "copies in several classes"  # of `prepare/splits.py`
 
 
 class Confusion(NamedTuple):
-    """A class whose photos often look like those of another class."""
+    """A class, and another one that is suggested for some of its photos."""
 
     label: str
     other: str
-    photos: float  # estimated number of photos with this label that are of the other class
-    share: float  # of the photos with this label, in [0, 1]
+    photos: int
+    share: float  # of the audited photos with this label, in [0, 1]
 
 
 class Audit(NamedTuple):
@@ -44,7 +42,7 @@ class Audit(NamedTuple):
     suspects: list[Suspect]  # worst first
     confusions: list[Confusion]  # most photos first
     photos: dict[str, int]  # audited photos by split
-    notes: list[str]  # what could not be checked
+    notes: list[str]  # what was not checked, and why
     originals: Originals
 
 
@@ -54,8 +52,7 @@ def read_groups(store: Store, sources: Sequence[str]) -> list[str]:
     Raises:
         StoreError: groups.csv cannot be read.
     """
-    lines = _read_csv(store.folder / "groups.csv")
-    group_of = {line["file"]: line["group"] for line in lines}
+    group_of = dict(_read_csv(store, "groups.csv", "file", "group"))
     return [group_of.get(source, source) for source in sources]
 
 
@@ -65,7 +62,7 @@ def audit(
     data: DataParams,
     *,
     splits: Sequence[str],
-    shown: Sequence[str],
+    audited: Sequence[str],
     seed: int = 0,
 ) -> Audit:
     """Find suspects.
@@ -75,63 +72,61 @@ def audit(
         features: (N, F), of the photos of `splits`.
         data: section `data`, for the archive.
         splits: splits that the linear models learn from.
-        shown: those of `splits` whose photos may be suspects.
+        audited: those of `splits` whose photos may be suspects.
         seed: of the folds.
 
     Raises:
-        StoreError: a file of the store cannot be read.
+        StoreError: a file of the store cannot be read, or the archive lacks photos of the store.
     """
-    split = store.split(*splits)
+    photos = store.split(*splits)
     split_of = np.repeat(splits, [len(store.split(name)) for name in splits]).tolist()
-    row_of = {source: row for row, source in enumerate(split.sources) if split_of[row] in shown}
+    label_of = [store.classes[label] for label in photos.labels.tolist()]
+    row_of = {file: row for row, file in enumerate(photos.sources) if split_of[row] in audited}
 
-    def suspect(kind: str, row: int, score: float, detail: str, suggested: str = "") -> Suspect:
-        label = store.classes[split.labels[row]]
-        return Suspect(split.sources[row], split_of[row], label, suggested, kind, score, detail)
+    copies = list(_copies(store))
+    pictured = {file for copy in copies for file in (copy.file, copy.other)}
+    originals, notes = _read_originals(data, row_of.keys(), pictured)
+    sizes = {row_of[file]: size for file, size in originals.sizes.items()}
 
-    folds = draw_folds(split.labels, read_groups(store, split.sources), folds=FOLDS, seed=seed)
-    found = out_of_fold(features, split.labels, folds, classes=len(store.classes))
-    known = found.known.nonzero()[0]
-    doubts = doubt_labels(found.probabilities[known], split.labels[known])
-    wrong = [suspect(*one) for one in _wrong_labels(doubts, known, store.classes)]
-    poor = [suspect(*one) for one in judge(measure(split))]
+    folds = draw_folds(photos.labels, read_groups(store, photos.sources), folds=FOLDS, seed=seed)
+    predicted = out_of_fold(features, photos.labels, folds, classes=len(store.classes))
+    small = np.unique(photos.labels[~predicted.known]).tolist()
+    if small:
+        names = listed([store.classes[label] for label in small])
+        notes.append(
+            f"labels of {names}: a class needs at least {FOLDS} photos, of which no two are in "
+            "one group"
+        )
 
-    copies = list(_copies(store.folder / "left_out.csv"))
-    pictured = {file for one in copies for file in files_of(one)}
-    originals, notes = _originals(data, row_of.keys(), pictured)
-    odd = [
-        suspect(kind, row_of[file], score, detail)
-        for kind, file, score, detail in judge_sizes(originals.sizes)
+    suspects = [
+        Suspect(photos.sources[row], split_of[row], label_of[row], suggested, kind, score, detail)
+        for kind, row, score, detail, suggested in (
+            *_wrong_labels(predicted, photos.labels, store.classes),
+            *((*doubt, "") for doubt in (*judge(measure(photos)), *judge_sizes(sizes))),
+        )
+        if split_of[row] in audited
     ]
-    unknown = np.unique(split.labels[~found.known]).tolist()
-    if unknown:
-        names = listed([store.classes[k] for k in unknown])
-        notes.append(f"Labels of {names}: not checked, because all photos of the class are a group")
     return Audit(
-        worst_first([*copies, *(one for one in (*wrong, *poor, *odd) if one.split in shown)]),
-        _confusions(doubts, store.classes),
-        {name: split_of.count(name) for name in shown},
+        worst_first([*copies, *suspects]),
+        _confusions(suspects, Counter(label_of[row] for row in row_of.values())),
+        {name: split_of.count(name) for name in audited},
         notes,
         originals,
     )
 
 
-def files_of(suspect: Suspect) -> list[str]:
-    """Return the photo of a suspect and, if it is a copy, the photo that it looks like."""
-    match = _LIKE.fullmatch(suspect.detail) if suspect.kind == COPY else None
-    return [suspect.file, *([match["file"]] if match else [])]
-
-
 def write_suspects(path: Path, suspects: Sequence[Suspect]) -> None:
     """Write all suspects as a CSV file, in their order."""
-    header = ("file", "split", "class", "suggested class", "kind", "score", "detail")
-    write_csv(path, header, ((*one[:5], f"{one.score:.4f}", one.detail) for one in suspects))
+    rows = ((*one[:5], f"{one.score:.4f}", one.detail, one.other) for one in suspects)
+    write_csv(path, COLUMNS, rows)
 
 
 def _wrong_labels(
-    doubts: LabelDoubts, rows: npt.NDArray[np.int64], classes: Sequence[str]
+    predicted: OutOfFold, labels: npt.NDArray[np.int64], classes: Sequence[str]
 ) -> Iterator[tuple[str, int, float, str, str]]:
     """Yield kind, row, score, detail and suggested class of labels that are probably wrong."""
+    rows = predicted.known.nonzero()[0]
+    doubts = doubt_labels(predicted.probabilities[rows], labels[rows])
     for place in doubts.doubtful.nonzero()[0].tolist():
         other, own = doubts.suggested_probability[place], doubts.own_probability[place]
         suggested = classes[doubts.suggested[place]]
@@ -139,39 +134,57 @@ def _wrong_labels(
         yield LABEL, int(rows[place]), float(doubts.score[place]), detail, suggested
 
 
-def _copies(path: Path) -> Iterator[Suspect]:
-    """Yield the photos that `prepare` left out because they look like one of another class."""
-    for line in _read_csv(path):
-        detail = line["detail"]
-        match = _LIKE.fullmatch(detail) if line["reason"] == NEAR_COPY else None
-        if match or (line["reason"] == DUPLICATE and detail == _COPIES):
-            other = match["label"] if match else ""
-            yield Suspect(line["file"], LEFT_OUT, line["class"], other, COPY, 1.0, detail)
+def _copies(store: Store) -> Iterator[Suspect]:
+    """Yield the photos that `prepare` left out as copies of a photo of another class."""
+    columns = ("file", "class", "reason", "other_file", "other_class")
+    lines = _read_csv(store, "left_out.csv", *columns)
+    near_copies = {file for file, _, reason, _, _ in lines if reason == NEAR_COPY}
+    for file, label, reason, other, other_label in lines:
+        if not other or label == other_label:
+            continue
+        if reason == DUPLICATE:
+            detail = f"the same file as {other} of class {other_label}"
+        elif other in near_copies:
+            detail = f"looks like {other} of class {other_label}"
+        else:  # it may look only like a photo that looks like `other`, a given test photo
+            continue
+        yield Suspect(file, LEFT_OUT, label, other_label, COPY, 1.0, detail, other)
 
 
-def _originals(
+def _read_originals(
     data: DataParams, measured: Collection[str], decoded: Collection[str]
 ) -> tuple[Originals, list[str]]:
-    """Read the archive; if it is not there, return nothing and a note."""
+    """Read the archive; notes say what could not be read."""
     try:
-        return read_originals(data, measured, decoded), []
+        originals = read_originals(data, measured, decoded)
     except ArchiveError as err:
-        return Originals({}, {}), [f"Shape and size: not checked ({err})"]
+        return Originals({}, {}, []), [f"shape and size, and copies have no pictures ({err})"]
+    if not originals.unreadable:
+        return originals, []
+    number, first = counted(len(originals.unreadable), "photo"), originals.unreadable[0]
+    note = f"shape and size of {number} that the archive has damaged, such as {first}"
+    return originals, [f"{note}; copies among them have no pictures"]
 
 
-def _confusions(doubts: LabelDoubts, classes: Sequence[str]) -> list[Confusion]:
-    joint = doubts.joint
+def _confusions(suspects: Sequence[Suspect], photos: Counter[str]) -> list[Confusion]:
+    """Count the photos whose label is doubtful, by label and suggested class.
+
+    Args:
+        suspects: of all kinds.
+        photos: audited photos by label.
+    """
+    pairs = Counter((one.label, one.suggested) for one in suspects if one.kind == LABEL)
     found = [
-        Confusion(classes[i], classes[j], float(joint[i, j]), float(joint[i, j] / joint[i].sum()))
-        for i, j in np.argwhere(joint > 0).tolist()
-        if i != j
+        Confusion(label, other, count, count / photos[label])
+        for (label, other), count in pairs.items()
     ]
-    return sorted(found, key=lambda one: (-round(one.photos, 4), one.label, one.other))
+    return sorted(found, key=lambda one: (-one.photos, one.label, one.other))
 
 
-def _read_csv(path: Path) -> list[dict[str, str]]:
+def _read_csv(store: Store, name: str, *columns: str) -> list[list[str]]:
+    path = store.folder / name
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
-    except (OSError, ValueError) as err:
-        raise StoreError(f"{path}: cannot be read ({err}); run `dvc repro prepare`") from err
+            return [[line[column] for column in columns] for line in csv.DictReader(file)]
+    except (OSError, ValueError, KeyError, csv.Error) as err:
+        raise StoreError(f"{path}: cannot be read ({err!r}); run `dvc repro prepare`") from err

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from fieldguide.audit.audit import Audit, files_of
+from fieldguide.audit.audit import Audit
 from fieldguide.audit.suspect import TITLES, Suspect
 from fieldguide.core.store import Store
 from fieldguide.pages import html
@@ -19,34 +18,37 @@ _LARGEST = 192  # pixels of a side of a photo on the page
 _CONFUSIONS = 20  # pairs of classes on the page
 
 
-class Card(NamedTuple):
-    """A suspect and its pictures as data: URLs; a copy has two pictures."""
-
-    suspect: Suspect
-    pictures: list[str]
-
-
 def render_page(audit: Audit, store: Store, *, most: int) -> str:
     """Return the page.
 
     Args:
         audit: what was found.
         store: photos.
-        most: photos of each kind that the page shows, the worst ones.
+        most: photos or pairs of photos of each kind that the page shows, the worst ones.
     """
     of_kind = {kind: [one for one in audit.suspects if one.kind == kind] for kind in TITLES}
-    shown = [one for some in of_kind.values() for one in some[:most]]
-    urls = _urls(audit, store, {file for one in shown for file in files_of(one)})
-    cards = [Card(one, [urls[file] for file in files_of(one) if file in urls]) for one in shown]
+    once = {kind: _without_twins(suspects) for kind, suspects in of_kind.items()}
+    shown = {kind: suspects[:most] for kind, suspects in once.items()}
+    files = {name for some in shown.values() for one in some for name in (one.file, one.other)}
     return html.render(
         "audit.html",
         with_plotly=False,
         audit=audit,
-        counts={kind: len(some) for kind, some in of_kind.items()},
+        counts={kind: len(suspects) for kind, suspects in of_kind.items()},
+        cases={kind: len(suspects) for kind, suspects in once.items()},
         titles=TITLES,
-        cards=cards,
+        shown=shown,
+        urls=_urls(audit, store, files),
         pairs=audit.confusions[:_CONFUSIONS],
     )
+
+
+def _without_twins(suspects: list[Suspect]) -> list[Suspect]:
+    """Return each pair of copies once: both photos of a pair are suspects."""
+    pairs: dict[frozenset[str], Suspect] = {}
+    for one in suspects:
+        pairs.setdefault(frozenset((one.file, one.other)), one)
+    return list(pairs.values())
 
 
 def _urls(audit: Audit, store: Store, files: set[str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ originals, and the pixels of photos that were left out, are only in the archive.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from fieldguide.audit.suspect import SHAPE, SIZE
+from fieldguide.core.errors import StoreError
 from fieldguide.core.params import DataParams
 from fieldguide.prepare.archives import open_archives
 from fieldguide.prepare.decode import decode
@@ -29,6 +30,7 @@ class Originals(NamedTuple):
 
     sizes: dict[str, tuple[int, int]]  # width and height in pixels
     pixels: dict[str, npt.NDArray[np.uint8]]  # (H, W, 3), RGB, of the store's size
+    unreadable: list[str]  # names of photos that the archive has, damaged
 
 
 def read_originals(
@@ -43,11 +45,18 @@ def read_originals(
 
     Raises:
         ArchiveError: the archive is missing or damaged.
+        StoreError: the archive lacks photos, so the store is of another archive.
     """
-    found = Originals({}, {})
+    found = Originals({}, {}, [])
     measured, decoded = set(measured), set(decoded)
     with open_archives(data.archive) as archives:
         wanted = [one for one in archives.members if one.source in measured | decoded]
+        gone = sorted((measured | decoded).difference(one.source for one in wanted))
+        if gone:
+            raise StoreError(
+                f"{archives.shown}: lacks {len(gone):,} of {len(measured | decoded):,} photos of "
+                f"the prepared store, such as {gone[0]}; run `dvc repro prepare`"
+            )
         wanted.sort(key=lambda one: (one.archive, one.place))  # the only fast order of a tar.gz
         for member in tqdm(wanted, "originals", leave=False, disable=None):
             try:
@@ -59,22 +68,26 @@ def read_originals(
                     pixels = decode(photo, data.image_size, resize=data.resize)
                     found.pixels[member.source] = pixels
             # Damaged after `prepare`, which decoded it. Pillow raises many kinds of errors.
-            except Exception:  # noqa: BLE001, S112
-                continue
+            except Exception:  # noqa: BLE001
+                found.unreadable.append(member.source)
     return found
 
 
-def judge_sizes(sizes: dict[str, tuple[int, int]]) -> Iterator[tuple[str, str, float, str]]:
-    """Yield kind, name, score and detail of photos of an odd shape or size."""
+def judge_sizes(sizes: Mapping[int, tuple[int, int]]) -> Iterator[tuple[str, int, float, str]]:
+    """Yield kind, row, score and detail of photos of an odd shape or size.
+
+    Args:
+        sizes: width and height in pixels, by row.
+    """
     if not sizes:
         return
     usual = statistics.median((width * height) ** 0.5 for width, height in sizes.values())
-    for name, (width, height) in sizes.items():
+    for row, (width, height) in sizes.items():
         detail = f"{width} × {height} pixels"
         shape = max(width, height) / min(width, height)
         if shape > _SHAPE:
-            yield SHAPE, name, 1 - _SHAPE / shape, detail
+            yield SHAPE, row, 1 - _SHAPE / shape, detail
         factor = (width * height) ** 0.5 / usual
         if max(factor, 1 / factor) > _SIZE:
             text = f"{detail}; {factor:.3g} times the usual side of {usual:.0f}"
-            yield SIZE, name, 1 - _SIZE / max(factor, 1 / factor), text
+            yield SIZE, row, 1 - _SIZE / max(factor, 1 / factor), text

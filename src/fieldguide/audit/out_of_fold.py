@@ -15,21 +15,22 @@ from tqdm import tqdm
 # Variance that the prior of the weights gives to a score, with any number of features: small, so
 # that wrong labels are not learnt (benchmarks/audit.py).
 _SCORE_VARIANCE = 1.0
-_TOLERANCE = 1e-3  # of the gradient; smaller ones change the ranking of photos hardly at all
+_TOLERANCE = 1e-3  # of the gradient; smaller values hardly change the order of photos
 
 
 class OutOfFold(NamedTuple):
     """What the linear models say of each photo."""
 
     probabilities: npt.NDArray[np.float64]  # (N, K); each row sums to 1
-    # (N,), whether other folds have photos of the photo's class; without, nothing is known.
+    # (N,), whether every fold has photos of the photo's class. The models learn too little of a
+    # smaller class.
     known: npt.NDArray[np.bool_]
 
 
 def draw_folds(
     labels: npt.NDArray[np.int64], groups: Sequence[str], *, folds: int, seed: int
 ) -> npt.NDArray[np.int64]:
-    """Deal groups out to folds so that the groups of each class are spread over all folds.
+    """Assign groups to folds so that the groups of each class are spread over all folds.
 
     The groups of a class, the largest first, go to the folds in turn. A group with photos of
     several classes counts as one of its first photo's class. scikit-learn's StratifiedGroupKFold
@@ -61,7 +62,7 @@ def out_of_fold(
     *,
     classes: int,
 ) -> OutOfFold:
-    """Fit a logistic regression without each fold, and ask it about the photos of the fold.
+    """Predict the photos of each fold by a logistic regression that is fitted without the fold.
 
     Args:
         features: (N, F).
@@ -70,11 +71,12 @@ def out_of_fold(
         classes: K.
     """
     probabilities = np.zeros((len(labels), classes))
-    known = np.zeros(len(labels), dtype=bool)
-    for fold in tqdm(np.unique(folds), "folds", leave=False, disable=None):
+    numbers = np.unique(folds)
+    places = np.array([np.bincount(labels[folds == fold], minlength=classes) for fold in numbers])
+    known = np.isin(labels, np.flatnonzero(places.all(axis=0)))
+    for fold in tqdm(numbers, "folds", leave=False, disable=None):
         held_out = folds == fold
         seen = np.unique(labels[~held_out])
-        known[held_out] = np.isin(labels[held_out], seen)
         if len(seen) == 1:
             probabilities[held_out, seen[0]] = 1
             continue

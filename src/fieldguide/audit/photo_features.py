@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from pydantic import ValidationError
 
-from fieldguide.core.errors import ParamsError
+from fieldguide.core.errors import ParamsError, TrainingError
 from fieldguide.core.params import ModelParams
 from fieldguide.core.store import Store
 from fieldguide.network.bundle import load_bundle
@@ -37,21 +37,33 @@ def pretrained_network(
     Args:
         params: section `model`, for what name and weights do not say.
         store: photos.
-        name: of the network in timm.
-        weights: "pretrained", or the name of a file in models/weights/.
+        name: of the network in timm; option --backbone.
+        weights: "pretrained", or the name of a file in models/weights/; option --weights.
 
     Raises:
-        ParamsError: timm has no such network.
+        ParamsError: timm has no such network, or weights is "none".
         TrainingError: weights cannot be read or downloaded, or are of another network.
     """
+    if weights == "none":
+        raise ParamsError(
+            "--weights: found none; allowed: pretrained, or the name of a file in models/weights/"
+        )
     update = {"name": name, "weights": weights, "input_size": "auto", "finetune": "head"}
     try:
         model = ModelParams.model_validate(params.model_dump() | update)
     except ValidationError as err:
         raise ParamsError(
-            f"--backbone, --weights: {err.errors()[0]['msg'].removeprefix('Value error, ')}"
+            _of_options(err.errors()[0]["msg"].removeprefix("Value error, "))
         ) from err
-    return initial_network(model, store)
+    try:
+        return initial_network(model, store)
+    except TrainingError as err:
+        raise TrainingError(_of_options(str(err))) from err
+
+
+def _of_options(message: str) -> str:
+    """Name the command's options in a message that names params."""
+    return message.replace("model.weights", "--weights").replace("model.name", "--backbone")
 
 
 def photo_features(
@@ -68,8 +80,8 @@ def photo_features(
     """
     initial.net.eval()
     folder = feature_folder(initial, model, store, device)
-    parts = [
+    features = [
         cached_features(folder, initial, store.split(name), device=device, with_flipped=False)[0]
         for name in splits
     ]
-    return np.concatenate([part.reshape(len(part), -1) for part in parts])
+    return np.concatenate([some.reshape(len(some), -1) for some in features])

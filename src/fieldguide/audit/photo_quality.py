@@ -77,7 +77,7 @@ def judge(measures: Measures) -> Iterator[tuple[str, int, float, str]]:
     light, shade, contrast, sharpness = measures
     usual = float(np.median(sharpness))
     blur = np.where(contrast < _EMPTY, np.inf, sharpness)
-    doubts = (
+    rules = (  # kind, scores, values and detail
         (DARK, 1 - light / _DARK, light, "99 % of pixels at most {:.0f} of 255"),
         (
             BRIGHT,
@@ -93,6 +93,6 @@ def judge(measures: Measures) -> Iterator[tuple[str, int, float, str]]:
             "sharpness {:.1%} of the median",
         ),
     )
-    for kind, scores, values, detail in doubts:
+    for kind, scores, values, detail in rules:
         for row in (scores > 0).nonzero()[0].tolist():
             yield kind, row, float(scores[row]), detail.format(values[row])

@@ -18,6 +18,9 @@ TITLES = {
     SIZE: "Odd size",
 }
 
+# Columns of the audit's CSV file: the fields of Suspect.
+COLUMNS = ("file", "split", "class", "suggested class", "kind", "score", "detail", "other file")
+
 
 class Suspect(NamedTuple):
     """A photo and why it is doubtful. A photo with several doubts is several suspects."""
@@ -29,6 +32,7 @@ class Suspect(NamedTuple):
     kind: str  # key of TITLES
     score: float  # in [0, 1]; 1 is worst
     detail: str  # measured values, for people
+    other: str = ""  # name of the photo that this one is a copy of; empty for other kinds
 
 
 def worst_first(suspects: list[Suspect]) -> list[Suspect]:

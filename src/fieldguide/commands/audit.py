@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fieldguide.core.errors import FieldguideError
+from fieldguide.core.errors import FieldguideError, printable
 
 app = typer.Typer()
 
@@ -40,13 +40,23 @@ def audit(
     ] = "pretrained",
     most: Annotated[int, typer.Option(min=1, help="photos of each kind on the page")] = 60,
     seed: Annotated[int, typer.Option(min=0, help="of the folds")] = 0,
-    output: Annotated[Path, typer.Option(help="file of the page")] = Path("plots/audit.html"),
-    table: Annotated[Path, typer.Option(help="CSV file of all suspects")] = Path("plots/audit.csv"),
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="file of the page; plots/audit.html by default, audit-test.html for test"
+        ),
+    ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV file of all suspects; plots/audit.csv by default, audit-test.csv for test"
+        ),
+    ] = None,
 ) -> None:
     """Find labels that are probably wrong, and poor photos.
 
-    Writes a page and a CSV file, the worst first; changes nothing else. Test photos are audited
-    only with --split test.
+    Writes a page and a CSV file, the worst first; changes nothing else. `fieldguide review` shows
+    the photos of plots/audit.csv. Test photos are audited only with --split test.
     """
     from fieldguide.core import compute
     from fieldguide.core.params import load_params
@@ -66,20 +76,27 @@ def audit(
     from fieldguide.audit.suspect import TITLES
     from fieldguide.core.files import write_text
     from fieldguide.core.store import Store
+    from fieldguide.results.paths import MODEL, PREPARED
 
-    store = Store(Path("data/prepared"))
+    asked = split or [AuditedSplit.TRAIN, AuditedSplit.VAL]
+    audited = [one.value for one in AuditedSplit if one in asked]
+    with_test = "test" in audited
+    # `fieldguide review` reads plots/audit.csv and shows no test photos.
+    output = output or Path("plots/audit-test.html" if with_test else "plots/audit.html")
+    table = table or Path("plots/audit-test.csv" if with_test else "plots/audit.csv")
+    if output.resolve() == table.resolve():
+        raise FieldguideError(f"--output, --table: found {output} twice; allowed: different files")
+    store = Store(Path(PREPARED))
     if backbone is None:
         if weights != "pretrained":
             raise FieldguideError(f"--weights: found {weights}; allowed: with --backbone only")
-        network = network_of_classifier(Path("models/classifier"))
+        network = network_of_classifier(Path(MODEL))
     else:
         network = pretrained_network(params.model, store, backbone, weights)
-    asked = split or [AuditedSplit.TRAIN, AuditedSplit.VAL]
-    shown = [one.value for one in AuditedSplit if one in asked]
-    splits = ["train", "val", *(["test"] if "test" in shown else [])]
+    splits = ["train", "val", *(["test"] if with_test else [])]
     device = torch.device("cuda" if torch.cuda.is_available() and not portable else "cpu")
     features = photo_features(network, params.model, store, splits, device=device)
-    found = find_suspects(store, features, params.data, splits=splits, shown=shown, seed=seed)
+    found = find_suspects(store, features, params.data, splits=splits, audited=audited, seed=seed)
     write_suspects(table, found.suspects)
     write_text(output, render_page(found, store, most=most))
     for kind, title in TITLES.items():
@@ -87,5 +104,10 @@ def audit(
         if count:
             print(f"{count:>7,}  {title.lower()}")
     for note in found.notes:
-        print(note)
+        print(printable(f"Not checked: {note}"))
     print(f"{output}\n{table}  {len(found.suspects):,} suspects")
+    if with_test:
+        print(
+            "Test photos were checked too. `fieldguide review` reads plots/audit.csv, and shows no "
+            "suspects that are test photos"
+        )

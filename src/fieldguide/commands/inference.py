@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,15 @@ if TYPE_CHECKING:
     from fieldguide.inference.class_folders import ClassFolders
 
 app = typer.Typer()
+
+
+def _target(name: str) -> Path:
+    """Return the path to write to: of a symbolic link its target, so that the link stays."""
+    if not name:
+        raise typer.BadParameter("found ''; allowed: a name")
+    path = Path(name)
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
 
 Model = Annotated[
     str,
@@ -36,21 +46,30 @@ def predict(
         str | None,
         typer.Option(
             metavar="NUMBER",
-            help="0 to 1; an answer less probable is 'unsure'; auto: the classifier's own number",
+            help="0 to 1, or auto for the classifier's; less probable answers are 'unsure'",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="print CSV")] = False,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="file to write: .csv, .json or .parquet"),
+        typer.Option(
+            *("--output", "-o"),
+            parser=_target,
+            metavar="FILE",
+            help="file to write: .csv, .json or .parquet",
+        ),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="go on with an interrupted --output")
     ] = False,
     sort: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="also link or copy the photos into class folders in DIR"),
+        typer.Option(
+            parser=_target,
+            metavar="DIR",
+            help="also link or copy the photos into class folders in DIR",
+        ),
     ] = None,
 ) -> None:
     """Print or write the most probable classes of photos.
@@ -59,7 +78,7 @@ def predict(
     """
     from fieldguide.inference import answers, formats
     from fieldguide.inference.answer_file import check_output, describe_run, write_answers
-    from fieldguide.inference.class_folders import ClassFolders, check_folder
+    from fieldguide.inference.class_folders import ClassFolders
     from fieldguide.inference.find import find_model
     from fieldguide.inference.load import load
 
@@ -69,51 +88,50 @@ def predict(
         check_output(output)
     elif resume:
         raise FieldguideError("--resume: found no --output; allowed: with the file to go on with")
-    if sort is not None:
-        check_folder(sort, photos)
     files, skipped = answers.find_photos(photos)
     if not files:
         raise answers.no_photo(", ".join(map(str, photos)), skipped)
     path = find_model(model)
     classifier = load(path)
-    threshold = answers.find_threshold(min_confidence, classifier)
-    header = formats.columns(classifier, top, with_answer=threshold is not None)
-    folders = None if sort is None else ClassFolders(sort, classifier.classes)
+    smallest = answers.read_min_confidence(min_confidence, classifier)
+    header = formats.columns(classifier, top, with_answer=smallest is not None)
+    folders = None if sort is None else ClassFolders(sort, classifier.classes, photos)
 
-    def rows_from(start: int) -> Iterator[Row]:
-        rows = answers.classify(classifier, files, top=top, min_confidence=threshold, start=start)
-        return rows if folders is None else folders.sort(rows)
+    unreadable: list[str] = []
+
+    def rows_from(start: int) -> Iterable[Row]:
+        return answers.classify(classifier, files, top=top, min_confidence=smallest, start=start)
+
+    def finish(rows: Iterable[Row]) -> Iterable[Row]:
+        rows = answers.note_unreadable(rows, unreadable)
+        return rows if folders is None else folders.sort(rows, files)
 
     if output is None:
-        unreadable = _print(rows_from(0), files, header, as_json=as_json, as_csv=as_csv)
+        _print(finish(rows_from(0)), files, header, as_json=as_json, as_csv=as_csv)
     else:
-        run = describe_run(path, files, top=top, min_confidence=threshold, sort=sort)
-        unreadable = write_answers(
-            output, header, rows_from, run=run, photos=len(files), resume=resume
-        )
+        run = describe_run(path, files, top=top, min_confidence=smallest)
+        write_answers(output, header, rows_from, finish, run=run, photos=len(files), resume=resume)
         print(printable(str(output)))
-    _say_counts(len(files), unreadable, skipped, folders)
+    _say_counts(len(files), len(unreadable), skipped, folders)
     if unreadable:
         raise typer.Exit(1)
 
 
 def _print(
-    rows: Iterator[Row], files: list[Path], header: list[str], *, as_json: bool, as_csv: bool
-) -> int:
-    """Print answers as JSON, CSV or a table; return how many photos cannot be read."""
+    rows: Iterable[Row], files: list[Path], header: list[str], *, as_json: bool, as_csv: bool
+) -> None:
+    """Print answers as JSON, CSV or a table."""
     from fieldguide.core.output import print_utf8
-    from fieldguide.inference import answers, formats
+    from fieldguide.inference import formats
 
-    unreadable: list[str] = []
-    rows = answers.note_unreadable(rows, unreadable)
     if as_json:
         formats.write_json(rows, sys.stdout)
     elif as_csv:
         print_utf8()
-        formats.write_csv(rows, header, sys.stdout)
+        out = formats.Terminal(sys.stdout) if sys.stdout.isatty() else sys.stdout
+        formats.write_csv(rows, header, out)
     else:
         formats.print_table(rows, files)
-    return len(unreadable)
 
 
 def _say_counts(
@@ -140,14 +158,17 @@ def explain(
         str | None,
         typer.Option("--class", help="class to explain; the most probable one by default"),
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="PNG file to write")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", parser=_target, metavar="FILE", help="PNG file to write"),
+    ] = None,
 ) -> None:
     """Draw which pixels of a photo speak for its class."""
     from fieldguide.core.files import write_bytes
     from fieldguide.inference.find import find_model
     from fieldguide.inference.load import load
 
-    target = output or Path(f"{photo.stem}_explained.png")
+    target = output or _target(f"{photo.stem}_explained.png")
     if target.suffix.lower() != ".png":
         raise FieldguideError(f"--output: found {target}; allowed: a name ending in .png")
     try:
@@ -161,9 +182,9 @@ def explain(
 @app.command()
 def export(
     model: Model = "models/classifier",
-    output: Annotated[Path, typer.Option("--output", "-o", help="file to write")] = Path(
-        "models/exported/classifier.onnx"
-    ),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", parser=_target, metavar="FILE", help="file to write")
+    ] = Path("models/exported/classifier.onnx"),
     photos: Annotated[
         Path | None,
         typer.Option(help="folder of photos to compare answers on; the test split by default"),
@@ -198,6 +219,4 @@ def serve(
 
     folder = find_model(model)
     classifier = load(folder)
-    # A classifier lies in PROJECT/models/classifier; its test results lie in the same project.
-    card = make_card(classifier, folder.absolute().parent.parent)
-    start(classifier, card, host=host, port=port)
+    start(classifier, make_card(classifier, folder), host=host, port=port)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fieldguide.core.errors import FieldguideError, GitError, printable
+from fieldguide.core.errors import FieldguideError, GitError, StoreError, printable
 
 app = typer.Typer()
 
-_STATE = Path(".fieldguide/review")
 _SEED = 0  # of the order of test photos
 
 
@@ -21,7 +21,7 @@ def review(
         Path | None,
         typer.Argument(
             metavar="[FOLDER]",
-            help="folder of data.archive; its photos without a class, the least certain first",
+            help="folder of data.archive: review its photos that have no class",
         ),
     ] = None,
     *,
@@ -55,9 +55,8 @@ def review(
     from fieldguide.prepare.archives import open_archives
     from fieldguide.results.paths import PREPARED
     from fieldguide.review.app import make_app
-    from fieldguide.review.label_file import LabelFile
-    from fieldguide.review.label_table import find_table
-    from fieldguide.review.project import ReviewProject
+    from fieldguide.review.label_file import REVIEWED
+    from fieldguide.review.label_table import open_project
     from fieldguide.review.queues import audit_queue, folder_queue, random_test_queue
     from fieldguide.review.session import Session
 
@@ -67,19 +66,15 @@ def review(
         raise FieldguideError(f"--split test: found {folder}; allowed: without a folder")
     name = _reviewer(reviewer)
     params = load_params().data
-    store = Store(Path(PREPARED))
+    try:
+        store = Store(Path(PREPARED))
+    except StoreError as err:
+        raise FieldguideError(
+            f"{err}; if that fails, `dvc checkout prepare` brings back the store of the last run"
+        ) from err
     with open_archives(params.archive) as archives:
-        table, notes = find_table(params, archives)
-        for note in notes:
-            print(printable(note))
-        labels = LabelFile(table, _STATE / "labels.lock")
-        if labels.has_new_columns:
-            text = (
-                f"{table}: each row got the columns reviewed_by and reviewed_at; commit that first"
-            )
-            print(printable(f"{text}, so that `git diff` shows only decisions"))
-        params = params.model_copy(update={"labels": str(table)})
-        project = ReviewProject(params, archives, labels, store)
+        project, notes = open_project(params, archives, store, folder)
+        table = project.labels.path
         if split:
             queue = random_test_queue(project, _SEED)
         elif folder:
@@ -87,17 +82,36 @@ def review(
             from fieldguide.inference.load import load
 
             queue = folder_queue(project, load(find_model(model)), folder)
-            if not project.has_splits:
-                print(
-                    "The test set is drawn from all photos, so photos that you label here may come "
-                    "into it; a column split in the table prevents that"
-                )
         else:
             queue = audit_queue(project)
-        session = Session(project, queue, reviewer=name, skipped=_STATE / "skipped.json")
+        if project.labels.start():
+            notes.append(
+                f"{table}: each row got the columns {' and '.join(REVIEWED)}; commit that first, "
+                "so that `git diff` shows only decisions"
+            )
+        if project.drawn:
+            drawn, them = " or ".join(project.drawn), "it" if len(project.drawn) == 1 else "them"
+            notes.append(
+                f"{table}: no photo has the split {drawn}, so `prepare` draws {them} from each "
+                "class. A photo that you decide may move other photos to another split, or may be "
+                "drawn itself. To avoid that, add a column split (docs/review.md)"
+            )
+        if folder and params.group_columns:
+            notes.append(
+                f"{table}: a row that is added has no {' and no '.join(params.group_columns)} "
+                "(data.group); `prepare` may put such photos of one group in different splits. To "
+                "avoid that, fill the columns in"
+            )
+        session = Session(project, queue, reviewer=name)
         waiting, _, total = session.waiting()
-        print(printable(f"{queue.title}: {len(waiting):,} of {total:,} photos to review"))
+        waits = f"{queue.title}: {len(waiting):,} of {total:,} photos to review"
+        _say([*notes, *session.warnings(), waits])
         run(lambda hosts: make_app(session, hosts=hosts), host="127.0.0.1", port=port)
+
+
+def _say(notes: Sequence[str]) -> None:
+    for note in notes:
+        print(printable(note))
 
 
 def _reviewer(given: str | None) -> str:

@@ -3,7 +3,7 @@
 data/prepared/dataset.json   classes, size, mean, std, counts, shards with hashes
 data/prepared/train.npy      (N, H, W, 3) uint8 RGB; likewise val, test
 data/prepared/train.csv      one line for each row: source name, class, SHA-256 of the source file
-data/prepared/left_out.csv   one line for each file that is in no split: file, class, reason, detail
+data/prepared/left_out.csv   one line for each file that is in no split, and why
 data/prepared/groups.csv     one line for each photo of a group of two or more
 data/prepared/most_alike.json  source names of the most alike pair of a training and a test photo
 

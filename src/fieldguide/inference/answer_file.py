@@ -1,25 +1,26 @@
 """Write the answers of `fieldguide predict` to a file, and go on after a kill.
 
-The rows lie in the hidden folder `.NAME.unfinished` beside the file until all photos are answered.
-Only then the file itself is written, at once.
+Until all photos are answered, the rows lie in the hidden file `.NAME.unfinished` beside it. Only
+then the file itself is written, at once.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from fieldguide.core.errors import FieldguideError, printable
-from fieldguide.core.files import aside, folder_md5, md5, write_json
+from fieldguide.core.files import aside, folder_md5, md5
 from fieldguide.inference import formats
-from fieldguide.inference.answers import Row, note_unreadable
+from fieldguide.inference.answers import Row
 from fieldguide.inference.classifier import BATCH
 
 SUFFIXES = (".csv", ".json", ".parquet")
@@ -45,7 +46,7 @@ def check_output(output: Path) -> None:
 
 
 def describe_run(
-    model: Path, photos: list[Path], *, top: int, min_confidence: float | None, sort: Path | None
+    model: Path, photos: list[Path], *, top: int, min_confidence: float | None
 ) -> dict[str, object]:
     """Describe what decides the answers; only a run with an equal description may be resumed.
 
@@ -55,7 +56,6 @@ def describe_run(
             them again would take nearly as long as classifying them.
         top: as in `classify`.
         min_confidence: as in `classify`.
-        sort: folder for the class folders, if any.
     """
     files = []
     for photo in photos:
@@ -69,7 +69,6 @@ def describe_run(
         "the list of photos": md5(json.dumps(files).encode()),
         "--top": top,
         "--min-confidence": min_confidence,
-        "--sort": None if sort is None else str(sort.resolve()),
     }
 
 
@@ -77,39 +76,39 @@ def write_answers(
     output: Path,
     header: list[str],
     rows_from: Callable[[int], Iterable[Row]],
+    finish: Callable[[Iterable[Row]], Iterable[Row]],
     *,
     run: dict[str, object],
     photos: int,
     resume: bool,
-) -> int:
+) -> None:
     """Write the answers to a file; photos that cannot be read are also named on stderr.
 
     Args:
         output: see `check_output`.
         header: of `formats.columns`.
         rows_from: classifies the photos from an index on.
+        finish: passes on all rows, also those of an interrupted run, when they are written.
         run: of `describe_run`.
         photos: number of all photos.
         resume: go on from the answers of an interrupted run, if there is one.
-
-    Returns:
-        The number of photos that cannot be read.
 
     Raises:
         FieldguideError: the interrupted run was another one, another process writes this file, or
             it cannot be written.
     """
-    folder = output.with_name(f".{output.name}.unfinished")
-    rows = folder / "rows.jsonl"
-    folder.mkdir(parents=True, exist_ok=True)
+    rows = output.with_name(f".{output.name}.unfinished")
+    output.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with _only_process(folder, output):
-            answered = _keep_answered(folder, run, output, photos) if resume else 0
+        with _only_process(output):
+            answered = _keep_answered(rows, run, output, photos) if resume else 0
             if not answered:
-                rows.write_bytes(b"")
-                write_json(folder / "run.json", run)
+                rows.write_text(json.dumps(run) + "\n", encoding="utf-8")
             _append(rows, rows_from(answered))
-            unreadable = _write_file(output, header, rows)
+            with rows.open(encoding="utf-8") as file:
+                next(file)  # describes the run
+                _write_file(output, header, finish(map(json.loads, file)))
+            rows.unlink()
     except OSError as err:
         raise FieldguideError(
             f"{output}: cannot be written ({err.strerror or err}); --resume goes on from the "
@@ -118,44 +117,57 @@ def write_answers(
     except KeyboardInterrupt:
         print("stopped; --resume goes on from the answers so far", file=sys.stderr)
         raise
-    shutil.rmtree(folder)
-    return unreadable
 
 
 @contextmanager
-def _only_process(folder: Path, output: Path) -> Iterator[None]:
+def _only_process(output: Path) -> Iterator[None]:
+    path = output.with_name(f".{output.name}.lock")
     try:
-        lock = FileLock(folder / "lock").acquire(timeout=0)
+        lock = FileLock(path).acquire(timeout=0)
     except Timeout as err:
         raise FieldguideError(f"{output}: another process is writing this file") from err
     with lock:
-        yield
+        try:
+            yield
+        finally:  # before the release: after it, another process may have locked this file
+            path.unlink(missing_ok=True)
 
 
-def _keep_answered(folder: Path, run: dict[str, object], output: Path, photos: int) -> int:
-    """Drop a half-written row and the rows of a half-written batch; return how many rows are left.
+def _keep_answered(rows: Path, run: dict[str, object], output: Path, photos: int) -> int:
+    """Drop damaged rows and the rows of a half-written batch; return how many rows are left.
 
     The network's last digits may depend on which photos share a batch. So the batches of a resumed
     run must be those of a run without interruption.
     """
-    description, rows = folder / "run.json", folder / "rows.jsonl"
-    if not description.exists():
+    if not rows.exists():
         return 0
-    found = json.loads(description.read_text(encoding="utf-8"))
-    changed = [name for name in run if found.get(name) != run[name]]
-    if changed:
-        raise FieldguideError(
-            f"{output}: --resume: {', '.join(changed)} changed since the interrupted run; "
-            "allowed: the same model, photos and options, or a new run without --resume"
-        )
-    kept = kept_bytes = size = 0
     with rows.open("rb+") as file:
-        for count, line in enumerate(file, start=1):
+        first = _parsed(file.readline())
+        if first is None:  # a power cut may leave an empty or damaged file
+            return 0
+        changed = [name for name in run if first.get(name) != run[name]]
+        if changed:
+            raise FieldguideError(
+                f"{output}: --resume: {', '.join(changed)} changed since the interrupted run; "
+                "allowed: the same model, photos and options, or a new run without --resume"
+            )
+        kept, kept_bytes = 0, file.tell()
+        size = kept_bytes
+        for count, line in enumerate(takewhile(_parsed, file), start=1):
             size += len(line)
-            if line.endswith(b"\n") and (count % BATCH == 0 or count == photos):
+            if count % BATCH == 0 or count == photos:
                 kept, kept_bytes = count, size
         file.truncate(kept_bytes)
     return kept
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """Return the JSON object of a line; None if the line is damaged or half-written."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and line.endswith(b"\n") else None
 
 
 def _append(path: Path, rows: Iterable[Row]) -> None:
@@ -168,17 +180,13 @@ def _append(path: Path, rows: Iterable[Row]) -> None:
                 print(printable(row["error"]), file=sys.stderr, flush=True)
 
 
-def _write_file(output: Path, header: list[str], path: Path) -> int:
-    """Write the file from all rows; return how many photos cannot be read."""
-    unreadable: list[str] = []
-    with aside(output) as partial, path.open(encoding="utf-8") as file:
-        rows = note_unreadable(map(json.loads, file), unreadable)
+def _write_file(output: Path, header: list[str], rows: Iterable[Row]) -> None:
+    with aside(output) as partial:
         if output.suffix.lower() == ".parquet":
             formats.write_parquet(rows, header, partial)
-        else:
-            with partial.open("w", encoding="utf-8", newline="") as out:
-                if output.suffix.lower() == ".csv":
-                    formats.write_csv(rows, header, out)
-                else:
-                    formats.write_json(rows, out)
-    return len(unreadable)
+            return
+        with partial.open("w", encoding="utf-8", newline="") as out:
+            if output.suffix.lower() == ".csv":
+                formats.write_csv(rows, header, out)
+            else:
+                formats.write_json(rows, out)

@@ -31,7 +31,7 @@ from fieldguide.prepare.names import PHOTO_SUFFIXES, by_suffix
 # probable class, or UNSURE.
 Row = dict[str, Any]
 UNSURE = "unsure"
-AUTO = "auto"  # the smallest confidence that the classifier itself has
+AUTO = "auto"  # the classifier's min_confidence
 
 
 def find_photos(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
@@ -61,34 +61,36 @@ def no_photo(where: str, skipped: list[Path]) -> FieldguideError:
     return FieldguideError(f"{where}: found no photo{but}; allowed: {' '.join(PHOTO_SUFFIXES)}")
 
 
-def find_threshold(min_confidence: str | None, classifier: Classifier) -> float | None:
-    """Return the smallest probability of an answer that is not UNSURE; None if there is none.
+def read_min_confidence(text: str | None, classifier: Classifier) -> float | None:
+    """Return the smallest probability of an answer that is not UNSURE, in [0, 1].
 
     Args:
-        min_confidence: a number from 0 to 1, or AUTO for the classifier's own one.
+        text: a number from 0 to 1, AUTO for the classifier's min_confidence, or None for none.
         classifier: gives the answers.
 
     Raises:
-        FieldguideError: something else, the classifier has no confidence of its own, or one of its
-            classes has the name UNSURE itself.
+        FieldguideError: the text is something else, the classifier has no min_confidence, or one
+            of its classes has the name UNSURE itself.
     """
-    if min_confidence is None:
+    if text is None:
         return None
-    if min_confidence == AUTO:
-        if classifier.min_confidence is None:
-            raise FieldguideError(
-                f"--min-confidence {AUTO}: this classifier has no confidence of its own, because "
-                "none reached train.target_precision on the validation photos, or they were "
-                "trained on; allowed: 0 to 1"
-            )
-        threshold = classifier.min_confidence
-    else:
-        threshold = _number(min_confidence)
     if UNSURE in classifier.classes:
         raise FieldguideError(
             f"--min-confidence: found a class named {UNSURE!r}; allowed: a classifier without one"
         )
-    return threshold
+    if text != AUTO:
+        return _number(text)
+    if classifier.min_confidence is None:
+        reason = (
+            "no confidence reached train.target_precision on its validation photos"
+            if classifier.calibrated
+            else "it was trained on its validation photos too"
+        )
+        raise FieldguideError(
+            f"--min-confidence {AUTO}: this classifier has no min_confidence, because {reason}; "
+            "allowed: 0 to 1"
+        )
+    return classifier.min_confidence
 
 
 def _number(text: str) -> float:
@@ -97,7 +99,7 @@ def _number(text: str) -> float:
     except ValueError:
         found = math.nan
     if not 0 <= found <= 1:  # a NaN is not
-        raise FieldguideError(f"--min-confidence: found {text}; allowed: {AUTO}, or 0 to 1")
+        raise FieldguideError(f"--min-confidence: found {text!r}; allowed: {AUTO}, or 0 to 1")
     return found
 
 
@@ -134,14 +136,19 @@ def classify(
         answers = classifier.predict_all(photos[start:])
         tracked = bar.track(answers, len(photos), completed=start)
         for photo, answer in zip(photos[start:], tracked, strict=True):
-            row: Row = {"photo": str(photo)}
+            row: Row = {"photo": _valid(str(photo))}
             if isinstance(answer, PhotoError):
-                yield {**row, "error": str(answer)}
+                yield {**row, "error": _valid(str(answer))}
                 continue
             if min_confidence is not None:
                 row["answer"] = answer.label if answer.probability >= min_confidence else UNSURE
             named = answer.top(top).items()
             yield {**row, "classes": [{"class": name, "probability": p} for name, p in named]}
+
+
+def _valid(name: str) -> str:
+    r"""Replace each byte that is not UTF-8, such as 0xff, by \udcff: no format can store it."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def note_unreadable(rows: Iterable[Row], unreadable: list[str]) -> Iterator[Row]:

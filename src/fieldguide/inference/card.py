@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fieldguide.core.files import folder_md5
 from fieldguide.inference.classifier import Classifier
+from fieldguide.results.paths import MODEL
 from fieldguide.results.results import Missing, Results, refuse_damaged
 from fieldguide.results.revision import WORKSPACE, Revision
 
@@ -38,25 +40,27 @@ class Card:
     trust: str | None  # what can be taken without a look, by the test set
 
 
-def make_card(classifier: Classifier, project: Path) -> Card:
+def make_card(classifier: Classifier, model: Path) -> Card:
     """Collect the facts.
 
     Args:
         classifier: the card of a bundle names its architecture and how it was trained.
-        project: its folder; it may hold no results.
+        model: its folder PROJECT/models/NAME, or its file. The project's test results are shown
+            only if dvc.lock names this very classifier.
 
     Raises:
         RevisionError: the results of `evaluate` were changed since or are damaged.
     """
     bundle: Bundle | None = getattr(classifier, "bundle", None)
-    results = Results(Revision(project, WORKSPACE, None))
-    test, trust = _test_scores(results), results.trust
-    refuse_damaged(trust)
-    said = None if isinstance(trust, Missing) else trust.summary()
     if bundle is None:
-        return Card("exported", classifier.image_size, None, None, test, said)
+        return Card("exported", classifier.image_size, None, None, None, None)
+    results = Results(Revision(model.absolute().parent.parent, WORKSPACE, None))
+    tested = results.outputs.get(MODEL)
+    scores = trust = None
+    if tested is not None and tested.md5 == folder_md5(model):
+        scores, trust = _test_scores(results), _trust(results)
     size = bundle.preprocessing.size
-    return Card(bundle.name, size, bundle.val_acc, bundle.started_from, test, said)
+    return Card(bundle.name, size, bundle.val_acc, bundle.started_from, scores, trust)
 
 
 def _test_scores(results: Results) -> TestScores | None:
@@ -65,3 +69,8 @@ def _test_scores(results: Results) -> TestScores | None:
     if isinstance(confusion, Missing) or interval is None:
         return None
     return TestScores(confusion.photos, results.metrics["test.acc"], *interval)
+
+
+def _trust(results: Results) -> str | None:
+    refuse_damaged(results.trust)
+    return None if isinstance(results.trust, Missing) else results.trust.summary()

@@ -9,6 +9,7 @@ import shutil
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -17,28 +18,11 @@ from fieldguide.core.files import md5
 from fieldguide.inference.answers import UNSURE, Row
 from fieldguide.prepare.names import is_hidden
 
-_MAX_BYTES = 200  # of a folder's name; file systems allow 255, and a number may follow
+_MAX_BYTES = 200  # of a name that is not kept; file systems allow 255, and a number may follow
+_MAX_SUFFIX = 40  # bytes, likewise
 # Windows takes these names for devices, also with a suffix.
 # https://learn.microsoft.com/windows/win32/fileio/naming-a-file
 _DEVICE = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9¹²³])( *\..*)?", re.IGNORECASE)
-
-
-def check_folder(folder: Path, photos: list[Path]) -> None:
-    """Fail if the next run would find the sorted photos among those to classify.
-
-    Args:
-        folder: for the class folders.
-        photos: files and folders to classify.
-
-    Raises:
-        FieldguideError: it is, or lies in, one of the folders.
-    """
-    for given in photos:
-        if given.is_dir() and folder.resolve().is_relative_to(given.resolve()):
-            raise FieldguideError(
-                f"--sort: found {folder}, which lies in {given}; allowed: a folder outside the "
-                "folders of photos"
-            )
 
 
 def folder_names(classes: list[str]) -> dict[str, str]:
@@ -59,11 +43,18 @@ def folder_names(classes: list[str]) -> dict[str, str]:
 
 def _safe(label: str) -> str:
     name = "".join("_" if c in '<>:"/\\|?*' or not c.isprintable() else c for c in label)
-    name = name.encode()[:_MAX_BYTES].decode(errors="ignore")
+    name = _cut(name, _MAX_BYTES)
     name = re.sub(r"[. ]$", "_", name)  # Windows drops a last dot or space
     if is_hidden(name) or _DEVICE.fullmatch(name):
         name = f"_{name}_"
     return name or "_"
+
+
+def _cut(name: str, size: int) -> str:
+    """Cut a name to a number of bytes, but not within a character."""
+    while len(os.fsencode(name)) > size:
+        name = name[:-1]
+    return name
 
 
 def _disk_name(name: str) -> str:
@@ -78,29 +69,39 @@ class ClassFolders:
     another photo has that name already, eight digits of the photo's MD5 are appended.
     """
 
-    def __init__(self, folder: Path, classes: list[str]) -> None:
+    def __init__(self, folder: Path, classes: list[str], given: list[Path]) -> None:
         """Make the outer folder.
 
+        Args:
+            folder: for the class folders.
+            classes: of the classifier.
+            given: files and folders to classify.
+
         Raises:
-            OSError: it cannot be made.
+            FieldguideError: the next run would find sorted photos among those to classify.
+            OSError: the folder cannot be made.
         """
-        folder.mkdir(parents=True, exist_ok=True)
         self._folders = {label: folder / name for label, name in folder_names(classes).items()}
         self._folders.setdefault(UNSURE, folder / UNSURE)
+        _refuse_given(folder, self._folders.values(), given)
+        folder.mkdir(parents=True, exist_ok=True)
         # On the same file system as its final place, and apart from those of other processes.
         self._partial = folder / f".{os.getpid()}.partial"
         self.counts: Counter[str] = Counter()  # of "linked", "copied" and "already there"
 
-    def sort(self, rows: Iterable[Row]) -> Iterator[Row]:
-        """Lay the photo of each row into its folder, then pass the row on.
+    def sort(self, rows: Iterable[Row], photos: list[Path]) -> Iterator[Row]:
+        """Lay each photo into the folder of its answer, then pass its row on.
+
+        Args:
+            rows: of `classify`, one for each photo.
+            photos: files.
 
         Raises:
             FieldguideError: a photo cannot be linked or copied, for example on a full disk.
         """
-        for row in rows:
+        for row, photo in zip(rows, photos, strict=True):
             if "error" not in row:
                 label = row.get("answer", row["classes"][0]["class"])
-                photo = Path(row["photo"])
                 target = self._folders[label] / photo.name
                 try:
                     self.counts[self._add(photo.resolve(), target)] += 1
@@ -114,14 +115,16 @@ class ClassFolders:
     def _add(self, photo: Path, target: Path) -> str:
         """Lay one photo under its name, or with digits of its MD5; return what was done."""
         target.parent.mkdir(exist_ok=True)
-        for name in _free_names(photo, target):
-            if not os.path.lexists(name):
+        for name in _names(photo, target):
+            try:
                 return self._link_or_copy(photo, name)
-            if name.is_file() and (name.samefile(photo) or filecmp.cmp(photo, name, shallow=False)):
-                return "already there"
+            except FileExistsError:
+                if name.is_file() and (name.samefile(photo) or filecmp.cmp(photo, name, False)):
+                    return "already there"
         raise FileExistsError(f"{name} is another file")
 
     def _link_or_copy(self, photo: Path, target: Path) -> str:
+        """Return what was done; raise FileExistsError if there is such a file."""
         try:
             os.link(photo, target)
         except FileExistsError:
@@ -129,15 +132,30 @@ class ClassFolders:
         except OSError:  # such as on another file system, or on one without hard links
             try:
                 shutil.copyfile(photo, self._partial)
-                if os.path.lexists(target):  # made by another process; `rename` would replace it
-                    raise FileExistsError(f"{target} is another file") from None
-                self._partial.rename(target)
+                with suppress(OSError):  # some network drives let nobody change times
+                    shutil.copystat(photo, self._partial)
+                target.touch(exist_ok=False)  # `replace` alone would overwrite another's file
+                self._partial.replace(target)
             finally:
                 self._partial.unlink(missing_ok=True)
             return "copied"
         return "linked"
 
 
-def _free_names(photo: Path, target: Path) -> Iterator[Path]:
+def _refuse_given(folder: Path, targets: Iterable[Path], given: list[Path]) -> None:
+    """Fail if a class folder is or lies in a given folder, or holds a given file."""
+    whole = {path.resolve() for path in given if path.is_dir()}
+    partly = {path.parent.resolve() for path in given if not path.is_dir()}
+    for target in targets:
+        place = target.resolve()
+        if place in partly or not whole.isdisjoint([place, *place.parents]):
+            raise FieldguideError(
+                f"--sort: found {folder}, but {target} is a place of photos to classify; "
+                "allowed: a folder whose class folders lie outside of those places"
+            )
+
+
+def _names(photo: Path, target: Path) -> Iterator[Path]:
     yield target
-    yield target.with_stem(f"{target.stem}-{md5(photo.read_bytes())[:8]}")
+    stem, suffix = _cut(target.stem, _MAX_BYTES), _cut(target.suffix, _MAX_SUFFIX)
+    yield target.with_name(f"{stem}-{md5(photo.read_bytes())[:8]}{suffix}")

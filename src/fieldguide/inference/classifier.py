@@ -55,6 +55,7 @@ class Classifier(ABC):
         *,
         image_size: int,
         resize: Literal["crop", "squash"],
+        calibrated: bool = False,
         min_confidence: float | None = None,
     ) -> None:
         """Set the classes, how photos are resized, and which answers are unsure.
@@ -63,11 +64,12 @@ class Classifier(ABC):
             classes: names, in the order of the network's outputs.
             image_size: side of the square that a photo is resized to, in pixels, as in training.
             resize: crop the photo to a square, or squash it into one.
-            min_confidence: in [0, 1); less probable answers are unsure. None if the validation
-                photos gave no such confidence.
+            calibrated: False if the network was trained on its validation photos too.
+            min_confidence: in [0, 1); less probable answers are unsure. None if it is not
+                calibrated, or no confidence reached train.target_precision.
         """
         self.classes, self.image_size, self.resize = classes, image_size, resize
-        self.min_confidence = min_confidence
+        self.calibrated, self.min_confidence = calibrated, min_confidence
 
     @abstractmethod
     def probabilities(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:

@@ -173,7 +173,7 @@ def write_onnx(bundle: Bundle, path: Path) -> None:
             f"Photo classifier. {PIXELS}: (batch, {size}, {size}, 3) uint8, RGB squares of a photo "
             f"({bundle.resize}). {PROBABILITIES}: (batch, {len(bundle.classes)}) float32, "
             f"calibrated if the metadata '{METADATA}' has a calibration; names of the classes and "
-            "the confidence below which an answer is unsure are there too."
+            "min_confidence, below which an answer is unsure, are there too."
         )
         program.model.metadata_props[METADATA] = _description(bundle)
         path.write_bytes(program.model_proto.SerializeToString(deterministic=True))

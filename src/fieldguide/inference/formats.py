@@ -8,11 +8,14 @@ import sys
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from fieldguide.core.errors import printable
 from fieldguide.inference.answers import UNSURE, Row
 from fieldguide.inference.classifier import Classifier
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 _MAX_WIDTH = 60  # characters; columns are not aligned below a longer name of a photo
 _ROW_GROUP = 10_000  # rows that Parquet keeps in memory
@@ -29,6 +32,17 @@ def columns(classifier: Classifier, top: int, *, with_answer: bool) -> list[str]
     ranks = range(1, min(top, len(classifier.classes)) + 1)
     classes = [f"{name}_{k}" for k in ranks for name in ("class", "probability")]
     return ["photo", *["answer"] * with_answer, *classes, "error"]
+
+
+class Terminal:
+    """Prints text without control characters, which a name may have and the terminal would obey."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def write(self, text: str) -> int:
+        """Print a text; return its length."""
+        return self._out.write(printable(text))
 
 
 def print_table(rows: Iterable[Row], photos: list[Path]) -> None:
@@ -58,7 +72,7 @@ def write_json(rows: Iterable[Row], out: TextIO) -> None:
     print("\n]", file=out)
 
 
-def write_csv(rows: Iterable[Row], header: list[str], out: TextIO) -> None:
+def write_csv(rows: Iterable[Row], header: list[str], out: SupportsWrite[str]) -> None:
     """Write one line per photo.
 
     Args:
@@ -66,7 +80,8 @@ def write_csv(rows: Iterable[Row], header: list[str], out: TextIO) -> None:
         header: of `columns`.
         out: receives the text.
     """
-    writer = csv.DictWriter(out, header, restval="", lineterminator="\n")
+    # Quotes for all text: by default, Python 3.11 writes a carriage return in a name without them.
+    writer = csv.DictWriter(out, header, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writeheader()
     writer.writerows(map(_cells, rows))
 
@@ -87,8 +102,8 @@ def write_parquet(rows: Iterable[Row], header: list[str], path: Path) -> None:
 def _cells(row: Row) -> dict[str, str | float]:
     """Return the cells that have a value, by column."""
     cells: dict[str, str | float] = {
-        name: printable(row[name]) for name in ("photo", "answer", "error") if name in row
+        name: row[name] for name in ("photo", "answer", "error") if name in row
     }
     for k, one in enumerate(row.get("classes", ()), start=1):
-        cells[f"class_{k}"], cells[f"probability_{k}"] = printable(one["class"]), one["probability"]
+        cells[f"class_{k}"], cells[f"probability_{k}"] = one["class"], one["probability"]
     return cells

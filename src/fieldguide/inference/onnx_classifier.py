@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import re
+import reprlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +46,7 @@ class OnnxClassifier(Classifier):
             found["classes"],
             image_size=found["image_size"],
             resize=found["resize"],
+            calibrated=found["calibration"] is not None,
             min_confidence=(found["calibration"] or {}).get("min_confidence"),
         )
 
@@ -105,6 +108,7 @@ def _read_description(path: Path, session: onnxruntime.InferenceSession) -> dict
         )
     try:
         found = json.loads(text)
+        json.dumps(found, ensure_ascii=False).encode()  # fails for half a surrogate pair
     except (ValueError, RecursionError) as err:
         raise BundleError(f"{path}: metadata '{METADATA}' is not JSON ({err})") from err
     problem = _problem(found) or _mismatch(found, session)
@@ -115,31 +119,43 @@ def _read_description(path: Path, session: onnxruntime.InferenceSession) -> dict
 
 def _problem(found: Any) -> str | None:
     """Say what is wrong with a description; None if it is right."""
-    version = found.get("format") if isinstance(found, dict) else type(found).__name__
-    if version != FORMAT:
-        return f"found format {version!r}; allowed: {FORMAT}"
-    classes, size, resize = (found.get(key) for key in ("classes", "image_size", "resize"))
-    named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
-    if not named or len(set(classes)) != len(classes) or len(classes) < 2:  # noqa: PLR2004
-        return "'classes': allowed: two or more names, each only once"
-    if type(size) is not int or not 1 <= size <= MAX_SIZE:
-        return f"'image_size': found {size!r}; allowed: 1 to {MAX_SIZE} pixels"
-    if resize not in ("crop", "squash"):
-        return f"'resize': found {resize!r}; allowed: crop or squash"
-    calibration = found.get("calibration", "missing")
-    if calibration is not None and not _is_calibration(calibration):
-        return (
-            f"'calibration': found {calibration!r}; allowed: null, or a mapping whose "
-            "'min_confidence' is null or a number from 0 to below 1"
-        )
+    if not isinstance(found, dict):
+        return f"found {type(found).__name__}; allowed: a mapping"
+    for key, (allows, allowed) in _ALLOWED.items():
+        if key not in found:
+            return f"'{key}': missing; allowed: {allowed}"
+        if not allows(found[key]):
+            return f"'{key}': found {reprlib.repr(found[key])}; allowed: {allowed}"
     return None
 
 
+def _are_classes(found: Any) -> bool:
+    named = isinstance(found, list) and all(isinstance(name, str) for name in found)
+    return named and len(set(found)) == len(found) >= 2  # noqa: PLR2004
+
+
 def _is_calibration(found: Any) -> bool:
+    if found is None:
+        return True
     if not isinstance(found, dict) or "min_confidence" not in found:
         return False
     value = found["min_confidence"]
     return value is None or (type(value) in (int, float) and 0 <= value < 1)
+
+
+_ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "format": (lambda found: found == FORMAT, str(FORMAT)),
+    "classes": (_are_classes, "two or more names, each only once"),
+    "image_size": (
+        lambda found: type(found) is int and 1 <= found <= MAX_SIZE,
+        f"1 to {MAX_SIZE} pixels",
+    ),
+    "resize": (lambda found: found in ("crop", "squash"), "crop or squash"),
+    "calibration": (
+        _is_calibration,
+        "null, or a mapping whose 'min_confidence' is null or a number from 0 to below 1",
+    ),
+}
 
 
 def _mismatch(found: dict[str, Any], session: onnxruntime.InferenceSession) -> str | None:

@@ -43,6 +43,7 @@ class TorchClassifier(Classifier):
             self.bundle.classes,
             image_size=self.bundle.image_size,
             resize=self.bundle.resize,
+            calibrated=calibration is not None,
             min_confidence=calibration.min_confidence if calibration else None,
         )
 

@@ -19,5 +19,5 @@ class Calibration:
     # Scores are divided by it before they become probabilities.
     temperature: Annotated[FiniteFloat, Field(ge=TEMPERATURES[0], le=TEMPERATURES[1])]
     target_precision: TargetPrecision  # share of right answers that was asked for
-    # Of the answers with at least this confidence so many are right; None: there is no such number.
+    # Answers with at least this confidence reach the target; None: no confidence does.
     min_confidence: Annotated[FiniteFloat, Field(ge=0, lt=1)] | None

@@ -15,7 +15,7 @@ from fieldguide.prepare.chunks import Failure
 from fieldguide.prepare.components import connected
 from fieldguide.prepare.groups import Group, make_groups
 from fieldguide.prepare.layout import Photo
-from fieldguide.prepare.left_out import DUPLICATE, NEAR_COPY, RARE, STRADDLING
+from fieldguide.prepare.left_out import NEAR_COPY, RARE, STRADDLING
 from fieldguide.prepare.looks import Looks
 from fieldguide.prepare.near_copies import contradictions, near_copies
 from fieldguide.prepare.splits import draw_groups, find_copies
@@ -92,10 +92,8 @@ def assign(
         ArchiveError: a class or a split has no photo left, or too few to be divided.
     """
     todo = _Assignment(photos, digests, failures)
-    copies = find_copies(
-        digests, [photo.label for photo in photos], [photo.split for photo in photos]
-    )
-    todo.leave_out({row: Failure(DUPLICATE, why) for row, why in copies.items()})
+    labels, splits = [photo.label for photo in photos], [photo.split for photo in photos]
+    todo.leave_out(find_copies(digests, labels, splits))
     near = near_copies(looks, todo.rows) if params.near_copies else []
     alike = connected(len(photos), near)
     _leave_out_near_copies(todo, alike, looks)
@@ -145,7 +143,7 @@ def _leave_out_near_copies(todo: _Assignment, alike: Sequence[list[int]], looks:
             pairs = contradictions(looks, rows, [photos[row].label for row in rows])
             for row, other in pairs.items():
                 like = f"looks like {photos[other].member.source} of class {photos[other].label}"
-                todo.leave_out({row: Failure(NEAR_COPY, like)})
+                todo.leave_out({row: Failure(NEAR_COPY, like, other)})
                 lost[photos[row].label].append(f"{photos[row].member.source} {like}")
     for label, found in sorted(lost.items()):
         if len(found) >= max(_MANY, _SHARE * before[label]):
@@ -165,7 +163,7 @@ def _leave_out_copies_of(
         if stay:
             source = todo.photos[stay[0]].member.source
             like = f"looks like the {name} photo {source}, or like a photo that does"
-            todo.leave_out(dict.fromkeys(leave, Failure(NEAR_COPY, like)))
+            todo.leave_out(dict.fromkeys(leave, Failure(NEAR_COPY, like, stay[0])))
 
 
 def _divided(todo: _Assignment, rows: Sequence[int], kept: str) -> tuple[list[int], list[int]]:
@@ -224,7 +222,9 @@ def _leave_out_rare(todo: _Assignment, params: DataParams) -> set[str]:
     else:
         todo.leave_out(
             {
-                row: Failure(RARE, f"{counts[todo.photos[row].label]} photos of the class")
+                row: Failure(
+                    RARE, f"{counted(counts[todo.photos[row].label], 'photo')} of the class"
+                )
                 for row in rows
             }
         )
@@ -251,21 +251,22 @@ def _check_classes(todo: _Assignment, rare: set[str]) -> None:
     if emptied:
         label = min(emptied)
         gone = [row for row in todo.reasons if todo.photos[row].label == label]
-        raise ArchiveError(_nothing_left(f"class {label!r} of the training", todo, gone))
+        what = f"training has no usable photo of class {label!r} left"
+        raise ArchiveError(_nothing_left(what, todo, gone))
     for split in ("test", "val"):
         given = [row for row, photo in enumerate(todo.photos) if photo.split == split]
         if given and not todo.by_split(todo.rows)[split]:
-            raise ArchiveError(_nothing_left(split, todo, given))
+            raise ArchiveError(_nothing_left(f"{split} has no usable photo left", todo, given))
 
 
-def _nothing_left(where: str, todo: _Assignment, rows: Sequence[int]) -> str:
+def _nothing_left(what: str, todo: _Assignment, rows: Sequence[int]) -> str:
     if not rows:  # the rare classes that became one class have only test photos
-        return f"no photo is left in the {where} folder; see data.min_photos and data.rare"
+        return f"{what}; see data.min_photos and data.rare"
     counts = Counter(todo.reasons[row].reason for row in rows)
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(counts.items()))
     first = min(rows, key=lambda row: todo.photos[row].member.source)
     return (
-        f"no usable photo left in the {where} folder; left out: {reasons}, such as "
+        f"{what}; left out: {reasons}, such as "
         f"{todo.photos[first].member.source} ({todo.reasons[first].detail}); see data.min_size, "
         "data.max_unreadable and data.near_copies"
     )

@@ -16,10 +16,11 @@ from fieldguide.prepare.looks import look_of
 
 
 class Failure(NamedTuple):
-    """Why a photo cannot be used."""
+    """Why a photo is left out."""
 
     reason: str  # one of `left_out.REASONS`
     detail: str
+    other: int | None = None  # row of the photo that it equals or looks like
 
 
 class Decoded(NamedTuple):

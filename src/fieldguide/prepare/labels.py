@@ -72,9 +72,9 @@ def read_labels(params: DataParams, archives: Archives) -> Layout:
         labelled += matched.labelled
         missing += matched.missing
     name = params.labels
-    _check_missing(name, labelled, missing, archives, params)
+    check_missing(name, labelled, missing, archives, params)
     labelled = _one_row_each(name, _spelled(name, labelled, warnings), warnings)
-    photos, left_out = _photos(name, labelled, _splits(name, labelled))
+    photos, left_out = _photos(name, labelled, splits_of_rows(name, labelled))
     left_out += [
         LeftOut(row.file, spelling(row.label), NO_FILE, f"{row.place} of {name}") for row in missing
     ]
@@ -91,7 +91,7 @@ def read_labels(params: DataParams, archives: Archives) -> Layout:
     return Layout(photos, checked_classes(name, photos, []), left_out, warnings)
 
 
-def _check_missing(
+def check_missing(
     table: str,
     labelled: Sequence[Labelled],
     missing: Sequence[Row],
@@ -228,7 +228,7 @@ class Matched(NamedTuple):
 
     def name_of(self, found: Found) -> str | None:
         """Return what a row must say to name a file; None if no text names this file alone."""
-        for path in (_tidy_path(found.member.source), _tidy_path(found.member.name)):
+        for path in (tidy_path(found.member.source), tidy_path(found.member.name)):
             name = path.removeprefix(self.start)
             if f"{self.start}{name}" == path and self.by_path[path] == [found]:
                 return name if can_be_in_table(name) else None
@@ -248,9 +248,9 @@ def match_rows(table: Table, found: Sequence[Found], folder: Sequence[str] = ())
     """
     by_path: dict[str, list[Found]] = defaultdict(list)
     for one in found:
-        for path in {_tidy_path(one.member.source), _tidy_path(one.member.name)}:
+        for path in {tidy_path(one.member.source), tidy_path(one.member.name)}:
             by_path[path].append(one)
-    files = [_tidy_path(row.file) for row in table.rows]
+    files = [tidy_path(row.file) for row in table.rows]
     shared = _shared_folder([one.folders for one in found if one.is_photo])
     starts = [f"{'/'.join(names)}/" if names else "" for names in (folder, (), shared)]
     start = max(starts, key=lambda start: sum(f"{start}{file}" in by_path for file in files))
@@ -269,7 +269,7 @@ def match_rows(table: Table, found: Sequence[Found], folder: Sequence[str] = ())
     return Matched(labelled, missing, start, by_path)
 
 
-def _tidy_path(file: str) -> str:
+def tidy_path(file: str) -> str:
     """Return a path with composed letters (NFC) and slashes; Windows writes backslashes."""
     names = unicodedata.normalize("NFC", file).replace("\\", "/").split("/")
     return "/".join(name for name in names if name not in ("", "."))
@@ -310,7 +310,7 @@ def _one_row_each(table: str, labelled: Sequence[Labelled], warnings: list[str])
     return once
 
 
-def _splits(table: str, labelled: Sequence[Labelled]) -> list[str]:
+def splits_of_rows(table: str, labelled: Sequence[Labelled]) -> list[str]:
     """Return the split of each row: of the column, else by folder, else train."""
     if any(row.split for row, _ in labelled):
         problems = [

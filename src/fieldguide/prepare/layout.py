@@ -10,7 +10,7 @@ from functools import cache
 from typing import NamedTuple
 
 from fieldguide.core.errors import ArchiveError
-from fieldguide.core.output import counted
+from fieldguide.core.output import counted, listed
 from fieldguide.prepare.left_out import MISPLACED, NOT_A_PHOTO, LeftOut
 from fieldguide.prepare.member import Member
 from fieldguide.prepare.names import (
@@ -225,15 +225,16 @@ def checked_classes(path: str, photos: Sequence[Photo], misplaced: Sequence[str]
     if unknown:
         name, count = unknown.most_common(1)[0]
         raise ArchiveError(
-            f"{path}: class {name!r} has {count} photos outside the training folder and none in it;"
-            f" allowed: {', '.join(classes) or 'none found'}"
+            f"{path}: class {name!r} has {counted(count, 'photo')} for validation or test and none "
+            f"for training; allowed: {listed(classes) or 'none found'}"
         )
     _check_spelling(path, classes)
     if len(classes) < 2:  # noqa: PLR2004
         stray = f" ({misplaced[0]} is in none)" if misplaced else ""
+        plural = "" if classes else "es"
         raise ArchiveError(
-            f"{path}: found {len(classes)} classes {classes}{stray}; allowed: two or more, as "
-            "folders train/<class>/ or <class>/, or in a table (data.labels)"
+            f"{path}: found {len(classes)} class{plural} {classes}{stray}; allowed: two or more, "
+            "as folders train/<class>/ or <class>/, or in a table (data.labels)"
         )
     return classes
 

@@ -19,6 +19,8 @@ REASONS = (
     *(MISPLACED, NO_CLASS, NO_FILE, NOT_A_PHOTO),
 )
 
+COLUMNS = ("file", "class", "reason", "detail", "other_file", "other_class")  # of left_out.csv
+
 
 class LeftOut(NamedTuple):
     """A file that is in no split, or a row of a label table without a file; no hidden files."""
@@ -27,3 +29,5 @@ class LeftOut(NamedTuple):
     label: str  # class; empty if the file has none
     reason: str  # one of REASONS
     detail: str
+    other_file: str = ""  # photo that this one equals or looks like; empty for other reasons
+    other_label: str = ""  # class of that photo

@@ -16,7 +16,7 @@ from fieldguide.prepare.chunks import Failure
 from fieldguide.prepare.groups import given_groups
 from fieldguide.prepare.labels import read_labels
 from fieldguide.prepare.layout import Layout, read_layout
-from fieldguide.prepare.left_out import UNREADABLE, LeftOut
+from fieldguide.prepare.left_out import COLUMNS, UNREADABLE, LeftOut
 from fieldguide.prepare.looks import Looks
 from fieldguide.prepare.most_alike import most_alike
 from fieldguide.prepare.shards import write_shards
@@ -76,7 +76,7 @@ def prepare(params: DataParams, target: Path) -> Prepared:
         )
         counts, totals = _counts(assigned)
         left_out = _left_out(layout, assigned)
-        write_csv(folder / "left_out.csv", ["file", "class", "reason", "detail"], left_out)
+        write_csv(folder / "left_out.csv", COLUMNS, left_out)
         _write_groups(folder / "groups.csv", assigned)
         _write_most_alike(folder / "most_alike.json", assigned, looks)
         looks.path.unlink()
@@ -134,12 +134,15 @@ def _check_unreadable(
 
 def _left_out(layout: Layout, assigned: Assigned) -> list[LeftOut]:
     """Return every file without a split, with its own class, sorted."""
-    photos = layout.photos
-    rows = (
-        LeftOut(photos[row].member.source, photos[row].label, *why)
-        for row, why in assigned.reasons.items()
-    )
-    return sorted([*rows, *layout.left_out])
+    found = list(layout.left_out)
+    for row, (reason, detail, other) in assigned.reasons.items():
+        photo = layout.photos[row]
+        item = LeftOut(photo.member.source, photo.label, reason, detail)
+        if other is not None:
+            like = layout.photos[other]
+            item = item._replace(other_file=like.member.source, other_label=like.label)
+        found.append(item)
+    return sorted(found)
 
 
 def _counts(assigned: Assigned) -> tuple[dict[str, dict[str, Counts]], dict[str, Counts]]:

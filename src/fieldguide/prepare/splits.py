@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fieldguide.core.errors import ArchiveError
+from fieldguide.prepare.chunks import Failure
 from fieldguide.prepare.groups import Group
+from fieldguide.prepare.left_out import DUPLICATE
 
 _BORDER = 64  # groups on each side of the border that may be exchanged
 _EXCHANGES = 100
@@ -20,7 +22,7 @@ _NEVER = 10**9  # photos: more than any distance from the goal
 
 def find_copies(
     digests: Sequence[bytes], labels: Sequence[str], splits: Sequence[str]
-) -> dict[int, str]:
+) -> dict[int, Failure]:
     """Return the rows to leave out so that no photo is in two splits, each with the reason.
 
     All test photos stay. Of identical photos in the other splits one stays: the first of "val",
@@ -36,16 +38,21 @@ def find_copies(
     for row, digest in enumerate(digests):
         if digest and first.setdefault(digest, row) != row:
             groups.setdefault(digest, [first[digest]]).append(row)
-    left_out: dict[int, str] = {}
+    left_out: dict[int, Failure] = {}
     for rows in groups.values():
+        test = [row for row in rows if splits[row] == "test"]
         others = [row for row in rows if splits[row] != "test"]
-        if len(others) < len(rows):
-            left_out |= dict.fromkeys(others, "copy of a test photo")
+        if test:
+            why = Failure(DUPLICATE, "copy of a test photo", test[0])
+            left_out |= dict.fromkeys(others, why)
         elif len({labels[row] for row in others}) > 1:
-            left_out |= dict.fromkeys(others, "copies in several classes")
+            for row in others:
+                other = next(other for other in others if labels[other] != labels[row])
+                left_out[row] = Failure(DUPLICATE, "copies in several classes", other)
         else:
             kept = min(others, key=lambda row: (splits[row] != "val", row))
-            left_out |= {row: "copy of another photo" for row in others if row != kept}
+            why = Failure(DUPLICATE, "copy of another photo", kept)
+            left_out |= {row: why for row in others if row != kept}
     return left_out
 
 

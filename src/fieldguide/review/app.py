@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -24,7 +24,7 @@ from fieldguide.inference.server import guarded
 from fieldguide.inference.uploads import refuse_other_websites
 from fieldguide.prepare.decode import UnusablePhotoError, decode
 from fieldguide.prepare.member import UnreadableMemberError
-from fieldguide.review.label_file import ChangedMeanwhileError, Decision
+from fieldguide.review.label_file import Decision
 from fieldguide.review.session import Session
 
 PAGE = Path(__file__).with_name("page")
@@ -40,17 +40,31 @@ class _Strict(BaseModel):
 
 
 class Decide(_Strict):
-    """The body of a decision."""
+    """A decision on one photo."""
 
     id: int
     label: str  # empty: not usable
-    seen: list[str]  # what the table said about the photo
+    seen: tuple[str, str, str]  # what the table said about the photo: the fields of Decision
+
+
+class DecideAll(_Strict):
+    """The body of a request that decides photos, which one undo takes back together."""
+
+    decisions: list[Decide] = Field(min_length=1, max_length=_MOST_SHOWN)
 
 
 class Skip(_Strict):
     """The body of a skip."""
 
     id: int
+
+
+class QueueQuery(BaseModel):
+    """The query of a request for the next photos."""
+
+    count: int = Field(ge=1, le=_MOST_SHOWN)
+    first: int | None = None  # id of the photo of an undo, which the page shows again at once
+    label: str | None = Field(None, alias="class")  # only photos of this class
 
 
 M = TypeVar("M", bound=BaseModel)
@@ -94,27 +108,27 @@ class _Api:
             {
                 "title": session.queue.title,
                 "why": session.queue.why,
-                "classes": session.classes,
                 "reviewer": session.reviewer,
                 "table": str(session.project.labels.path),
             }
         )
 
     async def queue(self, request: Request) -> Response:
-        """Return the next photos; `first` names one that comes before the others."""
-        count = _number(request, "count", 1, _MOST_SHOWN)
-        label = request.query_params.get("class")
-        waiting = await run_in_threadpool(self._call, lambda: self.session.waiting(label))
+        """Return the next photos, and the classes of the table."""
+        query = _checked(QueueQuery.model_validate, dict(request.query_params))
+        waiting = await run_in_threadpool(self._call, lambda: self.session.waiting(query.label))
         items = waiting.items
-        if "first" in request.query_params:
-            first = self._known(_number(request, "first", 0, waiting.total - 1))
-            items = sorted(items, key=lambda k: k != first)
+        if query.first is not None:
+            first = self._known(query.first)
+            items = sorted(items, key=lambda k: k != first)  # the others keep their order
         return JSONResponse(
             {
-                "items": [self._described(k) for k in items[:count]],
+                "items": [self._described(k) for k in items[: query.count]],
                 "waiting": waiting.by_class.total(),
                 "total": waiting.total,
                 "by_class": dict(sorted(waiting.by_class.items())),
+                "classes": self.session.project.labels.parsed.classes,
+                "warnings": self.session.warnings(),
             }
         )
 
@@ -125,7 +139,7 @@ class _Api:
             "id": k,
             "file": item.photo.source,
             "label": decision.label,
-            "suggested": item.suggested,
+            "suggested": self.session.suggestion(item),
             "reasons": item.reasons,
             "seen": list(decision),
         }
@@ -152,23 +166,26 @@ class _Api:
                 raise HTTPException(404, "too large for this machine's memory") from err
 
     async def decide(self, request: Request) -> Response:
-        body = await _body(request, Decide)
-        k, seen = self._known(body.id), body.seen
-        if body.label and body.label not in self.session.classes:
-            raise HTTPException(422, f"label: found {body.label!r}; allowed: the table's classes")
-        if len(seen) != len(Decision._fields):
-            raise HTTPException(422, f"seen: allowed: {', '.join(Decision._fields)}")
-        try:
-            await run_in_threadpool(
-                self._call, lambda: self.session.decide(k, body.label, Decision(*seen))
-            )
-        except ChangedMeanwhileError as err:
-            now = self.session.project.decision(self.session.queue.items[k].photo)
-            who = now.reviewed_by or "somebody"
-            raise HTTPException(
-                409, f"{who} has meanwhile decided: {now.label or 'not usable'}; that stays"
-            ) from err
-        return JSONResponse({})
+        """Write decisions; the answer names the photos that somebody else has changed."""
+        body = await _body(request, DecideAll)
+        labels = self.session.project.labels
+        table = await run_in_threadpool(self._call, labels.refresh)  # an editor may drop a class
+        for one in body.decisions:
+            self._known(one.id)
+            if one.label and one.label not in table.classes:
+                allowed = f"the classes of {labels.path}"
+                raise HTTPException(422, f"label: found {one.label!r}; allowed: {allowed}")
+        wanted = [(one.id, one.label, Decision(*one.seen)) for one in body.decisions]
+        stay = await run_in_threadpool(self._call, lambda: self.session.decide(wanted))
+        return JSONResponse({"stay": [self._now(k) for k in stay]})
+
+    def _now(self, k: int) -> str:
+        """Say what the table says about a photo that somebody else has changed."""
+        photo = self.session.queue.items[k].photo
+        label, who, when = self.session.project.decision(photo)
+        what = label or ("not usable" if when else "no class")
+        by = f", decided by {who}" if when else ""
+        return f"{photo.source}: the table now says: {what}{by}; that stays"
 
     async def skip(self, request: Request) -> Response:
         body = await _body(request, Skip)
@@ -177,12 +194,10 @@ class _Api:
         return JSONResponse({})
 
     async def undo(self, request: Request) -> Response:
+        """Take back what was done last; the answer has the ids of its photos."""
         await _body(request, _Strict)
-        try:
-            k = await run_in_threadpool(self._call, self.session.undo)
-        except ChangedMeanwhileError as err:
-            raise HTTPException(409, "somebody else has changed that row; it stays") from err
-        return JSONResponse({"id": k})
+        ids, stay = await run_in_threadpool(self._call, self.session.undo)
+        return JSONResponse({"ids": ids, "stay": stay})
 
     def _known(self, k: int) -> int:
         if not 0 <= k < len(self.session.queue.items):
@@ -204,16 +219,14 @@ async def _body(request: Request, model: type[M]) -> M:
     refuse_other_websites(request)
     if request.headers.get("content-type") != "application/json":
         raise HTTPException(415, "content-type: allowed: application/json")
+    return _checked(model.model_validate_json, await request.body())
+
+
+def _checked(validate: Callable[[Any], M], given: Any) -> M:
+    """Return what a request holds; if that is not allowed, the page shows why."""
     try:
-        return model.model_validate_json(await request.body())
+        return validate(given)
     except ValidationError as err:
         first = err.errors()[0]
         where = ".".join(map(str, first["loc"])) or "body"
         raise HTTPException(422, f"{where}: {first['msg']}") from err
-
-
-def _number(request: Request, name: str, least: int, most: int) -> int:
-    text = request.query_params.get(name, "")
-    if not text.isascii() or not text.isdigit() or not least <= int(text[:9]) <= most:
-        raise HTTPException(422, f"{name}: found {text!r}; allowed: {least} to {most}")
-    return int(text[:9])

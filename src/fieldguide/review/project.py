@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from fieldguide.core.errors import FieldguideError
+from fieldguide.core.output import counted
 from fieldguide.core.params import DataParams
-from fieldguide.core.store import Store
+from fieldguide.core.store import SPLITS, Store
 from fieldguide.prepare.archives import Archives
-from fieldguide.prepare.labels import find_tables, match_rows, read_labels
-from fieldguide.prepare.layout import SPLIT_OF, files_by_name
+from fieldguide.prepare.labels import check_missing, match_rows, splits_of_rows
+from fieldguide.prepare.layout import files_by_name
 from fieldguide.prepare.member import Member
 from fieldguide.review.label_file import Decision, LabelFile
 
@@ -32,38 +34,45 @@ class ReviewProject:
     """The photos of `data.archive`, and which of them are test photos."""
 
     def __init__(
-        self, params: DataParams, archives: Archives, labels: LabelFile, store: Store
+        self,
+        params: DataParams,
+        archives: Archives,
+        labels: LabelFile,
+        store: Store,
+        folders: Sequence[str] = (),
     ) -> None:
         """Match photos and rows.
 
         Args:
-            params: `data.labels` names the label table.
+            params: of the project.
             archives: open, as long as photos are shown.
             labels: the label table.
             store: says which photos are test photos if the archive does not.
+            folders: of the archive, in which the table lies.
 
         Raises:
-            FieldguideError: `prepare` would refuse the table, or the store cannot be read.
+            FieldguideError: the rows do not fit the archive, or the store cannot be read.
         """
-        self.params, self.archives, self.labels = params, archives, labels
+        self.params, self.archives, self.labels, self._store = params, archives, labels, store
         found = files_by_name(archives.members)
-        (table,) = find_tables(params, archives, found)
-        folder = table.entry.folders if table.entry else ()
-        self._matched = match_rows(labels.table(params.group_columns), found, folder)
+        table = labels.table(params.group_columns)
+        self._matched = match_rows(table, found, folders)
+        labelled, missing = self._matched.labelled, self._matched.missing
+        check_missing(table.name, labelled, missing, archives, params)
         self._found = {one.member.source: one for one in found if one.is_photo}
         self._names: dict[str, list[str]] = defaultdict(list)
-        for row, one in self._matched.labelled:
+        # Splits are in the column of the table, else in the folders of the archive.
+        self.table_has_splits = any(row.split for row, _ in labelled)
+        self._split_of = {row.file: "none" for row in missing}
+        self._test = set(store.split("test").sources)
+        for (row, one), split in zip(labelled, splits_of_rows(table.name, labelled), strict=True):
             self._names[one.member.source].append(row.file)
-        photos = read_labels(params, archives).photos
-        # By the table, or by folders of the archive; otherwise `prepare` draws the splits.
-        self.has_splits = any(photo.split != "train" for photo in photos)
-        self._test = {photo.member.source for photo in photos if photo.split == "test"}
-        self._test |= {  # also without a class
-            one.member.source
-            for row, one in self._matched.labelled
-            if SPLIT_OF.get(row.split.lower()) == "test"
-        }
-        self._test.update(store.split("test").sources)
+            self._split_of[row.file] = split
+            if split == "test":
+                self._test.add(one.member.source)
+        splits = set(self._split_of.values())
+        self.archive_has_splits = bool({"val", "test"} & splits) and not self.table_has_splits
+        self.drawn = [split for split in ("test", "val") if split not in splits]  # by `prepare`
 
     def photo(self, source: str) -> ReviewPhoto | None:
         """Return a photo; None if the archive does not have it, or no row can name it."""
@@ -80,28 +89,67 @@ class ReviewProject:
         """Tell whether a photo is in the test set."""
         return photo.source in self._test
 
+    def check_splits(self) -> None:
+        """Refuse a table that has other splits than the store.
+
+        Raises:
+            FieldguideError: a photo is in another split.
+        """
+        for split in SPLITS:
+            for source in self._store.split(split).sources:
+                for name in self._names.get(source, ()):
+                    if self._split_of[name] != split:
+                        raise FieldguideError(
+                            f"{self.labels.path}: {name} has the split {self._split_of[name]}; in "
+                            f"{self._store.folder} it has {split}"
+                        )
+
     def decision(self, photo: ReviewPhoto) -> Decision:
         """Return what the table says about a photo."""
-        return self.labels.decision(photo.names)
+        return self.labels.parsed.decision(photo.names)
 
     def test_photos(self) -> list[ReviewPhoto]:
         """Return all test photos, sorted by name."""
         photos = [self.photo(source) for source in sorted(self._test)]
         return [photo for photo in photos if photo is not None]
 
+    def lacking(self, classes: Collection[str]) -> list[str]:
+        """Return a sentence for each class that has too few training photos for `prepare`.
+
+        Args:
+            classes: that had a photo when the review began; those of the table are added.
+        """
+        # Each split that is drawn takes a photo of the class; rare classes are not drawn from.
+        least = 1 if self.params.min_photos > 1 else 1 + len(self.drawn)
+        decisions = self.labels.parsed.decisions
+        photos = Counter(decision.label for decision in decisions.values())
+        training = Counter(
+            decision.label
+            for name, decision in decisions.items()
+            if self._split_of.get(name, "train") == "train"
+        )
+        return [
+            f"Class {label!r} has {counted(training[label], 'training photo')}: `prepare` needs "
+            f"{least} or more."
+            if photos[label]
+            else f"Class {label!r} has no photo left: the next training will not know it."
+            for label in sorted({*classes, *self.labels.parsed.classes})
+            if training[label] < least
+        ]
+
     def photos_in(self, folder: Path) -> list[ReviewPhoto]:
-        """Return the photos in a folder of the archive, without test photos.
+        """Return the photos in a folder of the archive, also test photos.
 
         Raises:
             FieldguideError: `data.archive` does not hold the folder, it has no photo, or the table
                 has no column for the split of photos that are added to it.
         """
-        prefix = self._prefix(folder)
+        prefix = prefix_of(self.params, folder)
         found = [self.photo(name) for name in sorted(self._found) if name.startswith(prefix)]
-        photos = [photo for photo in found if photo and not self.is_test(photo)]
-        if not photos:
+        photos = [photo for photo in found if photo]
+        if all(map(self.is_test, photos)):
             raise FieldguideError(f"{folder}: no photo in it that may be reviewed")
-        if self.has_splits and not self.labels.has_splits:
+        if self.archive_has_splits:
             raise FieldguideError(
                 f"{self.labels.path}: has no column split, and the folders of the archive are its "
                 "splits; add the column (train, val or test in each row), because a photo that is "
@@ -109,20 +157,25 @@ class ReviewProject:
             )
         return photos
 
-    def _prefix(self, folder: Path) -> str:
-        """Return what the source names of all photos in a folder begin with."""
-        given = self.params.archive
-        roots = [Path(root) for root in ([given] if isinstance(given, str) else given)]
-        for root in roots:
-            if root.is_dir() and folder.resolve().is_relative_to(root.resolve()):
-                below = folder.resolve().relative_to(root.resolve()).parts
-                above = () if isinstance(given, str) else (root.name,)
-                return "".join(f"{name}/" for name in (*above, *below))
-        if not folder.is_dir():
-            raise FieldguideError(f"{folder}: is no folder; allowed: a folder of data.archive")
-        archives = ", ".join(map(str, [*roots, folder]))
-        raise FieldguideError(
-            f"{folder}: is not in data.archive, so the label table cannot name its photos; allowed:"
-            f" a folder of data.archive; to add it, set data.archive: [{archives}] and see "
-            'data/README.md, "Several archives", for dvc.yaml'
-        )
+
+def prefix_of(params: DataParams, folder: Path) -> str:
+    """Return what the source names of all photos in a folder begin with.
+
+    Raises:
+        FieldguideError: it is no folder, or `data.archive` does not hold it.
+    """
+    if not folder.is_dir():
+        raise FieldguideError(f"{folder}: is no folder; allowed: a folder of data.archive")
+    given = params.archive
+    roots = [Path(root) for root in ([given] if isinstance(given, str) else given)]
+    for root in roots:
+        if root.is_dir() and folder.resolve().is_relative_to(root.resolve()):
+            below = folder.resolve().relative_to(root.resolve()).parts
+            above = () if isinstance(given, str) else (root.name,)
+            return "".join(f"{name}/" for name in (*above, *below))
+    archives = ", ".join(map(str, [*roots, folder]))
+    raise FieldguideError(
+        f"{folder}: is not in data.archive, so the label table cannot name its photos; allowed:"
+        f" a folder of data.archive; to add it, set data.archive: [{archives}] and see "
+        'data/README.md, "Several archives", for dvc.yaml'
+    )

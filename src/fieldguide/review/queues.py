@@ -13,6 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from fieldguide.audit.suspect import COLUMNS
 from fieldguide.core.errors import FieldguideError, PhotoError
 from fieldguide.inference.classifier import Classifier, Prediction
 from fieldguide.prepare.archives import Archives
@@ -23,10 +24,13 @@ from fieldguide.prepare.near_copies import near_copies
 from fieldguide.review.project import ReviewPhoto, ReviewProject
 
 AUDIT = Path("plots/audit.csv")
-_COLUMNS = ("file", "split", "class", "suggested class", "kind", "score", "detail")
 # More would not be reviewed before the next training, which changes the order. Twice as many are
 # compared, so that enough remain without near-copies.
 _MOST_UNCERTAIN = 1000
+_APART = (
+    "If labels of the test set were checked only where the classifier disagrees with them, wrong "
+    "labels that it agrees with would stay, and the test accuracy would be too high."
+)
 
 
 @dataclass
@@ -35,7 +39,8 @@ class Item:
 
     photo: ReviewPhoto
     reasons: list[str] = field(default_factory=list)
-    suggested: str = ""  # class
+    suggested: str = ""  # class of the store or the classifier; the table may lack it
+    copy_of: str = ""  # name of a photo that looks the same: its class now is suggested instead
 
 
 @dataclass(frozen=True)
@@ -60,12 +65,12 @@ def audit_queue(project: ReviewProject, path: Path = AUDIT) -> Queue:
             continue
         item = items.setdefault(photo.source, Item(photo))
         item.reasons.append(": ".join(filter(None, (line["kind"], line["detail"]))))
-        item.suggested = item.suggested or line["suggested class"]
+        if not item.suggested:
+            item.suggested, item.copy_of = line["suggested class"], line["other file"]
     return Queue(
         "What the audit suspects",
-        "Photos that `fieldguide audit` found doubtful, the worst first. Test photos are not "
-        "among them: if they were changed where the classifier disagrees, the test set would be "
-        "bent towards the classifier. `fieldguide review --split test` shows those.",
+        "Photos that `fieldguide audit` suspects, the worst first, but no test photos: `fieldguide "
+        f"review --split test` shows those. {_APART}",
         list(items.values()),
     )
 
@@ -79,10 +84,10 @@ def _read_audit(path: Path) -> list[dict[str, str]]:
         raise FieldguideError(f"{path}: does not exist; run `fieldguide audit` first") from err
     except (OSError, ValueError, csv.Error) as err:
         raise FieldguideError(f"{path}: cannot be read ({err}); run `fieldguide audit`") from err
-    missing = [name for name in _COLUMNS if name not in columns]
+    missing = [name for name in COLUMNS if name not in columns]
     if missing or any(None in line.values() for line in lines):
         raise FieldguideError(
-            f"{path}: found columns {', '.join(columns)}; allowed: {', '.join(_COLUMNS)}; run "
+            f"{path}: found columns {', '.join(columns)}; allowed: {', '.join(COLUMNS)}; run "
             "`fieldguide audit`"
         )
     return lines
@@ -99,10 +104,8 @@ def random_test_queue(project: ReviewProject, seed: int) -> Queue:
     random.Random(seed).shuffle(photos)  # noqa: S311 - an order, no secret
     return Queue(
         "Test photos, in random order",
-        "All test photos, in random order, without the classifier's opinion and the audit's. If "
-        "only photos were checked where the classifier disagrees with the label, its mistakes "
-        "would be corrected more often than its lucky hits, and the test accuracy would be too "
-        "high.",
+        "All test photos, in random order, without the classifier's opinion and the audit's. "
+        f"{_APART}",
         [Item(photo) for photo in photos],
     )
 
@@ -115,26 +118,34 @@ def folder_queue(project: ReviewProject, classifier: Classifier, folder: Path) -
     Raises:
         FieldguideError: see `ReviewProject.photos_in`; or every photo of the folder has a class.
     """
-    photos = project.photos_in(folder)
+    found = project.photos_in(folder)
+    photos = [photo for photo in found if not project.is_test(photo)]
     decisions = [project.decision(photo) for photo in photos]
     pairs = list(zip(photos, decisions, strict=True))
-    reviewed = [photo for photo, found in pairs if found.reviewed_at]
-    waiting = [photo for photo, found in pairs if not found.reviewed_at and not found.label]
+    reviewed = [photo for photo, decision in pairs if decision.reviewed_at]
+    waiting = [
+        photo for photo, decision in pairs if not decision.reviewed_at and not decision.label
+    ]
     if not waiting and not reviewed:
         raise FieldguideError(
             f"{folder}: all {len(photos):,} photos have a class; allowed: a folder with photos "
             "that have none (`fieldguide audit` and `fieldguide review` find wrong classes)"
         )
-    found, alike = least_certain(classifier, project.archives, [one.member for one in waiting])
+    shown, alike = least_certain(classifier, project.archives, [one.member for one in waiting])
     items = []
-    for k, prediction in found:
+    for k, prediction in shown:
         best = ", ".join(f"{name} {value:.0%}" for name, value in prediction.top(2).items())
         items.append(Item(waiting[k], [f"the classifier is not certain: {best}"], prediction.label))
-    more = f" {alike:,} more look like one of them and are not shown." if alike else ""
+    unread = "cannot be read"
+    if len(waiting) > _MOST_UNCERTAIN:
+        unread += f" or come after the first {_MOST_UNCERTAIN:,}"
+    rest, test = len(waiting) - len(items) - alike, len(found) - len(photos)
+    hidden = {"look like one of them": alike, unread: rest, "are test photos": test}
+    not_shown = ", ".join(f"{count:,} {why}" for why, count in hidden.items() if count)
     return Queue(
         f"Photos of {folder} without a class",
-        "The photos that the classifier is least certain of, by the difference between its two "
-        f"most probable classes.{more}",
+        "The photos that the classifier is least certain of: the difference between its two "
+        "highest probabilities is small." + (f" Not shown: {not_shown}." if not_shown else ""),
         [*map(Item, reviewed), *items],
     )
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import NamedTuple
 
 from fieldguide.core.errors import FieldguideError
-from fieldguide.core.files import write_json
-from fieldguide.review.label_file import Change, Decision
+from fieldguide.review.label_file import Change, Choice, Decision
 from fieldguide.review.project import ReviewProject
 from fieldguide.review.queues import Item, Queue
 
@@ -23,27 +21,28 @@ class Waiting(NamedTuple):
     total: int  # photos of the queue
 
 
-class Session:
-    """Decisions on the photos of a queue. The label table holds them; memory holds none."""
+class Done(NamedTuple):
+    """What the reviewer did last, so that it can be undone."""
 
-    def __init__(
-        self, project: ReviewProject, queue: Queue, *, reviewer: str, skipped: Path
-    ) -> None:
+    items: list[int]
+    change: Change | None  # None: skipped
+
+
+class Session:
+    """Decisions on the photos of a queue. The label table holds them; memory holds only skips."""
+
+    def __init__(self, project: ReviewProject, queue: Queue, *, reviewer: str) -> None:
         """Begin, or go on where an earlier session ended.
 
         Args:
             project: of the photos.
             queue: photos to review.
             reviewer: is written into each row.
-            skipped: JSON file with the names of skipped photos.
         """
         self.project, self.queue, self.reviewer = project, queue, reviewer
-        self.classes = project.labels.classes()
-        for item in queue.items:
-            if item.suggested not in self.classes:  # as `other`, which `data.rare` makes
-                item.suggested = ""
-        self._skipped_file = skipped
-        self._done: list[tuple[int, Change | None]] = []  # None: skipped
+        self._first_classes = project.labels.parsed.classes
+        self._skipped: list[int] = []
+        self._done: list[Done] = []
 
     def waiting(self, label: str | None = None) -> Waiting:
         """Return what is still to review, as the table is now.
@@ -52,73 +51,81 @@ class Session:
             label: only photos of this class; None for all.
         """
         self.project.labels.refresh()
-        shown = {
-            k: self.shown_class(item)
-            for k, item in enumerate(self.queue.items)
-            if not self.project.decision(item.photo).reviewed_at
-        }
-        order = {source: k for k, source in enumerate(self._skipped(), start=1)}
+        shown = {}
+        for k, item in enumerate(self.queue.items):
+            decision = self.project.decision(item.photo)
+            if not decision.reviewed_at:
+                shown[k] = decision.label or self.suggestion(item)
+        order = {k: place for place, k in enumerate(self._skipped, start=1)}
         items = [k for k, name in shown.items() if label is None or name == label]
-        items.sort(key=lambda k: order.get(self.queue.items[k].photo.source, 0))
+        items.sort(key=lambda k: order.get(k, 0))
         return Waiting(items, Counter(shown.values()), len(self.queue.items))
 
-    def shown_class(self, item: Item) -> str:
-        """Return the class of a photo in the table; if it has none, the suggested one."""
-        return self.project.decision(item.photo).label or item.suggested
+    def suggestion(self, item: Item) -> str:
+        """Return the suggested class of a photo; empty if the table lacks it.
 
-    def decide(self, k: int, label: str, seen: Decision) -> None:
-        """Write the class of a photo into the table; an empty one means "not usable".
+        It lacks `other`, for example, which `data.rare` makes. Both photos of a pair of copies are
+        in the queue; after a decision on one, its old class would be wrong for the other.
+        """
+        copy = self.project.photo(item.copy_of)
+        suggested = item.suggested if copy is None else self.project.decision(copy).label
+        return suggested if suggested in self.project.labels.parsed.classes else ""
+
+    def warnings(self) -> list[str]:
+        """Return what `prepare` would not accept in the table."""
+        return self.project.lacking(self._first_classes)
+
+    def decide(self, wanted: Sequence[tuple[int, str, Decision]]) -> list[int]:
+        """Write the classes of photos into the table.
 
         Args:
-            k: index in the queue.
-            label: the class.
-            seen: what the table said when the photo was shown.
+            wanted: for each photo its index in the queue, its class (empty: "not usable"), and what
+                the table said when it was shown.
+
+        Returns:
+            Indices of photos that keep what somebody else has written meanwhile.
 
         Raises:
-            ChangedMeanwhileError: the table says something else now.
             FieldguideError: the table cannot be written.
         """
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        decision = Decision(label, self.reviewer, now)
-        labels, photo = self.project.labels, self.queue.items[k].photo
-        split = "train" if labels.has_splits else ""
-        change = labels.decide(photo.names, decision, seen=seen, split=split)
-        self._done.append((k, change))
+        split = "train" if self.project.table_has_splits else ""
+        choices = [
+            Choice(
+                self.queue.items[k].photo.names, Decision(label, self.reviewer, now), seen, split
+            )
+            for k, label, seen in wanted
+        ]
+        change, refused = self.project.labels.decide(choices)
+        stay = [wanted[place][0] for place in refused]
+        if change:
+            self._done.append(Done([k for k, _, _ in wanted if k not in stay], change))
+        return stay
 
     def skip(self, k: int) -> None:
         """Put a photo at the end of the queue."""
-        source = self.queue.items[k].photo.source
-        write_json(self._skipped_file, [*self._skipped(without=source), source])
-        self._done.append((k, None))
+        self._skipped = [*(one for one in self._skipped if one != k), k]
+        self._done.append(Done([k], None))
 
-    def undo(self) -> int | None:
-        """Take back the last decision or skip of this session.
+    def undo(self) -> tuple[list[int], int]:
+        """Take back the last skip, or the last decisions that were written together.
 
         Returns:
-            Index of its photo in the queue; None if there is nothing to undo.
+            Indices of the photos in the queue, none if there is nothing to undo; and the number of
+            rows that stay, because somebody else has changed them since.
 
         Raises:
-            ChangedMeanwhileError: somebody else has changed the row since.
             FieldguideError: the table cannot be written.
         """
         if not self._done:
-            return None
-        k, change = self._done.pop()
-        if change is None:
-            source = self.queue.items[k].photo.source
-            write_json(self._skipped_file, self._skipped(without=source))
-            return k
+            return [], 0
+        done, stay = self._done.pop(), 0
+        if done.change is None:
+            self._skipped = [k for k in self._skipped if k not in done.items]
+            return done.items, 0
         try:
-            self.project.labels.undo(change)
+            stay = self.project.labels.undo(done.change)
         except FieldguideError:
-            self._done.append((k, change))  # it can be tried again
+            self._done.append(done)  # it can be tried again
             raise
-        return k
-
-    def _skipped(self, *, without: str = "") -> list[str]:
-        """Return the names of skipped photos, in the order in which they were skipped."""
-        try:
-            found = json.loads(self._skipped_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return []
-        return [source for source in found if source != without]
+        return done.items, stay

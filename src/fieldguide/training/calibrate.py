@@ -14,7 +14,7 @@ from fieldguide.network.calibration import TEMPERATURES, Calibration
 _STEPS = 40  # bisections of the temperature, far more than its digits need
 _DIGITS = 4  # of the temperature: later ones differ between processors
 _THRESHOLDS = 1000  # confidences that are tried: 0, 0.001, ..., 0.999
-_CHANCE = 0.05  # of as many right answers if the precision were just the target; at most
+_CHANCE = 0.05  # 1 - confidence level of the interval of the precision
 _FEWEST = 100  # photos for a temperature; that of fewer may do harm (docs/trust.md)
 
 
@@ -105,23 +105,34 @@ def find_min_confidence(
     return float(thresholds[passed[0]]) if len(passed) else None
 
 
-def describe(calibration: Calibration | None) -> str:
-    """Return a line for the terminal."""
+def describe(calibration: Calibration | None, photos: int) -> str:
+    """Return a line for the terminal.
+
+    Args:
+        calibration: of the classifier.
+        photos: number of validation photos.
+    """
     if calibration is None:
         return "Not calibrated: the validation photos were trained on"
     share = f"{100 * calibration.target_precision:.4g}%"
-    found = f"Temperature {calibration.temperature:g}; "
-    if calibration.min_confidence is None:
+    found = f"Temperature {calibration.temperature:g}"
+    found += f" (fewer than {_FEWEST} validation photos); " if photos < _FEWEST else "; "
+    smallest = calibration.min_confidence
+    if smallest is None:
+        # So many photos show the target if all are right.
+        needed = math.ceil(math.log(_CHANCE) / math.log(calibration.target_precision))
+        if photos < needed:
+            return f"{found}{photos} validation photos cannot show {share}; {needed} are needed"
         return (
             f"{found}at no confidence are {share} of the answers right on the validation photos, "
             "beyond chance"
         )
-    if calibration.min_confidence == 0:
+    if smallest == 0:
         return (
             f"{found}no answer is unsure: at least {share} of all are right on the validation "
             "photos, beyond chance"
         )
     return (
-        f"{found}answers with a confidence below {calibration.min_confidence:.1%} are unsure: at "
-        f"least {share} of the others are right on the validation photos, beyond chance"
+        f"{found}answers with a confidence below {smallest:.1%} are unsure: at least {share} of "
+        "the others are right on the validation photos, beyond chance"
     )

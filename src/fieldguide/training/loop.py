@@ -117,7 +117,7 @@ def train(
     if params.monitor in record.best:
         why = f"{params.monitor} {record.best[params.monitor]:.4f}"
     print(f"Kept epoch {record.best_epoch} of {len(record.rows)}: {why}")
-    print(describe(calibration))
+    print(describe(calibration, len(store.split("val"))))
     if not record.is_finished:
         print(f"Paused by train.stop_after: {params.stop_after}; its checkpoint is kept")
     photos = training.batches.order.photos * len(record.rows)

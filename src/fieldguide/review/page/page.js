@@ -3,11 +3,11 @@
 const LETTERS = "abcdefghijklmnopqrstuvwxyz";
 const ONE = 4; // photos that are loaded ahead
 const GRID = 24; // photos of the grid
-const ALL = "*"; // value of the choice of all classes; that of a class begins with "="
 const $ = (id) => document.getElementById(id);
 
 let session = null; // the answer of /api/session
-let view = { items: [] }; // the answer of /api/queue
+let view = { items: [], classes: [] }; // the answer of /api/queue
+let shownClass = null; // class that the grid is limited to; null: all
 let focus = 0; // index of the photo that a key decides
 let busy = false; // a request is on its way: keys are ignored
 const pictures = new Map(); // by path: { url }, { problem }, or nothing yet
@@ -30,7 +30,11 @@ async function ask(url, body) {
   try {
     response = await fetch(url, options);
   } catch (error) {
-    throw new Error("the server does not answer; nothing was written", { cause: error });
+    throw new Error(
+      "The server does not answer, so it is not known whether it wrote the last decision. Start " +
+      "`fieldguide review` again and reload this page: it shows what the table says.",
+      { cause: error },
+    );
   }
   if (response.ok) return response;
   const answer = await response.json().catch(() => ({}));
@@ -113,16 +117,14 @@ function setFocus(k) {
   focus = Math.max(0, Math.min(k, view.items.length - 1));
   document.querySelectorAll(".cell").forEach((cell, index) => {
     cell.ariaCurrent = String(index === focus);
+    if (index === focus && isGrid()) cell.scrollIntoView({ block: "nearest" });
   });
   const item = view.items[focus];
   $("file").textContent = item ? item.file : "";
   $("now").replaceChildren();
   if (item) {
-    const text = item.label ? "Class in the table: " : "No class yet; perhaps ";
-    $("now").append(text, element("strong", "", classOf(item) || "none"));
-    if (item.label && item.suggested) {
-      $("now").append("; perhaps ", element("strong", "", item.suggested));
-    }
+    $("now").append("Class in the table: ", element("strong", "", item.label || "none"));
+    if (item.suggested) $("now").append(". Suggested: ", element("strong", "", item.suggested));
   }
   $("reasons").replaceChildren(...(item?.reasons ?? []).map((one) => element("li", "", one)));
   for (const button of $("classes").children) {
@@ -130,7 +132,7 @@ function setFocus(k) {
   }
   const kept = item ? classOf(item) : "";
   $("keep").disabled = !kept;
-  $("keep").lastChild.textContent = kept ? `${item.label ? "keep" : "it is"} ${kept}` : "keep";
+  $("keep").lastChild.textContent = kept ? `${item.label ? "keep" : "choose"} ${kept}` : "keep";
 }
 
 function showProgress() {
@@ -138,15 +140,14 @@ function showProgress() {
   $("progress").textContent = `${done} of ${view.total} reviewed`;
   $("bar").max = Math.max(1, view.total);
   $("bar").value = done;
-  const chosen = $("shown").value;
-  const all = element("option", "", "all classes");
-  all.value = ALL;
+  const choices = [[null, "all classes"]];
+  for (const [name, count] of Object.entries(view.by_class)) {
+    choices.push([name, `${name || "no class"} (${count})`]);
+  }
   $("shown").replaceChildren(
-    all,
-    ...Object.entries(view.by_class).map(([name, count]) => {
-      const option = element("option", "", `${name || "no class"} (${count})`);
-      option.value = `=${name}`;
-      option.selected = option.value === chosen;
+    ...choices.map(([name, text]) => {
+      const option = element("option", "", text);
+      option.selected = name === shownClass;
       return option;
     }),
   );
@@ -157,43 +158,67 @@ function showProgress() {
 /** Fetch what is next; `first` is a photo that comes before the others. */
 async function load(first) {
   const query = new URLSearchParams({ count: isGrid() ? GRID : ONE });
-  const chosen = $("shown").value || ALL;
-  if (isGrid() && chosen !== ALL) query.set("class", chosen.slice(1));
+  if (isGrid() && shownClass !== null) query.set("class", shownClass);
   if (first !== undefined) query.set("first", first);
   view = await (await ask(`/api/queue?${query}`)).json();
   if (!view.items.length && view.waiting) { // this class is done
+    shownClass = null;
     query.delete("class");
     view = await (await ask(`/api/queue?${query}`)).json();
   }
   const before = focus;
+  $("warning").textContent = view.warnings.join("\n");
+  $("warning").hidden = !view.warnings.length;
+  showClasses();
   showProgress();
   showPhotos();
   setFocus(isGrid() && first === undefined ? before : 0);
   forgetPictures();
 }
 
-/** Run one action at a time, then show what is next; the page does not move on before it is done. */
+/**
+ * Run one action at a time, then show what is next; the page does not move on before it is done.
+ * An action may return the photo that comes first, and a message.
+ */
 async function act(action) {
   if (busy) return;
   busy = true;
   $("error").hidden = true;
   try {
-    await load(await action());
+    const { first, message } = (await action()) ?? {};
+    await load(first);
+    if (message) showError(message);
   } catch (error) {
     showError(error.message);
-    if (error.status === 409) await load().catch(() => {});
+    if (error.status) await load().catch(() => {}); // the table may have changed
   }
   busy = false;
 }
 
-const send = (item, label) => ask("/api/decide", { id: item.id, label, seen: item.seen });
+/** Write decisions together; photos that somebody else has changed stay as they are. */
+function send(decided) {
+  const decisions = decided.map(([item, label]) => ({ id: item.id, label, seen: item.seen }));
+  act(async () => {
+    const { stay } = await (await ask("/api/decide", { decisions })).json();
+    return { message: stay.join("\n") };
+  });
+}
 
-/** Decide the photo in focus, but only once it is visible. */
-function decide(label) {
+/** Return the photo in focus, but only if the reviewer sees it; else scroll to it. */
+function seenItem() {
   const item = view.items[focus];
   const cell = item && document.querySelector(`.cell[data-id="${item.id}"]`);
-  if (!cell?.classList.contains("ready")) return;
-  act(async () => { await send(item, label); });
+  if (!cell?.classList.contains("ready")) return null;
+  const { left, right, top, bottom } = cell.getBoundingClientRect();
+  const middle = document.elementFromPoint((left + right) / 2, (top + bottom) / 2);
+  if (cell.contains(middle)) return item;
+  cell.scrollIntoView({ block: "nearest" });
+  return null;
+}
+
+function decide(label) {
+  const item = seenItem();
+  if (item) send([[item, label]]);
 }
 
 function keep() {
@@ -202,31 +227,31 @@ function keep() {
 }
 
 function skip() {
-  const item = view.items[focus];
+  const item = seenItem();
   if (item) act(async () => { await ask("/api/skip", { id: item.id }); });
 }
 
 function undo() {
   act(async () => {
-    const { id } = await (await ask("/api/undo", {})).json();
-    if (id === null) throw new Error("nothing to undo since the server started");
-    return id;
+    const { ids, stay } = await (await ask("/api/undo", {})).json();
+    if (!ids.length) throw new Error("nothing to undo since the server started");
+    const message = stay && `rows that stay, because somebody else has changed them: ${stay}`;
+    return { first: ids[0], message };
   });
 }
 
 function confirmAll() {
   const ready = view.items.filter((item) => classOf(item) &&
     document.querySelector(`.cell[data-id="${item.id}"].ready img`));
-  act(async () => {
-    for (const item of ready) await send(item, classOf(item));
-  });
+  if (ready.length) send(ready.map((item) => [item, classOf(item)]));
 }
 
 const keyOf = (k) => (k < 9 ? String(k + 1) : (LETTERS[k - 9] ?? ""));
 
 function showClasses() {
+  $("find").value = "";
   $("classes").replaceChildren(
-    ...session.classes.map((name, k) => {
+    ...view.classes.map((name, k) => {
       const button = element("button", "");
       button.dataset.name = name;
       if (keyOf(k)) button.append(element("kbd", "", keyOf(k)));
@@ -237,6 +262,7 @@ function showClasses() {
   );
 }
 
+/** Show only the classes whose names have the text in the field. */
 function findClasses() {
   const wanted = $("find").value.toLowerCase();
   for (const button of $("classes").children) {
@@ -246,9 +272,18 @@ function findClasses() {
 
 $("find").addEventListener("input", findClasses);
 $("find").addEventListener("keydown", (event) => {
-  const [only, ...others] = [...$("classes").children].filter((button) => !button.hidden);
-  if (event.key === "Enter" && only && !others.length) decide(only.dataset.name);
-  else if (event.key !== "Escape") return;
+  if (!["Enter", "Escape"].includes(event.key)) return;
+  const text = $("find").value.trim().toLowerCase();
+  if (event.key === "Enter" && text) {
+    const found = view.classes.filter((name) => name.toLowerCase().includes(text));
+    const exact = found.find((name) => name.toLowerCase() === text);
+    if (exact === undefined && found.length !== 1) {
+      showError(`${found.length} classes have ${JSON.stringify(text)} in their names; type the ` +
+        "whole name");
+      return;
+    }
+    decide(exact ?? found[0]);
+  }
   $("find").value = "";
   findClasses();
   $("find").blur();
@@ -264,14 +299,14 @@ document.addEventListener("keydown", (event) => {
   const columns = isGrid()
     ? getComputedStyle($("photos")).gridTemplateColumns.split(" ").length : 1;
   const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns };
-  const number = session?.classes.findIndex((_, k) => keyOf(k) === key.toLowerCase()) ?? -1;
+  const number = view.classes.findIndex((_, k) => keyOf(k) === key.toLowerCase());
   if (key === "Enter") keep();
   else if (key === " ") skip();
   else if (key === "Backspace") undo();
   else if (key === "0") decide("");
   else if (key === "/") $("find").focus();
   else if (isGrid() && key in steps) setFocus(focus + steps[key]);
-  else if (number >= 0) decide(session.classes[number]);
+  else if (number >= 0) decide(view.classes[number]);
   else return;
   event.preventDefault();
 });
@@ -290,7 +325,11 @@ $("unusable").addEventListener("click", () => decide(""));
 $("skip").addEventListener("click", skip);
 $("undo").addEventListener("click", undo);
 $("all").addEventListener("click", confirmAll);
-$("shown").addEventListener("change", () => act(async () => { focus = 0; }));
+$("shown").addEventListener("change", () => {
+  const names = [null, ...Object.keys(view.by_class)]; // as showProgress lists them
+  shownClass = names[$("shown").selectedIndex];
+  act(async () => { focus = 0; });
+});
 $("grid").addEventListener("change", () => {
   history.replaceState(null, "", isGrid() ? "#grid" : "#");
   act(async () => { focus = 0; });
@@ -302,7 +341,6 @@ try {
   $("title").textContent = session.title;
   $("why").textContent = session.why;
   $("about").textContent = `Decisions go into ${session.table}, as ${session.reviewer}'s.`;
-  showClasses();
   await load();
 } catch (error) {
   showError(error.message);

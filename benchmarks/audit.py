@@ -32,6 +32,7 @@ import numpy.typing as npt
 from contender import HERE, ROOT, peers_python
 from photos import prepared
 from PIL import Image, ImageFilter
+from recipe import add_row, read_rows
 
 ROWS = Path(__file__).with_suffix(".jsonl")
 SHARE = 0.05  # of the labels, for each of the two ways to plant
@@ -320,11 +321,6 @@ def photo_table(rows: Iterable[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the rows that `main` wrote."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
 def measured(part: str, folder: Path, *, seed: int) -> Iterable[dict[str, Any]]:
     """Yield the rows of a part."""
     if part == "speed":
@@ -361,8 +357,7 @@ def main() -> None:
             folder.mkdir(parents=True, exist_ok=True)
             for part in options.parts:
                 for row in measured(part, folder, seed=options.seed):
-                    with options.out.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(row) + "\n")
+                    add_row(options.out, row)
                     print(json.dumps(row), flush=True)
     rows = read_rows(options.out)
     print("\n".join([*table(rows), "", *photo_table(rows)]))

@@ -28,6 +28,7 @@ import numpy.typing as npt
 from contender import ROOT
 from photos import prepared
 from PIL import ExifTags, Image, ImageDraw
+from recipe import add_row, read_rows
 
 ROWS = Path(__file__).with_suffix(".jsonl")
 SHAPES = ("bars", "cross", "disc", "ring", "triangle")  # the classes
@@ -188,11 +189,6 @@ def _spread(values: list[float]) -> str:
     return f"{mean} ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else mean
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the rows that `main` wrote."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
 def main() -> None:
     """Measure every way with every seed; write each row when it is there."""
     parser = argparse.ArgumentParser(
@@ -222,8 +218,7 @@ def main() -> None:
             for seed in options.seeds:
                 for way in WAYS:
                     row = measure(folder, way, seed, epochs=options.epochs)
-                    with options.out.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(row) + "\n")
+                    add_row(options.out, row)
                     print(json.dumps(row), flush=True)
     print("\n".join(table(read_rows(options.out))))
 

@@ -170,7 +170,7 @@ def test_the_terminal_says_what_was_found():
         "beyond chance"
     )
     # 0.95^59 is 4.85 %, and 0.95^58 is 5.10 %.
-    few = "Temperature 1 (fewer than 100 validation photos); "
+    few = "Temperature 1 (under 100 validation photos); "
     assert describe(Calibration(1.0, 0.95, None), 58) == (
         f"{few}58 validation photos cannot show 95%; 59 are needed"
     )

@@ -116,7 +116,7 @@ def describe(calibration: Calibration | None, photos: int) -> str:
         return "Not calibrated: the validation photos were trained on"
     share = f"{100 * calibration.target_precision:.4g}%"
     found = f"Temperature {calibration.temperature:g}"
-    found += f" (fewer than {_FEWEST} validation photos); " if photos < _FEWEST else "; "
+    found += f" (under {_FEWEST} validation photos); " if photos < _FEWEST else "; "
     smallest = calibration.min_confidence
     if smallest is None:
         # So many photos show the target if all are right.

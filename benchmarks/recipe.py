@@ -35,6 +35,8 @@ BEFORE = {
     "model.conv_layers": 5,
     "model.first_layer_filters": 32,
     "model.filter_org": 2.0,
+    "model.max_filters": 8192,
+    "model.whitening": False,
     "model.kernel_size": 3,
     "model.activation": "relu",
     "model.batch_norm": True,

@@ -28,8 +28,9 @@ RANGES = [
     ("model.last_k", (1, 1000), (0, 1001)),
     ("model.layer_decay", (1e-12, 1), (0, 1.01)),
     ("model.conv_layers", (1, 5), (0, 9)),
-    ("model.first_layer_filters", (1, 512), (0, 1025)),
+    ("model.first_layer_filters", (1, 256), (0, 1025)),
     ("model.filter_org", (0.25, 4), (0.24, 4.1)),
+    ("model.max_filters", (1, 8192), (0, 8193)),
     ("model.kernel_size", (1, 11), (0, 13)),
     ("model.residual_units", (0, 4), (-1, 5)),
     ("model.num_neurons_dense", (0, 8192), (-1, 8193)),
@@ -256,8 +257,8 @@ def test_all_problems_are_listed_at_once(load):
     ("changes", "message"),
     [
         (
-            {"model.first_layer_filters": 1024, "model.filter_org": 2.0},
-            r"model\.filter_org: 2\.0 makes 16384 filters in the largest .*allowed: at most 8192",
+            {"model.first_layer_filters": 512},
+            r"model\.first_layer_filters: found 512; allowed: at most model\.max_filters, 256",
         ),
         (
             {**NOT_PORTABLE, "train.precision": "16-mixed", "train.accelerator": "cpu"},
@@ -398,7 +399,7 @@ def test_the_photos_size_does_not_matter_if_input_size_is_set(load):
 
 @pytest.mark.parametrize(
     ("first", "factor", "layers", "filters"),
-    [(32, 2.0, 5, [32, 64, 128, 256, 512]), (10, 0.5, 5, [10, 5, 2, 1, 1]), (7, 1, 2, [7, 7])],
+    [(32, 2.0, 5, [32, 64, 128, 256, 256]), (10, 0.5, 5, [10, 5, 2, 1, 1]), (7, 1, 2, [7, 7])],
 )
 def test_filters_grow_by_the_factor_and_are_at_least_one(first, factor, layers, filters, load):
     changes = {"first_layer_filters": first, "filter_org": factor, "conv_layers": layers}

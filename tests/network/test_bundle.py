@@ -63,6 +63,21 @@ def test_loaded_classifier_gives_identical_scores(changes, tmp_path):
     assert not loaded.net.training
 
 
+@torch.no_grad()
+def test_the_whitening_is_saved_and_old_classifiers_load_without_it(saved, tmp_path):
+    bundle = bundle_of(whitening=True)
+    bundle.net.whitening.fit([images_of(9)])
+    save_bundle(bundle, tmp_path / "whitened")
+    loaded = load_bundle(tmp_path / "whitened")
+    assert torch.equal(loaded.net(images_of(5)), bundle.net(images_of(5)))
+
+    old = json.loads((saved / "model.json").read_text())
+    assert old["architecture"].pop("whitening") is False
+    assert old["architecture"].pop("max_filters") == 8192
+    (saved / "model.json").write_text(json.dumps(old))
+    assert torch.equal(load_bundle(saved).net(images_of(5)), bundle_of().net.eval()(images_of(5)))
+
+
 def test_all_other_fields_are_kept(saved):
     bundle, loaded = bundle_of(), load_bundle(saved)
     for field in fields(Bundle):

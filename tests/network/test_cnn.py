@@ -275,6 +275,8 @@ def test_each_block_has_its_own_kernel():
     assert net(torch.zeros(2, 3, 16, 16)).shape == (2, 3)
 
 
-def test_a_network_that_grows_beyond_8192_filters_is_refused():
-    with pytest.raises(ValidationError, match="makes 16384 filters"):
-        params_of(first_layer_filters=1024, filter_org=4.0, conv_layers=3)
+def test_no_block_has_more_than_max_filters():
+    assert params_of(max_filters=12).widths == [4, 8, 12]
+    assert params_of(max_filters=12, filters=[5, 13, 7]).widths == [5, 13, 7]
+    with pytest.raises(ValidationError, match=r"first_layer_filters: found 4; .* at most .*, 3"):
+        params_of(max_filters=3)

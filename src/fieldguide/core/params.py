@@ -149,9 +149,11 @@ class CNNParams(Section):
     conv_layers: int = Field(ge=1, le=8)
     first_layer_filters: int = Field(ge=1, le=1024)
     filter_org: FiniteFloat = Field(ge=0.25, le=4)
+    max_filters: int = Field(ge=_WIDTHS[0], le=_WIDTHS[-1])
     filters: Annotated[list[int] | Literal["auto"], PlainValidator(_filters)]
     kernel_size: Annotated[int | list[int], PlainValidator(_kernels)]  # pixels
     residual_units: int = Field(ge=0, le=4)
+    whitening: bool
     activation: Literal["relu", "gelu", "silu", "mish"]
     batch_norm: bool
     norm_after_activation: bool
@@ -161,11 +163,11 @@ class CNNParams(Section):
 
     @property
     def widths(self) -> list[int]:
-        """Filters of each block: the list, or first_layer_filters × filter_org^k, rounded."""
+        """Filters of each block: the list, or first_layer_filters × filter_org^k in its limits."""
         if self.filters != "auto":
             return self.filters
         return [
-            max(1, round(self.first_layer_filters * self.filter_org**k))
+            min(self.max_filters, max(1, round(self.first_layer_filters * self.filter_org**k)))
             for k in range(self.conv_layers)
         ]
 
@@ -183,11 +185,10 @@ class CNNParams(Section):
                     f"model.{name}: found {len(values)} entries; allowed: one for each of "
                     f"model.conv_layers: {self.conv_layers}"
                 )
-        if max(self.widths) > _WIDTHS[-1]:
+        if self.filters == "auto" and self.first_layer_filters > self.max_filters:
             raise ValueError(
-                f"model.filter_org: {self.filter_org} makes {max(self.widths)} filters in the "
-                f"largest of {self.conv_layers} blocks, from first_layer_filters "
-                f"{self.first_layer_filters}; allowed: at most {_WIDTHS[-1]}"
+                f"model.first_layer_filters: found {self.first_layer_filters}; allowed: at most "
+                f"model.max_filters, {self.max_filters}"
             )
         return self
 
@@ -386,7 +387,7 @@ class Params(Section):
             section, key = name.split(".")
             filled[section][key] = value
         found = check(filled)
-        found._asked = copy.deepcopy(raw)
+        found._asked = copy.deepcopy(raw)  # noqa: SLF001 - of this very class
         return found
 
     @property

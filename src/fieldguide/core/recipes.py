@@ -39,6 +39,7 @@ FINE_TUNING: Recipe = {
         "ema_decay": 0.0,
     },
 }
+_CHOSEN = "auto: "
 KEYS = {f"{section}.{key}" for section, values in SCRATCH.items() for key in values}
 
 
@@ -59,3 +60,15 @@ def chosen(raw: Mapping[str, Any]) -> dict[str, object]:
         for key, value in values.items()
         if isinstance(raw.get(section), Mapping) and raw[section].get(key) == "auto"
     }
+
+
+def describe_chosen(values: Mapping[str, object]) -> str:
+    """Return the line that says what `auto` became, as "auto: train.epochs 24, ..."."""
+    return _CHOSEN + ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def parse_chosen(text: str) -> dict[str, str]:
+    """Return what `describe_chosen` wrote as the last line of a text; empty without such a line."""
+    line = text.rstrip().rpartition("\n")[2]
+    pairs = line.removeprefix(_CHOSEN).split(", ") if line.startswith(_CHOSEN) else []
+    return {name: value for name, _, value in (pair.partition(" ") for pair in pairs)}

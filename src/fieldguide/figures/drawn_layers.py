@@ -23,7 +23,8 @@ _GUIDED = (
 def filters_of(net: Network) -> list[tuple[str, nn.Conv2d]]:
     """Return the convolutions to draw: one per block of the CNN, else the one that sees colours."""
     if isinstance(net, CNN):
-        return [(name, block.conv) for name, block in net.blocks.items()]
+        blocks = [(name, block.conv) for name, block in net.blocks.items()]
+        return blocks if net.whitening is None else [("whitening", net.whitening.conv), *blocks]
     for name, module in net.named_modules():
         if isinstance(module, nn.Conv2d) and module.in_channels == 3:  # noqa: PLR2004 - colours
             return [(name, module)]

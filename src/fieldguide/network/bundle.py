@@ -68,6 +68,9 @@ def softmax(scores: Tensor, temperature: float) -> Tensor:
 
 class _CNN(CNNParams):
     name: Literal["cnn"]
+    # Classifiers from before these two keys do not have them.
+    whitening: bool = False
+    max_filters: int = 8192
 
 
 class _Timm(BaseModel):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fieldguide.core.params import CNNParams
 from fieldguide.network.interface import Network
+from fieldguide.network.whitening import Whitening
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -81,9 +82,9 @@ class ResidualUnit(nn.Module):
 
 
 class CNN(Network):
-    """`conv_layers` blocks, then flatten or average -> [dense -> activation] -> dropout -> output.
+    """[whitening ->] `conv_layers` blocks -> flatten or average -> [dense ->] dropout -> output.
 
-    Blocks are named conv1, conv2, ... in `features`. Methods have the names that timm's models use,
+    Blocks are named conv1, conv2, ... in `features`, and an activation follows the dense layer. Methods have the names that timm's models use,
     so that fine-tuning treats both alike (`Network`).
     """
 
@@ -98,6 +99,9 @@ class CNN(Network):
         super().__init__()
         self.features = nn.Sequential()
         channels = 3
+        self.whitening = Whitening() if params.whitening else None
+        if self.whitening is not None:
+            channels = self.whitening.conv.out_channels
         sizes = zip(params.widths, params.kernels, strict=True)
         for k, (filters, kernel) in enumerate(sizes, start=1):
             self.features.add_module(f"conv{k}", ConvBlock(channels, filters, kernel, params))
@@ -122,6 +126,8 @@ class CNN(Network):
 
     def forward_features(self, images: Tensor) -> Tensor:
         """Output of the last block: (B, 3, H, W) -> (B, F, h, w)."""
+        if self.whitening is not None:
+            images = self.whitening(images)
         features: Tensor = self.features(images)
         return features
 

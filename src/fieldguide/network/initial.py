@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import textwrap
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,19 @@ from fieldguide.core.errors import BundleError, TrainingError, is_out_of_memory
 from fieldguide.core.params import CNNParams, ModelParams
 from fieldguide.core.store import Store
 from fieldguide.network.backbones import build
+from fieldguide.network.batches import Batches, Order, eval_batch
 from fieldguide.network.bundle import Bundle, load_bundle
 from fieldguide.network.calibration import Calibration
+from fieldguide.network.cnn import CNN
 from fieldguide.network.interface import Network, output_layers
 from fieldguide.network.preprocessing import Interpolation, Preprocessing
 
 FOLDER = Path("models/weights")  # in dvc.yaml, model.weights is a dependency there
+# With model.input_size: auto, photos are enlarged at most this much, because a larger one costs
+# time and shows nothing new.
+_ENLARGED = 4
+_PATCHES_OF = 1000  # photos, which determine the whitening
+_SIZE_STEP = 32  # pixels; most networks halve their input five times
 
 
 @dataclass(frozen=True)
@@ -75,7 +84,7 @@ def initial_network(model: ModelParams, store: Store) -> InitialNetwork:
     if model.weights == "none":
         net, preprocessing = _random(model, store)
     elif model.weights == "pretrained":
-        net, preprocessing = _download(model, len(store.classes))
+        net, preprocessing = _download(model, store)
     elif path.is_dir():
         net, preprocessing, head_kept = _from_classifier(model, store.classes, path)
     elif model.name == "cnn":
@@ -84,7 +93,7 @@ def initial_network(model: ModelParams, store: Store) -> InitialNetwork:
             "none, or an earlier classifier"
         )
     else:
-        net, preprocessing = _from_file(model, len(store.classes), path)
+        net, preprocessing = _from_file(model, store, path)
     check_size(net, model, preprocessing.size)
     if model.weights == "none":
         return InitialNetwork(net, preprocessing, "none")
@@ -121,7 +130,7 @@ def check_size(net: Network, model: ModelParams, size: int) -> None:
 
 
 def _size_error(model: ModelParams, size: int, err: Exception) -> TrainingError:
-    own = _preprocessing(model.model_copy(update={"input_size": "auto"})).size
+    own = _preprocessing(model.model_copy(update={"input_size": "auto"}), None).size
     return TrainingError(
         f"model.input_size, train.start_size: {model.name} does not take {size} pixels "
         f"({type(err).__name__}: {_shortened(err)}); allowed: another size, such as {own}"
@@ -143,17 +152,29 @@ def _random(model: ModelParams, store: Store) -> tuple[Network, Preprocessing]:
         if model.name == "cnn":
             raise
         raise _size_error(model, size, err) from err
-    return net, Preprocessing(size, "bilinear", store.mean, store.std)
+    preprocessing = Preprocessing(size, "bilinear", store.mean, store.std)
+    if isinstance(net, CNN) and net.whitening is not None:
+        net.whitening.fit(_some_photos(store, preprocessing))
+    return net, preprocessing
 
 
-def _download(model: ModelParams, classes: int) -> tuple[Network, Preprocessing]:
+def _some_photos(store: Store, preprocessing: Preprocessing) -> Iterator[Tensor]:
+    """Yield 1,000 or more random training photos, if there are so many: (B, 3, size, size)."""
+    split, batch_size = store.split("train"), eval_batch(preprocessing.size)
+    seed = int(torch.randint(2**31, ()))
+    order = Order(split, batch_size, device=torch.device("cpu"), seed=seed)
+    for images, _ in islice(Batches(split, order, preprocessing), -(-_PATCHES_OF // batch_size)):
+        yield images
+
+
+def _download(model: ModelParams, store: Store) -> tuple[Network, Preprocessing]:
     config = _config_of(model.name)
     if config is None or not config.has_weights:
         raise TrainingError(
             f"model.weights: timm has no pretrained weights for {model.name}; allowed: none, or "
             f"a file in {FOLDER}/"
         )
-    preprocessing = _preprocessing(model)
+    preprocessing = _preprocessing(model, store.image_size)
     try:
         net = build(
             model.architecture,
@@ -169,13 +190,13 @@ def _download(model: ModelParams, classes: int) -> tuple[Network, Preprocessing]
             f"into {FOLDER}/ and name it: docs/finetuning.md"
         ) from err
     # Also if there are equally many classes, because they are other classes.
-    net.reset_classifier(classes)
+    net.reset_classifier(len(store.classes))
     return net, preprocessing
 
 
-def _from_file(model: ModelParams, classes: int, path: Path) -> tuple[Network, Preprocessing]:
+def _from_file(model: ModelParams, store: Store, path: Path) -> tuple[Network, Preprocessing]:
     state = _read_state(path)
-    preprocessing = _preprocessing(model)
+    preprocessing = _preprocessing(model, store.image_size)
     # The network first gets as many classes as the file has, so that the file must have every
     # weight; otherwise some would stay random.
     known = _classes_of(state, model.name)
@@ -195,7 +216,7 @@ def _from_file(model: ModelParams, classes: int, path: Path) -> tuple[Network, P
             "weights of that network, named as in timm"
         ) from err
     vars(net)["pretrained_cfg"].pop("state_dict")  # a second copy of all weights in memory
-    net.reset_classifier(classes)
+    net.reset_classifier(len(store.classes))
     return net, preprocessing
 
 
@@ -239,13 +260,22 @@ def _shortened(err: Exception) -> str:
     return textwrap.shorten(str(err), 300, placeholder=" ...")
 
 
-def _preprocessing(model: ModelParams) -> Preprocessing:
-    """Return how the weights of this name were trained, at the input size of params."""
+def _preprocessing(model: ModelParams, stored: int | None) -> Preprocessing:
+    """Return how the weights of this name were trained, at the input size of params.
+
+    Args:
+        model: with input_size auto, the size is that of the weights or less; docs/finetuning.md.
+        stored: size of the photos in pixels; None: whatever it is.
+    """
     from timm.data import resolve_data_config  # noqa: PLC0415 - slow, and not for the CNN
 
     config = _config_of(model.name)
     data = resolve_data_config(pretrained_cfg=config.to_dict() if config else None)
-    size = data["input_size"][-1] if model.input_size == "auto" else model.input_size
+    size = data["input_size"][-1]
+    if model.input_size != "auto":
+        size = model.input_size
+    elif stored is not None and not (config and config.fixed_input_size):
+        size = min(size, max(1, _ENLARGED * stored // _SIZE_STEP) * _SIZE_STEP)
     interpolation: Interpolation = "bicubic" if data["interpolation"] == "bicubic" else "bilinear"
     return Preprocessing(size, interpolation, list(data["mean"]), list(data["std"]))
 
@@ -289,6 +319,6 @@ def _layers(architecture: CNNParams | str) -> dict[str, object]:
     """Resolve `filters` and `kernel_size`: equal layers compare equal however params write them."""
     if isinstance(architecture, str):
         return {"name": architecture}
-    written = {"first_layer_filters", "filter_org", "dropout"}
+    written = {"first_layer_filters", "filter_org", "max_filters", "dropout"}
     sizes = {"filters": architecture.widths, "kernel_size": architecture.kernels}
     return {"name": "cnn", **architecture.model_dump(exclude=written), **sizes}

@@ -17,5 +17,6 @@ TRUST = "metrics/trust.json"
 RISK_COVERAGE = "plots/risk_coverage.csv"
 PREDICTIONS = "metrics/predictions.csv"
 ENVIRONMENT = "metrics/environment.json"
+SUMMARY = "metrics/model_summary.txt"
 FIGURES = "plots/figures"
 TIMING = "metrics/timing.json"  # no output of a stage: a note beside them

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple, TypeVar
 from fieldguide.core.curves import kept_epoch, parse_curves
 from fieldguide.core.errors import GitError, RevisionError
 from fieldguide.core.files import md5
+from fieldguide.core.recipes import parse_chosen
 from fieldguide.core.store import SPLITS, count_groups, groups_note
 from fieldguide.evaluation.calibration import Bin
 from fieldguide.evaluation.intervals import Interval, wilson
@@ -194,14 +195,27 @@ class Results:
 
     @cached_property
     def params(self) -> dict[str, Any] | Missing:
-        """Params by key, as train.epochs: those that the stages ran with, then params.yaml's."""
+        """Params by key, as train.epochs: those that the stages ran with, then params.yaml's.
+
+        What `auto` became in the training is added, as "auto (24)".
+        """
         try:
             written = flat(self.revision.read_yaml("params.yaml"))
         except RevisionError as err:
             reason = self._without_path(err, "params.yaml")
             return self._missing("params.yaml", reason, damaged=True)
         used = {} if isinstance(self.lock, Missing) else self.lock.params
-        return {key: used.get(key, written.get(key)) for key in [*written, *used]}
+        params = {key: used.get(key, written.get(key)) for key in [*written, *used]}
+        for key, value in self._chosen.items():
+            if used.get(key) == "auto":
+                params[key] = f"auto ({value})"
+        return params
+
+    @property
+    def _chosen(self) -> dict[str, str]:
+        """What `auto` became, by key, from the line that `train` adds to the table of layers."""
+        summary = self._read(paths.SUMMARY)
+        return {} if isinstance(summary, Missing) else parse_chosen(summary.decode())
 
     @cached_property
     def changed_params(self) -> list[str]:

@@ -23,6 +23,7 @@ from fieldguide.core.environment import describe_environment, describe_machine
 from fieldguide.core.files import folder_md5, write_json, write_text
 from fieldguide.core.memory import keep_freed_memory
 from fieldguide.core.params import ModelParams, TrainParams, epoch_size
+from fieldguide.core.recipes import describe_chosen
 from fieldguide.core.scores import balanced_accuracy, macro_f1
 from fieldguide.core.store import Store
 from fieldguide.network.augmentation import make_mix
@@ -80,10 +81,7 @@ def train(
     with joined(params, portable=portable) as processes, explained(params, outputs, processes):
         initial = _build(params, model, store)
         if processes.is_first:
-            summary = summarize(initial.net, size=initial.preprocessing.size)
-            if chosen:
-                values = ", ".join(f"{name} {value}" for name, value in chosen.items())
-                summary += f"\nauto: {values}"
+            summary = _summary(initial, model, chosen or {})
             print(summary)
             write_text(outputs.summary, summary + "\n")
         facts = training_facts(params, model, store=store, initial=initial)
@@ -329,6 +327,15 @@ def _means(split: str, sums: Tensor, processes: Processes) -> dict[str, float]:
     """Sum over all processes and divide once: a mean over photos, not over batches."""
     loss, correct, photos = processes.sum(sums)
     return {f"{split}/loss": float(loss / photos), f"{split}/acc": float(correct / photos)}
+
+
+def _summary(initial: InitialNetwork, model: ModelParams, chosen: Mapping[str, object]) -> str:
+    """Return the table of layers and, below it, what `auto` became."""
+    size = initial.preprocessing.size
+    if model.input_size == "auto":
+        chosen = {"model.input_size": size, **chosen}
+    table = summarize(initial.net, size=size)
+    return f"{table}\n{describe_chosen(chosen)}" if chosen else table
 
 
 def _build(params: TrainParams, model: ModelParams, store: Store) -> InitialNetwork:

@@ -1,0 +1,83 @@
+"""`auto` becomes the value that fits what is trained; what was asked for is kept."""
+
+import re
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from fieldguide.core.errors import ParamsError
+from fieldguide.core.params import Params, load_params
+from fieldguide.core.recipes import FINE_TUNING, HEAD, KEYS, SCRATCH
+
+PRETRAINED = {"name": "test_resnet", "weights": "pretrained"}
+
+
+@pytest.fixture
+def raw_params(make_params):
+    """Returns all params with some changed, as a file has them: raw_params(model={...})."""
+
+    def make(**changes):
+        raw = make_params().asked
+        for key in KEYS:
+            section, name = key.split(".")
+            raw[section][name] = "auto"
+        for section, values in changes.items():
+            raw[section] |= values
+        return raw
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("model", "recipe"),
+    [
+        ({}, SCRATCH),
+        ({"name": "test_resnet"}, SCRATCH),
+        (PRETRAINED, FINE_TUNING),
+        ({"weights": "birds"}, FINE_TUNING),  # an earlier classifier
+        (PRETRAINED | {"finetune": "last_k"}, FINE_TUNING),
+        (PRETRAINED | {"finetune": "head"}, HEAD),
+    ],
+)
+def test_auto_is_the_recipe_for_what_is_trained(model, recipe, raw_params):
+    params = Params.model_validate(raw_params(model=model))
+    for section, values in recipe.items():
+        found = getattr(params, section).model_dump()
+        assert {key: found[key] for key in values} == values
+    expected = {
+        f"{section}.{key}": v for section, pairs in recipe.items() for key, v in pairs.items()
+    }
+    assert params.chosen == expected
+
+
+def test_a_value_that_is_given_counts_and_the_others_stay_auto(raw_params):
+    raw = raw_params(train={"epochs": 3}, model=PRETRAINED)
+    params = Params.model_validate(raw)
+    assert params.train.epochs == 3
+    assert params.train.learning_rate == FINE_TUNING["train"]["learning_rate"]
+    assert "train.epochs" not in params.chosen
+    assert "train.learning_rate" in params.chosen
+    assert params.asked == raw
+
+
+def test_every_recipe_decides_the_same_keys():
+    for recipe in (HEAD, FINE_TUNING):
+        keys = {f"{section}.{key}" for section, values in recipe.items() for key in values}
+        assert keys == KEYS
+
+
+def test_auto_is_refused_elsewhere_and_named_where_it_is_allowed(raw_params):
+    for name, found in (("batch_size", "auto"), ("epochs", "many")):
+        with pytest.raises(ValidationError, match=f"train.{name}"):
+            Params.model_validate(raw_params(train={name: found}))
+
+
+def test_the_error_of_a_wrong_value_says_that_auto_is_allowed(raw_params, tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(raw_params(train={"epochs": "many", "batch_size": "auto"})))
+    with pytest.raises(ParamsError) as error:
+        load_params(path)
+    text = re.sub(r"\s+", " ", str(error.value))
+    assert "train.epochs: found 'many'; allowed: auto, or " in text
+    assert "train.batch_size: found 'auto'; allowed: integer" in text

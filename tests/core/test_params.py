@@ -30,7 +30,7 @@ RANGES = [
     ("model.conv_layers", (1, 5), (0, 9)),
     ("model.first_layer_filters", (1, 256), (0, 1025)),
     ("model.filter_org", (0.25, 4), (0.24, 4.1)),
-    ("model.max_filters", (1, 8192), (0, 8193)),
+    ("model.max_filters", (32, 8192), (0, 8193)),
     ("model.kernel_size", (1, 11), (0, 13)),
     ("model.residual_units", (0, 4), (-1, 5)),
     ("model.num_neurons_dense", (0, 8192), (-1, 8193)),

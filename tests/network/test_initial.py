@@ -145,14 +145,24 @@ def test_a_file_of_any_number_of_classes_gives_a_new_head(classes, start, folder
 
 
 @pytest.mark.parametrize(
-    ("name", "interpolation", "size"),
-    [("test_resnet", "bilinear", 160), ("test_vit", "bicubic", 160), ("resnet10t", "bicubic", 176)],
+    ("name", "stored", "size"),
+    [
+        ("test_resnet", 512, 160),
+        ("resnet10t", 44, 176),
+        ("resnet10t", 43, 160),  # 172, rounded down to a multiple of 32
+        ("resnet10t", 16, 64),  # photos are enlarged four times at most
+        ("resnet10t", 8, 32),
+        ("test_vit", 16, 160),  # takes one size
+    ],
 )
-def test_preprocessing_is_that_of_the_weights(name, interpolation, size, start, folder):
+def test_preprocessing_is_that_of_the_weights(name, stored, size, start, folder, store):
     save_file(net_of(name).state_dict(), folder / "w.safetensors")
+    interpolation = "bilinear" if name == "test_resnet" else "bicubic"
     # As their authors trained them.
     mean, std = IMAGENET if name == "resnet10t" else ([0.5] * 3, [0.5] * 3)
-    found = start("w.safetensors", name=name)
+    other = copy.copy(store)
+    other.image_size = stored
+    found = start("w.safetensors", name=name, of=other)
     assert found.preprocessing == Preprocessing(size, interpolation, mean, std)
 
 

@@ -15,7 +15,12 @@ def rows_of(summary):
 
 
 def test_layers_of_the_cnn_by_hand(make_params):
-    changes = {"conv_layers": 2, "first_layer_filters": 4, "num_neurons_dense": 8}
+    changes = {
+        "conv_layers": 2,
+        "first_layer_filters": 4,
+        "num_neurons_dense": 8,
+        "whitening": False,
+    }
     params = make_params(model=changes, data={"image_size": 16}).model
     net = CNN(params, image_size=16, num_classes=3)
     net.features.conv1.eval()  # a frozen block

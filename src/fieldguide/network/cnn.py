@@ -84,8 +84,8 @@ class ResidualUnit(nn.Module):
 class CNN(Network):
     """[whitening ->] `conv_layers` blocks -> flatten or average -> [dense ->] dropout -> output.
 
-    Blocks are named conv1, conv2, ... in `features`, and an activation follows the dense layer. Methods have the names that timm's models use,
-    so that fine-tuning treats both alike (`Network`).
+    An activation follows the dense layer. Blocks are named conv1, conv2, ... in `features`. Methods
+    have the names that timm's models use, so that fine-tuning treats both alike (`Network`).
     """
 
     def __init__(self, params: CNNParams, *, image_size: int, num_classes: int) -> None:

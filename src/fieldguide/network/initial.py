@@ -29,6 +29,7 @@ FOLDER = Path("models/weights")  # in dvc.yaml, model.weights is a dependency th
 # time and shows nothing new.
 _ENLARGED = 4
 _PATCHES_OF = 1000  # photos, which determine the whitening
+_LARGE = 512  # pixels of photos that need not be enlarged for any network
 _SIZE_STEP = 32  # pixels; most networks halve their input five times
 
 
@@ -130,7 +131,7 @@ def check_size(net: Network, model: ModelParams, size: int) -> None:
 
 
 def _size_error(model: ModelParams, size: int, err: Exception) -> TrainingError:
-    own = _preprocessing(model.model_copy(update={"input_size": "auto"}), None).size
+    own = _preprocessing(model.model_copy(update={"input_size": "auto"}), _LARGE).size
     return TrainingError(
         f"model.input_size, train.start_size: {model.name} does not take {size} pixels "
         f"({type(err).__name__}: {_shortened(err)}); allowed: another size, such as {own}"
@@ -260,22 +261,23 @@ def _shortened(err: Exception) -> str:
     return textwrap.shorten(str(err), 300, placeholder=" ...")
 
 
-def _preprocessing(model: ModelParams, stored: int | None) -> Preprocessing:
+def _preprocessing(model: ModelParams, stored: int) -> Preprocessing:
     """Return how the weights of this name were trained, at the input size of params.
 
     Args:
         model: with input_size auto, the size is that of the weights or less; docs/finetuning.md.
-        stored: size of the photos in pixels; None: whatever it is.
+        stored: size of the photos, in pixels.
     """
     from timm.data import resolve_data_config  # noqa: PLC0415 - slow, and not for the CNN
 
     config = _config_of(model.name)
     data = resolve_data_config(pretrained_cfg=config.to_dict() if config else None)
     size = data["input_size"][-1]
+    fixed = config is not None and config.fixed_input_size
     if model.input_size != "auto":
         size = model.input_size
-    elif stored is not None and not (config and config.fixed_input_size):
-        size = min(size, max(1, _ENLARGED * stored // _SIZE_STEP) * _SIZE_STEP)
+    elif not fixed and _ENLARGED * stored < size:
+        size = max(1, _ENLARGED * stored // _SIZE_STEP) * _SIZE_STEP
     interpolation: Interpolation = "bicubic" if data["interpolation"] == "bicubic" else "bilinear"
     return Preprocessing(size, interpolation, list(data["mean"]), list(data["std"]))
 

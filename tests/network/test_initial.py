@@ -20,7 +20,7 @@ from safetensors.torch import save, save_file
 from fieldguide.core.errors import TrainingError
 from fieldguide.network.backbones import build
 from fieldguide.network.bundle import Bundle, save_bundle
-from fieldguide.network.initial import backbone_sha256, initial_network
+from fieldguide.network.initial import FOLDER, backbone_sha256, initial_network
 from fieldguide.network.interface import output_layers
 from fieldguide.network.preprocessing import Preprocessing
 
@@ -155,8 +155,8 @@ def test_a_file_of_any_number_of_classes_gives_a_new_head(classes, start, folder
         ("test_vit", 16, 160),  # takes one size
     ],
 )
-def test_preprocessing_is_that_of_the_weights(name, stored, size, start, folder, store):
-    save_file(net_of(name).state_dict(), folder / "w.safetensors")
+def test_preprocessing_is_that_of_the_weights(name, stored, size, start, store):
+    save_file(net_of(name).state_dict(), FOLDER / "w.safetensors")
     interpolation = "bilinear" if name == "test_resnet" else "bicubic"
     # As their authors trained them.
     mean, std = IMAGENET if name == "resnet10t" else ([0.5] * 3, [0.5] * 3)

@@ -4,7 +4,8 @@
     python benchmarks/recipe.py --seeds 0 1 2 --workers 2    # hours; resumes after an interruption
     python benchmarks/recipe.py --table                      # write the tables of docs/recipe.md
 
-Every variant is BEFORE, the params.yaml from before these knobs existed, with changes of its own.
+Every variant is BEFORE, the defaults before these knobs existed, with changes of its own; the table
+has those that were measured.
 Each training is a process of one thread and is tested once on data/prepared's test split. Its
 result is a line of benchmarks/recipe.jsonl.
 """
@@ -54,7 +55,8 @@ BEFORE = {
     "model.residual_units": 0,
     "model.norm_after_activation": False,
     "model.pooling": "flatten",
-    "model.num_neurons_dense": 512,
+    "model.num_neurons_dense": 0,
+    "train.epochs": 24,
     "train.batch_size": 64,
     "train.schedule": "one_cycle",
     "train.warmup": 0.3,
@@ -70,7 +72,10 @@ BEFORE = {
 }
 VARIANTS: dict[str, dict[str, Any]] = {
     REFERENCE: {},
-    "no dense layer": {"model.num_neurons_dense": 0},
+    "whitening": {"model.whitening": True},
+    "at most 256 filters": {"model.max_filters": 256},
+    "learning rate 4e-3": {"train.learning_rate": 4e-3},
+    "a dense layer": {"model.num_neurons_dense": 512},
     "4 blocks": {"model.conv_layers": 4},
     "4 blocks, average pooling": {"model.conv_layers": 4, "model.pooling": "average"},
     "4 blocks, average pooling, growing photos": {
@@ -150,7 +155,7 @@ def main() -> None:
     )
     parser.add_argument("--store", type=Path, default=ROOT / "data/prepared")
     parser.add_argument("--data", default="sample", help="name of the photos in the table")
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, help="instead of the variant's own")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=JSON", help="for all variants")
@@ -183,14 +188,15 @@ def plan(
     """Describe one training: everything its result depends on, except code and machine."""
     description = (args.store / "dataset.json").read_bytes()
     changes = BEFORE | VARIANTS[variant] | common
-    changes |= {"train.epochs": args.epochs, "train.seed": seed}
+    changes |= {"train.epochs": args.epochs} if args.epochs else {}
+    changes |= {"train.seed": seed}
     size = json.loads(description)["image_size"]
     params = params_of(size, changes)
     return {
         "data": args.data,
         "dataset": hashlib.sha256(description).hexdigest()[:12],
         "size": size,
-        "epochs": args.epochs,
+        "epochs": params.train.epochs,
         "set": common,
         "variant": variant,
         "seed": seed,
@@ -235,7 +241,7 @@ def add_row(file: Path, row: dict[str, Any]) -> None:
 
 
 def write_tables() -> None:
-    """Write a table for each data set and number of epochs to docs/recipe.md."""
+    """Write a table for each data set to docs/recipe.md."""
     from table import insert
 
     rows = read_rows(ROWS)
@@ -258,8 +264,7 @@ def table(kind: dict[str, Any], rows: list[dict[str, Any]]) -> str:
 
     Args:
         kind: one row, for the title.
-        rows: all rows of the same photos and epochs; of two with equal variant and seed the last
-            counts.
+        rows: all rows of the same photos; of two with equal variant and seed the last counts.
     """
     # Keyed by params, because variants with equal params share their trainings.
     trained: dict[str, dict[int, dict[str, Any]]] = {}
@@ -270,21 +275,20 @@ def table(kind: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     found = {variant: trained[recipe] for variant, recipe in recipe_of.items()}
     base = found.get(REFERENCE, {})
     lines = [
-        f"{kind['data']}, {kind['size']} pixels, {kind['epochs']} epochs"
+        f"{kind['data']}, {kind['size']} pixels"
         + "".join(f", {key} {value}" for key, value in kind["set"].items()),
         "",
         f"| changed | {' | '.join(_COLUMNS)} |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| --- " * (len(_COLUMNS) + 1) + "|",
     ]
     for name in VARIANTS:
         mine = found.get(name, {})
         pairs = [(mine[seed], base[seed]) for seed in mine if seed in base]
         if not pairs:
-            lines.append(f"| {name} | not measured" + " |" * len(_COLUMNS))
             continue
         ones = [one for one, _ in pairs]
         cost = statistics.mean(a["cpu_seconds"] / b["cpu_seconds"] for a, b in pairs)
-        cells = []
+        cells = [str(ones[0]["epochs"])]
         for key in ("val_acc", "test_acc"):
             cells.append(spread([one[key] for one in ones]))
             changes = [a[key] - b[key] for a, b in pairs if a[key] is not None]
@@ -302,10 +306,10 @@ def _recipe(row: dict[str, Any]) -> str:
 
 
 _COLUMNS = (
-    *("val", "val against before", "test", "test against before"),
+    *("epochs", "val", "val against before", "test", "test against before"),
     *("flip-averaged against test", "CPU time", "seeds"),
 )
-_KIND = ("data", "dataset", "size", "epochs", "set")
+_KIND = ("data", "dataset", "size", "set")
 
 
 def spread(values: list[float | None], sign: str = "") -> str:

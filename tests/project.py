@@ -30,7 +30,7 @@ CHANGES = {
         "filter_org": 1.0,
         "num_neurons_dense": 16,
     },
-    "train": {"epochs": 6, "batch_size": 16, "patience": 6},
+    "train": {"epochs": 6, "batch_size": 16, "patience": 6, "learning_rate": 0.002},
     "visualize": {"photos_per_class": 2, "neurons": 4},
 }
 

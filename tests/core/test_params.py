@@ -37,7 +37,7 @@ RANGES = [
     ("model.dropout", (0, 0.95), (-0.1, 0.96)),
     ("train.batch_size", (1, 8192), (0, 8193)),
     ("train.epochs", (1, 10_000), (0, 10_001)),
-    ("train.stop_after", (0, 24), (-1, 10_001)),
+    ("train.stop_after", (0, 22), (-1, 10_001)),
     ("train.patience", (1, 10_000), (0, 10_001)),
     ("train.learning_rate", (1e-12, 10), (0, 10.1)),
     ("train.warmup", (0, 0.9), (-0.1, 0.91)),
@@ -100,7 +100,7 @@ def repository_text():
 def test_every_value_of_the_repository_file_is_read():
     params = load_params(ROOT / "params.yaml")
     raw = yaml.safe_load(repository_text())
-    assert params.model_dump() == raw
+    assert params.asked == raw
 
 
 def test_parameters_cannot_be_changed_after_the_check(load):
@@ -122,10 +122,10 @@ def test_a_range_includes_both_ends_and_nothing_beyond(key, ends, beyond, load):
 
 
 def test_every_number_has_a_tested_range():
-    raw = yaml.safe_load(repository_text())
+    params = load_params(ROOT / "params.yaml").model_dump()
     numbers = {
         f"{section}.{key}"
-        for section, values in raw.items()
+        for section, values in params.items()
         for key, value in values.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
@@ -225,7 +225,7 @@ def test_precision_may_be_a_number_as_dvc_writes_it(load):
     ("written", "value"), [("1e-05", 1e-5), ("5e-4", 5e-4), ("+1E-2", 0.01), ("1.e-2", 0.01)]
 )
 def test_numbers_with_an_exponent_are_numbers(written, value, load_text):
-    text = repository_text().replace("learning_rate: 2.0e-3", f"learning_rate: {written}")
+    text = repository_text().replace("learning_rate: auto", f"learning_rate: {written}")
     assert load_text(text).train.learning_rate == value
 
 

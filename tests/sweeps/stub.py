@@ -125,6 +125,7 @@ class Stub:
         self.notes.mkdir(parents=True)
         params = YAML(typ="safe").load(ROOT / "params.yaml")  # without comments: read faster
         params["compute"]["threads"] = 1
+        params["train"] |= {"epochs": 24, "learning_rate": 0.002}  # TRAIN above does not know auto
         compact = io.StringIO()
         plain = YAML(typ="safe")
         plain.default_flow_style = False

@@ -13,7 +13,7 @@ def test_two_projects_of_one_repository_sweep_side_by_side(tmp_path):
     early = {"type": "hyperband", "min_iter": 1, "eta": 2, "s": 1}
     files = {one: one.write_sweep("same", run_cap=3, early_terminate=early) for one in (top, birds)}
     params = birds.folder / "params.yaml"  # not committed, and part of every trial
-    params.write_text(params.read_text().replace("epochs: auto", "epochs: 12"))
+    params.write_text(params.read_text().replace("epochs: 24", "epochs: 12"))
     for one in (birds, top):
         assert one.search(files[one], jobs=1)
     names = [name.split("_")[0] for name in sorted(top.experiments())]
@@ -65,7 +65,7 @@ def test_a_sweep_runs_in_every_kind_of_checkout(original, tmp_path, kind):
         project.git("checkout", "--quiet", "--detach")
     Stub.make_repository(project.folder)  # again, for the user's name
     params = project.folder / "params.yaml"  # not committed, so that trials begin at a snapshot
-    params.write_text(params.read_text().replace("epochs: auto", "epochs: 12"))
+    params.write_text(params.read_text().replace("epochs: 24", "epochs: 12"))
     file = project.write_sweep(kind, run_cap=2)
     output = project.sweep("run", file)
     assert "2 of 2 configurations begun; trainings: 2 whole" in output

@@ -180,7 +180,7 @@ def test_what_a_cluster_needs_is_refused_by_name_if_it_is_missing(team):
     assert "--git-remote: found 'gone'; allowed: origin" in refused("--git-remote", "gone")
     params = project.folder / "params.yaml"
     before = params.read_text()
-    params.write_text(before.replace("epochs: auto", "epochs: 11"))
+    params.write_text(before.replace("epochs: 24", "epochs: 11"))
     assert "params.yaml: changed and not committed, and a cluster gets the commit" in refused()
     params.write_text(before)  # refused before it began, the sweep may begin otherwise
     project.git("remote", "set-url", "origin", "https://me:secret@example.com/birds.git")

@@ -11,11 +11,12 @@ from optuna.distributions import (
 
 from fieldguide.core.errors import ParamsError
 from fieldguide.core.params import load_params
+from fieldguide.core.recipes import SCRATCH
 from fieldguide.sweeps.space import choices_of, with_values
 from fieldguide.sweeps.sweep_file import load_sweep
 
 ROOT = Path(__file__).resolve().parents[2]
-BASE = load_params(ROOT / "params.yaml")  # 24 epochs, 32 pixels
+BASE = load_params(ROOT / "params.yaml")  # 32 pixels
 GOOD = """\
 method: bayes
 metric:
@@ -160,7 +161,11 @@ def test_names_of_the_metric(tmp_path):
         ("[relu, gelu]", "[relu, relu]", "line 9: model.activation: found 'relu' twice"),
         ("[relu, gelu]", "[]", "line 9: model.activation: found []; allowed: a list of values"),
         ("values: [relu, gelu]", "min: 1\n    max: 2", "model.activation: is not a number"),
-        ("max: 1e-2", "max: 20", "line 13: train.learning_rate: found 20; allowed: less than"),
+        (
+            "max: 1e-2",
+            "max: 20",
+            "line 13: train.learning_rate: found 20; allowed: auto, or less than",
+        ),
         ("min: 1e-4", "min: 0", "line 12: train.learning_rate: min 0 of log_uniform_values"),
         ("min: 1e-4", "min: 1", "line 12: train.learning_rate: min 1, max 0.01; allowed: n"),
         ("min: 1e-4", "q: 1", "line 12: learning_rate.q: does not go with log_uniform_values"),
@@ -172,7 +177,7 @@ def test_names_of_the_metric(tmp_path):
         ("max: 1e-2", f"max: 1{'0' * 400}", "line 12: train.learning_rate: min 0.0001, max 1"),
         ("q: 32", "q: 0.5", "line 15: train.batch_size: q_uniform of fractions; allowed: whole"),
         ("value: 12", "value: 12\n    values: [1]", "line 18: epochs.value: does not go with cat"),
-        ("value: 12", "value: 0", "line 18: train.epochs: found 0; allowed: greater"),
+        ("value: 12", "value: 0", "line 18: train.epochs: found 0; allowed: auto, or greater"),
         (
             "epochs:\n    value: 12",
             "kernel_size:\n    values: [3, 4]",
@@ -223,7 +228,7 @@ def test_each_entry_has_one_line_for_its_first_mistake(tmp_path):
     assert lines == [
         "line 9: model.activation: found null; allowed: 'relu', 'gelu', 'silu' or 'mish'",
         "line 12: learning_rate.mu: does not go with log_uniform_values; allowed: min, max",
-        "line 19: train.epochs: found 0; allowed: greater than or equal to 1",
+        "line 19: train.epochs: found 0; allowed: auto, or greater than or equal to 1",
     ]
 
 
@@ -330,6 +335,18 @@ def test_lists_are_text_for_optuna_and_lists_for_params_yaml(tmp_path):
         study.add_trial(optuna.create_trial(params=one, distributions=sweep.space, value=0.0))
     assert [sweep.values(trial.params) for trial in study.trials] == found
     assert sweep.values(study.ask(sweep.space).params) in found
+
+
+def test_auto_is_a_value_where_params_yaml_allows_it(tmp_path):
+    text = (
+        HEAD.format("grid") + "  learning_rate: {values: [auto, 0.01]}\n  epochs: {value: auto}\n"
+    )
+    sweep = load(tmp_path, text)
+    found = [sweep.values(one) for one in sweep.grid()]
+    assert found == [{"train.learning_rate": "auto"}, {"train.learning_rate": 0.01}]
+    train = with_values(BASE, {**sweep.fixed, **found[0]}).train
+    assert train.learning_rate == SCRATCH["train"]["learning_rate"]
+    assert train.epochs == SCRATCH["train"]["epochs"]
 
 
 def test_other_values_are_the_same_for_optuna_and_params_yaml(tmp_path):
@@ -490,7 +507,10 @@ def test_features_of_wandb(tmp_path, text, space, fixed):
             RANDOM + "  activation: {values: [relu, null]}",
             "line 5: model.activation: found null; allowed: 'relu', 'gelu', 'silu' or 'mish'",
         ),
-        (RANDOM + "  epochs: {value: null}", "line 5: train.epochs: found null; allowed: integer"),
+        (
+            RANDOM + "  epochs: {value: null}",
+            "line 5: train.epochs: found null; allowed: auto, or integer",
+        ),
         (
             RANDOM + "  epochs: 5",
             (

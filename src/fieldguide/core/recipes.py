@@ -10,8 +10,8 @@ Recipe = Mapping[str, Mapping[str, object]]
 
 SCRATCH: Recipe = {
     "train": {
-        "epochs": 24,
-        "learning_rate": 2e-3,
+        "epochs": 22,
+        "learning_rate": 4e-3,
         "schedule": "one_cycle",
         "warmup": 0.3,
         "crop": "shift",

@@ -103,6 +103,12 @@ def freeze(net: Network, model: ModelParams, *, epochs: int) -> Freezing | None:
     return None
 
 
+def batch_norms(net: nn.Module) -> list[nn.Module]:
+    """Return the batch norms of a network."""
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+    return [module for module in net.modules() if isinstance(module, kinds)]
+
+
 def count_parameters(net: nn.Module) -> dict[str, int]:
     """Return the number of trained parameters and of all parameters."""
     trained = sum(p.numel() for p in net.parameters() if p.requires_grad)

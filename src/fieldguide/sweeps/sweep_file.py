@@ -34,6 +34,7 @@ from fieldguide.core.params import (
     did_you_mean,
     read_yaml,
 )
+from fieldguide.core.recipes import KEYS
 from fieldguide.sweeps.space import (
     MOST_LISTED,
     SECTIONS,
@@ -302,6 +303,9 @@ class _Checker:
 
     def _check_value(self, key: str, value: Any, place: Place) -> Value:
         """Check a value by its field of the schema alone, and list it as a candidate."""
+        if value == "auto" and key in KEYS:
+            self.candidates.append((place, key, value))
+            return "auto"
         field: Any = Annotated[_FIELDS[key].annotation, _FIELDS[key]]
         adapter: TypeAdapter[Any] = TypeAdapter(field, config=ConfigDict(strict=True))
         try:

@@ -28,7 +28,7 @@ from fieldguide.core.scores import balanced_accuracy, macro_f1
 from fieldguide.core.store import Store
 from fieldguide.network.augmentation import make_mix
 from fieldguide.network.batches import DROPOUT, WEIGHTS, derive_seed
-from fieldguide.network.blocks import count_parameters, freeze
+from fieldguide.network.blocks import batch_norms, count_parameters, freeze
 from fieldguide.network.bundle import save_bundle
 from fieldguide.network.calibration import Calibration
 from fieldguide.network.features import Head
@@ -166,6 +166,9 @@ class Training:
         mixed = params.use_augmentation and not model.head_only
         self.mix = make_mix(params.mixup, params.cutmix, len(store.classes)) if mixed else None
         processes.synchronize_batch_norm(self.net)
+        # Fine-tuning keeps the statistics of the weights that it starts from. Those of its few and
+        # small batches are worse, and change faster than some networks average them.
+        self.fixed_norms = batch_norms(self.net) if model.weights != "none" else []
         steps = params.epochs * len(self.batches)
         self.schedule = make_schedule(self.optimizer, params, steps=steps)
         fp16 = params.precision == "16-mixed"
@@ -229,6 +232,8 @@ def train_epoch(training: Training, epoch: int) -> dict[str, float]:
     net.train()
     if training.freezing is not None:
         training.freezing.set_epoch(epoch)
+    for norm in training.fixed_norms:
+        norm.eval()
     parallel = processes.parallel(net)  # after freezing, because it waits for every gradient
     sums = torch.zeros(3, device=processes.device)  # loss, correct answers, photos
     hidden = None if processes.is_first else True  # None: unless on a terminal

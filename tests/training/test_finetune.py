@@ -65,9 +65,9 @@ def differing(before, after):
 
 
 def weights_in(state):
-    """Return the keys without the statistics of batch norm, which fine-tuning never changes."""
-    statistics = ("running_mean", "running_var", "num_batches_tracked")
-    return {key for key in state if not key.endswith(statistics)}
+    """Return the keys of parameters: without the whitening and the statistics of batch norm."""
+    fixed = ("running_mean", "running_var", "num_batches_tracked", "whitening.conv.weight")
+    return {key for key in state if not key.endswith(fixed)}
 
 
 def copy_of(net):

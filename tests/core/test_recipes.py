@@ -8,7 +8,14 @@ from pydantic import ValidationError
 
 from fieldguide.core.errors import ParamsError
 from fieldguide.core.params import Params, load_params
-from fieldguide.core.recipes import FINE_TUNING, HEAD, KEYS, SCRATCH
+from fieldguide.core.recipes import (
+    FINE_TUNING,
+    HEAD,
+    KEYS,
+    SCRATCH,
+    describe_chosen,
+    parse_chosen,
+)
 
 PRETRAINED = {"name": "test_resnet", "weights": "pretrained"}
 
@@ -79,3 +86,12 @@ def test_the_error_of_a_wrong_value_says_that_auto_is_allowed(raw_params, tmp_pa
     text = re.sub(r"\s+", " ", str(error.value))
     assert "train.epochs: found 'many'; allowed: auto, or " in text
     assert "train.batch_size: found 'auto'; allowed: integer" in text
+
+
+def test_what_auto_became_is_written_and_read_again():
+    chosen = {"model.input_size": 128, "train.epochs": 12, "train.learning_rate": 1e-3}
+    line = describe_chosen(chosen)
+    assert line == "auto: input_size 128, epochs 12, learning_rate 0.001"
+    found = {"input_size": "128", "epochs": "12", "learning_rate": "0.001"}
+    assert parse_chosen(f"layer  type\nall    CNN\n{line}\n") == found
+    assert parse_chosen("layer  type\nall    CNN\n") == {}

@@ -103,8 +103,12 @@ def test_results_of_a_clone_come_from_the_remote(stub, tmp_path):
 
 
 def test_results_of_the_real_pipeline(finished):
-    assert missing_of(read_results("main", finished.folder)) == []
+    results = read_results("main", finished.folder)
+    assert missing_of(results) == []
     assert missing_of(read_results(WORKSPACE, finished.folder)) == []
+    # What was asked for, and what it became.
+    shown = {"train.crop": "auto (shift)", "model.input_size": "auto (32)", "train.epochs": 6}
+    assert results.params | shown == results.params
 
 
 def test_what_is_absent_is_missing_and_not_damaged(copy, remote):

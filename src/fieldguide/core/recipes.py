@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-# Section -> key -> value. docs/recipe.md and docs/finetuning.md say where they come from.
+# Section -> key -> value. docs/recipe.md and docs/finetuning.md say what they are worth.
 Recipe = Mapping[str, Mapping[str, object]]
 
 SCRATCH: Recipe = {
     "train": {
         "epochs": 22,
         "learning_rate": 4e-3,
-        "schedule": "one_cycle",
-        "warmup": 0.3,
         "crop": "shift",
-        "ema_decay": 0.0,
+        "mixup": 0.0,
+        "cutmix": 0.0,
     },
 }
 # The output layer alone learns from features that are computed once, so that epochs are cheap.
@@ -23,20 +22,18 @@ HEAD: Recipe = {
     "train": {
         "epochs": 24,
         "learning_rate": 1e-3,
-        "schedule": "one_cycle",
-        "warmup": 0.3,
         "crop": "none",
-        "ema_decay": 0.0,
+        "mixup": 0.0,
+        "cutmix": 0.0,
     },
 }
 FINE_TUNING: Recipe = {
     "train": {
-        "epochs": 10,
+        "epochs": 12,
         "learning_rate": 1e-3,
-        "schedule": "one_cycle",
-        "warmup": 0.3,
         "crop": "resized",
-        "ema_decay": 0.0,
+        "mixup": 0.2,
+        "cutmix": 1.0,
     },
 }
 _CHOSEN = "auto: "
@@ -63,12 +60,13 @@ def chosen(raw: Mapping[str, Any]) -> dict[str, object]:
 
 
 def describe_chosen(values: Mapping[str, object]) -> str:
-    """Return the line that says what `auto` became, as "auto: train.epochs 24, ..."."""
-    return _CHOSEN + ", ".join(f"{name} {value}" for name, value in values.items())
+    """Return the line that says what `auto` became, as "auto: epochs 24, learning_rate 0.004"."""
+    pairs = ((name.partition(".")[2], value) for name, value in values.items())
+    return _CHOSEN + ", ".join(f"{key} {value}" for key, value in pairs)
 
 
 def parse_chosen(text: str) -> dict[str, str]:
-    """Return what `describe_chosen` wrote as the last line of a text; empty without such a line."""
+    """Return what `describe_chosen` wrote as the last line of a text: values by key, as epochs."""
     line = text.rstrip().rpartition("\n")[2]
     pairs = line.removeprefix(_CHOSEN).split(", ") if line.startswith(_CHOSEN) else []
     return {name: value for name, _, value in (pair.partition(" ") for pair in pairs)}

@@ -206,14 +206,16 @@ class Results:
             return self._missing("params.yaml", reason, damaged=True)
         used = {} if isinstance(self.lock, Missing) else self.lock.params
         params = {key: used.get(key, written.get(key)) for key in [*written, *used]}
-        for key, value in self._chosen.items():
-            if used.get(key) == "auto":
-                params[key] = f"auto ({value})"
+        chosen = self._chosen if "auto" in used.values() else {}
+        for key, value in used.items():
+            name = key.partition(".")[2]
+            if value == "auto" and name in chosen:
+                params[key] = f"auto ({chosen[name]})"
         return params
 
     @property
     def _chosen(self) -> dict[str, str]:
-        """What `auto` became, by key, from the line that `train` adds to the table of layers."""
+        """What `auto` became, as epochs: from the line below the table of layers."""
         summary = self._read(paths.SUMMARY)
         return {} if isinstance(summary, Missing) else parse_chosen(summary.decode())
 

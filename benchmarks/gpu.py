@@ -55,14 +55,7 @@ IMAGENETTE = {  # docs/recipe.md
 }
 LEADERBOARD = {5: 87.43, 20: 91.57}  # epochs -> percent of the test photos
 PRETRAINED = "tf_efficientnet_lite0"
-FINE_TUNING = {
-    "model.name": PRETRAINED,
-    "model.weights": f"{PRETRAINED}.safetensors",
-    "model.finetune": "full",
-    "model.input_size": 128,
-    "train.learning_rate": 1e-3,
-    "train.epochs": 8,
-}
+FINE_TUNING = {"model.name": PRETRAINED, "model.weights": f"{PRETRAINED}.safetensors"}
 
 
 class Options(NamedTuple):

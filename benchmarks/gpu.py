@@ -52,6 +52,9 @@ IMAGENETTE = {  # docs/recipe.md
     "model.pooling": "average",
     "model.activation": "gelu",
     "model.dropout": 0.1,
+    "model.whitening": False,
+    "model.max_filters": 8192,
+    "train.learning_rate": 2e-3,
 }
 LEADERBOARD = {5: 87.43, 20: 91.57}  # epochs -> percent of the test photos
 PRETRAINED = "tf_efficientnet_lite0"

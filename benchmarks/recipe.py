@@ -172,6 +172,7 @@ def main() -> None:
         return
     common = dict(one.split("=", 1) for one in args.set)
     common = {key: json.loads(value) for key, value in common.items()}
+    common |= {"train.epochs": args.epochs} if args.epochs is not None else {}
     planned = [plan(args, name, seed, common) for seed in args.seeds for name in args.only]
     known = [_identity(row) for row in read_rows(ROWS)]
     todo = [work for work in planned if _identity(work) not in known]
@@ -188,7 +189,6 @@ def plan(
     """Describe one training: everything its result depends on, except code and machine."""
     description = (args.store / "dataset.json").read_bytes()
     changes = BEFORE | VARIANTS[variant] | common
-    changes |= {"train.epochs": args.epochs} if args.epochs else {}
     changes |= {"train.seed": seed}
     size = json.loads(description)["image_size"]
     params = params_of(size, changes)

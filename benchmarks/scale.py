@@ -17,7 +17,7 @@ from typing import Any
 RATES = Path(__file__).with_name("rates.jsonl")
 PHOTOS = (12_000, 1_000_000, 1_000_000_000)
 SIZE = 32  # pixels, as in params.yaml
-EPOCHS = 24  # as in params.yaml
+EPOCHS = 24  # the default when the rates were measured
 # Dollars; assumed, not measured.
 PRICES = {"core-hour": 0.04, "GPU-hour": 3.0, "GB-month": 0.023}
 SECONDS = 3600

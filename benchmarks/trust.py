@@ -42,6 +42,9 @@ IMAGENETTE = {  # docs/recipe.md, with fewer pixels and epochs
     "model.pooling": "average",
     "model.activation": "gelu",
     "model.dropout": 0.1,
+    "model.whitening": False,
+    "model.max_filters": 8192,
+    "train.learning_rate": 2e-3,
 }
 RARE = {"train.monitor": "val/macro_f1", "train.epochs": 60, "train.patience": 60}
 

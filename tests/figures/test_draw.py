@@ -110,7 +110,11 @@ def plain(draw_in, tmp_path_factory):
 
 def expected(layers):
     blocks = [f"conv{k}" for k in range(1, layers + 1)]
-    names = ALWAYS | {f"{kind}_{block}" for kind in ("filters", "responses") for block in blocks}
+    names = (
+        ALWAYS
+        | {"filters_whitening"}
+        | {f"{kind}_{block}" for kind in ("filters", "responses") for block in blocks}
+    )
     return {f"{name}.png" for name in names}
 
 

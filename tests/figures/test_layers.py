@@ -16,7 +16,13 @@ def hooks_of(net):
 @pytest.fixture
 def net_of(make_params):
     def make(**changes):
-        settings = {"conv_layers": 2, "first_layer_filters": 4, "num_neurons_dense": 8} | changes
+        settings = {
+            "conv_layers": 2,
+            "first_layer_filters": 4,
+            "num_neurons_dense": 8,
+            "whitening": False,
+        }
+        settings |= changes
         model = make_params(data={"image_size": 32}, model=settings).model
         torch.manual_seed(0)
         return CNN(model, image_size=32, num_classes=3).eval()

@@ -25,7 +25,13 @@ from fieldguide.network.preprocessing import Preprocessing
 @pytest.fixture
 def bundle_of(make_params, store):
     def make(**changes):
-        settings = {"conv_layers": 3, "first_layer_filters": 4, "num_neurons_dense": 8} | changes
+        settings = {
+            "conv_layers": 3,
+            "first_layer_filters": 4,
+            "num_neurons_dense": 8,
+            "whitening": False,
+        }
+        settings |= changes
         model = make_params(data={"image_size": 16}, model=settings).model
         torch.manual_seed(0)
         return Bundle(

@@ -64,6 +64,27 @@ def test_a_single_colour_gives_finite_filters():
     assert torch.isfinite(layer.conv.weight).all()
 
 
+def test_few_patches_of_a_large_image_are_enough():
+    """A photo of 96 pixels gives 32 × 32 patches, one in three pixels."""
+    images = photos_like(3, size=96)
+    layer, same = Whitening(), Whitening()
+    layer.fit([images])
+    changed = images.clone()
+    changed[:, :, 2::3, :] = 9  # rows that no patch touches
+    changed[:, :, :, 2::3] = 9
+    same.fit([changed])
+    assert torch.equal(layer.conv.weight, same.conv.weight)
+
+
+def test_whitening_is_in_single_precision_in_a_training_of_16_bits():
+    layer, images = Whitening(), photos_like(5)
+    layer.fit([images])
+    with torch.autocast("cpu", torch.bfloat16):
+        found = layer(images)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, layer(images))
+
+
 def test_a_new_network_is_fitted_to_its_training_photos_and_training_keeps_the_filters(
     store, make_params
 ):

@@ -30,7 +30,7 @@ from fieldguide.network.calibration import Calibration
 from fieldguide.network.interface import Network
 from fieldguide.network.preprocessing import Interpolation, Preprocessing
 
-FORMAT = 4
+FORMAT = 5
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,6 @@ def softmax(scores: Tensor, temperature: float) -> Tensor:
 
 class _CNN(CNNParams):
     name: Literal["cnn"]
-    # Classifiers from before these two keys do not have them.
-    whitening: bool = False
-    max_filters: int = 8192
 
 
 class _Timm(BaseModel):
@@ -104,7 +101,7 @@ class _Description(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    format: Literal[4]
+    format: Literal[5]
     architecture: _Architecture
     classes: Annotated[list[str], Field(min_length=2), AfterValidator(_distinct)]
     image_size: PixelSize

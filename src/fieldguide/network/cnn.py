@@ -97,11 +97,11 @@ class CNN(Network):
             num_classes: K, the length of the output.
         """
         super().__init__()
-        self.features = nn.Sequential()
         channels = 3
         self.whitening = Whitening() if params.whitening else None
         if self.whitening is not None:
             channels = self.whitening.conv.out_channels
+        self.features = nn.Sequential()
         sizes = zip(params.widths, params.kernels, strict=True)
         for k, (filters, kernel) in enumerate(sizes, start=1):
             self.features.add_module(f"conv{k}", ConvBlock(channels, filters, kernel, params))

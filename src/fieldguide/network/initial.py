@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,8 +28,8 @@ from fieldguide.network.preprocessing import Interpolation, Preprocessing
 FOLDER = Path("models/weights")  # in dvc.yaml, model.weights is a dependency there
 # With model.input_size: auto, photos are enlarged at most this much, because a larger one costs
 # time and shows nothing new.
-_ENLARGED = 4
-_PATCHES_OF = 1000  # photos, which determine the whitening
+_MOST_ENLARGED = 4
+_WHITENING_PHOTOS = 1000  # that the whitening is computed from
 _LARGE = 512  # pixels of photos that need not be enlarged for any network
 _SIZE_STEP = 32  # pixels; most networks halve their input five times
 
@@ -164,7 +165,9 @@ def _some_photos(store: Store, preprocessing: Preprocessing) -> Iterator[Tensor]
     split, batch_size = store.split("train"), eval_batch(preprocessing.size)
     seed = int(torch.randint(2**31, ()))
     order = Order(split, batch_size, device=torch.device("cpu"), seed=seed)
-    for images, _ in islice(Batches(split, order, preprocessing), -(-_PATCHES_OF // batch_size)):
+    for images, _ in islice(
+        Batches(split, order, preprocessing), -(-_WHITENING_PHOTOS // batch_size)
+    ):
         yield images
 
 
@@ -273,13 +276,21 @@ def _preprocessing(model: ModelParams, stored: int) -> Preprocessing:
     config = _config_of(model.name)
     data = resolve_data_config(pretrained_cfg=config.to_dict() if config else None)
     size = data["input_size"][-1]
-    fixed = config is not None and config.fixed_input_size
+    enlarged = max(1, _MOST_ENLARGED * stored // _SIZE_STEP) * _SIZE_STEP
     if model.input_size != "auto":
         size = model.input_size
-    elif not fixed and _ENLARGED * stored < size:
-        size = max(1, _ENLARGED * stored // _SIZE_STEP) * _SIZE_STEP
+    elif enlarged < size and _takes(config, enlarged):
+        size = enlarged
     interpolation: Interpolation = "bicubic" if data["interpolation"] == "bicubic" else "bilinear"
     return Preprocessing(size, interpolation, list(data["mean"]), list(data["std"]))
+
+
+def _takes(config: Any, size: int) -> bool:
+    """Return whether timm says nothing against another input size than that of the weights."""
+    if config is None:
+        return True
+    smallest = config.min_input_size[-1] if config.min_input_size else 0
+    return size >= smallest and not config.fixed_input_size
 
 
 def _from_classifier(
@@ -293,7 +304,7 @@ def _from_classifier(
     new_layers, old_layers = _layers(model.architecture), _layers(old.architecture)
     if new_layers != old_layers:
         values = [
-            f"model.{key}: found {value}, allowed: {old_layers[key]}"
+            f"model.{key}: found {json.dumps(value)}, allowed: {json.dumps(old_layers[key])}"
             for key, value in new_layers.items()
             if key in old_layers and value != old_layers[key]
         ]

@@ -13,7 +13,8 @@ _SIDE = 2  # pixels of a patch
 _VALUES = 3 * _SIDE**2  # of a patch
 # Added to each variance, so that directions of noise are not enlarged without limit.
 _EPSILON = 5e-4
-# Processors compute eigenvectors with other last digits, which would be other bytes.
+_PATCHES = 32  # of an image in a row; more of a large image show nothing new
+# Last digits of eigenvectors differ between processors and numbers of threads.
 _DECIMALS = 4
 
 
@@ -30,14 +31,23 @@ class Whitening(nn.Sequential):
     conv: nn.Conv2d
 
     def __init__(self) -> None:
-        """Make filters of zeros; `fit` or a state dict fills them."""
+        """Make random filters; `fit` or a state dict replaces them."""
         conv = nn.Conv2d(
             3, 2 * _VALUES, _SIDE, padding="same", padding_mode="replicate", bias=False
         )
-        zeros = torch.zeros_like(conv.weight.detach())
+        weight = conv.weight.detach()
         del conv.weight
-        conv.register_buffer("weight", zeros)
+        conv.register_buffer("weight", weight)
         super().__init__(OrderedDict(conv=conv, activation=nn.ReLU()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Whiten in single precision: small differences of large values are lost in 16 bits."""
+        kind = images.device.type
+        if torch.is_autocast_enabled(kind):
+            with torch.autocast(kind, enabled=False):
+                return self.forward(images.float())
+        whitened: Tensor = self.activation(self.conv(images))
+        return whitened
 
     def fit(self, batches: Iterable[Tensor]) -> None:
         """Set the filters to the principal components of patches, each divided by its deviation.
@@ -48,8 +58,9 @@ class Whitening(nn.Sequential):
         moments = torch.zeros(_VALUES, _VALUES, dtype=torch.float64)
         patches = 0
         for images in batches:
-            found = F.unfold(images, _SIDE).double()  # (B, 12, patches of an image)
-            moments += torch.einsum("bip,bjp->ij", found, found)
+            step = max(1, images.shape[-1] // _PATCHES)  # between patches, in pixels
+            found = F.unfold(images, _SIDE, stride=step).double()  # (B, 12, patches of an image)
+            moments += (found @ found.mT).sum(0)
             patches += found.shape[0] * found.shape[2]
         variances, vectors = torch.linalg.eigh(moments / patches)  # components are columns
         largest = vectors.abs().argmax(dim=0, keepdim=True)

@@ -55,7 +55,7 @@ def write_card(
     for metrics in (results.test_metrics, results.train_metrics):
         need(metrics)  # its reason says more than a number that is missing
     scores = {name: _share(results, f"test.{name}", TEST_METRICS) for name in _SCORES}
-    params = need(results.lock).params
+    params = need(results.params)
     # Missing if the validation photos were trained on.
     has_val_acc = "best.val_acc" in need(results.train_metrics)
     classes = need(results.classes)

@@ -206,7 +206,7 @@ class Results:
             return self._missing("params.yaml", reason, damaged=True)
         used = {} if isinstance(self.lock, Missing) else self.lock.params
         params = {key: used.get(key, written.get(key)) for key in [*written, *used]}
-        chosen = self._chosen if "auto" in used.values() else {}
+        chosen = self._chosen
         for key, value in used.items():
             name = key.partition(".")[2]
             if value == "auto" and name in chosen:

@@ -8,6 +8,7 @@ the sweep's lock, writes it.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import statistics
 from collections import deque
@@ -60,7 +61,7 @@ class Record:
         self._storage, self._study_id = _open(self.path, sweep)
         self._check_same("sweep", str(sweep.path), sweep.definition)
         if writes:
-            kept = base.model_dump_json(include=set(SECTIONS), exclude=_set_by(sweep))
+            kept = _kept(sweep, base)
             sha256 = hashlib.sha256(kept.encode()).hexdigest()
             self._check_same("params", "params.yaml", sha256[:16])
         early = sweep.early_terminate
@@ -323,10 +324,13 @@ def _remove_half_an_entry(path: Path) -> None:
             os.fsync(file.fileno())
 
 
-def _set_by(sweep: Sweep) -> dict[str, set[str]]:
-    """Return the keys that the sweep sets, whatever params.yaml says, by section."""
-    found: dict[str, set[str]] = {"train": {"stop_after", "monitor"}}
-    for key in [*sweep.space, *sweep.fixed]:
-        section, name = key.split(".")
-        found.setdefault(section, set()).add(name)
-    return found
+def _kept(sweep: Sweep, base: Params) -> str:
+    """Return the params that the sweep leaves as params.yaml has them, as JSON."""
+    changed = {"train.stop_after", "train.monitor", *sweep.space, *sweep.fixed}
+    kept = {
+        f"{section}.{key}": value
+        for section, values in base.asked.items()
+        for key, value in values.items()
+        if section in SECTIONS and f"{section}.{key}" not in changed
+    }
+    return json.dumps(kept, sort_keys=True)

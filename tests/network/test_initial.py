@@ -166,6 +166,11 @@ def test_preprocessing_is_that_of_the_weights(name, stored, size, start, store):
     assert found.preprocessing == Preprocessing(size, interpolation, mean, std)
 
 
+def test_photos_are_not_made_smaller_than_a_network_takes(start):
+    save_file(net_of("halonet26t").state_dict(), FOLDER / "w.safetensors")
+    assert start("w.safetensors", name="halonet26t").preprocessing.size == 256
+
+
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
 def test_another_input_size_keeps_the_weights(name, start, folder):
     net = net_of(name)

@@ -29,6 +29,7 @@ class Whitening(nn.Sequential):
     """
 
     conv: nn.Conv2d
+    activation: nn.Module
 
     def __init__(self) -> None:
         """Make random filters; `fit` or a state dict replaces them."""

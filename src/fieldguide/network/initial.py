@@ -279,7 +279,7 @@ def _preprocessing(model: ModelParams, stored: int) -> Preprocessing:
     enlarged = max(1, _MOST_ENLARGED * stored // _SIZE_STEP) * _SIZE_STEP
     if model.input_size != "auto":
         size = model.input_size
-    elif enlarged < size and _takes(config, enlarged):
+    elif _MOST_ENLARGED * stored < size and _takes(config, enlarged):
         size = enlarged
     interpolation: Interpolation = "bicubic" if data["interpolation"] == "bicubic" else "bilinear"
     return Preprocessing(size, interpolation, list(data["mean"]), list(data["std"]))
@@ -304,7 +304,7 @@ def _from_classifier(
     new_layers, old_layers = _layers(model.architecture), _layers(old.architecture)
     if new_layers != old_layers:
         values = [
-            f"model.{key}: found {json.dumps(value)}, allowed: {json.dumps(old_layers[key])}"
+            f"model.{key}: found {_as_yaml(value)}, allowed: {_as_yaml(old_layers[key])}"
             for key, value in new_layers.items()
             if key in old_layers and value != old_layers[key]
         ]
@@ -326,6 +326,10 @@ def _from_classifier(
     if not head_kept:
         net.reset_classifier(len(classes))
     return net, preprocessing, head_kept
+
+
+def _as_yaml(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _layers(architecture: CNNParams | str) -> dict[str, object]:

@@ -29,7 +29,7 @@ HEAD: Recipe = {
 }
 FINE_TUNING: Recipe = {
     "train": {
-        "epochs": 16,
+        "epochs": 12,
         "learning_rate": 1e-3,
         "crop": "resized",
         "mixup": 0.2,

@@ -252,7 +252,8 @@ def test_the_stage_and_the_processes_that_it_starts_end_together(victim, long_tr
 
 
 def test_a_mistake_of_all_processes_ends_them_and_is_printed_once(machine):
-    changes = {"optimizer": "sgd", "learning_rate": 10.0, "model": {"batch_norm": False}}
+    changes = {"optimizer": "sgd", "learning_rate": 10.0}
+    changes["model"] = {"batch_norm": False, "whitening": False}
     folder = machine("nan", epochs=9, devices=2, batch_size=32, **changes)
     status, output = end(Started("stages/train.py", cwd=folder, OMP_NUM_THREADS="1"))
     assert status == 1

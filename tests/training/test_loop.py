@@ -79,13 +79,14 @@ def test_metrics_json_has_the_kept_epoch_and_the_number_of_parameters(run_traini
     names = ("val_loss", "val_acc", "val_macro_f1", "val_bal_acc")
     assert metrics == {
         "best": {name: curve(files, name)[kept] for name in names},
-        "parameters": {"trained": 1479, "all": 1479},
+        "parameters": {"trained": 2235, "all": 2235},  # see the next test
     }
 
 
 def test_the_summary_has_every_layer(run_training, capsys):
-    # 4 and 8 filters of 3×3, each with two parameters of batch norm; 8·4·4 -> 8 -> 3 with biases.
-    total = 3 * 9 * 4 + 8 + 4 * 9 * 8 + 16 + (8 * 4 * 4 + 1) * 8 + (8 + 1) * 3
+    # 4 filters of 24×3×3 after the whitening and 8 of 4×3×3, each with two parameters of batch norm;
+    # 8·4·4 -> 8 -> 3 with biases.
+    total = 24 * 9 * 4 + 8 + 4 * 9 * 8 + 16 + (8 * 4 * 4 + 1) * 8 + (8 + 1) * 3
     summary = run_training(epochs=1)["model_summary.txt"].decode()
     assert summary in capsys.readouterr().out
     assert f"{total:,}" in summary.splitlines()[1]

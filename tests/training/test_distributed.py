@@ -167,6 +167,7 @@ def test_several_processes_write_what_one_does(trained):
 
 def test_batch_norm_validates_and_saves_the_statistics_of_the_first_process(machine):
     changes = {"epochs": 6, "patience": 6, "ema_decay": 0.5, "target_precision": 0.8}
+    changes["model"] = {"whitening": False}  # learns the photos in six epochs
     folder = machine("norm", **changes, devices=2, batch_size=32)
     finish(start([folder], 2))
     bundle = load_bundle(folder / "models/classifier")
@@ -329,7 +330,7 @@ def test_two_hosts_train_together_and_end_together(two_networks, long_training, 
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (("data/prepared/dataset.json", '"bee"', '"wasp"'), "data/prepared/dataset.json"),
+        (("data/prepared/dataset.json", "bee", "bug"), "data/prepared/dataset.json"),
         (("params.yaml", "learning_rate: 0.002", "learning_rate: 0.003"), "params.yaml"),
     ],
     ids=["store", "params"],
@@ -339,7 +340,7 @@ def test_all_machines_must_have_the_same_files(change, named, machine):
     name, old, new = change
     text = (machines[1] / name).read_text(encoding="utf-8")
     assert old in text
-    for file in (name, *(["data/prepared/train.csv"] if "bee" in old else [])):
+    for file in (name, *(["data/prepared/train.csv"] if old == "bee" else [])):
         path = machines[1] / file
         path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
     for process in start(machines, 1):

@@ -84,7 +84,7 @@ def test_metrics_json_has_the_kept_epoch_and_the_number_of_parameters(run_traini
 
 
 def test_the_summary_has_every_layer(run_training, capsys):
-    # 4 filters of 24×3×3 after the whitening and 8 of 4×3×3, each with two parameters of batch norm;
+    # 4 filters of 24×3×3 after whitening and 8 of 4×3×3, each with two parameters of batch norm;
     # 8·4·4 -> 8 -> 3 with biases.
     total = 24 * 9 * 4 + 8 + 4 * 9 * 8 + 16 + (8 * 4 * 4 + 1) * 8 + (8 + 1) * 3
     summary = run_training(epochs=1)["model_summary.txt"].decode()

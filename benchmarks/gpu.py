@@ -34,7 +34,7 @@ import results_file
 import table
 from contender import ROOT, contenders, cores, environment
 from photos import CLASSES, archive, prepared, unpack
-from recipe import params_of
+from recipe import IMAGENETTE, params_of
 from results_file import Result
 from side_by_side import OURS, Row, in_turn
 
@@ -45,17 +45,6 @@ BATCH = 64
 FAST = "bfloat16, compiled"
 # Pixels of the network's input -> width, height and number of the photos.
 PHOTOS = {32: (32, 32, 40_960), 64: (144, 144, 16_384), 224: (500, 375, 2_048)}
-IMAGENETTE = {  # docs/recipe.md
-    "train.start_size": 0.67,
-    "train.optimizer": "muon",
-    "train.train_on_val": True,
-    "model.pooling": "average",
-    "model.activation": "gelu",
-    "model.dropout": 0.1,
-    "model.whitening": False,
-    "model.max_filters": 8192,
-    "train.learning_rate": 2e-3,
-}
 LEADERBOARD = {5: 87.43, 20: 91.57}  # epochs -> percent of the test photos
 PRETRAINED = "tf_efficientnet_lite0"
 FINE_TUNING = {"model.name": PRETRAINED, "model.weights": f"{PRETRAINED}.safetensors"}
@@ -135,7 +124,8 @@ def sample(options: Options) -> list[Row]:
 def imagenette(count: int, options: Options) -> list[Row]:
     """Train on Imagenette at 128 pixels; `count`: epochs."""
     name = f"Imagenette, 128 pixels, {count} epochs, from scratch"
-    changes = IMAGENETTE | {"train.epochs": count}
+    changes = IMAGENETTE | {"train.optimizer": "muon", "train.train_on_val": True}
+    changes |= {"train.epochs": count}
     photos = Path(options.imagenette or "")
     bound = LEADERBOARD[count]
     return [_trained(name, photos, options, size=128, changes=changes, bound=bound)]

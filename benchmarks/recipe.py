@@ -70,6 +70,16 @@ BEFORE = {
     "train.cutmix": 0.0,
     "train.start_size": 1.0,
 }
+# What the recipe for Imagenette in docs/recipe.md changes, besides epochs and optimizer.
+IMAGENETTE = {
+    "train.start_size": 0.67,
+    "model.pooling": "average",
+    "model.activation": "gelu",
+    "model.dropout": 0.1,
+    "model.whitening": False,
+    "model.max_filters": 8192,
+    "train.learning_rate": 2e-3,
+}
 VARIANTS: dict[str, dict[str, Any]] = {
     REFERENCE: {},
     "whitening": {"model.whitening": True},
@@ -188,8 +198,7 @@ def plan(
 ) -> dict[str, Any]:
     """Describe one training: everything its result depends on, except code and machine."""
     description = (args.store / "dataset.json").read_bytes()
-    changes = BEFORE | VARIANTS[variant] | common
-    changes |= {"train.seed": seed}
+    changes = BEFORE | VARIANTS[variant] | common | {"train.seed": seed}
     size = json.loads(description)["image_size"]
     params = params_of(size, changes)
     return {

@@ -30,22 +30,12 @@ from contender import ROOT
 from long_tail import SAMPLE, make_archive
 from original_recipe import fit_fieldguide
 from photos import prepared
-from recipe import add_row, params_of, read_rows, spread
+from recipe import IMAGENETTE, add_row, params_of, read_rows, spread
 
 ROWS = Path(__file__).with_suffix(".jsonl")
 PAGE = ROOT / "docs/trust.md"
 HELD_OUT = 2  # classes
 VAL_FRACTION = 0.2
-IMAGENETTE = {  # docs/recipe.md, with fewer pixels and epochs
-    "train.epochs": 12,
-    "train.start_size": 0.67,
-    "model.pooling": "average",
-    "model.activation": "gelu",
-    "model.dropout": 0.1,
-    "model.whitening": False,
-    "model.max_filters": 8192,
-    "train.learning_rate": 2e-3,
-}
 RARE = {"train.monitor": "val/macro_f1", "train.epochs": 60, "train.patience": 60}
 
 
@@ -61,7 +51,7 @@ COLLECTIONS = {
     "long tail": Collection(RARE),
     "long tail, logit_adjustment": Collection(RARE | {"train.balance": "logit_adjustment"}),
     "sample without two classes": Collection({}),
-    "Imagenette, 64 pixels": Collection(IMAGENETTE, size=64),
+    "Imagenette, 64 pixels": Collection(IMAGENETTE | {"train.epochs": 12}, size=64),
 }
 
 

@@ -52,7 +52,10 @@ class Cluster:
     def start(self, name, cpus=1, gpus=0, **env):
         """Start a node, the first one as the head; GPUs are a number, as far as Ray knows."""
         (self.folder / name).mkdir(exist_ok=True)
-        place = {"FIELDGUIDE_NODE_FOLDER": str(self.folder / name), "CLUSTER_NODE": name}
+        place = {
+            "FIELDGUIDE_NODE_FOLDER": str(self.folder / name),
+            "CLUSTER_NODE": self._mark(name),
+        }
         env = {**self.env, **place, **env}
         options = [
             *("--node-ip-address=127.0.0.1", f"--num-cpus={cpus}", f"--num-gpus={gpus}"),
@@ -81,12 +84,13 @@ class Cluster:
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
-                if process.environ().get("CLUSTER_NODE") == name and self._is_ours(process):
+                # Read once: a process that renames itself overwrites its environment meanwhile.
+                if process.environ().get("CLUSTER_NODE") == self._mark(name):
                     found.append(process)
         return found
 
-    def _is_ours(self, process):
-        return process.environ()["FIELDGUIDE_NODE_FOLDER"].startswith(str(self.folder))
+    def _mark(self, name):
+        return str(self.folder / name)
 
     def kill(self, name):
         """SIGKILL for a node and all that runs there, as by a power cut."""

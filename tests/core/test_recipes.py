@@ -13,6 +13,7 @@ from fieldguide.core.recipes import (
     HEAD,
     KEYS,
     SCRATCH,
+    SCRATCH_LARGE,
     describe_chosen,
     parse_chosen,
 )
@@ -37,39 +38,40 @@ def raw_params(make_params):
 
 
 @pytest.mark.parametrize(
-    ("model", "recipe"),
+    ("model", "pixels", "recipe"),
     [
-        ({}, SCRATCH),
-        ({"name": "test_resnet"}, SCRATCH),
-        (PRETRAINED, FINE_TUNING),
-        ({"weights": "birds"}, FINE_TUNING),  # an earlier classifier
-        (PRETRAINED | {"finetune": "last_k"}, FINE_TUNING),
-        (PRETRAINED | {"finetune": "head"}, HEAD),
+        ({}, 32, SCRATCH),
+        ({}, 63, SCRATCH),
+        ({}, 64, SCRATCH_LARGE),
+        ({"name": "test_resnet"}, 32, SCRATCH),
+        ({"name": "test_resnet"}, 224, SCRATCH_LARGE),
+        (PRETRAINED, 32, FINE_TUNING),
+        (PRETRAINED, 224, FINE_TUNING),
+        ({"weights": "birds"}, 32, FINE_TUNING),  # an earlier classifier
+        (PRETRAINED | {"finetune": "last_k"}, 32, FINE_TUNING),
+        (PRETRAINED | {"finetune": "head"}, 32, HEAD),
     ],
 )
-def test_auto_is_the_recipe_for_what_is_trained(model, recipe, raw_params):
-    params = Params.model_validate(raw_params(model=model))
-    for section, values in recipe.items():
-        found = getattr(params, section).model_dump()
-        assert {key: found[key] for key in values} == values
-        assert {key: params.chosen[f"{section}.{key}"] for key in values} == values
-    assert params.chosen.keys() == KEYS
+def test_auto_is_the_recipe_for_what_is_trained(model, pixels, recipe, raw_params):
+    params = Params.model_validate(raw_params(model=model, data={"image_size": pixels}))
+    found = params.train.model_dump()
+    assert {key: found[key] for key in recipe} == recipe
+    assert params.chosen == {f"train.{key}": value for key, value in recipe.items()}
 
 
 def test_a_value_that_is_given_counts_and_the_others_stay_auto(raw_params):
     raw = raw_params(train={"epochs": 3}, model=PRETRAINED)
     params = Params.model_validate(raw)
     assert params.train.epochs == 3
-    assert params.train.learning_rate == FINE_TUNING["train"]["learning_rate"]
+    assert params.train.learning_rate == FINE_TUNING["learning_rate"]
     assert "train.epochs" not in params.chosen
     assert "train.learning_rate" in params.chosen
     assert params.asked == raw
 
 
 def test_every_recipe_decides_the_same_keys():
-    for recipe in (HEAD, FINE_TUNING):
-        keys = {f"{section}.{key}" for section, values in recipe.items() for key in values}
-        assert keys == KEYS
+    for recipe in (SCRATCH_LARGE, HEAD, FINE_TUNING):
+        assert recipe.keys() == SCRATCH.keys()
 
 
 def test_auto_is_refused_elsewhere_and_named_where_it_is_allowed(raw_params):

@@ -345,8 +345,8 @@ def test_auto_is_a_value_where_params_yaml_allows_it(tmp_path):
     found = [sweep.values(one) for one in sweep.grid()]
     assert found == [{"train.learning_rate": "auto"}, {"train.learning_rate": 0.01}]
     train = with_values(BASE, {**sweep.fixed, **found[0]}).train
-    assert train.learning_rate == SCRATCH["train"]["learning_rate"]
-    assert train.epochs == SCRATCH["train"]["epochs"]
+    assert train.learning_rate == SCRATCH["learning_rate"]
+    assert train.epochs == SCRATCH["epochs"]
 
 
 def test_other_values_are_the_same_for_optuna_and_params_yaml(tmp_path):

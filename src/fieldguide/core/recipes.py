@@ -5,58 +5,64 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-# Section -> key -> value. docs/recipe.md and docs/finetuning.md say what they are worth.
-Recipe = Mapping[str, Mapping[str, object]]
+# Key of section train -> value. docs/recipe.md and docs/finetuning.md say what they are worth.
+Recipe = Mapping[str, object]
 
 SCRATCH: Recipe = {
-    "train": {
-        "epochs": 22,
-        "learning_rate": 4e-3,
-        "crop": "shift",
-        "mixup": 0.0,
-        "cutmix": 0.0,
-    },
+    "epochs": 22,
+    "learning_rate": 4e-3,
+    "crop": "shift",
+    "mixup": 0.0,
+    "cutmix": 0.0,
+}
+# Photos of LARGE pixels or more show enough in a part of them, and take more epochs to learn.
+LARGE = 64
+SCRATCH_LARGE: Recipe = {
+    "epochs": 40,
+    "learning_rate": 4e-3,
+    "crop": "resized",
+    "mixup": 0.2,
+    "cutmix": 1.0,
 }
 # The output layer alone learns from features that are computed once, so that epochs are cheap.
 HEAD: Recipe = {
-    "train": {
-        "epochs": 24,
-        "learning_rate": 1e-3,
-        "crop": "none",
-        "mixup": 0.0,
-        "cutmix": 0.0,
-    },
+    "epochs": 24,
+    "learning_rate": 1e-3,
+    "crop": "none",
+    "mixup": 0.0,
+    "cutmix": 0.0,
 }
 FINE_TUNING: Recipe = {
-    "train": {
-        "epochs": 12,
-        "learning_rate": 1e-3,
-        "crop": "resized",
-        "mixup": 0.2,
-        "cutmix": 1.0,
-    },
+    "epochs": 12,
+    "learning_rate": 1e-3,
+    "crop": "resized",
+    "mixup": 0.2,
+    "cutmix": 1.0,
 }
 _CHOSEN = "auto: "
-KEYS = {f"{section}.{key}" for section, values in SCRATCH.items() for key in values}
+KEYS = {f"train.{key}" for key in SCRATCH}
 
 
 def recipe_of(raw: Mapping[str, Any]) -> Recipe:
     """Return the recipe for params that were not checked yet."""
-    model = raw.get("model")
-    found = model if isinstance(model, Mapping) else {}
-    if found.get("weights", "none") == "none":
-        return SCRATCH
-    return HEAD if found.get("finetune") == "head" else FINE_TUNING
+    data, model = _section(raw, "data"), _section(raw, "model")
+    if model.get("weights", "none") != "none":
+        return HEAD if model.get("finetune") == "head" else FINE_TUNING
+    size = data.get("image_size")
+    return SCRATCH_LARGE if isinstance(size, int) and size >= LARGE else SCRATCH
 
 
 def chosen(raw: Mapping[str, Any]) -> dict[str, object]:
     """Return the value of every param that is `auto`, by its name, such as train.epochs."""
+    train = _section(raw, "train")
     return {
-        f"{section}.{key}": value
-        for section, values in recipe_of(raw).items()
-        for key, value in values.items()
-        if isinstance(raw.get(section), Mapping) and raw[section].get(key) == "auto"
+        f"train.{key}": value for key, value in recipe_of(raw).items() if train.get(key) == "auto"
     }
+
+
+def _section(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = raw.get(name)
+    return found if isinstance(found, Mapping) else {}
 
 
 def describe_chosen(values: Mapping[str, object]) -> str:

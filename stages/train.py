@@ -28,9 +28,13 @@ def main(params: Params) -> dict[str, float | str]:
         environment=Path("metrics/environment.json"),
     )
     start_processes(params.train)
-    store, chosen = Store(Path("data/prepared")), params.chosen
     return train(
-        params.train, params.model, store=store, outputs=outputs, portable=portable, chosen=chosen
+        params.train,
+        params.model,
+        store=Store(Path("data/prepared")),
+        outputs=outputs,
+        portable=portable,
+        chosen=params.chosen,
     )
 
 

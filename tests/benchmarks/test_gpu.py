@@ -2,8 +2,10 @@
 
 import subprocess
 import sys
+import tempfile
 
 import gpu
+import psutil
 import pytest
 from contender import ROOT
 
@@ -25,3 +27,15 @@ def test_work_for_which_no_time_is_left_is_named(capsys):
     with pytest.raises(SystemExit, match="batches 32: no time left"):
         gpu.measure(gpu.Options(tiny=True, imagenette=None), seconds=0.0)
     assert capsys.readouterr().out == ""
+
+
+def test_work_that_takes_too_long_is_stopped_with_its_processes(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)  # read TMPDIR again
+    sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+    sleeping = f"import subprocess; subprocess.run({sleep})"
+    with pytest.raises(subprocess.TimeoutExpired):
+        gpu._in_its_own_process([sys.executable, "-c", sleeping], seconds=1)
+    inside = [p for p in psutil.process_iter(["cmdline"]) if "time.sleep(60)" in str(p.info)]
+    assert not inside
+    assert not list(tmp_path.iterdir())

@@ -346,6 +346,13 @@ def test_a_description_of_other_types_is_refused(change, saved):
         load_bundle(saved)
 
 
+def test_a_size_that_the_blocks_halve_to_nothing_is_refused(saved):
+    architecture = json.loads((saved / "model.json").read_text())["architecture"]
+    changed(saved, input_size=8, architecture=architecture | {"conv_layers": 4})
+    with pytest.raises(BundleError, match=r"model\.json: .*input_size: found 8; .*: 16 or more"):
+        load_bundle(saved)
+
+
 def test_a_description_of_a_huge_network_takes_no_memory(saved):
     """The description claims 2 × 10^11 weights, which the file does not have."""
     file = saved / "model.json"

@@ -55,13 +55,22 @@ def test_filters_are_those_of_an_independent_formula():
     expected = components / np.sqrt(singular**2 / len(patches) + 5e-4)[:, None]
     signs = np.sign(components[np.arange(12), np.abs(components).argmax(axis=1)])
     found = layer.conv.weight[:12].flatten(1).numpy()
-    assert found == pytest.approx(expected * signs[:, None], abs=6e-5)  # four decimals
+    assert found == pytest.approx(expected * signs[:, None], abs=6e-5)
+    assert torch.equal(layer.conv.weight, layer.conv.weight.round(decimals=4))
 
 
-def test_a_single_colour_gives_finite_filters():
+def test_directions_that_photos_do_not_have_are_left_out():
+    """Grey photos: a tint that nobody sees must not be enlarged."""
+    grey = photos_like(40)[:, :1].expand(-1, 3, -1, -1)
     layer = Whitening()
+    layer.fit([grey])
+    strengths = layer.conv.weight[:12].flatten(1).norm(dim=1)
+    assert (strengths[:4] > 0.1).all()  # the four pixels of a patch
+    assert (strengths[4:] == 0).all()
+    tint = torch.tensor([0.05, 0.0, -0.05])[:, None, None]
+    assert torch.allclose(layer(grey + tint), layer(grey), atol=1e-3)
     layer.fit([torch.zeros(2, 3, 8, 8)])
-    assert torch.isfinite(layer.conv.weight).all()
+    assert (layer.conv.weight == 0).all()
 
 
 def test_few_patches_of_a_large_image_are_enough():

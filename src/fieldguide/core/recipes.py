@@ -15,15 +15,6 @@ SCRATCH: Recipe = {
     "mixup": 0.0,
     "cutmix": 0.0,
 }
-# Photos of LARGE pixels or more show enough in a part of them, and take more epochs to learn.
-LARGE = 64
-SCRATCH_LARGE: Recipe = {
-    "epochs": 40,
-    "learning_rate": 4e-3,
-    "crop": "resized",
-    "mixup": 0.2,
-    "cutmix": 1.0,
-}
 # The output layer alone learns from features that are computed once, so that epochs are cheap.
 HEAD: Recipe = {
     "epochs": 24,
@@ -45,11 +36,10 @@ KEYS = {f"train.{key}" for key in SCRATCH}
 
 def recipe_of(raw: Mapping[str, Any]) -> Recipe:
     """Return the recipe for params that were not checked yet."""
-    data, model = _section(raw, "data"), _section(raw, "model")
-    if model.get("weights", "none") != "none":
-        return HEAD if model.get("finetune") == "head" else FINE_TUNING
-    size = data.get("image_size")
-    return SCRATCH_LARGE if isinstance(size, int) and size >= LARGE else SCRATCH
+    model = _section(raw, "model")
+    if model.get("weights", "none") == "none":
+        return SCRATCH
+    return HEAD if model.get("finetune") == "head" else FINE_TUNING
 
 
 def chosen(raw: Mapping[str, Any]) -> dict[str, object]:

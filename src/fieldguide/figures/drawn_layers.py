@@ -21,7 +21,10 @@ _GUIDED = (
 
 
 def filters_of(net: Network) -> list[tuple[str, nn.Conv2d]]:
-    """Return the convolutions to draw: one per block of the CNN, else the one that sees colours."""
+    """Return the convolutions to draw.
+
+    Those of the CNN's whitening and blocks; of timm's networks the one that sees colours.
+    """
     if isinstance(net, CNN):
         blocks = [(name, block.conv) for name, block in net.blocks.items()]
         return blocks if net.whitening is None else [("whitening", net.whitening.conv), *blocks]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import (
@@ -17,6 +17,7 @@ from pydantic import (
     FiniteFloat,
     Tag,
     ValidationError,
+    model_validator,
 )
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -114,6 +115,17 @@ class _Description(BaseModel):
     started_from: str
     calibration: Calibration | None
 
+    @model_validator(mode="after")
+    def _check_size(self) -> Self:
+        if isinstance(self.architecture, _CNN):
+            smallest = 2**self.architecture.conv_layers  # each block halves
+            if self.input_size < smallest:
+                raise ValueError(
+                    f"input_size: found {self.input_size}; allowed with conv_layers "
+                    f"{self.architecture.conv_layers}: {smallest} or more"
+                )
+        return self
+
 
 def save_bundle(bundle: Bundle, folder: Path) -> None:
     """Write both files or neither; the same classifier gives the same bytes."""
@@ -199,5 +211,6 @@ def _read_description(path: Path) -> _Description:
                 "version of fieldguide: use that one, or train again"
             ) from err
         key = ".".join(map(str, first["loc"]))
-        message = f"{path}: not a classifier's description ('{key}': {first['msg']})"
-        raise BundleError(message) from err
+        found = first["msg"].removeprefix("Value error, ")
+        found = f"'{key}': {found}" if key else found
+        raise BundleError(f"{path}: not a classifier's description ({found})") from err

@@ -161,7 +161,7 @@ def _random(model: ModelParams, store: Store) -> tuple[Network, Preprocessing]:
 
 
 def _some_photos(store: Store, preprocessing: Preprocessing) -> Iterator[Tensor]:
-    """Yield 1,000 or more random training photos, if there are so many: (B, 3, size, size)."""
+    """Yield about 1,000 random training photos, if there are so many: (B, 3, size, size)."""
     split, batch_size = store.split("train"), eval_batch(preprocessing.size)
     seed = int(torch.randint(2**31, ()))
     order = Order(split, batch_size, device=torch.device("cpu"), seed=seed)
@@ -276,21 +276,14 @@ def _preprocessing(model: ModelParams, stored: int) -> Preprocessing:
     config = _config_of(model.name)
     data = resolve_data_config(pretrained_cfg=config.to_dict() if config else None)
     size = data["input_size"][-1]
-    enlarged = max(1, _MOST_ENLARGED * stored // _SIZE_STEP) * _SIZE_STEP
     if model.input_size != "auto":
         size = model.input_size
-    elif _MOST_ENLARGED * stored < size and _takes(config, enlarged):
-        size = enlarged
+    elif _MOST_ENLARGED * stored < size and not (config and config.fixed_input_size):
+        enlarged = max(1, _MOST_ENLARGED * stored // _SIZE_STEP) * _SIZE_STEP
+        smallest = config.min_input_size[-1] if config and config.min_input_size else 0
+        size = min(size, max(smallest, enlarged))
     interpolation: Interpolation = "bicubic" if data["interpolation"] == "bicubic" else "bilinear"
     return Preprocessing(size, interpolation, list(data["mean"]), list(data["std"]))
-
-
-def _takes(config: Any, size: int) -> bool:
-    """Return whether timm says nothing against another input size than that of the weights."""
-    if config is None:
-        return True
-    smallest = config.min_input_size[-1] if config.min_input_size else 0
-    return size >= smallest and not config.fixed_input_size
 
 
 def _from_classifier(

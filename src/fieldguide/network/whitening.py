@@ -13,6 +13,8 @@ _SIDE = 2  # pixels of a patch
 _VALUES = 3 * _SIDE**2  # of a patch
 # Added to each variance, so that directions of noise are not enlarged without limit.
 _EPSILON = 5e-4
+# Directions of less variance, such as the colours of grey photos, show nothing: they are left out.
+_LEAST_VARIANCE = _EPSILON / 100
 _PATCHES = 32  # of an image in a row; more of a large image show nothing new
 # Last digits of eigenvectors differ between processors and numbers of threads.
 _DECIMALS = 4
@@ -53,6 +55,8 @@ class Whitening(nn.Sequential):
     def fit(self, batches: Iterable[Tensor]) -> None:
         """Set the filters to the principal components of patches, each divided by its deviation.
 
+        Filters of directions in which the photos do not differ are zero.
+
         Args:
             batches: normalised images, (B, 3, H, W) each.
         """
@@ -66,6 +70,7 @@ class Whitening(nn.Sequential):
         variances, vectors = torch.linalg.eigh(moments / patches)  # components are columns
         largest = vectors.abs().argmax(dim=0, keepdim=True)
         vectors = vectors * vectors.gather(0, largest).sign()  # eigh may return either sign
-        filters = (vectors / (variances + _EPSILON).sqrt()).T.flip(0)  # largest variance first
+        gains = (variances > _LEAST_VARIANCE) / (variances + _EPSILON).sqrt()
+        filters = (vectors * gains).T.flip(0)  # largest variance first
         filters = filters.round(decimals=_DECIMALS).float().view(_VALUES, 3, _SIDE, _SIDE)
         self.conv.weight.copy_(torch.cat([filters, -filters]))

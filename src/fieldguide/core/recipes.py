@@ -56,7 +56,7 @@ def _section(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def describe_chosen(values: Mapping[str, object]) -> str:
-    """Return the line that says what `auto` became, as "auto: epochs 24, learning_rate 0.004"."""
+    """Return the line that says what `auto` became, as "auto: epochs 22, learning_rate 0.004"."""
     pairs = ((name.partition(".")[2], value) for name, value in values.items())
     return _CHOSEN + ", ".join(f"{key} {value}" for key, value in pairs)
 

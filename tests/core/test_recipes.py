@@ -9,6 +9,7 @@ from fieldguide.core.errors import ParamsError
 from fieldguide.core.params import Params, load_params
 from fieldguide.core.recipes import (
     FINE_TUNING,
+    FINE_TUNING_CNN,
     HEAD,
     KEYS,
     SCRATCH,
@@ -41,7 +42,7 @@ def raw_params(make_params):
         ({}, SCRATCH),
         ({"name": "test_resnet"}, SCRATCH),
         (PRETRAINED, FINE_TUNING),
-        ({"weights": "birds"}, FINE_TUNING),  # an earlier classifier
+        ({"weights": "birds"}, FINE_TUNING_CNN),  # an earlier classifier
         (PRETRAINED | {"finetune": "last_k"}, FINE_TUNING),
         (PRETRAINED | {"finetune": "head"}, HEAD),
     ],
@@ -66,7 +67,7 @@ def test_a_value_that_is_given_counts_and_the_others_stay_auto(raw_params):
 
 
 def test_every_recipe_decides_the_same_keys():
-    for recipe in (HEAD, FINE_TUNING):
+    for recipe in (HEAD, FINE_TUNING, FINE_TUNING_CNN):
         assert recipe.keys() == SCRATCH.keys()
 
 

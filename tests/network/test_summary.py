@@ -19,6 +19,7 @@ def test_layers_of_the_cnn_by_hand(make_params):
         "conv_layers": 2,
         "first_layer_filters": 4,
         "num_neurons_dense": 8,
+        "pooling": "flatten",
         "whitening": False,
     }
     params = make_params(model=changes, data={"image_size": 16}).model

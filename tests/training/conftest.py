@@ -16,6 +16,7 @@ MODEL = {
     "conv_layers": 2,
     "first_layer_filters": 4,
     "filter_org": 2.0,
+    "pooling": "flatten",
     "num_neurons_dense": 8,
     "dropout": 0.3,
 }

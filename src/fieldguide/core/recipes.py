@@ -30,6 +30,8 @@ FINE_TUNING: Recipe = {
     "mixup": 0.2,
     "cutmix": 1.0,
 }
+# Regions that are enlarged are smoother than whole photos, and the whitening makes much of that.
+FINE_TUNING_CNN: Recipe = {**FINE_TUNING, "crop": "shift"}
 _CHOSEN = "auto: "
 KEYS = {f"train.{key}" for key in SCRATCH}
 
@@ -39,7 +41,9 @@ def recipe_of(raw: Mapping[str, Any]) -> Recipe:
     model = _section(raw, "model")
     if model.get("weights", "none") == "none":
         return SCRATCH
-    return HEAD if model.get("finetune") == "head" else FINE_TUNING
+    if model.get("finetune") == "head":
+        return HEAD
+    return FINE_TUNING_CNN if model.get("name") == "cnn" else FINE_TUNING
 
 
 def chosen(raw: Mapping[str, Any]) -> dict[str, object]:

@@ -196,9 +196,8 @@ def main() -> None:
     parser.add_argument("--one", help=argparse.SUPPRESS)  # the one work that this process does
     args = parser.parse_args()
     options = Options(args.tiny, args.imagenette)
-    for file in [args.imagenette] if args.imagenette else []:
-        if not Path(file).is_file():
-            parser.error(f"--imagenette: {file} does not exist")
+    if args.imagenette and not Path(args.imagenette).is_file():
+        parser.error(f"--imagenette: {args.imagenette} does not exist")
     if args.one:
         with contextlib.redirect_stdout(io.StringIO()):
             rows = works(options)[args.one](options)
@@ -223,12 +222,12 @@ def measure(options: Options, *, seconds: float) -> None:
         print("without --imagenette its rows are left out", flush=True)
     for name in works(options):
         begin = time.monotonic()
-        command = [sys.executable, __file__, "--one", name]
-        command += ["--tiny"] if options.tiny else []
-        command += ["--imagenette", options.imagenette] if options.imagenette else []
         if begin >= end:
             missing.append(f"{name}: no time left")
             continue
+        command = [sys.executable, __file__, "--one", name]
+        command += ["--tiny"] if options.tiny else []
+        command += ["--imagenette", options.imagenette] if options.imagenette else []
         try:
             rows = _in_its_own_process(command, seconds=end - begin)
         except subprocess.TimeoutExpired:

@@ -34,7 +34,7 @@ def main(params: Params) -> dict[str, float | str]:
         store=Store(Path("data/prepared")),
         outputs=outputs,
         portable=portable,
-        chosen=params.chosen,
+        auto=params.auto_values,
     )
 
 

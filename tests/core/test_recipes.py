@@ -11,10 +11,9 @@ from fieldguide.core.recipes import (
     FINE_TUNING,
     FINE_TUNING_CNN,
     HEAD,
-    KEYS,
     SCRATCH,
-    describe_chosen,
-    parse_chosen,
+    describe_auto,
+    parse_auto,
 )
 
 PRETRAINED = {"name": "test_resnet", "weights": "pretrained"}
@@ -26,9 +25,7 @@ def raw_params(make_params):
 
     def make(**changes):
         raw = make_params().asked
-        for key in KEYS:
-            section, name = key.split(".")
-            raw[section][name] = "auto"
+        raw["train"] |= dict.fromkeys(SCRATCH, "auto")
         for section, values in changes.items():
             raw[section] |= values
         return raw
@@ -51,7 +48,7 @@ def test_auto_is_the_recipe_for_what_is_trained(model, recipe, raw_params):
     params = Params.model_validate(raw_params(model=model))
     found = params.train.model_dump()
     assert {key: found[key] for key in recipe} == recipe
-    assert params.chosen == {f"train.{key}": value for key, value in recipe.items()}
+    assert params.auto_values == recipe
 
 
 def test_a_value_that_is_given_counts_and_the_others_stay_auto(raw_params):
@@ -59,8 +56,8 @@ def test_a_value_that_is_given_counts_and_the_others_stay_auto(raw_params):
     params = Params.model_validate(raw)
     assert params.train.epochs == 3
     assert params.train.learning_rate == FINE_TUNING["learning_rate"]
-    assert "train.epochs" not in params.chosen
-    assert "train.learning_rate" in params.chosen
+    assert "epochs" not in params.auto_values
+    assert "learning_rate" in params.auto_values
     assert params.asked == raw
     params.asked["train"]["epochs"] = 4  # a copy
     assert params.asked == raw
@@ -82,9 +79,9 @@ def test_the_error_of_a_wrong_value_says_that_auto_is_allowed(raw_params, tmp_pa
 
 
 def test_what_auto_became_is_written_and_read_again():
-    chosen = {"model.input_size": 128, "train.epochs": 12, "train.learning_rate": 1e-3}
-    line = describe_chosen(chosen)
+    values = {"input_size": 128, "epochs": 12, "learning_rate": 1e-3}
+    line = describe_auto(values)
     assert line == "auto: input_size 128, epochs 12, learning_rate 0.001"
     found = {"input_size": "128", "epochs": "12", "learning_rate": "0.001"}
-    assert parse_chosen(f"layer  type\nall    CNN\n{line}\n") == found
-    assert parse_chosen("layer  type\nall    CNN\n") == {}
+    assert parse_auto(f"layer  type\nall    CNN\n{line}\n") == found
+    assert parse_auto("layer  type\nall    CNN\n") == {}

@@ -25,7 +25,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from fieldguide.core.errors import ParamsError
-from fieldguide.core.recipes import KEYS, chosen
+from fieldguide.core.recipes import KEYS, auto_values
 
 _SIZES = range(8, 513)  # pixels
 PixelSize = Annotated[int, Field(ge=_SIZES[0], le=_SIZES[-1])]
@@ -170,6 +170,11 @@ class CNNParams(Section):
             min(self.max_filters, max(1, round(self.first_layer_filters * self.filter_org**k)))
             for k in range(self.conv_layers)
         ]
+
+    @property
+    def smallest_input(self) -> int:
+        """Smallest input, in pixels: each block halves it, and one pixel must remain."""
+        return int(2**self.conv_layers)
 
     @property
     def kernels(self) -> list[int]:
@@ -383,9 +388,8 @@ class Params(Section):
         if not isinstance(raw, dict):
             return check(raw)
         filled = copy.deepcopy(raw)
-        for name, value in chosen(raw).items():
-            section, key = name.split(".")
-            filled[section][key] = value
+        for key, value in auto_values(raw).items():
+            filled["train"][key] = value
         found = check(filled)
         found._asked = copy.deepcopy(raw)  # noqa: SLF001 - of this very class
         return found
@@ -396,9 +400,9 @@ class Params(Section):
         return copy.deepcopy(self._asked)
 
     @property
-    def chosen(self) -> dict[str, object]:
-        """The value of every param that is `auto`, by its name, such as train.epochs."""
-        return chosen(self._asked)
+    def auto_values(self) -> dict[str, object]:
+        """The value of every key of section train that is `auto`."""
+        return auto_values(self._asked)
 
     @model_validator(mode="after")
     def _check_portable(self) -> Self:
@@ -437,12 +441,11 @@ class Params(Section):
         else:
             return self  # the classifier to start from decides the size
         smallest = epoch_size(size, start_size, 0, of=self.train.epochs)
-        most = smallest.bit_length() - 1  # each block halves; one pixel must remain
-        if model.conv_layers > most:
+        if smallest < model.smallest_input:
             growing = f" × train.start_size {start_size}" if start_size < 1 else ""
             raise ValueError(
                 f"model.conv_layers: {model.conv_layers} blocks halve {key} {size}{growing} to "
-                f"nothing; allowed: 1 to {most}"
+                f"nothing; allowed: 1 to {smallest.bit_length() - 1}"
             )
         side = size // 2**model.conv_layers if model.pooling == "flatten" else 1
         neurons = model.num_neurons_dense or 2  # without a dense layer: two classes or more

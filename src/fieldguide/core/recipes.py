@@ -32,8 +32,8 @@ FINE_TUNING: Recipe = {
 }
 # The CNN is small: enlarged regions and mixed photos cost it accuracy in few epochs.
 FINE_TUNING_CNN: Recipe = {**SCRATCH, "epochs": 12, "learning_rate": 1e-3}
-_CHOSEN = "auto: "
-KEYS = {f"train.{key}" for key in SCRATCH}
+KEYS = {f"train.{key}" for key in SCRATCH}  # that may be auto
+_AUTO = "auto: "
 
 
 def recipe_of(raw: Mapping[str, Any]) -> Recipe:
@@ -46,12 +46,10 @@ def recipe_of(raw: Mapping[str, Any]) -> Recipe:
     return FINE_TUNING_CNN if model.get("name") == "cnn" else FINE_TUNING
 
 
-def chosen(raw: Mapping[str, Any]) -> dict[str, object]:
-    """Return the value of every param that is `auto`, by its name, such as train.epochs."""
+def auto_values(raw: Mapping[str, Any]) -> dict[str, object]:
+    """Return the value of every key of section train that is `auto`."""
     train = _section(raw, "train")
-    return {
-        f"train.{key}": value for key, value in recipe_of(raw).items() if train.get(key) == "auto"
-    }
+    return {key: value for key, value in recipe_of(raw).items() if train.get(key) == "auto"}
 
 
 def _section(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -59,14 +57,13 @@ def _section(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def describe_chosen(values: Mapping[str, object]) -> str:
+def describe_auto(values: Mapping[str, object]) -> str:
     """Return the line that says what `auto` became, as "auto: epochs 22, learning_rate 0.004"."""
-    pairs = ((name.partition(".")[2], value) for name, value in values.items())
-    return _CHOSEN + ", ".join(f"{key} {value}" for key, value in pairs)
+    return _AUTO + ", ".join(f"{key} {value}" for key, value in values.items())
 
 
-def parse_chosen(text: str) -> dict[str, str]:
-    """Return what `describe_chosen` wrote as the last line of a text: values by key, as epochs."""
+def parse_auto(text: str) -> dict[str, str]:
+    """Return what `describe_auto` wrote as the last line of a text: values by key, as epochs."""
     line = text.rstrip().rpartition("\n")[2]
-    pairs = line.removeprefix(_CHOSEN).split(", ") if line.startswith(_CHOSEN) else []
+    pairs = line.removeprefix(_AUTO).split(", ") if line.startswith(_AUTO) else []
     return {name: value for name, _, value in (pair.partition(" ") for pair in pairs)}

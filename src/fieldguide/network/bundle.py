@@ -118,7 +118,7 @@ class _Description(BaseModel):
     @model_validator(mode="after")
     def _check_size(self) -> Self:
         if isinstance(self.architecture, _CNN):
-            smallest = 2**self.architecture.conv_layers  # each block halves
+            smallest = self.architecture.smallest_input
             if self.input_size < smallest:
                 raise ValueError(
                     f"input_size: found {self.input_size}; allowed with conv_layers "

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, TypeVar
 from fieldguide.core.curves import kept_epoch, parse_curves
 from fieldguide.core.errors import GitError, RevisionError
 from fieldguide.core.files import md5
-from fieldguide.core.recipes import parse_chosen
+from fieldguide.core.recipes import parse_auto
 from fieldguide.core.store import SPLITS, count_groups, groups_note
 from fieldguide.evaluation.calibration import Bin
 from fieldguide.evaluation.intervals import Interval, wilson
@@ -206,18 +206,18 @@ class Results:
             return self._missing("params.yaml", reason, damaged=True)
         used = {} if isinstance(self.lock, Missing) else self.lock.params
         params = {key: used.get(key, written.get(key)) for key in [*written, *used]}
-        chosen = self._chosen
+        became = self._auto
         for key, value in used.items():
             name = key.partition(".")[2]
-            if value == "auto" and name in chosen:
-                params[key] = f"auto ({chosen[name]})"
+            if value == "auto" and name in became:
+                params[key] = f"auto ({became[name]})"
         return params
 
     @property
-    def _chosen(self) -> dict[str, str]:
+    def _auto(self) -> dict[str, str]:
         """What `auto` became, as epochs: from the line below the table of layers."""
         summary = self._read(paths.SUMMARY)
-        return {} if isinstance(summary, Missing) else parse_chosen(summary.decode())
+        return {} if isinstance(summary, Missing) else parse_auto(summary.decode())
 
     @cached_property
     def changed_params(self) -> list[str]:

@@ -22,7 +22,7 @@ from optuna.distributions import (
 from pydantic import Field, model_validator
 
 from fieldguide.core.params import GOALS, Monitor, Params, Section
-from fieldguide.core.recipes import chosen
+from fieldguide.core.recipes import auto_values
 
 Scalar = bool | int | float | str
 Value = Scalar | list[Any] | None
@@ -194,7 +194,7 @@ def with_values(base: Params, values: Values) -> Params:
 def epochs_of(base: Params, values: Values) -> int:
     """Return train.epochs of params.yaml's values with some replaced, which are not checked."""
     raw = _replaced(base, values)
-    epochs = chosen(raw).get("train.epochs", raw["train"]["epochs"])
+    epochs = auto_values(raw).get("epochs", raw["train"]["epochs"])
     assert isinstance(epochs, int)
     return epochs
 

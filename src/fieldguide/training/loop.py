@@ -23,7 +23,7 @@ from fieldguide.core.environment import describe_environment, describe_machine
 from fieldguide.core.files import folder_md5, write_json, write_text
 from fieldguide.core.memory import keep_freed_memory
 from fieldguide.core.params import ModelParams, TrainParams, epoch_size
-from fieldguide.core.recipes import describe_chosen
+from fieldguide.core.recipes import describe_auto
 from fieldguide.core.scores import balanced_accuracy, macro_f1
 from fieldguide.core.store import Store
 from fieldguide.network.augmentation import make_mix
@@ -58,7 +58,7 @@ def train(
     store: Store,
     outputs: Outputs,
     portable: bool = False,
-    chosen: Mapping[str, object] | None = None,
+    auto: Mapping[str, object] | None = None,
 ) -> dict[str, float | str]:
     """Train, or resume an interrupted run of the very same training, and write the outputs.
 
@@ -68,7 +68,7 @@ def train(
         store: the photos.
         outputs: where to write.
         portable: whether `core/compute.py` has set this process up for equal bytes everywhere.
-        chosen: values of params that are `auto`, by their names, for the summary.
+        auto: values of keys of section train that are `auto`, for the summary.
 
     Returns:
         For metrics/timing.json; nothing in a process that writes nothing.
@@ -81,7 +81,7 @@ def train(
     with joined(params, portable=portable) as processes, explained(params, outputs, processes):
         initial = _build(params, model, store)
         if processes.is_first:
-            summary = _summary(initial, model, chosen or {})
+            summary = _summary(initial, model, auto or {})
             print(summary)
             write_text(outputs.summary, summary + "\n")
         facts = training_facts(params, model, store=store, initial=initial)
@@ -334,13 +334,13 @@ def _means(split: str, sums: Tensor, processes: Processes) -> dict[str, float]:
     return {f"{split}/loss": float(loss / photos), f"{split}/acc": float(correct / photos)}
 
 
-def _summary(initial: InitialNetwork, model: ModelParams, chosen: Mapping[str, object]) -> str:
+def _summary(initial: InitialNetwork, model: ModelParams, auto: Mapping[str, object]) -> str:
     """Return the table of layers and, below it, what `auto` became."""
     size = initial.preprocessing.size
     if model.input_size == "auto":
-        chosen = {"model.input_size": size, **chosen}
+        auto = {"input_size": size, **auto}
     table = summarize(initial.net, size=size)
-    return f"{table}\n{describe_chosen(chosen)}" if chosen else table
+    return f"{table}\n{describe_auto(auto)}" if auto else table
 
 
 def _build(params: TrainParams, model: ModelParams, store: Store) -> InitialNetwork:

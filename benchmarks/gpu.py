@@ -1,12 +1,13 @@
 """Measure on a GPU everything that needs one, in at most ten minutes.
 
+    python models/weights/efficientnet_lite0.py                     # once, for fine-tuning
     python benchmarks/gpu.py --imagenette data/imagenette144.zip    # adds the rows on Imagenette
     python benchmarks/gpu.py --tiny     # the same work on a CPU with tiny sizes: does it run?
     python benchmarks/gpu.py --show     # only write the table of docs/benchmarks.md again
 
-Every work runs in a process of its own. Its rows are written to benchmarks/gpu.json and
-docs/benchmarks.md as soon as they are there; --tiny writes nothing. What a library prints is shown
-only if its work fails; then the other works go on. Works for which no time is left are named.
+Each benchmark runs in a process of its own. Its rows are written to benchmarks/gpu.json and
+docs/benchmarks.md as soon as they are there; --tiny writes nothing. If a benchmark fails, its
+output is shown and the others still run. The end names those that failed or had no time.
 
 Speed: augmented batches beside `ImageFolder`, and a training epoch beside the bare step on one
 fixed batch, both alternated; with the store in the GPU's memory. Accuracy: one training each, seed
@@ -49,7 +50,8 @@ FAST = "bfloat16, compiled"
 PHOTOS = {32: (32, 32, 40_960), 64: (144, 144, 16_384), 224: (500, 375, 2_048)}
 LEADERBOARD = {5: 87.43, 20: 91.57}  # epochs -> percent of the test photos
 PRETRAINED = "tf_efficientnet_lite0"
-FINE_TUNING = {"model.name": PRETRAINED, "model.weights": f"{PRETRAINED}.safetensors"}
+WEIGHTS = ROOT / f"models/weights/{PRETRAINED}.safetensors"
+FINE_TUNING = {"model.name": PRETRAINED, "model.weights": WEIGHTS.name}
 
 
 class Options(NamedTuple):
@@ -88,7 +90,7 @@ def epochs(size: int, kind: str, options: Options) -> list[Row]:
         train |= {"precision": "bf16-mixed", "compile": not options.tiny}
     with tempfile.TemporaryDirectory() as folder:
         settings = _drawn(size, options, Path(folder), most=PHOTOS[size][2])
-        settings |= {"precision": "32", "compile": False} | train | {"train": train}
+        settings |= {"precision": "32", "compile": False, **train, "train": train}
         wanted = {
             OURS: (sys.executable, "ours", {**settings, "contender": "train"}),
             "bare step": (sys.executable, "loops", {**settings, "contender": "bare loop"}),
@@ -195,31 +197,33 @@ def main() -> None:
     parser.add_argument("--show", action="store_true", help="measure nothing; write the table")
     parser.add_argument("--one", help=argparse.SUPPRESS)  # the one work that this process does
     args = parser.parse_args()
-    options = Options(args.tiny, args.imagenette)
     if args.imagenette and not Path(args.imagenette).is_file():
         parser.error(f"--imagenette: {args.imagenette} does not exist")
+    options = Options(args.tiny, args.imagenette and str(Path(args.imagenette).resolve()))
     if args.one:
         with contextlib.redirect_stdout(io.StringIO()):
             rows = works(options)[args.one](options)
         print(json.dumps([asdict(row) for row in rows]))
         return
-    if not args.show:
-        measure(options, seconds=60 * args.minutes)
+    if args.show:
+        write_table()
+        return
+    measure(options, seconds=60 * args.minutes)
+
+
+def write_table() -> None:
+    """Write the rows that were measured so far to the page."""
     kept = results_file.load(ROWS)
-    if kept and not args.tiny:
+    if kept:
         table.insert(PAGE, table.full_table(kept), "gpu")
 
 
 def measure(options: Options, *, seconds: float) -> None:
     """Run every work; exit with status 1 if one of them failed or had no time."""
-    import torch
-
-    if not options.tiny and not torch.cuda.is_available():
-        sys.exit("no GPU found; --tiny runs the same work on a CPU")
+    if not options.tiny:
+        _check(options)
     machine, end = results_file.this_machine(full=False), time.monotonic() + seconds
     missing = []
-    if not options.imagenette and not options.tiny:
-        print("without --imagenette its rows are left out", flush=True)
     for name in works(options):
         begin = time.monotonic()
         if begin >= end:
@@ -243,8 +247,21 @@ def measure(options: Options, *, seconds: float) -> None:
         print(f"  {time.monotonic() - begin:.0f} s", flush=True)
         if not options.tiny:
             results_file.save(_merged([Result("gpu", row, machine) for row in rows]), ROWS)
+            write_table()
     if missing:
         sys.exit("not measured:\n  " + "\n  ".join(missing))
+
+
+def _check(options: Options) -> None:
+    """Exit if there is no GPU or no file of weights; say what is left out without photos."""
+    import torch
+
+    if not torch.cuda.is_available():
+        sys.exit("no GPU found; --tiny runs the same work on a CPU")
+    if not WEIGHTS.is_file():
+        sys.exit(f"{WEIGHTS} does not exist; python models/weights/efficientnet_lite0.py gets it")
+    if not options.imagenette:
+        print("without --imagenette its rows are left out", flush=True)
 
 
 def _in_its_own_process(command: list[str], *, seconds: float) -> list[Row]:
@@ -255,6 +272,7 @@ def _in_its_own_process(command: list[str], *, seconds: float) -> list[Row]:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            cwd=ROOT,
             env=environment() | {"TMPDIR": folder},
             start_new_session=True,
         )

@@ -4,10 +4,9 @@
     python benchmarks/recipe.py --seeds 0 1 2 --workers 2    # hours; resumes after an interruption
     python benchmarks/recipe.py --table                      # write the tables of docs/recipe.md
 
-Every variant is BEFORE, the defaults before these knobs existed, with changes of its own; the table
-has those that were measured.
-Each training is a process of one thread and is tested once on data/prepared's test split. Its
-result is a line of benchmarks/recipe.jsonl.
+Every variant is BEFORE, the default from before whitening, with changes of its own; the table has
+those that were measured. Each training is a process of one thread and is tested once on
+data/prepared's test split. Its result is a line of benchmarks/recipe.jsonl.
 """
 
 from __future__ import annotations

@@ -67,11 +67,16 @@ def short_table(results: Sequence[Result]) -> str:
             f"{plain}{_note(result, machines)}",
             f"{median(row, OURS)} {row.unit}",
             f"{row.against} {median(row, str(row.against))} {row.unit}",
-            f"{1 / row.ratio if row.at_least else row.ratio:.0%} of the time",
-            verdict(row),
+            f"{_time(row, row.ratio)} of the time",
+            f"at most {_time(row, row.bound)}: {verdict(row)}",
         )
         lines.append(_line(cells))
     return "\n".join([*lines, "", *_legend(machines)])
+
+
+def _time(row: Row, ratio: float) -> str:
+    """Return a ratio of a row as one of times, in percent."""
+    return f"{1 / ratio if row.at_least else ratio:.0%}"
 
 
 def insert(file: Path, text: str, marker: str = "bench") -> bool:

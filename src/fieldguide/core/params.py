@@ -25,7 +25,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from fieldguide.core.errors import ParamsError
-from fieldguide.core.recipes import KEYS, auto_values
+from fieldguide.core.recipes import AUTO_KEYS, auto_values
 
 _SIZES = range(8, 513)  # pixels
 PixelSize = Annotated[int, Field(ge=_SIZES[0], le=_SIZES[-1])]
@@ -548,7 +548,7 @@ def describe(error: Any, model: type[BaseModel]) -> str:
     if kind == "model_type":
         return f"{key}: found {shown}; allowed: a section of keys"
     allowed = error["msg"].removeprefix("Input should be ").removeprefix("a valid ")
-    allowed = f"auto, or {allowed}" if key in KEYS else allowed
+    allowed = f"auto, or {allowed}" if key in AUTO_KEYS else allowed
     return f"{key}: found {shown}; allowed: {allowed}"
 
 

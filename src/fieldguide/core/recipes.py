@@ -32,11 +32,11 @@ FINE_TUNING: Recipe = {
 }
 # The CNN is small: enlarged regions and mixed photos cost it accuracy in few epochs.
 FINE_TUNING_CNN: Recipe = {**SCRATCH, "epochs": 12, "learning_rate": 1e-3}
-KEYS = {f"train.{key}" for key in SCRATCH}  # that may be auto
+AUTO_KEYS = {f"train.{key}" for key in SCRATCH}
 _AUTO = "auto: "
 
 
-def recipe_of(raw: Mapping[str, Any]) -> Recipe:
+def _recipe_of(raw: Mapping[str, Any]) -> Recipe:
     """Return the recipe for params that were not checked yet."""
     model = _section(raw, "model")
     if model.get("weights", "none") == "none":
@@ -49,7 +49,7 @@ def recipe_of(raw: Mapping[str, Any]) -> Recipe:
 def auto_values(raw: Mapping[str, Any]) -> dict[str, object]:
     """Return the value of every key of section train that is `auto`."""
     train = _section(raw, "train")
-    return {key: value for key, value in recipe_of(raw).items() if train.get(key) == "auto"}
+    return {key: value for key, value in _recipe_of(raw).items() if train.get(key) == "auto"}
 
 
 def _section(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -63,7 +63,7 @@ def describe_auto(values: Mapping[str, object]) -> str:
 
 
 def parse_auto(text: str) -> dict[str, str]:
-    """Return what `describe_auto` wrote as the last line of a text: values by key, as epochs."""
+    """Return what `describe_auto` wrote as the last line of a text: such as {"epochs": "22"}."""
     line = text.rstrip().rpartition("\n")[2]
     pairs = line.removeprefix(_AUTO).split(", ") if line.startswith(_AUTO) else []
     return {name: value for name, _, value in (pair.partition(" ") for pair in pairs)}

@@ -1,4 +1,4 @@
-"""The CNN of the course work: convolution blocks that halve the image, then a dense layer."""
+"""The CNN of the course work: convolution blocks that halve the image, then dense layers."""
 
 from __future__ import annotations
 

@@ -26,8 +26,8 @@ from fieldguide.network.interface import Network, output_layers
 from fieldguide.network.preprocessing import Interpolation, Preprocessing
 
 FOLDER = Path("models/weights")  # in dvc.yaml, model.weights is a dependency there
-# With model.input_size: auto, photos are enlarged at most this much, because a larger one costs
-# time and shows nothing new.
+# With model.input_size: auto, photos are enlarged at most this much: a larger input costs time and
+# adds no detail.
 _MOST_ENLARGED = 4
 _WHITENING_PHOTOS = 1000  # that the whitening is computed from
 _LARGE = 512  # pixels of photos that need not be enlarged for any network
@@ -265,7 +265,7 @@ def _shortened(err: Exception) -> str:
 
 
 def _preprocessing(model: ModelParams, stored: int) -> Preprocessing:
-    """Return how the weights of this name were trained, at the input size of params.
+    """Return the preprocessing of the weights of this name, with the input size of params.
 
     Args:
         model: with input_size auto, the size is that of the weights or less; docs/finetuning.md.

@@ -15,7 +15,7 @@ _VALUES = 3 * _SIDE**2  # of a patch
 _EPSILON = 5e-4
 # Directions of less variance, such as the colours of grey photos, show nothing: they are left out.
 _LEAST_VARIANCE = _EPSILON / 100
-_PATCHES = 32  # of an image in a row; more of a large image show nothing new
+_PATCHES = 32  # in a row of an image; more hardly change the filters
 # Last digits of eigenvectors differ between processors and numbers of threads.
 _DECIMALS = 4
 

@@ -215,7 +215,7 @@ class Results:
 
     @property
     def _auto(self) -> dict[str, str]:
-        """What `auto` became, as epochs: from the line below the table of layers."""
+        """What `auto` became, such as {"epochs": "22"}: from the line below the table of layers."""
         summary = self._read(paths.SUMMARY)
         return {} if isinstance(summary, Missing) else parse_auto(summary.decode())
 

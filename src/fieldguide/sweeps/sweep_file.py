@@ -34,7 +34,7 @@ from fieldguide.core.params import (
     did_you_mean,
     read_yaml,
 )
-from fieldguide.core.recipes import KEYS
+from fieldguide.core.recipes import AUTO_KEYS
 from fieldguide.sweeps.space import (
     MOST_LISTED,
     SECTIONS,
@@ -303,7 +303,7 @@ class _Checker:
 
     def _check_value(self, key: str, value: Any, place: Place) -> Value:
         """Check a value by its field of the schema alone, and list it as a candidate."""
-        if value == "auto" and key in KEYS:
+        if value == "auto" and key in AUTO_KEYS:
             self.candidates.append((place, key, value))
             return "auto"
         field: Any = Annotated[_FIELDS[key].annotation, _FIELDS[key]]

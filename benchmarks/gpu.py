@@ -37,7 +37,7 @@ import results_file
 import table
 from contender import ROOT, contenders, cores, environment
 from photos import CLASSES, archive, prepared, unpack
-from recipe import IMAGENETTE, params_of
+from recipe import IMAGENETTE, MIXING, params_of
 from results_file import Result
 from side_by_side import OURS, Row, in_turn
 
@@ -128,8 +128,8 @@ def sample(options: Options) -> list[Row]:
 def imagenette(count: int, options: Options) -> list[Row]:
     """Train on Imagenette at 128 pixels; `count`: epochs."""
     name = f"Imagenette, 128 pixels, {count} epochs, from scratch"
-    changes = IMAGENETTE | {"train.optimizer": "muon", "train.train_on_val": True}
-    changes |= {"train.epochs": count}
+    changes = IMAGENETTE | {"train.epochs": count, "train.train_on_val": True}
+    changes |= MIXING if count >= 20 else {}  # noqa: PLR2004 - 5 epochs are too few for it
     photos = Path(options.imagenette or "")
     bound = LEADERBOARD[count]
     return [_trained(name, photos, options, size=128, changes=changes, bound=bound)]

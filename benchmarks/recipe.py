@@ -69,16 +69,9 @@ BEFORE = {
     "train.cutmix": 0.0,
     "train.start_size": 1.0,
 }
-# What the recipe for Imagenette in docs/recipe.md changes, besides epochs and optimizer.
-IMAGENETTE = {
-    "train.start_size": 0.67,
-    "model.pooling": "average",
-    "model.activation": "gelu",
-    "model.dropout": 0.1,
-    "model.whitening": False,
-    "model.max_filters": 8192,
-    "train.learning_rate": 2e-3,
-}
+# What docs/recipe.md recommends for photos of 64 pixels and more, and for long trainings of them.
+IMAGENETTE = {"model.filters": [16, 64, 128, 256, 256], "model.dropout": 0.1}
+MIXING = {"train.mixup": 0.2, "train.cutmix": 1.0}
 VARIANTS: dict[str, dict[str, Any]] = {
     REFERENCE: {},
     "whitening": {"model.whitening": True},

@@ -206,14 +206,13 @@ def main() -> None:
         print(json.dumps([asdict(row) for row in rows]))
         return
     if args.show:
-        write_table()
+        write_table(results_file.load(ROWS))
         return
     measure(options, seconds=60 * args.minutes)
 
 
-def write_table() -> None:
-    """Write the rows that were measured so far to the page."""
-    kept = results_file.load(ROWS)
+def write_table(kept: list[Result]) -> None:
+    """Write rows to the page, if there are any."""
     if kept:
         table.insert(PAGE, table.full_table(kept), "gpu")
 
@@ -246,8 +245,9 @@ def measure(options: Options, *, seconds: float) -> None:
             print(f"{row.work:<56} {table.spread(row, OURS)} {row.unit}{against}")
         print(f"  {time.monotonic() - begin:.0f} s", flush=True)
         if not options.tiny:
-            results_file.save(_merged([Result("gpu", row, machine) for row in rows]), ROWS)
-            write_table()
+            kept = _merged([Result("gpu", row, machine) for row in rows])
+            results_file.save(kept, ROWS)
+            write_table(kept)
     if missing:
         sys.exit("not measured:\n  " + "\n  ".join(missing))
 

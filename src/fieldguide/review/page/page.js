@@ -189,8 +189,9 @@ async function act(action) {
     await load(first);
     if (message) showError(message);
   } catch (error) {
+    // The table may have changed. The message comes last: who reads it can press a key again.
+    if (error.status) await load().catch(() => {});
     showError(error.message);
-    if (error.status) await load().catch(() => {}); // the table may have changed
   }
   busy = false;
 }

@@ -32,10 +32,10 @@ def test_work_for_which_no_time_is_left_is_named(capsys):
 def test_work_that_takes_too_long_is_stopped_with_its_processes(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)  # read TMPDIR again
-    sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+    sleep = [sys.executable, "-c", f"import time; time.sleep(60)  # {tmp_path}"]
     sleeping = f"import subprocess; subprocess.run({sleep})"
     with pytest.raises(subprocess.TimeoutExpired):
         gpu._in_its_own_process([sys.executable, "-c", sleeping], seconds=1)
-    inside = [p for p in psutil.process_iter(["cmdline"]) if "time.sleep(60)" in str(p.info)]
+    inside = [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in str(p.info)]
     assert not inside
     assert not list(tmp_path.iterdir())

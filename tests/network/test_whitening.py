@@ -73,6 +73,19 @@ def test_directions_that_photos_do_not_have_are_left_out():
     assert (layer.conv.weight == 0).all()
 
 
+def test_a_direction_counts_if_it_varies_more_than_rounding_to_8_bits():
+    """Grey photos with a tint of their own, red against blue: its part in a patch's variance."""
+    generator = torch.Generator().manual_seed(0)
+    signs = torch.randint(2, (40, 1, 1, 1), generator=generator) * 2.0 - 1
+    direction = torch.tensor([1.0, 0.0, -1.0])[:, None, None]
+    for variance, directions in ((2e-5, 4), (4e-5, 5)):
+        # Along the unit vector (1, -1 in 4 pixels) / sqrt(8) the tint t varies by (8 t / sqrt(8))².
+        tint = (variance / 8) ** 0.5 * signs * direction
+        layer = Whitening()
+        layer.fit([photos_like(40)[:, :1].expand(-1, 3, -1, -1) + tint])
+        assert int((layer.conv.weight[:12] != 0).flatten(1).any(1).sum()) == directions
+
+
 def test_few_patches_of_a_large_image_are_enough():
     """A photo of 96 pixels gives 32 × 32 patches, one in three pixels."""
     images = photos_like(3, size=96)

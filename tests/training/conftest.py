@@ -77,7 +77,7 @@ def tiny_params(make_params):
 def run_training(store, tiny_params):
     """Trains into a folder and returns {path: bytes} of its files."""
 
-    def run(name="run", *, on=None, bundle=None, unchecked=None, **changes):
+    def run(name="run", *, on=None, bundle=None, unchecked=None, auto=None, **changes):
         params = tiny_params(**changes)
         folder = Path(name)
         outputs = Outputs(
@@ -88,7 +88,7 @@ def run_training(store, tiny_params):
             environment=folder / "environment.json",
         )
         settings = params.train.model_copy(update=unchecked or {})
-        train(settings, params.model, store=on or store, outputs=outputs)
+        train(settings, params.model, store=on or store, outputs=outputs, auto=auto)
         return files_in(folder)
 
     return run

@@ -287,6 +287,15 @@ def test_a_start_size_that_leads_to_a_size_the_network_does_not_take_is_refused(
     assert not Path("run").exists()
 
 
+def test_a_start_size_below_what_an_earlier_classifier_takes_is_refused(run_training):
+    model = {"conv_layers": 4, "pooling": "average"}
+    run_training("first", model=model, epochs=1)
+    shutil.copytree("first/classifier", "models/weights/old")
+    with pytest.raises(TrainingError, match=r"train.start_size: .* of 8 pixels, which 4 blocks"):
+        run_training(model=model | {"weights": "old"}, start_size=0.5, epochs=3)
+    assert not Path("run").exists()
+
+
 def test_clipping_limits_the_first_step(run_training):
     steps = STEPS | {"weight_decay": 0.0, "epochs": 1}
     run_training("start", **(steps | {"learning_rate": 1e-12}))
@@ -296,6 +305,15 @@ def test_clipping_limits_the_first_step(run_training):
     moved = sum((after[name] - before[name]).square().sum() for name in learned).sqrt()
     # Nesterov's first step is the gradient × (1 + momentum), where momentum is 0.9.
     assert float(moved) == pytest.approx(0.5 * 1.9 * 0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize(("optimizer", "reminded"), [("adamw", False), ("sgd", True)])
+def test_an_automatic_rate_for_another_optimizer_is_pointed_out(
+    optimizer, reminded, run_training, capsys
+):
+    run_training(optimizer=optimizer, schedule="one_cycle", auto={"learning_rate": 4e-3}, epochs=1)
+    hint = "train.learning_rate: auto is for adamw with one_cycle; with sgd and one_cycle another"
+    assert (hint in capsys.readouterr().out) == reminded
 
 
 def test_photos_grow_in_the_first_two_thirds_of_the_epochs(run_training, monkeypatch):

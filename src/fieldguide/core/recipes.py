@@ -32,6 +32,8 @@ FINE_TUNING: Recipe = {
 }
 # Not measured: by analogy with SCRATCH.
 FINE_TUNING_CNN: Recipe = {**SCRATCH, "epochs": 12, "learning_rate": 1e-3}
+# Optimizer and schedule that the learning rates were found with.
+RATE_IS_FOR = ("adamw", "one_cycle")
 AUTO_KEYS = {f"train.{key}" for key in SCRATCH}
 _AUTO = "auto: "
 

@@ -115,12 +115,18 @@ def backbone_sha256(net: Network, *, with_head: bool = False) -> str:
 
 
 def check_size(net: Network, model: ModelParams, size: int) -> None:
-    """Run a black image of `size` pixels through a model of timm; params check sizes of the CNN.
+    """Run a black image of `size` pixels through a model of timm; the CNN knows its smallest size.
 
     Raises:
         TrainingError: the network does not take it.
     """
     if model.name == "cnn":
+        if size < model.smallest_input:  # params do not know the size of an earlier classifier
+            raise TrainingError(
+                f"train.start_size: the training starts with photos of {size} pixels, which "
+                f"{model.conv_layers} blocks halve to nothing; allowed: a start of "
+                f"{model.smallest_input} pixels or more"
+            )
         return
     net.eval()
     try:

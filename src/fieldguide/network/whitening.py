@@ -14,7 +14,8 @@ _VALUES = 3 * _SIDE**2  # of a patch
 # Added to each variance, so that directions of noise are not enlarged without limit.
 _EPSILON = 5e-4
 # Directions of less variance, such as the colours of grey photos, show nothing: they are left out.
-_LEAST_VARIANCE = _EPSILON / 100
+# Rounding to 8 bits alone gives normalised photos, whose deviation is 1/4 of white, 2e-5.
+_LEAST_VARIANCE = 3e-5
 _PATCHES = 32  # in a row of an image; more hardly change the filters
 # Last digits of eigenvectors differ between processors and numbers of threads.
 _DECIMALS = 4

@@ -23,7 +23,7 @@ from fieldguide.core.environment import describe_environment, describe_machine
 from fieldguide.core.files import folder_md5, write_json, write_text
 from fieldguide.core.memory import keep_freed_memory
 from fieldguide.core.params import ModelParams, TrainParams, epoch_size
-from fieldguide.core.recipes import describe_auto
+from fieldguide.core.recipes import RATE_IS_FOR, describe_auto
 from fieldguide.core.scores import balanced_accuracy, macro_f1
 from fieldguide.core.store import Store
 from fieldguide.network.augmentation import make_mix
@@ -84,6 +84,12 @@ def train(
             summary = _summary(initial, model, auto or {})
             print(summary)
             write_text(outputs.summary, summary + "\n")
+            used = (params.optimizer, params.schedule)
+            if "learning_rate" in (auto or {}) and used != RATE_IS_FOR:
+                print(
+                    f"train.learning_rate: auto is for {' with '.join(RATE_IS_FOR)}; with "
+                    f"{params.optimizer} and {params.schedule} another one may be better"
+                )
         facts = training_facts(params, model, store=store, initial=initial)
         processes.compare(facts | {"train.stop_after": params.stop_after})
         record = Record(outputs.metrics, outputs.curves, params, writes=processes.is_first)
